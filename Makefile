@@ -1,0 +1,94 @@
+# Everything here needs a python3 and its pip, nothing else: the targets make their own environment.
+# ARGS is handed on: make run ARGS="-c 5", make test ARGS="tests/webtransport -x".
+
+# The first of these that runs and is new enough makes the environment; make PYTHON=… names another.
+PYTHON ?= python3.13 python3.12 python3.11 python3
+# The peers of the interop tests take the newest there is, on the PATH or under pyenv: some cannot be
+# had for an older one.
+PEER_PYTHON ?= python3.13 python3.12 \
+  $(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3))) $(PYTHON)
+# Beside one another for several Pythons: make test VENV=.venv-3.12 PYTHON=python3.12
+VENV ?= .venv
+ARGS ?=
+
+MADE := $(VENV)/.made
+# Other implementations for the interop tests, each in an environment of its own, because what they
+# need conflicts: tests/interop/peers/NAME.txt pins it, $(VENV)-peers/NAME/bin/python has it.
+PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench format constraints python clean
+.DELETE_ON_ERROR:
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+run: $(MADE) ## start a server and a client that pings it, until Ctrl-C
+	@$(VENV)/bin/pingpong run $(ARGS)
+
+test: $(MADE) $(PEERS) ## run the tests, in parallel
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal --timeout 120 $(ARGS)
+
+check: $(MADE) ## lint, formatting, types, and which module may import which
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+bench: $(MADE) ## measure what a ping costs, beside aioquic's own server and the bare engine
+	$(VENV)/bin/python bench/overhead.py $(ARGS)
+
+format: $(MADE) ## put the source, and the tables of the README, into their form
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/python tools/readme_tables.py
+
+constraints: ## pin the newest versions that pyproject.toml allows
+	rm -rf $(VENV)-new
+	@$(call make_environment,$(VENV)-new,-e '.[dev]')
+	{ sed -n '/^#/p' constraints.txt; \
+	  $(VENV)-new/bin/python -m pip freeze --exclude-editable | LC_ALL=C sort -f; } > constraints.new
+	mv constraints.new constraints.txt
+	rm -rf $(VENV)-new
+
+python: ## say which Python the environment is made with
+	@$(find_python); echo "$$python"
+
+clean: ## remove the environment and all that was built
+	rm -rf $(VENV) $(VENV)-peers $(VENV)-new build dist
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find services tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MADE): pyproject.toml constraints.txt
+	rm -rf $(VENV)
+	@$(call make_environment,$(VENV),-c constraints.txt -e '.[dev]')
+	@touch $@
+
+$(VENV)-peers/%/.made: PYTHON := $(PEER_PYTHON)
+$(VENV)-peers/%/.made: tests/interop/peers/%.txt
+	rm -rf $(@D)
+	@$(call make_environment,$(@D),-r $<)
+	@touch $@
+
+# That a name is on the PATH proves little (pyenv's fail unless that version is chosen): it is run.
+define find_python
+python=; for candidate in $(PYTHON); do \
+  if "$$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+  then python=$$candidate; break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+  echo 'No Python 3.11 or newer among: $(PYTHON). Name one: make PYTHON=/path/to/python3' >&2; exit 1; \
+fi
+endef
+
+# $(1): the folder, $(2): what pip installs there. Distributions that ship Python without ensurepip
+# have a pip of their own, which can install into another environment.
+define make_environment
+set -e; $(find_python); \
+echo "Making $(1) with $$python ($$("$$python" --version))"; \
+if "$$python" -c 'import ensurepip' 2>/dev/null; \
+then "$$python" -m venv $(1); set -- $(1)/bin/python -m pip; \
+else "$$python" -m venv --without-pip $(1); \
+  set -- "$$python" -m pip --python $(1)/bin/python; "$$@" install --quiet pip; fi; \
+"$$@" install --quiet --disable-pip-version-check $(2)
+endef

@@ -1,0 +1,145 @@
+"""The servers that are compared: aioquic's own, the bare engine under our pump, and ours.
+
+All have the same certificate, windows and event loop, and answer a ping with as many bytes. Only
+ours looks into it: the others turn "ping" into "pong", the least that a client takes for an answer.
+Ours collects garbage as `pingpong serve` does, and the bare engine with it; aioquic's does as Python
+does by default, like any server that is as small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.asyncio.server import serve as aioquic_serve
+from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.h3.events import DatagramReceived, HeadersReceived, WebTransportStreamDataReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ProtocolNegotiated, QuicEvent
+
+from pingpong.ops.settings import ServeSettings
+from pingpong.ping import PROTOCOL
+from pingpong.server.service import collect_garbage_seldom, endpoint_config, start
+from pingpong.server.tls import load_certificate
+from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
+from pingpong.webtransport.asyncio.sockets import bind_udp
+from pingpong.webtransport.engine import QuicConnection
+
+HOST = "127.0.0.1"
+IDLE_TIMEOUT = 600.0
+
+
+def serve_settings(certificate: Path, max_sessions: int) -> ServeSettings:
+    """Our server's settings, its defaults but for what a benchmark cannot do with."""
+    return ServeSettings(
+        bind_host=HOST,
+        bind_port=0,
+        tls_cert_file=certificate,
+        tls_key_file=certificate,
+        idle_timeout=IDLE_TIMEOUT,
+        max_sessions=max_sessions,
+    )
+
+
+class AioquicServer(QuicConnectionProtocol):
+    """The smallest WebTransport server on aioquic's asyncio server and H3Connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._h3: H3Connection
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, ProtocolNegotiated):
+            self._h3 = H3Connection(self._quic, enable_webtransport=True)
+            return
+        for received in self._h3.handle_event(event):
+            if isinstance(received, DatagramReceived):
+                answer = received.data.replace(b"ping", b"pong", 1)
+                self._h3.send_datagram(received.stream_id, answer)
+            elif isinstance(received, WebTransportStreamDataReceived):
+                answer = received.data.replace(b"ping", b"pong")
+                self._quic.send_stream_data(received.stream_id, answer, received.stream_ended)
+            elif isinstance(received, HeadersReceived):
+                protocol = f'"{PROTOCOL}"'.encode()
+                headers = [
+                    (b":status", b"200"),
+                    (b"sec-webtransport-http3-draft", b"draft02"),
+                    (b"wt-protocol", protocol),
+                ]
+                self._h3.send_headers(received.stream_id, headers)
+
+
+class BareServer:
+    """Answers on raw QUIC: what any server costs on this engine and pump."""
+
+    __slots__ = ("_quic",)
+
+    def __init__(self, quic: QuicConnection) -> None:
+        self._quic = quic
+
+    def handshake_completed(self) -> None: ...
+
+    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        self._quic.send_stream(stream_id, data.replace(b"ping", b"pong"), end_stream)
+
+    def stream_reset_received(self, stream_id: int, code: int, final_size: int) -> None: ...
+
+    def stop_sending_received(self, stream_id: int, code: int) -> None: ...
+
+    def stream_writable(self, stream_id: int) -> None: ...
+
+    def stream_credit_received(self) -> None: ...
+
+    def datagram_received(self, data: bytes) -> None:
+        self._quic.send_datagram(data.replace(b"ping", b"pong", 1))
+
+    def connection_terminated(
+        self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
+    ) -> None: ...
+
+
+async def serve_aioquic(certificate: Path, max_sessions: int) -> tuple[int, object]:
+    """Start it. Returns its port, and what has to be kept alive."""
+    windows = endpoint_config(
+        serve_settings(certificate, max_sessions), load_certificate(certificate, certificate)
+    ).windows
+    configuration = QuicConfiguration(
+        alpn_protocols=H3_ALPN,
+        is_client=False,
+        idle_timeout=IDLE_TIMEOUT,
+        max_datagram_frame_size=65_535,
+        max_data=windows.connection,
+        max_stream_data=windows.stream,
+    )
+    configuration.load_cert_chain(certificate, certificate)
+    server = await aioquic_serve(
+        HOST, 0, configuration=configuration, create_protocol=AioquicServer
+    )
+    assert server._transport is not None
+    return server._transport.get_extra_info("sockname")[1], server
+
+
+async def serve_bare(certificate: Path, max_sessions: int) -> tuple[int, object]:
+    """Start it. Returns its port, and what has to be kept alive."""
+    settings = serve_settings(certificate, max_sessions)
+    config = endpoint_config(settings, load_certificate(certificate, certificate))
+    endpoint = UdpEndpoint(bind_udp(HOST, 0), config, BareServer)
+    collect_garbage_seldom()
+    return int(endpoint.local_address[1]), endpoint
+
+
+async def serve_ours(certificate: Path, max_sessions: int) -> tuple[int, object]:
+    """Start it. Returns its port, and what has to be kept alive."""
+    settings = serve_settings(certificate, max_sessions)
+    listener = start(settings, load_certificate(certificate, certificate))
+    collect_garbage_seldom()
+    return listener.port, listener
+
+
+SERVERS: dict[str, Callable[[Path, int], Awaitable[tuple[int, object]]]] = {
+    "aioquic": serve_aioquic,
+    "bare": serve_bare,
+    "ours": serve_ours,
+}

@@ -1,0 +1,7 @@
+"""pingpong: ping over WebTransport, for Kubernetes."""
+
+from __future__ import annotations
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

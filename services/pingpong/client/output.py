@@ -1,0 +1,47 @@
+"""Where a command's lines go."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where lines go: results, and complaints.
+
+    `write` raises `OSError` where the line cannot be written, `BrokenPipeError` where nobody
+    reads any more; `complain` never does.
+    """
+
+    write: Callable[[str], None]
+    complain: Callable[[str], None]
+
+
+def terminal(prefix: str = "") -> Output:
+    """Results to stdout, each line at once and behind `prefix`, and complaints to stderr."""
+
+    def write(text: str) -> None:
+        try:
+            for line in text.split("\n"):
+                print(f"{prefix}{line}".rstrip(), flush=True)
+        except OSError:
+            discard_output()
+            raise
+
+    def complain(line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"pingpong: {line}", file=sys.stderr, flush=True)
+
+    return Output(write, complain)
+
+
+def discard_output() -> None:
+    """Send what is still in stdout's buffer nowhere: at its end Python would try once more."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(null, sys.stdout.fileno())
+    os.close(null)

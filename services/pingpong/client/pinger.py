@@ -1,0 +1,208 @@
+"""The pings of one session: sends them in any mode, and matches the answers to them.
+
+All of it in the turn in which a packet arrived, by its arrival time: what the event
+loop had to do meanwhile is not the network's.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ..ping import PROTOCOL, Deframer, MessageTooLarge, decode_pong, encode_ping, frame
+from ..webtransport.asyncio.client import SessionWaiter
+from ..webtransport.errors import DatagramTooLargeError, StateError
+from ..webtransport.events import SessionClosed
+from ..webtransport.session import Session
+from ..webtransport.streams import Stream, StreamHandler
+from .statistics import Outcome, Statistics, Verdict
+
+_PLAIN = struct.Struct(">4sI")
+_U32 = 0xFFFF_FFFF
+_MAX_ANSWER = 1 << 20
+_MAX_UNREAD = 1 << 20
+"""Bytes of pings on one stream that the server has not acknowledged: then it does not read."""
+
+
+class SendError(Exception):
+    """A ping could not be sent; the text says why. Never the network's loss."""
+
+
+class PingStream:
+    """A stream that answers come on: framed in `pingpong.v1`, tokens or a whole in plain."""
+
+    __slots__ = ("_data", "_messages", "_pinger", "_seq")
+
+    def __init__(self, pinger: Pinger, seq: int | None = None) -> None:
+        self._pinger = pinger
+        self._messages = Deframer(_MAX_ANSWER) if pinger.is_v1 else None
+        self._seq = seq
+        self._data = b""
+
+    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """Match what is complete now."""
+        if self._messages is not None:
+            try:
+                for message in self._messages.feed(data):
+                    self._pinger.answered(message)
+            except MessageTooLarge:
+                self._pinger.malformed += 1
+                stream.stop()
+        elif stream.is_unidirectional:
+            self._data = (self._data + data)[:_MAX_ANSWER]
+            if end_stream:
+                self._pinger.answered_plain(self._data)
+        else:
+            self._data += data
+            while len(self._data) >= 4:
+                token, self._data = self._data[:4], self._data[4:]
+                self._pinger.answered_token(token, self._seq)
+
+    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
+        """No answer will come; the ping's timeout says so."""
+
+    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
+        """The server reads no more; sending says so."""
+
+    def stream_writable(self, stream: Stream) -> None:
+        """Not asked for."""
+
+
+class Pinger(SessionWaiter):
+    """Sends pings on a session and counts what becomes of them.
+
+    `answer` is told of each answer, with its size in bytes; `closed` of the session's end,
+    once it was established.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        size: int,
+        statistics: Callable[[bool], Statistics],
+        *,
+        flush: Callable[[], int],
+        answer: Callable[[Outcome, int], None],
+        closed: Callable[[SessionClosed], None],
+    ) -> None:
+        super().__init__()
+        self.is_v1 = False
+        self.malformed = 0
+        self.statistics: Statistics
+        self._make_statistics = statistics
+        self._mode = mode
+        self._size = size
+        self._flush = flush
+        self._answer = answer
+        self._closed = closed
+        self._session: Session
+        self._stream: Stream | None = None
+        self._tokens: deque[int] = deque()
+        """In plain on one stream, answers have no number: they come in order."""
+
+    # Sending.
+
+    def send(self, seq: int) -> None:
+        """Send a ping, now. Raises `SendError` where that cannot be."""
+        now = time.monotonic_ns()
+        message = (
+            encode_ping(seq & _U32, now, self._size)
+            if self.is_v1
+            else _PLAIN.pack(b"ping", seq & _U32).ljust(self._size, b"\0")
+        )
+        self.statistics.sent(seq, now)
+        try:
+            getattr(self, f"_send_{self._mode}")(message, seq)
+        except (SendError, StateError, DatagramTooLargeError) as error:
+            self.statistics.send_failed(seq)
+            raise SendError(str(error)) from None
+        sent_at = self._flush()
+        if sent_at:
+            self.statistics.departed(seq, sent_at)
+
+    def _send_datagram(self, message: bytes, seq: int) -> None:
+        if not self._session.send_datagram(message):
+            raise SendError("too many datagrams wait to be sent")
+
+    def _send_stream(self, message: bytes, seq: int) -> None:
+        if self._stream is None or not self._stream.send_open:
+            self._tokens.clear()
+            self._stream = self._session.open_stream(PingStream(self))
+        elif self._stream.buffered > _MAX_UNREAD:
+            raise SendError("the server does not read")
+        if not self.is_v1:
+            self._tokens.append(seq)
+        self._stream.send(frame(message) if self.is_v1 else b"ping")
+
+    def _send_streams(self, message: bytes, seq: int) -> None:
+        stream = self._session.open_stream(PingStream(self, seq))
+        stream.send(frame(message) if self.is_v1 else b"ping", True)
+
+    def _send_uni(self, message: bytes, seq: int) -> None:
+        stream = self._session.open_stream(PingStream(self), unidirectional=True)
+        stream.send(frame(message) if self.is_v1 else message, True)
+
+    # Answers.
+
+    def answered(self, message: bytes) -> None:
+        """A `pingpong.v1` message."""
+        pong = decode_pong(message)
+        if pong is None:
+            self.malformed += 1
+            return
+        outcome = self.statistics.answered(
+            pong.seq, self._session.arrival, pong.t3 - pong.t2, pong.received
+        )
+        self._report(outcome, len(message))
+
+    def answered_plain(self, message: bytes) -> None:
+        """A plain message with the number in its payload."""
+        if len(message) < _PLAIN.size or message[:4] != b"pong":
+            self.malformed += 1
+            return
+        outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], self._session.arrival)
+        self._report(outcome, len(message))
+
+    def answered_token(self, token: bytes, seq: int | None) -> None:
+        """A plain `pong` on a bidirectional stream, that of ping `seq` or in order."""
+        if seq is None and self._tokens:
+            seq = self._tokens.popleft()
+        if token != b"pong" or seq is None:
+            self.malformed += 1
+            return
+        self._report(self.statistics.answered(seq & _U32, self._session.arrival), len(token))
+
+    def _report(self, outcome: Outcome, size: int) -> None:
+        if outcome.verdict is Verdict.UNKNOWN:
+            self.malformed += 1
+        else:
+            self._answer(outcome, size)
+
+    # `SessionHandler`.
+
+    def session_established(self, session: Session) -> None:
+        """Pings can be sent, in what both sides speak."""
+        self._session = session
+        self.is_v1 = session.protocol == PROTOCOL
+        self.statistics = self._make_statistics(self.is_v1)
+        super().session_established(session)
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        """The end."""
+        established = self._established.done() and self._established.exception() is None
+        super().session_closed(session, closed)
+        if established:
+            self._closed(closed)
+
+    def datagram_received(self, session: Session, data: bytes) -> None:
+        """An answer to a datagram."""
+        if self.is_v1:
+            self.answered(data)
+        else:
+            self.answered_plain(data)
+
+    def stream_opened(self, stream: Stream) -> StreamHandler:
+        """An answer to a unidirectional stream; others are refused."""
+        return PingStream(self) if stream.is_unidirectional else super().stream_opened(stream)

@@ -1,0 +1,1 @@
+"""What both services share: settings, logs; nothing here knows of sessions."""

@@ -1,0 +1,135 @@
+"""`pingpong run`: a server and a client side by side, each a process, in one terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from .client.command import EXIT_ERROR, PingCommand
+from .client.output import Output, terminal
+from .ops.settings import PingSettings, RunSettings
+
+EXIT_INTERRUPTED = 130
+
+_START_SECONDS = 15.0
+_END_SECONDS = 5.0
+_LEVELS = logging.getLevelNamesMapping()
+
+
+class ServerFailedError(Exception):
+    """The server did not start; the text says how."""
+
+
+def describe(event: dict[str, Any]) -> str:
+    """A server's log event as a line for people."""
+    if event["event"] == "listening":
+        return (
+            f"listening on {event['host']} port {event['port']}, with a certificate made for it:"
+            f" SHA-256 {event['sha256'][:16]}…"
+        )
+    if event["event"] == "stopping":
+        return "stopping"
+    facts = ", ".join(
+        f"{key} {value}"
+        for key, value in event.items()
+        if key not in ("event", "level", "timestamp", "logger")
+    )
+    return f"{event['event']}: {facts}" if facts else str(event["event"])
+
+
+class _Log:
+    """Follows what a server logs, and shows what is of a level or above."""
+
+    def __init__(self, level: str, output: Output) -> None:
+        self.listening: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._threshold = _LEVELS[level.upper()]
+        self._output = output
+
+    async def follow(self, stream: asyncio.StreamReader) -> None:
+        async for line in stream:
+            text = line.decode(errors="replace").rstrip()
+            try:
+                event = json.loads(text)
+                level = _LEVELS[event["level"].upper()]
+                shown = describe(event)
+            except (ValueError, KeyError, TypeError):
+                self._write(text)
+                continue
+            if level >= self._threshold:
+                self._write(shown)
+            if event["event"] == "listening" and not self.listening.done():
+                self.listening.set_result(event)
+        if not self.listening.done():
+            self.listening.set_exception(ServerFailedError("the server ended before it listened"))
+
+    def _write(self, text: str) -> None:
+        # The client finds out by itself when nobody reads, and ends the server.
+        with suppress(OSError):
+            self._output.write(text)
+
+
+@asynccontextmanager
+async def _server(level: str, output: Output) -> AsyncIterator[dict[str, Any]]:
+    """A server on a free port of this machine; yields what it says when it listens."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PINGPONG_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "pingpong", "serve", "--bind-host=127.0.0.1", "--bind-port=0"),
+        # That it listens is told at the level info.
+        *("--log-format=json", f"--log-level={'debug' if level == 'debug' else 'info'}"),
+        stderr=asyncio.subprocess.PIPE,
+        env=environ,
+        # A Ctrl-C in the terminal is for the client, which then has the server end.
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    log = _Log(level, output)
+    follower = asyncio.create_task(log.follow(process.stderr))
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            event = await log.listening
+        yield event
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        await follower
+
+
+async def run(settings: RunSettings) -> int:
+    """Run both until the client has sent its count, or Ctrl-C. Returns the exit status."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)  # until the client takes them over
+    try:
+        async with _server(settings.log_level, terminal("server | ")) as event:
+            ping = PingSettings(
+                url=f"https://127.0.0.1:{event['port']}/ping",
+                cert_hash=bytes.fromhex(event["sha256"]),
+                count=settings.count,
+                interval=settings.interval,
+                timeout=settings.timeout,
+                size=settings.size,
+                mode=settings.mode,
+                quiet=settings.quiet,
+            )
+            return await PingCommand(ping, terminal("client | ")).run()
+    except asyncio.CancelledError:
+        return EXIT_INTERRUPTED
+    except (ServerFailedError, TimeoutError) as error:
+        terminal().complain(str(error) or "the server did not start in time")
+        return EXIT_ERROR

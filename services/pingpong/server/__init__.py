@@ -1,0 +1,1 @@
+"""The server: answers pings over WebTransport."""

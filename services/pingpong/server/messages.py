@@ -1,0 +1,186 @@
+"""What the handlers of sessions share: counters, and answers that a slow peer makes wait.
+
+A peer may ask as much as it likes and read nothing. What is kept for it is bounded: on a
+bidirectional stream its questions wait, uncredited, until it has read (`Paused`); answers on
+streams of their own wait for credit, and above a bound are dropped (`UnidirectionalAnswers`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..webtransport.session import Session
+from ..webtransport.streams import SilentStreamHandler, Stream
+
+ECHO = "echo"
+"""The mode under which drops of what is echoed are counted."""
+
+MESSAGE_TOO_LARGE = 1
+"""The code with which a stream is ended that brought a message above the limit."""
+
+UNREAD_HIGH_WATER = 256 << 10
+"""Bytes of answers on a stream that the peer has not acknowledged, above which we pause."""
+UNREAD_LOW_WATER = 64 << 10
+"""Bytes at which we go on."""
+
+WAITING_ANSWERS = 128
+"""Answers of a session that wait for the peer to allow one more unidirectional stream."""
+UNREAD_ANSWERS = 1024
+"""Answers of a session on streams of their own that the peer has not acknowledged."""
+UNREAD_ANSWER_BYTES = 1 << 20
+"""Bytes of both, above which further ones are dropped."""
+
+
+@dataclass(slots=True)
+class MessageCounters:
+    """What was done with messages, by mode (and reason); all of them only grow.
+
+    Received are those that deserve an answer; each is answered, or dropped for one of the
+    reasons `too_large` (for a datagram), `queue_full`, `unread` and `closed`. The reasons
+    `malformed` and `too_large` (for a stream) are of those that were not received. Of what is
+    echoed only drops are counted, as mode `echo`.
+    """
+
+    received: Counter[str] = field(default_factory=Counter)
+    answered: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+    def count_answers(self, mode: str, count: int, size: int) -> None:
+        """Answers left, of so many bytes."""
+        self.answered[mode] += count
+        self.sent_bytes += size
+
+
+class Paused:
+    """A stream's input that waits until the peer has read what was sent.
+
+    Held bytes are not credited to the peer, so that one that asks and does not read is
+    soon unable to ask.
+    """
+
+    __slots__ = ("_data", "_ended")
+
+    def __init__(self) -> None:
+        self._data: bytearray | None = None
+        self._ended = False
+
+    def keep(self, stream: Stream, data: bytes, end_stream: bool) -> bool:
+        """Whether input is waiting already; then this is kept behind it."""
+        if self._data is None:
+            return False
+        stream.hold(len(data))
+        self._data += data
+        self._ended = end_stream
+        return True
+
+    def check(self, stream: Stream) -> None:
+        """Pause if too much of what was sent is unread."""
+        if stream.send_open and stream.buffered > UNREAD_HIGH_WATER:
+            self._data = bytearray()
+            stream.notify_writable(UNREAD_LOW_WATER)
+
+    def resume(self, stream: Stream) -> tuple[bytes, bool]:
+        """What has been kept meanwhile, and whether the peer's half ended."""
+        data, self._data = bytes(self._data or b""), None
+        ended, self._ended = self._ended, False
+        stream.release(len(data))
+        return data, ended
+
+    def drop(self, stream: Stream) -> None:
+        """Forget what has been kept: nobody is there for the answers, or takes the question back.
+
+        Input that still comes is not kept any more.
+        """
+        self.resume(stream)
+
+
+class UnidirectionalAnswers:
+    """Answers that go on unidirectional streams of their own, as the peer's credit allows."""
+
+    __slots__ = ("_counters", "_mode", "_pending_bytes", "_session", "_unread", "_waiting")
+
+    def __init__(self, session: Session, counters: MessageCounters, mode: str) -> None:
+        self._session = session
+        self._counters = counters
+        self._mode = mode
+        # Lists: most sessions never have any, and an empty deque takes 760 bytes. Both are short.
+        self._waiting: list[tuple[bytes, int, int]] = []
+        self._unread: list[tuple[Stream, int]] = []
+        self._pending_bytes = 0
+
+    def send(self, data: bytes, count: int, size: int) -> None:
+        """Send `count` answers of `size` bytes on one stream, now or when the peer allows it.
+
+        `data` is what they are on the wire. They are dropped where too much waits already.
+        """
+        self._forget_read()
+        if self._pending_bytes >= UNREAD_ANSWER_BYTES or len(self._unread) >= UNREAD_ANSWERS:
+            self._drop(count, "unread")
+        elif not self._waiting and self._session.can_open_stream(True):
+            self._open(data, count, size)
+        elif len(self._waiting) < WAITING_ANSWERS:
+            self._waiting.append((data, count, size))
+            self._pending_bytes += len(data)
+        else:
+            self._drop(count, "queue_full")
+
+    def credit_received(self) -> None:
+        """Streams may be opened again."""
+        self._forget_read()
+        while self._waiting and self._session.can_open_stream(True):
+            data, count, size = self._waiting.pop(0)
+            self._pending_bytes -= len(data)
+            self._open(data, count, size)
+
+    def session_closed(self) -> None:
+        """What still waits will never leave."""
+        for _, count, _ in self._waiting:
+            self._drop(count, "closed")
+        self._waiting.clear()
+        self._unread.clear()
+
+    def _open(self, data: bytes, count: int, size: int) -> None:
+        stream = self._session.open_stream(SilentStreamHandler(), unidirectional=True)
+        stream.send(data, True)
+        self._unread.append((stream, len(data)))
+        self._pending_bytes += len(data)
+        if self._mode != ECHO:
+            self._counters.count_answers(self._mode, count, size)
+
+    def _forget_read(self) -> None:
+        # In order, so that it costs next to nothing: one stream that the peer leaves unread
+        # counts those behind it as unread too, but only up to the bound.
+        unread = self._unread
+        while unread and not unread[0][0].buffered:
+            self._pending_bytes -= unread.pop(0)[1]
+
+    def _drop(self, count: int, reason: str) -> None:
+        self._counters.dropped[self._mode, reason] += count
+
+
+class WholeMessage(SilentStreamHandler):
+    """A unidirectional stream that is one message: read to its end, then answered."""
+
+    __slots__ = ("_answer", "_data", "_too_large", "max_size")
+
+    def __init__(
+        self, max_size: int, answer: Callable[[bytes], None], too_large: Callable[[], None]
+    ) -> None:
+        self.max_size = max_size
+        self._answer = answer
+        self._too_large = too_large
+        self._data = b""
+
+    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """Keep it until the end, or until it is too large."""
+        self._data += data
+        if len(self._data) > self.max_size:
+            self._data = b""
+            self._too_large()
+            stream.stop(MESSAGE_TOO_LARGE)
+        elif end_stream:
+            self._answer(self._data)

@@ -1,0 +1,243 @@
+"""The server's certificate: loaded from files, or made.
+
+A made certificate is short-lived and ECDSA, so that browsers accept it by its SHA-256 (W3C
+WebTransport, section "Custom certificate verification": at most two weeks, no RSA) as
+``pingpong ping --cert-hash`` does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeAlias
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+PrivateKey: TypeAlias = (
+    ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+    | rsa.RSAPrivateKey
+)
+
+BACKDATED = timedelta(hours=1)  # for clients whose clock is behind
+VALID = timedelta(days=13)
+_PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+
+
+class CertificateError(Exception):
+    """A certificate or key that cannot be used; the text is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate, the certificates between it and its authority, and its private key."""
+
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    private_key: PrivateKey = field(repr=False)
+
+    @property
+    def sha256(self) -> bytes:
+        """The SHA-256 of the certificate's DER encoding, as ``serverCertificateHashes`` has it."""
+        return self.certificate.fingerprint(hashes.SHA256())
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 as text: upper-case hex with colons, as OpenSSL prints it."""
+        return self.sha256.hex(":").upper()
+
+    @property
+    def not_before(self) -> datetime:
+        """The start of its validity, with a time zone."""
+        return self.certificate.not_valid_before_utc
+
+    @property
+    def not_after(self) -> datetime:
+        """The end of its validity, with a time zone."""
+        return self.certificate.not_valid_after_utc
+
+    def warning(self, now: datetime) -> str | None:
+        """What is wrong with using it at ``now`` (with a time zone); None: nothing."""
+        if now > self.not_after:
+            return (
+                f"the certificate expired at {self.not_after.isoformat()}: clients that verify it"
+                " will refuse it; renew it"
+            )
+        if now < self.not_before:
+            return (
+                f"the certificate is not valid before {self.not_before.isoformat()}: clients that"
+                " verify it will refuse it; check this machine's clock"
+            )
+        return None
+
+    def pem(self) -> bytes:
+        """The certificate and its chain in PEM, without the key."""
+        encoding = serialization.Encoding.PEM
+        return b"".join(cert.public_bytes(encoding) for cert in (self.certificate, *self.chain))
+
+
+def make_certificate(hosts: Sequence[str], now: datetime, valid: timedelta = VALID) -> Certificate:
+    """Make a self-signed ECDSA P-256 certificate for names and addresses.
+
+    It is valid from an hour before ``now`` (with a time zone) until ``valid`` after it. Browsers
+    accept a certificate by its hash only when that is 14 days altogether or less.
+
+    Raises:
+        ValueError: no hosts, or one that is neither a name nor an address; a time without a zone.
+    """
+    if not hosts:
+        raise ValueError("a certificate needs at least one host")
+    if now.tzinfo is None:
+        raise ValueError("the time needs a time zone")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pingpong")])
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(now + valid)
+        .add_extension(x509.SubjectAlternativeName(_alternative_names(hosts)), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                key_cert_sign=False,
+                crl_sign=False,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
+        )
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(identifier, critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
+            critical=False,
+        )
+    )
+    return Certificate(builder.sign(key, hashes.SHA256()), (), key)
+
+
+def load_certificate(cert_file: Path, key_file: Path) -> Certificate:
+    """Read a certificate with its chain, and its key, from PEM files; one file may hold both.
+
+    Whether it is valid now is :meth:`Certificate.warning`'s to say.
+
+    Raises:
+        CertificateError: they cannot be read, or do not belong together.
+    """
+    certificate, *chain = _load_certificates(cert_file)
+    key = _load_key(key_file)
+    wanted = _public_bytes(key.public_key())
+    if _public_bytes(certificate.public_key()) != wanted:
+        if any(_public_bytes(other.public_key()) == wanted for other in chain):
+            raise CertificateError(
+                f"the key in {key_file} belongs to a later certificate of {cert_file}: put the"
+                " server's own certificate first, then its chain"
+            )
+        raise CertificateError(
+            f"the key in {key_file} does not belong to the certificate in {cert_file}: give the"
+            " key that the certificate was issued for"
+        )
+    return Certificate(certificate, tuple(chain), key)
+
+
+def _alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = []
+    for host in dict.fromkeys(hosts):
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+        except ValueError:
+            names.append(x509.DNSName(_ascii_name(host)))
+    return names
+
+
+def _ascii_name(host: str) -> str:
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        name = ""
+    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+", name):
+        raise ValueError(f"neither a host name nor an address: {host!r}")
+    return name
+
+
+def _read(file: Path, what: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CertificateError(
+            f"cannot read the {what} file {file}: {reason}; check its path and permissions"
+        ) from None
+
+
+def _load_certificates(file: Path) -> list[x509.Certificate]:
+    data = _read(file, "certificate")
+    if b"-----BEGIN CERTIFICATE-----" not in data:
+        advice = "give a PEM file (-----BEGIN CERTIFICATE-----)"
+        if _PRIVATE_KEY.search(data):
+            advice = "it holds a private key; are the certificate and key files swapped?"
+        raise CertificateError(f"no certificate in {file}: {advice}")
+    try:
+        certificates = x509.load_pem_x509_certificates(data)
+        for certificate in certificates:
+            certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise CertificateError(
+            f"the certificate in {file} cannot be read: it is damaged or of an unknown kind;"
+            " get it anew from its issuer"
+        ) from None
+    return certificates
+
+
+def _load_key(file: Path) -> PrivateKey:
+    block = _PRIVATE_KEY.search(_read(file, "key"))
+    if block is None:
+        raise CertificateError(
+            f"no private key in {file}: give a PEM file (-----BEGIN PRIVATE KEY-----)"
+        )
+    try:
+        key = serialization.load_pem_private_key(block[0] + b"\n", password=None)
+    except TypeError:
+        raise CertificateError(
+            f"the key in {file} is encrypted: decrypt it (openssl pkey -in {file} -out ...) and"
+            " protect the file instead"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise CertificateError(
+            f"the key in {file} cannot be read: it is damaged or of an unknown kind"
+        ) from None
+    if not isinstance(key, PrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey)
+        and not isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
+    ):
+        raise CertificateError(
+            f"the key in {file} is of a kind that cannot be used for TLS 1.3 here: use ECDSA P-256"
+            " or P-384, Ed25519, Ed448 or RSA"
+        )
+    return key
+
+
+def _public_bytes(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )

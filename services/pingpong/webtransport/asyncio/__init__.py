@@ -1,0 +1,55 @@
+"""WebTransport for asyncio: the W3C API's names, in snake case.
+
+    async with await connect("https://example.org/chat") as session:
+        stream = await session.create_bidirectional_stream()
+        await stream.writable.close(b"hello")
+        print(await stream.readable.read_all())
+
+`open_connection` and `listen` are the level below: connections and plain calls, for
+those who answer in the turn in which a packet arrives.
+"""
+
+from ..config import EndpointConfig, Windows
+from ..drafts import Draft
+from ..errors import (
+    DatagramTooLargeError,
+    SessionClosedError,
+    StateError,
+    StreamResetError,
+    WebTransportError,
+)
+from ..events import Request, SessionClosed
+from ..limits import Limits
+from .client import ClientConnection, Target, open_connection
+from .failures import Cause, ConnectError
+from .server import Listener, Server, listen, serve
+from .session import Session, connect
+from .streams import BidirectionalStream, ReceiveStream, SendStream
+
+__all__ = [
+    "BidirectionalStream",
+    "Cause",
+    "ClientConnection",
+    "ConnectError",
+    "DatagramTooLargeError",
+    "Draft",
+    "EndpointConfig",
+    "Limits",
+    "Listener",
+    "ReceiveStream",
+    "Request",
+    "SendStream",
+    "Server",
+    "Session",
+    "SessionClosed",
+    "SessionClosedError",
+    "StateError",
+    "StreamResetError",
+    "Target",
+    "WebTransportError",
+    "Windows",
+    "connect",
+    "listen",
+    "open_connection",
+    "serve",
+]

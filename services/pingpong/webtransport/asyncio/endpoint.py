@@ -1,0 +1,159 @@
+"""A QUIC endpoint on a UDP socket of the running loop: packets, timers, and when to send."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+from ..config import EndpointConfig, ServerIdentity
+from ..engine import Address, QuicConnection, QuicEvents
+from ..quic_connection import AioquicConnection
+from ..quic_endpoint import AioquicEndpoint
+from .pump import Pump
+
+_NANOSECOND = 1e-9
+_TIMER_LEEWAY = 0.0005
+"""A timer that is armed this much later than needed is left alone: loops count in ms."""
+
+_BATCHES_BEFORE_TIMERS = 256
+"""What a socket's buffer of some MB can have filled up with; a bound, should more come."""
+
+
+class UdpEndpoint:
+    """All QUIC connections of one socket, which it owns.
+
+    With `accept` it is a server: it is called for each new connection and returns who is
+    told of its events. Answers to a batch of packets leave together at the batch's end;
+    what is sent at any other time leaves at the next turn of the loop, or at `flush`.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        config: EndpointConfig,
+        accept: Callable[[QuicConnection], QuicEvents] | None = None,
+        error_received: Callable[[OSError], None] | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.engine = AioquicEndpoint(config, self._wake, accept)
+        self.pump = Pump(
+            sock,
+            self._loop,
+            receive=self._receive,
+            batch_received=self._batch_received,
+            error_received=error_received,
+        )
+        self._woken: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._emptied: asyncio.Future[None] | None = None
+        self._closed = False
+
+    @property
+    def local_address(self) -> Address:
+        """The address that the socket is bound to."""
+        return self.pump.local_address
+
+    def connect(
+        self,
+        address: Address,
+        identity: ServerIdentity,
+        events: Callable[[QuicConnection], QuicEvents],
+    ) -> AioquicConnection:
+        """Begin a connection. Raises `OSError` where the CA file cannot be read."""
+        connection = self.engine.connect(address, identity, events, time.monotonic())
+        self.flush()
+        return connection
+
+    def flush(self) -> int:
+        """Send what waits, now.
+
+        Returns the monotonic clock, in nanoseconds, when the first packet was handed to
+        the kernel; 0 where nothing was: there was nothing, or congestion control or the
+        socket held it back.
+        """
+        sent_at = 0
+        if self._woken is not None:
+            self._woken.cancel()
+            self._woken = None
+        if not self._closed:
+            send = self.pump.send
+            for address, packets in self.engine.transmit(time.monotonic()):
+                at = send(packets, address)
+                sent_at = sent_at or at
+            self._arm()
+            if self._emptied is not None and not len(self.engine):
+                self._emptied.set_result(None)
+                self._emptied = None
+        return sent_at
+
+    async def wait_empty(self, timeout: float) -> bool:
+        """Wait until no connection is left, at most `timeout` seconds; whether it came so."""
+        self.flush()
+        if not len(self.engine):
+            return True
+        self._emptied = self._emptied or self._loop.create_future()
+        done, _ = await asyncio.wait([self._emptied], timeout=timeout)
+        return bool(done)
+
+    def close(self) -> None:
+        """Close the socket, after sending what waits. Connections are not told: see there."""
+        if self._closed:
+            return
+        try:
+            self.flush()
+        finally:
+            self._closed = True
+            if self._woken is not None:
+                self._woken.cancel()
+                self._woken = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._emptied is not None:
+                self._emptied.set_result(None)
+                self._emptied = None
+            self.pump.close()
+
+    # The engine's time is the packet's, as is everything that is measured from it.
+
+    def _receive(self, data: bytes, address: Address, arrival: int) -> None:
+        self.engine.receive(data, address, arrival * _NANOSECOND, arrival)
+
+    def _batch_received(self) -> None:
+        self.flush()
+
+    def _wake(self) -> None:
+        if self._woken is None and not self._closed:
+            self._woken = self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._woken = None
+        self.flush()
+
+    def _arm(self) -> None:
+        when = self.engine.next_timer()
+        if when is None:
+            return
+        if self._timer is not None:
+            if self._timer_at <= when + _TIMER_LEEWAY:
+                return
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_later(max(0.0, when - time.monotonic()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        # What has arrived comes first: after a pause of the process, the answer that a timer
+        # would give up on may be in the socket already, behind batches of others.
+        pump = self.pump
+        for _ in range(_BATCHES_BEFORE_TIMERS):
+            received = pump.received_packets
+            pump.receive_pending()
+            if pump.received_packets == received or self._closed:
+                break
+        if not self._closed:
+            self.engine.handle_timers(time.monotonic())
+            self.flush()

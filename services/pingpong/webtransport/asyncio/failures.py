@@ -1,0 +1,106 @@
+"""Why a connection could not be made: each cause with a name, and a sentence for people."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+from ..errors import ErrorCode, SessionClosedError, error_name
+from ..events import ConnectionClosed, SessionClosed
+
+_CRYPTO_ERROR = 0x100
+_NO_APPLICATION_PROTOCOL = 120
+_CERTIFICATE_EXPIRED = 45
+_REFUSED = 0x02
+
+
+class Step(Enum):
+    """The steps of making a session, in their order."""
+
+    RESOLVE = "resolve"
+    HANDSHAKE = "handshake"
+    SESSION = "session"
+
+
+class Cause(Enum):
+    """What went wrong."""
+
+    NAME = "name"
+    """The name has no address."""
+    NO_ANSWER = "no-answer"
+    """Nothing came back: a firewall, a wrong port, nobody there."""
+    UNREACHABLE = "unreachable"
+    """The network or the host said that nobody is there (ICMP)."""
+    CERTIFICATE = "certificate"
+    """The certificate is not trusted, not for this name, expired, or not the pinned one."""
+    ALPN = "alpn"
+    """A QUIC server that does not speak HTTP/3."""
+    REFUSED = "refused"
+    """The server, or QUIC itself, ended the handshake."""
+    NO_WEBTRANSPORT = "no-webtransport"
+    """An HTTP/3 server without WebTransport."""
+    STATUS = "status"
+    """The server answered with an HTTP status other than 2xx."""
+    SESSION = "session"
+    """The server ended the session before it began."""
+
+    @property
+    def step(self) -> Step:
+        """At which step it went wrong."""
+        if self is Cause.NAME:
+            return Step.RESOLVE
+        if self in (Cause.NO_WEBTRANSPORT, Cause.STATUS, Cause.SESSION):
+            return Step.SESSION
+        return Step.HANDSHAKE
+
+
+class ConnectError(SessionClosedError):
+    """No session could be made.
+
+    `cause` is for programs, the text for people. `status` is the HTTP status, where there
+    was one.
+    """
+
+    def __init__(self, cause: Cause, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.status = status
+
+
+def connection_failure(closed: ConnectionClosed, host: str) -> ConnectError:
+    """What the end of a connection that never got ready means."""
+    reason = closed.reason
+    if closed.code == ErrorCode.WT_REQUIREMENTS_NOT_MET and closed.is_application:
+        return ConnectError(Cause.NO_WEBTRANSPORT, f"no WebTransport on that server: {reason}")
+    if closed.timed_out:
+        return ConnectError(Cause.NO_ANSWER, "the server stopped answering during the handshake")
+    if not closed.is_application and _CRYPTO_ERROR <= closed.code < _CRYPTO_ERROR + 0x100:
+        return _tls_failure(closed, closed.code - _CRYPTO_ERROR, host)
+    whose = "the server" if closed.by_peer else "this side"
+    if closed.code == _REFUSED and not closed.is_application:
+        return ConnectError(Cause.REFUSED, "the server refuses connections: it is full or leaving")
+    name = error_name(closed.code) if closed.is_application else f"QUIC 0x{closed.code:x}"
+    text = f"{whose} ended the connection with {name}"
+    return ConnectError(Cause.REFUSED, f"{text}: {reason}" if reason else text)
+
+
+def _tls_failure(closed: ConnectionClosed, alert: int, host: str) -> ConnectError:
+    if alert == _NO_APPLICATION_PROTOCOL:
+        return ConnectError(Cause.ALPN, "the server speaks QUIC but not HTTP/3")
+    if closed.by_peer:
+        return ConnectError(Cause.REFUSED, f"the server refused the TLS handshake: alert {alert}")
+    if "doesn't match" in closed.reason or "service_identity" in closed.reason:
+        names = ", ".join(re.findall(r"pattern=b?'?([^')]+)", closed.reason)) or "another name"
+        return ConnectError(Cause.CERTIFICATE, f"the certificate is for {names}, not for {host}")
+    if alert == _CERTIFICATE_EXPIRED:
+        return ConnectError(Cause.CERTIFICATE, f"the certificate is out of date: {closed.reason}")
+    return ConnectError(Cause.CERTIFICATE, f"the certificate is not trusted: {closed.reason}")
+
+
+def session_failure(closed: SessionClosed, path: str) -> ConnectError:
+    """What the end of a session that never got established means."""
+    if closed.status is not None:
+        return ConnectError(
+            Cause.STATUS, f"the server answered {closed.status} for {path}", closed.status
+        )
+    return ConnectError(Cause.SESSION, f"the session for {path} was not opened: {closed}")

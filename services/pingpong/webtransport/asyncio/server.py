@@ -1,0 +1,242 @@
+"""Serving sessions: `listen` for plain calls, `serve` for a coroutine a session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+from ..config import EndpointConfig
+from ..connection import Connection
+from ..engine import Address, QuicConnection
+from ..errors import ErrorCode, ProtocolError, SessionClosedError, StreamResetError
+from ..events import ConnectionClosed, Request, State
+from ..handler import ConnectionHandler
+from ..limits import Limits
+from ..session import Session as CoreSession
+from .endpoint import UdpEndpoint
+from .session import Session
+from .sockets import bind_udp
+
+logger = logging.getLogger("pingpong.webtransport")
+
+HANDLER_FAILED = 1
+"""The close code of a session whose handler raised an exception."""
+
+
+class Listener(ConnectionHandler):
+    """A server on one UDP socket; what its connections tell goes on to `handler`."""
+
+    def __init__(self, handler: ConnectionHandler, limits: Limits) -> None:
+        self.endpoint: UdpEndpoint
+        self.connections: set[Connection] = set()
+        """The connections that are alive."""
+        self._handler = handler
+        self._limits = limits
+        self._closing = False
+        self._over: asyncio.Future[None] | None = None
+
+    @property
+    def local_address(self) -> Address:
+        """The address that the socket is bound to."""
+        return self.endpoint.local_address
+
+    @property
+    def port(self) -> int:
+        """The UDP port."""
+        return int(self.local_address[1])
+
+    def attach(self, quic: QuicConnection) -> Connection:
+        """What the endpoint calls for each new connection."""
+        connection = Connection(quic, self, self._limits)
+        self.connections.add(connection)
+        return connection
+
+    def drain(self) -> None:
+        """Ask all sessions to leave, and accept no more on their connections."""
+        for connection in list(self.connections):
+            connection.drain()
+        self.endpoint.flush()
+
+    async def close(self, code: int = 0, reason: str = "", timeout: float = 1.0) -> None:
+        """Close all sessions with a code and a reason, then connections, then the socket.
+
+        What the sessions' ends need is waited for, at most `timeout` seconds: a
+        CONNECTION_CLOSE that overtakes them would take the code (draft-16, section 6).
+        """
+        self._closing = True
+        try:
+            for connection in list(self.connections):
+                for session in connection.sessions:
+                    session.close(code, reason)
+            self.endpoint.flush()
+            if self._has_requests():
+                self._over = self._over or asyncio.get_running_loop().create_future()
+                await asyncio.wait([self._over], timeout=timeout)
+        finally:
+            for connection in list(self.connections):
+                connection.close(ErrorCode.H3_NO_ERROR)
+            self.endpoint.close()
+
+    # `ConnectionHandler`.
+
+    def connection_ready(self, connection: Connection) -> None:
+        """Settings are exchanged."""
+        self._handler.connection_ready(connection)
+
+    def session_requested(self, session: CoreSession) -> None:
+        """Not while closing: a session would end before it began."""
+        if self._closing:
+            session.reject(503)
+        else:
+            self._handler.session_requested(session)
+
+    def requests_over(self, connection: Connection) -> None:
+        """What `close` waits for, of every connection."""
+        self._handler.requests_over(connection)
+        self._check_over()
+
+    def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
+        """For people who look closely."""
+        logger.debug("peer %s broke the rules: %s", connection.quic.address, error)
+        self._handler.protocol_error(connection, error)
+
+    def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
+        """One less."""
+        self.connections.discard(connection)
+        self._handler.connection_closed(connection, closed)
+        self._check_over()
+
+    def _has_requests(self) -> bool:
+        return any(connection.has_requests for connection in self.connections)
+
+    def _check_over(self) -> None:
+        if self._over is not None and not self._over.done() and not self._has_requests():
+            self._over.set_result(None)
+
+
+def listen(
+    handler: ConnectionHandler,
+    host: str = "::",
+    port: int = 0,
+    *,
+    config: EndpointConfig,
+    limits: Limits | None = None,
+    reuse_port: bool = False,
+) -> Listener:
+    """Take connections on a UDP port (0: any). Call it with a running loop.
+
+    Raises `OSError` where the port cannot be had, `ValueError` where `config` has no
+    certificate.
+    """
+    if config.certificate is None or config.private_key is None:
+        raise ValueError("a server needs a certificate and its key")
+    listener = Listener(handler, limits or Limits())
+    sock = bind_udp(host, port, reuse_port=reuse_port)
+    try:
+        listener.endpoint = UdpEndpoint(sock, config, listener.attach)
+    except BaseException:
+        sock.close()
+        raise
+    return listener
+
+
+Decision = int | str | None
+"""Of a request: an HTTP status to refuse it with, a protocol to speak, None to just accept."""
+
+
+class Server(ConnectionHandler):
+    """Runs a coroutine for each session; made by `serve`, an asynchronous context manager."""
+
+    def __init__(
+        self,
+        handler: Callable[[Session], Awaitable[None]],
+        decide: Callable[[Request], Decision],
+    ) -> None:
+        self.listener: Listener
+        self._handler = handler
+        self._decide = decide
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """The UDP port."""
+        return self.listener.port
+
+    def drain(self) -> None:
+        """Ask all sessions to finish and leave."""
+        self.listener.drain()
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """Close all sessions, and wait for their coroutines to end."""
+        try:
+            await self.listener.close(code, reason)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def session_requested(self, session: CoreSession) -> None:
+        """`ConnectionHandler`."""
+        awaitable = Session()
+        try:
+            decision = self._decide(session.request)
+            if isinstance(decision, int):
+                session.reject(decision)
+            else:
+                session.accept(awaitable, decision)
+        except Exception:
+            logger.exception("deciding on a session on %s failed", session.request.path)
+            if session.state is State.REQUESTED:
+                session.reject(500)
+        if session.state is State.ESTABLISHED:
+            task = asyncio.get_running_loop().create_task(self._run(awaitable))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, session: Session) -> None:
+        path = session.request.path
+        try:
+            await self._handler(session)
+        except Exception as error:
+            if isinstance(error, SessionClosedError) and session.closed.done():
+                pass  # It ended while the handler waited for something of it.
+            elif isinstance(error, StreamResetError):
+                # The peer's doing, and no fault of the handler's that is worth a traceback.
+                logger.debug("the handler of a session on %s ended: %s", path, error)
+                session.close(HANDLER_FAILED, "a stream was reset")
+            else:
+                logger.exception("the handler of a session on %s failed", path)
+                session.close(HANDLER_FAILED, "internal error")
+        finally:
+            session.close()
+
+
+async def serve(
+    handler: Callable[[Session], Awaitable[None]],
+    host: str = "::",
+    port: int = 0,
+    *,
+    config: EndpointConfig,
+    limits: Limits | None = None,
+    decide: Callable[[Request], Decision] = lambda request: None,
+) -> Server:
+    """Run `handler` for each session that `decide` lets in.
+
+    A session is closed when its handler returns. Raises as `listen` does.
+    """
+    server = Server(handler, decide)
+    server.listener = listen(server, host, port, config=config, limits=limits)
+    return server

@@ -1,0 +1,401 @@
+"""The awaitable session: the W3C WebTransport API, in snake case.
+
+It is one of the users of the core's plain calls; what arrives is kept until somebody
+awaits it, within bounds: of streams so many, beyond which further ones are refused, of datagrams a queue that
+drops the oldest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from ..config import EndpointConfig
+from ..drafts import Draft
+from ..engine import Address
+from ..errors import SessionClosedError, StateError
+from ..events import Request, SessionClosed, State
+from ..limits import Limits
+from ..session import Session as CoreSession
+from ..streams import Stream, StreamHandler
+from .client import ClientConnection, SessionWaiter, Target, establish, open_connection
+from .streams import BidirectionalStream, ReceiveStream, SendStream, StreamAdapter
+
+INCOMING_DATAGRAMS = 256
+"""Datagrams that wait to be read; further ones push out the oldest."""
+
+INCOMING_STREAMS = 1024
+"""Streams of a kind that wait to be taken; further ones are refused with code 0.
+
+The peer's credit alone is no bound: it is renewed for a stream that has ended, taken or not.
+"""
+
+T = TypeVar("T")
+
+
+class Incoming(Generic[T]):
+    """What the peer has begun and nobody has taken yet: an asynchronous iterator.
+
+    It ends when the session does, however that is; `Session.closed` says how.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[T] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._error: SessionClosedError | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __aiter__(self) -> Incoming[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.get()
+        except SessionClosedError:
+            raise StopAsyncIteration from None
+
+    async def get(self) -> T:
+        """The next one. Raises `SessionClosedError` where there will be none."""
+        while not self._items:
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                # Woken and cancelled at once: the next in line is to have what came.
+                if waiter.done() and not waiter.cancelled():
+                    self._wake_one()
+                raise
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        return self._items.popleft()
+
+    def put(self, item: T) -> None:
+        """Something has come."""
+        self._items.append(item)
+        self._wake_one()
+
+    def drop_first(self) -> None:
+        """Forget the one that came first of those that wait."""
+        self._items.popleft()
+
+    def end(self, error: SessionClosedError) -> None:
+        """Nothing more will come."""
+        self._error = error
+        while self._waiters:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+
+class Datagrams:
+    """A session's datagrams, in and out: unreliable, unordered, one packet each."""
+
+    def __init__(self, core: CoreSession, high_water: int = INCOMING_DATAGRAMS) -> None:
+        self.dropped = 0
+        """Datagrams that arrived and were pushed out before anybody read them."""
+        self._core = core
+        self._high_water = high_water
+        self._incoming: Incoming[bytes] = Incoming()
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes of the largest that can be sent."""
+        return self._core.max_datagram_size
+
+    def send(self, data: bytes) -> bool:
+        """Send one; false where it was dropped because too many wait to leave.
+
+        Raises `DatagramTooLargeError`, `StateError` where the session is over.
+        """
+        return self._core.send_datagram(data)
+
+    async def receive(self) -> bytes:
+        """The next one. Raises `SessionClosedError` when the session is over."""
+        return await self._incoming.get()
+
+    def __aiter__(self) -> Incoming[bytes]:
+        return self._incoming
+
+    def feed(self, data: bytes) -> None:
+        """One has arrived."""
+        if len(self._incoming) >= self._high_water:
+            self._incoming.drop_first()
+            self.dropped += 1
+        self._incoming.put(data)
+
+    def end(self, error: SessionClosedError) -> None:
+        """None will arrive any more."""
+        self._incoming.end(error)
+
+
+class Session(SessionWaiter):
+    """A WebTransport session.
+
+    Use it as an asynchronous context manager: it is closed at the end. Streams that the
+    peer opens come out of `incoming_bidirectional_streams` and
+    `incoming_unidirectional_streams`.
+    """
+
+    def __init__(self, client: ClientConnection | None = None) -> None:
+        super().__init__()
+        loop = asyncio.get_running_loop()
+        self._client = client
+        """The connection to end with the session, where it has one of its own."""
+        self.incoming_bidirectional_streams: Incoming[BidirectionalStream] = Incoming()
+        self.incoming_unidirectional_streams: Incoming[ReceiveStream] = Incoming()
+        self._core: CoreSession | None = None
+        self._datagrams: Datagrams | None = None
+        self._closed: asyncio.Future[SessionClosed] = loop.create_future()
+        self._draining: asyncio.Future[None] = loop.create_future()
+        self._credit_waiters: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
+        """Who waits to open a stream, bidirectional or unidirectional, first come first served."""
+
+    # Facts.
+
+    @property
+    def request(self) -> Request:
+        """What was asked for: authority, path, origin, headers."""
+        return self._get_core().request
+
+    @property
+    def protocol(self) -> str | None:
+        """The application protocol agreed on."""
+        return self._get_core().protocol
+
+    @property
+    def draft(self) -> Draft:
+        """The draft of WebTransport that both sides speak."""
+        return self._get_core().connection.session_draft
+
+    @property
+    def remote_address(self) -> Address:
+        """The peer's socket address, as last seen."""
+        return self._get_core().connection.quic.address
+
+    @property
+    def closed(self) -> asyncio.Future[SessionClosed]:
+        """Done when the session is over, with how it ended; never raises. Awaitable any times."""
+        return asyncio.shield(self._closed)
+
+    @property
+    def draining(self) -> asyncio.Future[None]:
+        """Done when the peer has asked to finish and leave.
+
+        Raises `SessionClosedError` where the session ended without that.
+        """
+        waiter = asyncio.shield(self._draining)
+        # Whoever watches it among other things need not look at how it ended.
+        waiter.add_done_callback(_look_at)
+        return waiter
+
+    @property
+    def datagrams(self) -> Datagrams:
+        """Datagrams, in and out."""
+        assert self._datagrams is not None
+        return self._datagrams
+
+    # Actions.
+
+    async def create_bidirectional_stream(self) -> BidirectionalStream:
+        """Open a stream; waits while the peer's credit allows no more.
+
+        Raises `SessionClosedError` where the session is over.
+        """
+        adapter = StreamAdapter(None, None)
+        stream = BidirectionalStream(await self._open_stream(adapter, unidirectional=False))
+        adapter.receiving, adapter.sending = stream.readable, stream.writable
+        return stream
+
+    async def create_unidirectional_stream(self) -> SendStream:
+        """Open a stream that only we write; waits and raises as the other does."""
+        adapter = StreamAdapter(None, None)
+        stream = SendStream(await self._open_stream(adapter, unidirectional=True))
+        adapter.sending = stream
+        return stream
+
+    def drain(self) -> None:
+        """Ask the peer to finish and leave; the session goes on."""
+        self._get_core().drain()
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """End the session and all its streams, now. Once more does nothing.
+
+        A session of `connect` has a connection of its own: leave the context manager, or
+        await `wait_closed`, for that to end as well.
+        """
+        if self._core is not None:
+            self._core.close(code, reason)
+
+    async def wait_closed(self) -> SessionClosed:
+        """Wait until the session, and a connection of its own, have ended."""
+        closed = await self.closed
+        if self._client is not None:
+            await self._client.close()
+        return closed
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        if self._client is not None:
+            await self._client.close()
+
+    # `SessionHandler`.
+
+    def session_established(self, session: CoreSession) -> None:
+        """It can be used from now on."""
+        self._core = session
+        self._datagrams = Datagrams(session)
+        super().session_established(session)
+
+    def session_draining(self, session: CoreSession) -> None:
+        """The peer asks to leave."""
+        if not self._draining.done():
+            self._draining.set_result(None)
+
+    def session_closed(self, session: CoreSession, closed: SessionClosed) -> None:
+        """Everything that is awaited ends, with one error."""
+        super().session_closed(session, closed)
+        error = SessionClosedError(str(closed), closed.code, closed.reason)
+        if not self._closed.done():
+            self._closed.set_result(closed)
+        if not self._draining.done():
+            self._draining.set_exception(error)
+            self._draining.exception()
+        for stream in session.streams:
+            if isinstance(stream.handler, StreamAdapter):
+                stream.handler.session_closed(error)
+        self.incoming_bidirectional_streams.end(error)
+        self.incoming_unidirectional_streams.end(error)
+        if self._datagrams is not None:
+            self._datagrams.end(error)
+        for waiters in self._credit_waiters:
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def datagram_received(self, session: CoreSession, data: bytes) -> None:
+        """One for the queue."""
+        if self._datagrams is not None:
+            self._datagrams.feed(data)
+
+    def stream_opened(self, stream: Stream) -> StreamHandler:
+        """One for whoever iterates."""
+        queue: Incoming[ReceiveStream] | Incoming[BidirectionalStream]
+        if stream.is_unidirectional:
+            queue = self.incoming_unidirectional_streams
+        else:
+            queue = self.incoming_bidirectional_streams
+        if len(queue) >= INCOMING_STREAMS:
+            return super().stream_opened(stream)
+        if stream.is_unidirectional:
+            receiving = ReceiveStream(stream)
+            self.incoming_unidirectional_streams.put(receiving)
+            return StreamAdapter(receiving, None)
+        both = BidirectionalStream(stream)
+        self.incoming_bidirectional_streams.put(both)
+        return StreamAdapter(both.readable, both.writable)
+
+    def credit_received(self, session: CoreSession) -> None:
+        """Streams may be opened again."""
+        for waiters in self._credit_waiters:
+            _wake_first(waiters)
+
+    # The rest.
+
+    def _get_core(self) -> CoreSession:
+        if self._core is None:
+            raise StateError("the session is not established yet")
+        return self._core
+
+    async def _open_stream(self, adapter: StreamAdapter, *, unidirectional: bool) -> Stream:
+        core = self._get_core()
+        waiters = self._credit_waiters[unidirectional]
+        # Nobody overtakes those who wait already.
+        must_wait = bool(waiters)
+        while must_wait or not core.can_open_stream(unidirectional):
+            if core.state is not State.ESTABLISHED:
+                closed = self._closed.result()
+                raise SessionClosedError(str(closed), closed.code, closed.reason)
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if must_wait:
+                waiters.append(waiter)
+            else:
+                waiters.appendleft(waiter)
+            must_wait = False
+            try:
+                await waiter
+            except BaseException:
+                # Woken and cancelled at once: it is the next one's turn.
+                waiters.remove(waiter)
+                _wake_first(waiters)
+                raise
+            waiters.remove(waiter)
+        try:
+            return core.open_stream(adapter, unidirectional=unidirectional)
+        finally:
+            # One is woken at a time; there may be credit for the next as well.
+            _wake_first(waiters)
+
+
+def _wake_first(waiters: deque[asyncio.Future[None]]) -> None:
+    if waiters and not waiters[0].done():
+        waiters[0].set_result(None)
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+async def connect(
+    url: str,
+    *,
+    protocols: Sequence[str] = (),
+    ca_file: str | None = None,
+    certificate_hash: bytes | None = None,
+    insecure: bool = False,
+    config: EndpointConfig | None = None,
+    limits: Limits | None = None,
+    timeout: float = 5.0,
+) -> Session:
+    """Open a session on a connection of its own; `Session.close` ends both.
+
+    The server's certificate is verified against the system's authorities, or those in
+    `ca_file`, or by its SHA-256 `certificate_hash`. All addresses of the name are tried.
+    Raises `ConnectError`, which says which step failed and why, after `timeout` seconds
+    at the latest, and `ValueError` for a URL that is not WebTransport's.
+    """
+    target = Target.from_url(
+        url, ca_file=ca_file, certificate_hash=certificate_hash, insecure=insecure
+    )
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    client = await open_connection(target, config=config, limits=limits, timeout=timeout)
+    session = Session(client)
+    try:
+        await establish(client, session, protocols=protocols, timeout=deadline - loop.time())
+    except BaseException:
+        client.abort()
+        raise
+    return session

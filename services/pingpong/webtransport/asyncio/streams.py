@@ -1,0 +1,297 @@
+"""Awaitable streams: what is written waits for a slow peer, what is not read makes it wait.
+
+The names are those of the W3C WebTransport API, in snake case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..errors import SessionClosedError, StateError, StreamResetError
+from ..streams import Stream
+
+WRITE_HIGH_WATER = 256 << 10
+"""Bytes that the peer has not acknowledged, above which writing waits."""
+WRITE_LOW_WATER = 64 << 10
+"""Bytes below which it goes on."""
+
+
+class ReceiveStream:
+    """The peer's half of a stream.
+
+    Bytes that have arrived and are not read count against the peer's credit, so that a
+    reader that pauses makes the peer pause.
+    """
+
+    __slots__ = ("_buffer", "_ended", "_error", "_released", "_stream", "_waiter")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+        self._released = 0
+        """Bytes at the buffer's start that were read before, and put back."""
+        self._ended = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all that the peer will ever send has been read."""
+        return self._ended and not self._buffer
+
+    async def read(self, size: int = -1) -> bytes:
+        """Read what is there, at most `size` bytes, waiting until there is something.
+
+        Returns b"" at the end. Raises `StreamResetError` where the peer reset the stream,
+        `SessionClosedError` where the session is gone, once what came before is read;
+        `StateError` where another `read` waits or the stream was cancelled. A `read` that
+        is cancelled loses nothing.
+        """
+        if size == 0:
+            return b""
+        if not self._buffer and not self._ended:
+            await self._wait()
+        if not self._buffer:
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            return b""
+        if size < 0 or size >= len(self._buffer):
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        else:
+            data = bytes(self._buffer[:size])
+            del self._buffer[:size]
+        released = min(self._released, len(data))
+        self._released -= released
+        self._stream.release(len(data) - released)
+        return data
+
+    async def read_all(self, limit: int = 1 << 20) -> bytes:
+        """Read to the end. Raises as `read`, and `ValueError` above `limit` bytes.
+
+        Whatever it raises, what was read can be read again.
+        """
+        data = bytearray()
+        try:
+            while chunk := await self.read():
+                data += chunk
+                if len(data) > limit:
+                    raise ValueError(f"more than {limit} bytes")
+        except BaseException:
+            self._put_back(data)
+            raise
+        return bytes(data)
+
+    async def read_exactly(self, size: int) -> bytes:
+        """Read `size` bytes. Raises as `read`, and `EOFError` where the end comes before.
+
+        Whatever it raises, what was read can be read again.
+        """
+        data = bytearray()
+        try:
+            while len(data) < size:
+                chunk = await self.read(size - len(data))
+                if not chunk:
+                    raise EOFError(f"the stream ended after {len(data)} of {size} bytes")
+                data += chunk
+        except BaseException:
+            self._put_back(data)
+            raise
+        return bytes(data)
+
+    def __aiter__(self) -> ReceiveStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self.read()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    def cancel(self, code: int = 0) -> None:
+        """Read no more, and ask the peer to send no more (STOP_SENDING).
+
+        Raises `ValueError` for a code that has more than 32 bits.
+        """
+        self._stream.stop(code)
+        if self._buffer or not self._ended:
+            self._buffer.clear()
+            self._released = 0
+            self._ended = True
+            self._error = StateError("reading was cancelled")
+        self._wake()
+
+    # What the stream's handler calls.
+
+    def feed(self, data: bytes, end_stream: bool) -> None:
+        """Bytes have arrived."""
+        if data:
+            self._stream.hold(len(data))
+            self._buffer += data
+        if end_stream:
+            self._ended = True
+        self._wake()
+
+    def end(self, error: Exception) -> None:
+        """Nothing more will arrive."""
+        if not self._ended:
+            self._ended = True
+            self._error = error
+        self._wake()
+
+    def _put_back(self, data: bytearray) -> None:
+        if isinstance(self._error, StateError):
+            return  # Reading was cancelled.
+        # The peer has the credit for them already: whoever reads them again gives none.
+        self._buffer[:0] = data
+        self._released += len(data)
+
+    async def _wait(self) -> None:
+        if self._waiter is not None:
+            raise StateError("another read waits already")
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class SendStream:
+    """Our half of a stream."""
+
+    __slots__ = ("_closed", "_error", "_stream", "_waiters")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._closed = False
+        """Whether this side has ended it."""
+        self._error: Exception | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes, and wait while more than `WRITE_HIGH_WATER` are unacknowledged.
+
+        They are on their way even if the waiting is cancelled. Raises `StreamResetError`
+        where the peer asked to stop, `SessionClosedError` where the session is gone,
+        `StateError` after `close` or `reset`.
+        """
+        self._check()
+        self._stream.send(data)
+        await self._wait_below_high_water()
+
+    async def close(self, data: bytes = b"") -> None:
+        """Send the last bytes, if any, and end the stream; once more does nothing.
+
+        Waits and raises as `write` does. Done when the bytes are on their way: only the
+        peer's answer says that they have arrived.
+        """
+        if self._closed and not data:
+            return
+        self._check()
+        self._closed = True
+        self._stream.send(data, end_stream=True)
+        await self._wait_below_high_water()
+
+    def reset(self, code: int = 0) -> None:
+        """End early (RESET_STREAM): the peer may never see what was sent before.
+
+        Raises `ValueError` for a code that has more than 32 bits.
+        """
+        self._stream.reset(code)
+        self._closed = True
+        self.end(StateError("the stream was reset by this side"))
+
+    # What the stream's handler calls.
+
+    def wake(self) -> None:
+        """What was written has gone out, nearly."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def end(self, error: Exception) -> None:
+        """Nothing more can be sent."""
+        self._error = self._error or error
+        self.wake()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        if self._closed:
+            raise StateError("the stream has ended")
+
+    async def _wait_below_high_water(self) -> None:
+        stream = self._stream
+        if stream.buffered <= WRITE_HIGH_WATER:
+            return
+        # More than once where the session's credit is what lacks: what waits for that is not
+        # with QUIC yet, which is who tells.
+        while stream.buffered > WRITE_LOW_WATER and self._error is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            stream.notify_writable(WRITE_LOW_WATER)
+            try:
+                await waiter
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+
+
+class BidirectionalStream:
+    """Both halves of a stream: `readable`, the peer's, and `writable`, ours."""
+
+    __slots__ = ("_stream", "readable", "writable")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.readable = ReceiveStream(stream)
+        self.writable = SendStream(stream)
+
+    @property
+    def stream_id(self) -> int:
+        """QUIC's id of the stream."""
+        return self._stream.id
+
+
+class StreamAdapter:
+    """Turns a stream's plain calls into what somebody awaits (`streams.StreamHandler`)."""
+
+    __slots__ = ("receiving", "sending")
+
+    def __init__(self, receiving: ReceiveStream | None, sending: SendStream | None) -> None:
+        self.receiving = receiving
+        self.sending = sending
+
+    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """Bytes for the reader."""
+        if self.receiving is not None:
+            self.receiving.feed(data, end_stream)
+
+    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
+        """The peer ended its half early."""
+        if self.receiving is not None:
+            self.receiving.end(StreamResetError(f"the peer reset the stream: {code}", code))
+
+    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
+        """The peer reads no more."""
+        if self.sending is not None:
+            self.sending.end(StreamResetError(f"the peer stopped reading: {code}", code))
+
+    def stream_writable(self, stream: Stream) -> None:
+        """What was written has gone out, nearly."""
+        if self.sending is not None:
+            self.sending.wake()
+
+    def session_closed(self, error: SessionClosedError) -> None:
+        """The session is gone, and with it the stream."""
+        if self.receiving is not None:
+            self.receiving.end(error)
+        if self.sending is not None:
+            self.sending.end(error)

@@ -1,0 +1,175 @@
+"""Capsules on the CONNECT stream (RFC 9297, section 3; draft-16, sections 4.6, 5.6, 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+from .errors import ErrorCode, SessionProtocolError
+from .varint import decode as decode_varint
+from .varint import encode as encode_varint
+
+
+class CapsuleType(IntEnum):
+    """The types that mean something here; all others are skipped."""
+
+    DATAGRAM = 0x00
+    WT_CLOSE_SESSION = 0x2843
+    WT_DRAIN_SESSION = 0x78AE
+    WT_MAX_DATA = 0x190B4D3D
+    WT_MAX_STREAM_DATA = 0x190B4D3E
+    WT_MAX_STREAMS_BIDI = 0x190B4D3F
+    WT_MAX_STREAMS_UNI = 0x190B4D40
+    WT_DATA_BLOCKED = 0x190B4D41
+    WT_STREAM_DATA_BLOCKED = 0x190B4D42
+    WT_STREAMS_BLOCKED_BIDI = 0x190B4D43
+    WT_STREAMS_BLOCKED_UNI = 0x190B4D44
+
+
+MAX_CLOSE_REASON = 1024
+"""Bytes of a close message (section 6)."""
+
+MAX_PAYLOAD = {
+    CapsuleType.DATAGRAM: 65_535,
+    CapsuleType.WT_CLOSE_SESSION: 4 + MAX_CLOSE_REASON,
+    CapsuleType.WT_DRAIN_SESSION: 0,
+    CapsuleType.WT_MAX_DATA: 8,
+    CapsuleType.WT_MAX_STREAM_DATA: 16,
+    CapsuleType.WT_MAX_STREAMS_BIDI: 8,
+    CapsuleType.WT_MAX_STREAMS_UNI: 8,
+    CapsuleType.WT_DATA_BLOCKED: 8,
+    CapsuleType.WT_STREAM_DATA_BLOCKED: 16,
+    CapsuleType.WT_STREAMS_BLOCKED_BIDI: 8,
+    CapsuleType.WT_STREAMS_BLOCKED_UNI: 8,
+}
+
+
+def encode_capsule(kind: CapsuleType, payload: bytes = b"") -> bytes:
+    """A capsule's bytes: type, length, value."""
+    return encode_varint(kind) + encode_varint(len(payload)) + payload
+
+
+def encode_limit(kind: CapsuleType, limit: int) -> bytes:
+    """A flow control capsule: its value is one integer."""
+    return encode_capsule(kind, encode_varint(limit))
+
+
+def decode_limit(payload: bytes) -> int:
+    """The integer of a flow control capsule.
+
+    Raises `SessionProtocolError` with H3_MESSAGE_ERROR where the value is not exactly one
+    (RFC 9297, section 3.3: a capsule that is not well-formed makes a malformed message).
+    """
+    decoded = decode_varint(payload)
+    if decoded is None or decoded[1] != len(payload):
+        raise SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "malformed flow control capsule")
+    return decoded[0]
+
+
+def encode_close(code: int, reason: str) -> bytes:
+    """WT_CLOSE_SESSION; the reason is cut to 1024 bytes, at the end of a character.
+
+    What UTF-8 cannot hold, a lone surrogate, becomes a question mark: whatever the reason,
+    the session can be closed.
+    """
+    message = reason.encode(errors="replace")
+    if len(message) > MAX_CLOSE_REASON:
+        message = message[:MAX_CLOSE_REASON].decode(errors="ignore").encode()
+    return encode_capsule(CapsuleType.WT_CLOSE_SESSION, code.to_bytes(4, "big") + message)
+
+
+def decode_close(payload: bytes) -> tuple[int, str]:
+    """Code and reason of WT_CLOSE_SESSION.
+
+    Raises `SessionProtocolError` with H3_MESSAGE_ERROR: no code, or a reason that is not
+    UTF-8 (section 6).
+    """
+    if len(payload) < 4:
+        raise SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "WT_CLOSE_SESSION without a code")
+    try:
+        reason = payload[4:].decode()
+    except UnicodeDecodeError:
+        raise SessionProtocolError(
+            ErrorCode.H3_MESSAGE_ERROR, "WT_CLOSE_SESSION's reason is not UTF-8"
+        ) from None
+    return int.from_bytes(payload[:4], "big"), reason
+
+
+class CapsuleDecoder:
+    """Cuts a byte stream into capsules, however the bytes are split.
+
+    Keeps at most one capsule of a known type, and of that no more than its type
+    allows; capsules of other types are skipped as they come, however long.
+    """
+
+    __slots__ = ("_buffer", "_kind", "_remaining")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._kind: CapsuleType | None = None
+        self._remaining = -1
+        """Bytes of the current capsule's value still to come; -1 between capsules."""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a capsule has begun and not ended: an error at the stream's end."""
+        return self._remaining >= 0 or bool(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[tuple[CapsuleType, bytes]]:
+        """The capsules of known types that `data` completes; all of `data` is taken at once.
+
+        As soon as a length is seen that the capsule's type does not allow, the iterator
+        raises `SessionProtocolError` with H3_MESSAGE_ERROR; behind the capsules that came
+        before, so that what they say counts however the bytes were split. The decoder is
+        of no use afterwards.
+        """
+        capsules: list[tuple[CapsuleType, bytes]] = []
+        self._buffer += data
+        try:
+            self._cut(capsules)
+        except SessionProtocolError as error:
+            return _then_raise(capsules, error)
+        return iter(capsules)
+
+    def _cut(self, capsules: list[tuple[CapsuleType, bytes]]) -> None:
+        buffer = self._buffer
+        while buffer:
+            if self._remaining < 0 and not self._begin():
+                break
+            if self._kind is None:
+                skipped = min(self._remaining, len(buffer))
+                del buffer[:skipped]
+                self._remaining -= skipped
+                if self._remaining:
+                    break
+            else:
+                if len(buffer) < self._remaining:
+                    break
+                capsules.append((self._kind, bytes(buffer[: self._remaining])))
+                del buffer[: self._remaining]
+            self._remaining = -1
+
+    def _begin(self) -> bool:
+        kind = decode_varint(self._buffer)
+        length = kind and decode_varint(self._buffer, kind[1])
+        if not kind or not length:
+            return False
+        del self._buffer[: length[1]]
+        self._remaining = length[0]
+        try:
+            self._kind = CapsuleType(kind[0])
+        except ValueError:
+            self._kind = None
+            return True
+        if self._remaining > MAX_PAYLOAD[self._kind]:
+            raise SessionProtocolError(
+                ErrorCode.H3_MESSAGE_ERROR, f"{self._kind.name} of {self._remaining} bytes"
+            )
+        return True
+
+
+def _then_raise(
+    capsules: list[tuple[CapsuleType, bytes]], error: SessionProtocolError
+) -> Iterator[tuple[CapsuleType, bytes]]:
+    yield from capsules
+    raise error

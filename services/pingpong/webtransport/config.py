@@ -1,0 +1,52 @@
+"""What an endpoint is made with, whichever QUIC engine it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Receive windows, in bytes, and how many streams the peer may have open."""
+
+    connection: int = 4 << 20
+    stream: int = 1 << 20
+    streams_bidi: int = 128
+    streams_uni: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """What a client insists on: authorities, one certificate, or nothing.
+
+    `ca_file` is a PEM file, `ca_path` a folder of them as OpenSSL has it; with neither,
+    the engine's own list is used.
+    """
+
+    server_name: str
+    ca_file: str | None = None
+    ca_path: str | None = None
+    certificate_hash: bytes | None = None
+    """SHA-256 of the certificate's DER, to be accepted whoever signed it."""
+    insecure: bool = False
+    """Accept any certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig:
+    """What an endpoint is made with. Times in seconds.
+
+    `certificate`, `certificate_chain` and `private_key` are of the cryptography package;
+    an endpoint without them only connects.
+    """
+
+    certificate: Any = None
+    certificate_chain: Sequence[Any] = ()
+    private_key: Any = None
+    idle_timeout: float = 15.0
+    max_connections: int = 10_000
+    max_handshakes: int = 256
+    """Unfinished handshakes above which a client's address is validated by Retry."""
+    windows: Windows = field(default_factory=Windows)

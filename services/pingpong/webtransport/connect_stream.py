@@ -1,0 +1,112 @@
+"""The stream that a session lives on: frames and capsules, in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .capsules import CapsuleDecoder, CapsuleType
+from .engine import QuicConnection
+from .errors import ConnectionProtocolError, ErrorCode, SessionProtocolError
+from .events import Headers
+from .h3 import FrameReader, FrameType, encode_frame, encode_headers
+
+
+def data_after_close() -> SessionProtocolError:
+    """The error that it is to send anything behind WT_CLOSE_SESSION (section 6)."""
+    return SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
+
+
+class ConnectStream:
+    """The CONNECT stream's two halves, each of which ends once."""
+
+    __slots__ = ("_bare", "_capsules", "_frames", "_id", "_quic", "receive_open", "send_open")
+
+    def __init__(self, quic: QuicConnection, stream_id: int, max_field_section: int) -> None:
+        self._quic = quic
+        self._id = stream_id
+        self._frames: FrameReader | None = FrameReader.for_request(
+            max_field_section, is_client=quic.is_client
+        )
+        self._capsules: CapsuleDecoder | None = None
+        self._bare = False
+        self.send_open = True
+        self.receive_open = True
+
+    # In.
+
+    def frames(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Frames as `h3.FrameReader.feed` gives them, and raises; none after an abort."""
+        if self._frames is None:
+            return iter(())
+        if self._bare:
+            return iter(((FrameType.DATA, data),) if data else ())
+        return self._frames.feed(data)
+
+    def leave_frames_out(self) -> None:
+        """From here on capsules come, and go, without DATA frames around them."""
+        self._bare = True
+
+    def capsules(self, payload: bytes) -> Iterator[tuple[CapsuleType, bytes]]:
+        """Capsules as `CapsuleDecoder.feed` gives them, and raises."""
+        decoder = self._capsules
+        if decoder is None:
+            decoder = CapsuleDecoder()
+        capsules = decoder.feed(payload)
+        # Most of the time there is nothing to remember, so that nothing is kept.
+        self._capsules = decoder if decoder.incomplete else None
+        return iter(capsules)
+
+    @property
+    def aborted(self) -> bool:
+        """Whether what arrives means nothing any more."""
+        return self._frames is None
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a frame or a capsule has begun and not ended."""
+        return self._capsules is not None or (self._frames is not None and self._frames.incomplete)
+
+    def check_end(self) -> None:
+        """The peer's half has ended: raises `ProtocolError` where that was too early."""
+        if self._frames is not None and self._frames.incomplete:
+            raise ConnectionProtocolError(ErrorCode.H3_FRAME_ERROR, "FIN within a frame")
+        if self._capsules is not None:
+            raise SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "FIN within a capsule")
+
+    # Out.
+
+    def send_headers(self, headers: Headers, *, end_stream: bool = False) -> None:
+        """Send a field section."""
+        self._send(encode_headers(headers), end_stream)
+
+    def send_capsule(self, capsule: bytes | None, *, end_stream: bool = False) -> None:
+        """Send a capsule, if there is one."""
+        if capsule is not None:
+            self._send(capsule if self._bare else encode_frame(FrameType.DATA, capsule), end_stream)
+
+    def end(self) -> None:
+        """End our half by FIN. Nothing if it is over."""
+        if self.send_open:
+            self._send(b"", True)
+
+    def reset(self, code: int) -> None:
+        """End our half early, even behind a FIN that is still on its way."""
+        self.send_open = False
+        self._quic.reset_stream(self._id, code)
+
+    def stop(self, code: int) -> None:
+        """Ask the peer to end its half. Nothing if it is over."""
+        if self.receive_open:
+            self._quic.stop_sending(self._id, code)
+
+    def abort(self, code: int) -> None:
+        """End both halves; what still arrives means nothing any more."""
+        self._frames = None
+        self._capsules = None
+        self.reset(code)
+        self.stop(code)
+
+    def _send(self, data: bytes, end_stream: bool) -> None:
+        if self.send_open:
+            self._quic.send_stream(self._id, data, end_stream)
+            self.send_open = not end_stream

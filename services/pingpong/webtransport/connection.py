@@ -1,0 +1,500 @@
+"""One HTTP/3 connection: routes what a QUIC engine reports to sessions and streams.
+
+Without I/O, for both roles. Every peer's stream begins as a `Preface`, until its first
+bytes say what it is; from then on the object that it belongs to takes its bytes, found
+by one look-up. Errors of the peer are raised where they are found, and become frames
+in one place: `Connection._fail`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from .control import CriticalStream
+from .drafts import (
+    Draft,
+    NoWebTransportError,
+    check_settings,
+    client_draft,
+    is_forgiving,
+    offered_settings,
+    server_draft,
+)
+from .early import EarlyArrivals, EarlyStream
+from .engine import QuicConnection
+from .errors import (
+    ConnectionProtocolError,
+    ErrorCode,
+    ProtocolError,
+    StateError,
+    StreamProtocolError,
+)
+from .events import ConnectionClosed, Headers, Request, State
+from .h3 import FrameType, StreamType, encode_frame, encode_settings
+from .handler import ConnectionHandler, SessionHandler, lost_with
+from .limits import Limits
+from .messages import request_headers
+from .receivers import Discarded, Preface, Receiver, begin_critical_stream
+from .session import Session
+from .streams import Stream
+from .varint import decode as decode_varint
+from .varint import encode as encode_varint
+
+MAX_QUARTER_STREAM_ID = (1 << 60) - 1
+
+
+class Connection:
+    """An HTTP/3 connection that carries WebTransport sessions.
+
+    `draft` is what both sides speak, None until the peer's settings are here. `closed`
+    says how the connection ended, None while it lives.
+    """
+
+    __slots__ = (
+        "_control_id",
+        "_critical",
+        "_early",
+        "_goaway_id",
+        "_goaway_sent",
+        "_last_request_id",
+        "_local_settings",
+        "_remote_settings",
+        "_sessions",
+        "_streams",
+        "_undecided",
+        "closed",
+        "draft",
+        "draining",
+        "handler",
+        "limits",
+        "quic",
+    )
+
+    def __init__(self, quic: QuicConnection, handler: ConnectionHandler, limits: Limits) -> None:
+        self.quic = quic
+        self.handler = handler
+        self.limits = limits
+        self.draft: Draft | None = None
+        self.closed: ConnectionClosed | None = None
+        self.draining = False
+        """Whether the connection is to be left: GOAWAY was sent or received."""
+        self._local_settings = offered_settings(limits, is_client=quic.is_client)
+        self._remote_settings: Mapping[int, int] | None = None
+        self._streams: dict[int, Receiver] = {}
+        self._sessions: dict[int, Session] = {}
+        self._early = EarlyArrivals(limits)
+        self._critical = 0
+        """Bit set of the critical streams that the peer has opened."""
+        self._control_id = -1
+        self._last_request_id = -4
+        self._goaway_id: int | None = None
+        self._goaway_sent = False
+        self._undecided: dict[Session, Headers] = {}
+        """Requests that came before the client's settings (draft-16, section 7.1)."""
+
+    # What the user calls.
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The sessions that are requested or established."""
+        return tuple(self._sessions.values())
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether any CONNECT stream, of a closed session too, has not ended on both sides."""
+        return any(isinstance(receiver, Session) for receiver in self._streams.values())
+
+    @property
+    def session_draft(self) -> Draft:
+        """The draft, where there is a session and so a draft."""
+        assert self.draft is not None
+        return self.draft
+
+    def open_session(self, request: Request, handler: SessionHandler) -> Session:
+        """Client: ask for a session; the handler is told what becomes of it.
+
+        Raises `StateError` before `ConnectionHandler.connection_ready`, after GOAWAY, and
+        where session flow control is off, for a second session at once (section 5.1);
+        `ValueError` for a request that cannot be expressed.
+        """
+        draft = self.draft
+        if not self.quic.is_client or draft is None or self.closed is not None:
+            raise StateError("the connection cannot ask for sessions (yet, or any more)")
+        if self.draining:
+            raise StateError("the server accepts no more sessions on this connection")
+        if self._sessions and not draft.flow_control:
+            raise StateError("the server allows one session at a time on a connection")
+        if not self.quic.can_open_stream(False):
+            raise StateError("the server allows no more streams at the moment")
+        headers = request_headers(request, draft)
+        stream_id = self.quic.open_stream(b"", False)
+        session = Session(self, stream_id, handler)
+        self._last_request_id = stream_id
+        self._sessions[stream_id] = self._streams[stream_id] = session
+        session.send_request(headers, request)
+        return session
+
+    def drain(self) -> None:
+        """Accept no more sessions, and ask those that are there to leave (section 4.6)."""
+        self.draining = True
+        self._send_goaway()
+        for session in self.sessions:
+            session.drain()
+
+    def close(self, code: int = ErrorCode.H3_NO_ERROR, reason: str = "") -> None:
+        """Close the connection at once; sessions end without a code of theirs."""
+        if self.closed is None:
+            self.quic.close(code, reason)
+            self._end(ConnectionClosed(code=code, reason=reason, is_application=True))
+
+    # What the engine calls (`engine.QuicEvents`).
+
+    def handshake_completed(self) -> None:
+        """Send SETTINGS, in the first flight that can carry them."""
+        header = encode_varint(StreamType.CONTROL) + encode_settings(self._local_settings)
+        self._control_id = self.quic.open_stream(header, True)
+        self._streams[self._control_id] = CriticalStream("control")
+        if self.draining:
+            self._send_goaway()
+
+    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """Find whose stream it is."""
+        try:
+            receiver = self._streams.get(stream_id)
+            if receiver is not None:
+                receiver.receive(data, end_stream)
+            elif self._is_peers(stream_id):
+                self.begin_stream(stream_id, data, end_stream)
+        except ProtocolError as error:
+            self.fail(error, stream_id)
+
+    def stream_reset_received(self, stream_id: int, code: int, final_size: int) -> None:
+        """A stream that is reset before its first byte has no owner, and needs an end."""
+        try:
+            receiver = self._streams.get(stream_id)
+            if receiver is not None:
+                receiver.receive_reset(code, final_size)
+            elif not stream_id & 2 and self._is_peers(stream_id):
+                self.refuse_stream(stream_id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, ended=True)
+        except ProtocolError as error:
+            self.fail(error, stream_id)
+
+    def stop_sending_received(self, stream_id: int, code: int) -> None:
+        """One that comes before the stream's first byte is kept for who it belongs to."""
+        receiver = self._streams.get(stream_id)
+        try:
+            if receiver is not None:
+                receiver.receive_stop(code)
+            elif self._is_peers(stream_id) and not self.quic.buffered(stream_id):
+                preface = self._streams[stream_id] = Preface(self, self._streams, stream_id)
+                preface.receive_stop(code)
+            else:
+                self.quic.reset_stream(stream_id, code)
+        except ProtocolError as error:
+            self.fail(error, stream_id)
+
+    def stream_writable(self, stream_id: int) -> None:
+        """Whoever asked wants to know."""
+        receiver = self._streams.get(stream_id)
+        if receiver is not None:
+            receiver.writable()
+
+    def stream_credit_received(self) -> None:
+        """QUIC allows more streams: any session may have waited for that."""
+        for session in self.sessions:
+            session.handler.credit_received(session)
+
+    def datagram_received(self, data: bytes) -> None:
+        """Find whose datagram it is: it begins with a quarter of the session's id."""
+        if data and data[0] < 0x40:
+            quarter_id, start = data[0], 1
+        else:
+            decoded = decode_varint(data)
+            if decoded is None or decoded[0] > MAX_QUARTER_STREAM_ID:
+                self.fail(ConnectionProtocolError(ErrorCode.H3_DATAGRAM_ERROR, "no id"), -1)
+                return
+            quarter_id, start = decoded
+        session = self._sessions.get(quarter_id << 2)
+        if session is not None and session.state is State.ESTABLISHED:
+            session.handler.datagram_received(session, data[start:])
+            return
+        try:
+            if self.closed is None and self._may_come(quarter_id << 2):
+                self._early.add_datagram(quarter_id << 2, data[start:])
+        except ConnectionProtocolError as error:
+            self.fail(error, -1)
+
+    def connection_terminated(
+        self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
+    ) -> None:
+        """The last thing that the engine says."""
+        if self.closed is None:
+            self._end(ConnectionClosed(code, reason, by_peer, is_application, timed_out))
+
+    # What the control stream calls (`control.ControlEvents`).
+
+    def settings_received(self, settings: Mapping[int, int]) -> None:
+        """Agree on a draft; answer what waited for that."""
+        size = self.quic.max_datagram_size
+        check_settings(settings, max_datagram_size=size)
+        self._remote_settings = settings
+        if self.quic.is_client:
+            try:
+                self.draft = client_draft(self._local_settings, settings, max_datagram_size=size)
+            except NoWebTransportError as error:
+                self.close(ErrorCode.WT_REQUIREMENTS_NOT_MET, str(error))
+                return
+        self.handler.connection_ready(self)
+        undecided, self._undecided = self._undecided, {}
+        for session, headers in undecided.items():
+            if session.state is State.REQUESTED and self.closed is None:
+                try:
+                    self._decide(session, headers, settings)
+                except ProtocolError as error:
+                    self.fail(error, session.id)
+                session.decided()
+
+    def goaway_received(self, identifier: int) -> None:
+        """Raises `ConnectionProtocolError` with H3_ID_ERROR (RFC 9114, section 5.2)."""
+        last = self._goaway_id
+        if (self.quic.is_client and identifier & 3) or (last is not None and identifier > last):
+            raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, f"GOAWAY with {identifier}")
+        self._goaway_id = identifier
+        self.draining = True
+        for session in self.sessions:
+            if self.quic.is_client and session.id >= identifier:
+                session.refuse("the server accepts no more sessions here", by_peer=True)
+            else:
+                session.peer_drains()
+
+    # What streams and sessions call.
+
+    def begin_stream(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """The first bytes of a stream that the peer opened: find out what it is.
+
+        Raises `ProtocolError` where it is nothing that the peer may open.
+        """
+        kind = decode_varint(data)
+        if kind is None:
+            self._await_more(stream_id, data, end_stream)
+        elif stream_id & 2:
+            if kind[0] == StreamType.WEBTRANSPORT:
+                self._begin_session_stream(stream_id, data, kind[1], end_stream)
+            else:
+                self._begin_http_stream(stream_id, kind[0], data[kind[1] :], end_stream)
+        elif kind[0] == FrameType.WT_STREAM:
+            self._begin_session_stream(stream_id, data, kind[1], end_stream)
+        elif self.quic.is_client:
+            reason = "a server's bidirectional stream without 0x41"
+            raise ConnectionProtocolError(ErrorCode.H3_STREAM_CREATION_ERROR, reason)
+        else:
+            self._last_request_id = max(self._last_request_id, stream_id)
+            session = Session(self, stream_id, SessionHandler())
+            self._streams[stream_id] = session
+            session.receive(data, end_stream)
+
+    def request_received(self, session: Session, headers: Headers) -> None:
+        """Server: a request is complete; decide on it, or wait for the client's settings."""
+        if self._remote_settings is None:
+            self._undecided[session] = headers
+        else:
+            self._decide(session, headers, self._remote_settings)
+
+    def deliver_early(self, session: Session) -> None:
+        """The session is established: it gets what came before it."""
+        streams, datagrams = self._early.take(session.id)
+        for early in streams:
+            try:
+                stream = self._hand_over(session, early.id, early.header_size, early.is_over)
+                if stream is not None:
+                    early.deliver(stream)
+            except ProtocolError as error:
+                self.fail(error, early.id)
+        for datagram in datagrams:
+            if session.state is State.ESTABLISHED:
+                session.handler.datagram_received(session, datagram)
+
+    def is_undecided(self, session: Session) -> bool:
+        """Whether a request waits for the client's settings."""
+        return session in self._undecided
+
+    def add_stream(self, stream: Stream) -> None:
+        """A session has a stream."""
+        self._streams[stream.id] = stream
+
+    def stream_over(self, stream_id: int) -> None:
+        """Both halves of a session's stream have ended."""
+        self._streams.pop(stream_id, None)
+
+    def session_over(self, session: Session) -> None:
+        """A session is closed; its CONNECT stream may have some way to go."""
+        self._sessions.pop(session.id, None)
+        self._undecided.pop(session, None)
+        self._drop_early(session.id, ErrorCode.WT_SESSION_GONE)
+
+    def request_over(self, session: Session) -> None:
+        """Both halves of a CONNECT stream have ended."""
+        if self._streams.pop(session.id, None) is not None and not self.has_requests:
+            self.handler.requests_over(self)
+
+    def refuse_stream(self, stream_id: int, code: ErrorCode, *, ended: bool = False) -> None:
+        """End both halves of a peer's stream that will have no session."""
+        if ended:
+            self._streams.pop(stream_id, None)
+        else:
+            self._streams[stream_id] = Discarded(self._streams, stream_id)
+            self.quic.stop_sending(stream_id, code)
+        if not stream_id & 2:
+            self.quic.reset_stream(stream_id, code)
+            # It might have become the session that others came too early for.
+            self._drop_early(stream_id, ErrorCode.WT_BUFFERED_STREAM_REJECTED)
+
+    # The rest.
+
+    def _is_peers(self, stream_id: int) -> bool:
+        """Whether the peer began a stream, on a connection that lives."""
+        return bool(stream_id & 1) == self.quic.is_client and self.closed is None
+
+    def _send_goaway(self) -> None:
+        if self._control_id >= 0 and not self._goaway_sent and self.closed is None:
+            self._goaway_sent = True
+            # A client's GOAWAY names a push: none was ever allowed, so the first.
+            identifier = 0 if self.quic.is_client else self._last_request_id + 4
+            frame = encode_frame(FrameType.GOAWAY, encode_varint(identifier))
+            self.quic.send_stream(self._control_id, frame)
+
+    def _drop_early(self, session_id: int, code: ErrorCode) -> None:
+        for early in self._early.take(session_id)[0]:
+            self.refuse_stream(early.id, code, ended=early.is_over)
+
+    def _hand_over(
+        self, session: Session, stream_id: int, header_size: int, is_over: bool
+    ) -> Stream | None:
+        """Give a peer's stream to its session; None where it cannot be had any more."""
+        if session.state is State.ESTABLISHED:
+            try:
+                return session.open_received(stream_id, header_size)
+            except ProtocolError as error:
+                self.fail(error, session.id)
+        self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, ended=is_over)
+        return None
+
+    def _await_more(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        if not end_stream:
+            if stream_id not in self._streams:
+                self._streams[stream_id] = Preface(self, self._streams, stream_id, data)
+        elif stream_id & 2:
+            # To be tolerated (RFC 9114, section 6.2).
+            self._streams.pop(stream_id, None)
+        else:
+            raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before any frame")
+
+    def _begin_session_stream(
+        self, stream_id: int, data: bytes, position: int, end_stream: bool
+    ) -> None:
+        decoded = decode_varint(data, position)
+        if decoded is None:
+            self._await_more(stream_id, data, end_stream)
+            return
+        session_id, start = decoded
+        session = self._sessions.get(session_id)
+        if session is not None and session.state is State.ESTABLISHED:
+            stream = self._hand_over(session, stream_id, start, end_stream)
+            if stream is not None and (start < len(data) or end_stream):
+                stream.receive(data[start:], end_stream)
+        elif not self._may_come(session_id):
+            self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, ended=end_stream)
+        else:
+            early = EarlyStream(self._early, self, stream_id, session_id, start)
+            self._streams[stream_id] = early
+            if self._early.add_stream(early):
+                early.receive(data[start:], end_stream)
+            else:
+                code = ErrorCode.WT_BUFFERED_STREAM_REJECTED
+                self.refuse_stream(stream_id, code, ended=end_stream)
+
+    def _may_come(self, session_id: int) -> bool:
+        """Whether a session that is not established may yet be; false where it is over.
+
+        Raises `ConnectionProtocolError` with H3_ID_ERROR where no session can have the
+        id (draft-16, section 4).
+        """
+        if session_id & 3 or (self.quic.is_client and session_id > self._last_request_id):
+            raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, f"session id {session_id}")
+        receiver = self._streams.get(session_id)
+        if receiver is None:
+            return not self.quic.is_client and not self.quic.stream_is_over(session_id)
+        if isinstance(receiver, Session):
+            return receiver.state is not State.CLOSED
+        return isinstance(receiver, Preface)
+
+    def _begin_http_stream(self, stream_id: int, kind: int, rest: bytes, end_stream: bool) -> None:
+        receiver = begin_critical_stream(
+            kind, self, self.limits.max_settings, is_client=self.quic.is_client
+        )
+        if receiver is None:
+            self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, ended=end_stream)
+            return
+        if self._critical & 1 << kind:
+            raise ConnectionProtocolError(
+                ErrorCode.H3_STREAM_CREATION_ERROR, f"a second {StreamType(kind).name} stream"
+            )
+        self._critical |= 1 << kind
+        self._streams[stream_id] = receiver
+        receiver.receive(rest, end_stream)
+
+    def _decide(self, session: Session, headers: Headers, settings: Mapping[int, int]) -> None:
+        head = session.parse_request(headers, forgiving=is_forgiving(settings))
+        if not head.is_webtransport:
+            session.reject(*head.refusal)
+            return
+        if self._goaway_sent:
+            # The client did not know yet, and may try elsewhere.
+            session.refuse("the connection is to be left", by_peer=False)
+            return
+        if self._sessions and not (self.draft is not None and self.draft.flow_control):
+            reason = "a second session without flow control"
+            raise StreamProtocolError(ErrorCode.H3_REQUEST_REJECTED, reason)
+        if self.draft is None:
+            try:
+                self.draft = server_draft(
+                    self._local_settings,
+                    settings,
+                    head.token or b"",
+                    max_datagram_size=self.quic.max_datagram_size,
+                )
+            except NoWebTransportError as error:
+                raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, str(error)) from None
+        if len(self._sessions) >= self.limits.max_sessions:
+            session.reject(429)
+            return
+        self._sessions[session.id] = session
+        self.handler.session_requested(session)
+
+    def fail(self, error: ProtocolError, stream_id: int) -> None:
+        """Answer a peer's error with its code, on its scope."""
+        if self.closed is not None:
+            return
+        self.handler.protocol_error(self, error)
+        receiver = self._streams.get(stream_id)
+        session = receiver.session if isinstance(receiver, Stream) else receiver
+        if isinstance(error, ConnectionProtocolError):
+            self.close(error.code, error.reason)
+        elif isinstance(session, Session):
+            session.fail(error)
+        else:
+            self.refuse_stream(stream_id, error.code, ended=self.quic.stream_is_over(stream_id))
+
+    def _end(self, closed: ConnectionClosed) -> None:
+        self.closed = closed
+        sessions = self.sessions
+        self._streams.clear()
+        self._sessions.clear()
+        self._undecided.clear()
+        # Everybody is told, in this order, whatever a handler does.
+        with ExitStack() as tell:
+            tell.callback(self._streams.clear)
+            tell.callback(self.handler.connection_closed, self, closed)
+            for session in reversed(sessions):
+                tell.callback(session.connection_lost, lost_with(closed))

@@ -1,0 +1,159 @@
+"""What arrives before its session: kept within limits (draft-16, section 4.5).
+
+A client may send CONNECT, streams and datagrams in one flight, and packets overtake
+each other; even in order, datagrams are commonly packed before stream frames.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .errors import ErrorCode
+from .limits import Limits
+
+
+class Refuser(Protocol):
+    """Who ends a stream that cannot be kept."""
+
+    def refuse_stream(self, stream_id: int, code: ErrorCode, *, ended: bool = False) -> None:
+        """End both halves of a peer's stream."""
+
+
+class StreamReceiver(Protocol):
+    """Who takes what was kept, when the session is there."""
+
+    def receive(self, data: bytes, end_stream: bool) -> None:
+        """Take bytes."""
+
+    def receive_reset(self, code: int, final_size: int) -> None:
+        """The peer's half ended early."""
+
+    def receive_stop(self, code: int) -> None:
+        """The peer reads no more."""
+
+
+class EarlyStream:
+    """A stream whose header is read and whose session is not there yet."""
+
+    __slots__ = (
+        "_connection",
+        "_ended",
+        "_kept",
+        "_reset",
+        "_stop_code",
+        "data",
+        "header_size",
+        "id",
+        "session_id",
+    )
+
+    def __init__(
+        self,
+        kept: EarlyArrivals,
+        connection: Refuser,
+        stream_id: int,
+        session_id: int,
+        header_size: int,
+    ) -> None:
+        self.id = stream_id
+        self.session_id = session_id
+        self.header_size = header_size
+        self.data = bytearray()
+        self._kept = kept
+        self._connection = connection
+        self._ended = False
+        self._reset: tuple[int, int] | None = None
+        self._stop_code: int | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the peer's half has ended."""
+        return self._ended or self._reset is not None
+
+    def receive(self, data: bytes, end_stream: bool) -> None:
+        """Keep bytes, or refuse the stream where they are too many."""
+        self._ended = end_stream
+        if not self._kept.add_data(self, data):
+            self._connection.refuse_stream(
+                self.id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, ended=end_stream
+            )
+
+    def receive_reset(self, code: int, final_size: int) -> None:
+        """Keep that the peer has reset it."""
+        self._reset = code, final_size
+
+    def receive_stop(self, code: int) -> None:
+        """Keep that the peer will not read an answer."""
+        self._stop_code = code
+
+    def writable(self) -> None:
+        """Nothing was written."""
+
+    def deliver(self, stream: StreamReceiver) -> None:
+        """Hand on what was kept, as if it came now."""
+        if self.data or self._ended:
+            stream.receive(bytes(self.data), self._ended)
+        if self._reset is not None:
+            stream.receive_reset(*self._reset)
+        if self._stop_code is not None:
+            stream.receive_stop(self._stop_code)
+
+
+class EarlyArrivals:
+    """The streams and datagrams of one connection that wait for their sessions."""
+
+    __slots__ = ("_bytes", "_datagram_count", "_datagrams", "_limits", "_streams")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._streams: dict[int, EarlyStream] = {}
+        self._datagrams: dict[int, list[bytes]] = {}
+        self._datagram_count = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._streams) + self._datagram_count
+
+    def add_stream(self, stream: EarlyStream) -> bool:
+        """Keep a stream; false where there are too many of them."""
+        if len(self._streams) >= self._limits.early_streams:
+            return False
+        self._streams[stream.id] = stream
+        return True
+
+    def add_data(self, stream: EarlyStream, data: bytes) -> bool:
+        """Keep bytes of a kept stream; false, and nothing kept, where it is too much."""
+        if self._bytes + len(data) > self._limits.early_bytes:
+            self._forget_stream(stream)
+            return False
+        self._bytes += len(data)
+        stream.data += data
+        return True
+
+    def add_datagram(self, session_id: int, data: bytes) -> bool:
+        """Keep a datagram; false where it is dropped."""
+        if (
+            self._datagram_count >= self._limits.early_datagrams
+            or self._bytes + len(data) > self._limits.early_bytes
+        ):
+            return False
+        self._datagrams.setdefault(session_id, []).append(data)
+        self._datagram_count += 1
+        self._bytes += len(data)
+        return True
+
+    def take(self, session_id: int) -> tuple[list[EarlyStream], list[bytes]]:
+        """All that waits for a session, in the order of its arrival; it is forgotten here."""
+        if not self._streams and not self._datagrams:
+            return [], []
+        streams = [s for s in self._streams.values() if s.session_id == session_id]
+        for stream in streams:
+            self._forget_stream(stream)
+        datagrams = self._datagrams.pop(session_id, [])
+        self._datagram_count -= len(datagrams)
+        self._bytes -= sum(map(len, datagrams))
+        return streams, datagrams
+
+    def _forget_stream(self, stream: EarlyStream) -> None:
+        if self._streams.pop(stream.id, None) is not None:
+            self._bytes -= len(stream.data)

@@ -1,0 +1,160 @@
+"""The seam: what this package asks of a QUIC engine, and what it promises it.
+
+It lies at the endpoint, not at the connection: a packet goes in with its sender and
+arrival time; the engine finds the connection, reports what happened by plain calls to
+the connection's `QuicEvents`, and packets come out, those to one address together. So
+an engine that routes connection ids itself fits as well as one that does not.
+
+Times are seconds of one monotonic clock, passed in as `now`; arrival times of packets
+are nanoseconds of the same clock, as the kernel took them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Address = Any
+"""A socket address as the socket module gives it; opaque to the engine's users."""
+
+
+class QuicEvents(Protocol):
+    """What an engine reports of one connection, in the order in which it happened."""
+
+    def handshake_completed(self) -> None:
+        """The peer's transport parameters are known, and data can be sent.
+
+        To a server this comes as soon as it has keys, so that its settings leave with its
+        first flight; to a client when it has verified the server.
+        """
+
+    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """The next bytes of a stream, in order. `data` is empty only with `end_stream`."""
+
+    def stream_reset_received(self, stream_id: int, code: int, final_size: int) -> None:
+        """The peer ended its half early, having sent `final_size` bytes in all."""
+
+    def stop_sending_received(self, stream_id: int, code: int) -> None:
+        """The peer reads no more. Whoever owns the stream resets it, or lets it end.
+
+        RFC 9000, section 3.5: a stream on which all is sent may be left to finish.
+        """
+
+    def stream_writable(self, stream_id: int) -> None:
+        """What was asked of `notify_writable` is so now."""
+
+    def stream_credit_received(self) -> None:
+        """The peer allows more streams than before."""
+
+    def datagram_received(self, data: bytes) -> None:
+        """The payload of a DATAGRAM frame (RFC 9221)."""
+
+    def connection_terminated(
+        self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
+    ) -> None:
+        """The last call: the connection is gone. See `events.ConnectionClosed`."""
+
+
+class QuicConnection(Protocol):
+    """What is asked of one connection. Nothing leaves before the endpoint transmits."""
+
+    is_client: bool
+    max_datagram_size: int
+    """Bytes that one DATAGRAM frame can carry on this connection; 0: the peer takes none."""
+    reset_stream_at: bool
+    """Whether both sides have offered RESET_STREAM_AT."""
+    arrival: int
+    """When the packet whose events are being reported arrived, in nanoseconds."""
+
+    @property
+    def address(self) -> Address:
+        """The peer's address, as last seen."""
+        ...
+
+    def can_open_stream(self, unidirectional: bool) -> bool:
+        """Whether the peer's stream limit allows one more."""
+        ...
+
+    def open_stream(self, header: bytes, unidirectional: bool) -> int:
+        """Open a stream that begins with `header`, and return its id."""
+        ...
+
+    def send_stream(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        """Queue bytes on a stream. Nothing happens where our half is already over."""
+
+    def send_datagram(self, data: bytes) -> bool:
+        """Queue a datagram; false where the queue is full and it was dropped."""
+        ...
+
+    def reset_stream(self, stream_id: int, code: int, reliable_size: int = 0) -> int:
+        """End our half early. Nothing happens where it is already over.
+
+        Its first `reliable_size` bytes are delivered all the same, where both sides have
+        RESET_STREAM_AT. Returns how many of the bytes queued will never be sent.
+        """
+        ...
+
+    def stop_sending(self, stream_id: int, code: int) -> None:
+        """Ask the peer to end its half. Nothing happens where it is already over."""
+
+    def buffered(self, stream_id: int) -> int:
+        """Bytes of a stream that the peer has not acknowledged yet, sent or not."""
+        ...
+
+    def notify_writable(self, stream_id: int, below: int) -> None:
+        """Report `stream_writable`, once, when `buffered` has fallen to `below` or less."""
+
+    def hold(self, stream_id: int, size: int) -> None:
+        """The last `size` bytes reported are kept by the reader: grant no credit for them."""
+
+    def release(self, stream_id: int, size: int) -> None:
+        """`size` held bytes were consumed: credit for as many can be granted again."""
+
+    def stream_is_over(self, stream_id: int) -> bool:
+        """Whether the peer's half of a stream that it began has come and gone."""
+        ...
+
+    def ping(self) -> None:
+        """Have the peer answer with an acknowledgement: keeps the connection from idling out."""
+
+    def close(self, code: int, reason: str = "", *, is_application: bool = True) -> None:
+        """Close the connection with CONNECTION_CLOSE. Further calls do nothing."""
+
+
+@dataclass(slots=True)
+class EndpointCounters:
+    """What an endpoint did, since it was made. All of them only grow."""
+
+    connections: int = 0
+    handshakes: int = 0
+    handshake_failures: int = 0
+    retries_sent: int = 0
+    retries_invalid: int = 0
+    refused_connections: int = 0
+    version_negotiations: int = 0
+    dropped_packets: int = 0
+
+
+class QuicEndpoint(Protocol):
+    """What is asked of an engine: all connections of one UDP socket."""
+
+    counters: EndpointCounters
+
+    def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
+        """Take a UDP payload in; reports its events before it returns."""
+
+    def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
+        """What is to be sent now, grouped: the packets to one address in their order."""
+        ...
+
+    def next_timer(self) -> float | None:
+        """When `handle_timers` wants to be called next, at the earliest."""
+        ...
+
+    def handle_timers(self, now: float) -> None:
+        """Let connections whose time has come act; `transmit` afterwards."""
+
+
+Wake = Callable[[], None]
+"""Called by an engine when it has something to transmit that no caller waits for."""

@@ -1,0 +1,64 @@
+"""The two structured fields of WebTransport: strings, and lists of them (RFC 9651).
+
+Draft-16, section 3.3: `WT-Available-Protocols` is a List and `WT-Protocol` an Item, of
+Strings only; any other type makes the whole field to be ignored, and parameters mean
+nothing. So all that is needed of the grammar is to know a well-formed field.
+"""
+
+from __future__ import annotations
+
+import re
+
+_STRING = r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"'
+_TOKEN = r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*"
+_BARE_ITEM = (
+    rf"(?:{_STRING.replace('(', '(?:', 1)}|{_TOKEN}"
+    r"|-?[0-9]{1,12}\.[0-9]{1,3}|-?[0-9]{1,15}|@-?[0-9]{1,15}"
+    r"|:[A-Za-z0-9+/]*={0,2}:|\?[01]"
+    r'|%"(?:[\x20-\x21\x23-\x24\x26-\x7e]|%[0-9a-f]{2})*")'
+)
+_PARAMETERS = rf"(?:;[ ]*[a-z*][a-z0-9_\-.*]*(?:={_BARE_ITEM})?)*"
+_ITEM = re.compile(_STRING + _PARAMETERS)
+_SEPARATOR = re.compile(r"[ \t]*,[ \t]*")
+
+
+def _unquote(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def parse_strings(value: bytes) -> tuple[str, ...]:
+    """The members of a List of Strings; empty where the field is to be ignored."""
+    text = value.decode("latin-1").strip(" ")
+    strings: list[str] = []
+    position = 0
+    while match := _ITEM.match(text, position):
+        strings.append(_unquote(match[1]))
+        position = match.end()
+        if position == len(text):
+            return tuple(strings)
+        separator = _SEPARATOR.match(text, position)
+        if separator is None:
+            break
+        position = separator.end()
+    return ()
+
+
+def parse_string(value: bytes) -> str | None:
+    """The String of an Item; None where the field is to be ignored."""
+    match = _ITEM.fullmatch(value.decode("latin-1").strip(" "))
+    return _unquote(match[1]) if match else None
+
+
+def serialize_string(text: str) -> bytes:
+    """One String.
+
+    Raises `ValueError` for characters that a String cannot hold (RFC 9651, section 3.3.3).
+    """
+    if not all(" " <= character <= "~" for character in text):
+        raise ValueError(f"a structured field's string is of printable ASCII: {text!r}")
+    return b'"' + re.sub(r'(["\\])', r"\\\1", text).encode() + b'"'
+
+
+def serialize_strings(texts: tuple[str, ...]) -> bytes:
+    """A List of Strings. Raises `ValueError` as `serialize_string` does."""
+    return b", ".join(map(serialize_string, texts))

@@ -1,0 +1,394 @@
+"""All of aioquic's connections behind one UDP socket: routing, admission, timers.
+
+`engine.QuicEndpoint` for aioquic, which routes nothing by itself. A packet finds its
+connection by the destination connection id; what belongs to none is dropped, answered
+without state (version negotiation, Retry, refusal: RFC 9000, sections 6, 8.1.2, 5.2.2),
+or begins a connection.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
+from aioquic.quic.connection import TRANSPORT_CLOSE_FRAME_CAPACITY
+from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    QuicHeader,
+    QuicPacketType,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.retry import QuicRetryTokenHandler
+
+from .config import EndpointConfig, ServerIdentity
+from .engine import Address, EndpointCounters, QuicConnection, QuicEvents, Wake
+from .h3 import ALPN
+from .quic_connection import AioquicConnection
+
+CONNECTION_ID_SIZE = 8
+_LONG_HEADER = 0x80
+_VERIFY_NOTHING = 0
+"""`ssl.CERT_NONE`, without the module."""
+_SMALLEST_FIRST_ID = 8
+"""Bytes of the connection id that a client makes up (RFC 9000, section 7.2)."""
+_TIMER_GRANULARITY = 0.001
+"""Timers may fire this much early or late: loops count in milliseconds."""
+
+
+class AioquicEndpoint:
+    """The connections of one UDP socket.
+
+    `accept` is called for each connection that a peer begins, and returns who is told of
+    its events. `wake` is called when there is something to transmit that did not come of
+    `receive` or `handle_timers`.
+    """
+
+    def __init__(
+        self,
+        config: EndpointConfig,
+        wake: Wake,
+        accept: Callable[[QuicConnection], QuicEvents] | None = None,
+    ) -> None:
+        self.counters = EndpointCounters()
+        self._config = config
+        self._wake = wake
+        self._accept = accept
+        self._routes: dict[bytes, AioquicConnection] = {}
+        self._connections: set[AioquicConnection] = set()
+        self._handshakes: set[AioquicConnection] = set()
+        self._touched: deque[AioquicConnection] = deque()
+        self._answers: list[tuple[Address, list[bytes]]] = []
+        self._working = False
+        self._timers: list[tuple[float, int]] = []
+        self._timer_owners: dict[int, AioquicConnection] = {}
+        """Apart from the heap, on which the dead would otherwise stay until their time."""
+        self._timer_count = 0
+        self._retry = QuicRetryTokenHandler()
+        self._server = self._server_configuration(config) if accept is not None else None
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    @property
+    def unfinished_handshakes(self) -> int:
+        """Connections of clients that have not completed their handshake."""
+        return len(self._handshakes)
+
+    # `engine.QuicEndpoint`.
+
+    def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
+        """Take a UDP payload in; reports its events before it returns."""
+        self._working = True
+        if not data:
+            return
+        if data[0] & _LONG_HEADER:
+            connection = self._route_long_header(data, address, now)
+        else:
+            connection = self._routes.get(data[1 : 1 + CONNECTION_ID_SIZE])
+            if connection is None:
+                self.counters.dropped_packets += 1
+        if connection is not None:
+            if not connection.touched:
+                connection.touched = True
+                self._touched.append(connection)
+            connection.receive(data, address, now, arrival)
+
+    def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
+        """What is to be sent now, grouped: the packets to one address in their order."""
+        groups = self._answers
+        touched = self._touched
+        self._working = True
+        try:
+            while touched:
+                connection = touched.popleft()
+                connection.touched = False
+                last: Address = None
+                for packet, address in connection.transmit(now):
+                    if address is last:
+                        groups[-1][1].append(packet)
+                    else:
+                        groups.append((address, [packet]))
+                        last = address
+                self._arm(connection)
+        except Exception:
+            self._go_on_later()
+            raise
+        self._working = False
+        self._answers = []
+        return groups
+
+    def next_timer(self) -> float | None:
+        """When `handle_timers` wants to be called next."""
+        return self._timers[0][0] if self._timers else None
+
+    def handle_timers(self, now: float) -> None:
+        """Let connections whose time has come act; `transmit` afterwards.
+
+        A connection is on the heap with the earliest time it ever asked for; if it has
+        meanwhile asked for a later one, that is found here, which costs less than to
+        move it whenever a packet comes or goes.
+        """
+        self._working = True
+        timers = self._timers
+        due = now + _TIMER_GRANULARITY / 2
+        while timers and timers[0][0] <= due:
+            connection = self._timer_owners.pop(heapq.heappop(timers)[1], None)
+            if connection is None:
+                continue
+            connection.timers.pop()
+            timer = connection.next_timer()
+            if timer is None or timer > due:
+                self._arm(connection)
+                continue
+            if not connection.touched:
+                connection.touched = True
+                self._touched.append(connection)
+            try:
+                connection.handle_timer(max(now, timer))
+            except Exception:
+                self._go_on_later()
+                raise
+
+    # What asyncio's endpoint calls beyond that.
+
+    def connect(
+        self,
+        address: Address,
+        identity: ServerIdentity,
+        events: Callable[[QuicConnection], QuicEvents],
+        now: float,
+    ) -> AioquicConnection:
+        """Begin a connection to a server. Raises `OSError` where the CA file is unreadable."""
+        configuration = self._configuration(is_client=True)
+        configuration.server_name = identity.server_name
+        if identity.insecure or identity.certificate_hash is not None:
+            configuration.verify_mode = _VERIFY_NOTHING
+        elif identity.ca_file is not None or identity.ca_path is not None:
+            if identity.ca_file is not None:
+                with open(identity.ca_file, "rb"):
+                    pass  # Here and now, where it can be said; not in the midst of a handshake.
+            configuration.load_verify_locations(cafile=identity.ca_file, capath=identity.ca_path)
+        connection = AioquicConnection(
+            self, configuration, self._config.windows, identity.certificate_hash
+        )
+        connection.events = events(connection)
+        self._connections.add(connection)
+        for connection_id in connection.connection_ids:
+            self._routes[connection_id] = connection
+        connection.connect(address, now)
+        return connection
+
+    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
+        """Handshakes that begin from now on use another certificate."""
+        assert self._server is not None
+        configuration = self._configuration(is_client=False)
+        configuration.certificate = certificate
+        configuration.certificate_chain = list(chain)
+        configuration.private_key = private_key
+        self._server = configuration
+
+    # What its connections call.
+
+    def touch(self, connection: AioquicConnection) -> None:
+        """There may be something to transmit for a connection."""
+        connection.touched = True
+        self._touched.append(connection)
+        if not self._working and len(self._touched) == 1:
+            self._wake()
+
+    def handshake_completed(self, connection: AioquicConnection) -> None:
+        """A handshake is complete, on both sides as far as this one knows."""
+        self._handshakes.discard(connection)
+        self.counters.handshakes += 1
+        connection.counted_handshake = True
+
+    def connection_ended(self, connection: AioquicConnection) -> None:
+        """A connection ends; it lives on for a while to absorb what is still on its way."""
+        self._handshakes.discard(connection)
+        if not connection.counted_handshake:
+            self.counters.handshake_failures += 1
+
+    def add_route(self, connection_id: bytes, connection: AioquicConnection) -> None:
+        """A connection has told its peer another id."""
+        self._routes[connection_id] = connection
+
+    def remove_route(self, connection_id: bytes) -> None:
+        """The peer will not use an id any more."""
+        self._routes.pop(connection_id, None)
+
+    # The rest.
+
+    def _configuration(self, *, is_client: bool) -> QuicConfiguration:
+        return QuicConfiguration(
+            alpn_protocols=[ALPN],
+            connection_id_length=CONNECTION_ID_SIZE,
+            idle_timeout=self._config.idle_timeout,
+            is_client=is_client,
+            max_data=self._config.windows.connection,
+            max_stream_data=self._config.windows.stream,
+            max_datagram_frame_size=65_535,
+        )
+
+    def _server_configuration(self, config: EndpointConfig) -> QuicConfiguration:
+        configuration = self._configuration(is_client=False)
+        configuration.certificate = config.certificate
+        configuration.certificate_chain = list(config.certificate_chain)
+        configuration.private_key = config.private_key
+        return configuration
+
+    def _go_on_later(self) -> None:
+        """A handler has failed: what is left to do is nobody else's fault."""
+        self._working = False
+        self._wake()
+
+    def _arm(self, connection: AioquicConnection) -> None:
+        timer = connection.next_timer()
+        if timer is None:
+            self._forget(connection)
+        elif not connection.timers or timer < connection.timers[-1][0]:
+            # Earlier than any before, so that they are popped in the reverse order.
+            self._timer_count += 1
+            entry = (timer, self._timer_count)
+            connection.timers.append(entry)
+            self._timer_owners[self._timer_count] = connection
+            heapq.heappush(self._timers, entry)
+
+    def _forget(self, connection: AioquicConnection) -> None:
+        if connection in self._connections and connection.is_over:
+            self._connections.discard(connection)
+            self._handshakes.discard(connection)
+            for connection_id in connection.connection_ids:
+                self._routes.pop(connection_id, None)
+            self._routes.pop(connection.first_route, None)
+            for _, number in connection.timers:
+                del self._timer_owners[number]
+            connection.timers.clear()
+
+    def _route_long_header(
+        self, data: bytes, address: Address, now: float
+    ) -> AioquicConnection | None:
+        # RFC 8999: version, then both connection ids with their lengths, in any version.
+        size = data[5] if len(data) > 6 else 255
+        connection = self._routes.get(data[6 : 6 + size])
+        if connection is not None:
+            return connection
+        if self._server is None or len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
+            self.counters.dropped_packets += 1
+            return None
+        try:
+            header = pull_quic_header(Buffer(data=data), host_cid_length=CONNECTION_ID_SIZE)
+        except ValueError:
+            self.counters.dropped_packets += 1
+            return None
+        versions = self._server.supported_versions
+        if header.packet_type is QuicPacketType.VERSION_NEGOTIATION:
+            self.counters.dropped_packets += 1
+        elif header.version not in versions:
+            self.counters.version_negotiations += 1
+            packet = encode_quic_version_negotiation(
+                source_cid=header.destination_cid,
+                destination_cid=header.source_cid,
+                supported_versions=versions,
+            )
+            self._answers.append((address, [packet]))
+        elif header.packet_type is QuicPacketType.INITIAL:
+            return self._admit(header, address, now)
+        else:
+            self.counters.dropped_packets += 1
+        return None
+
+    def _admit(self, header: QuicHeader, address: Address, now: float) -> AioquicConnection | None:
+        """A client's first packet: a connection, a Retry, or a refusal."""
+        if len(header.destination_cid) < _SMALLEST_FIRST_ID:
+            self.counters.dropped_packets += 1
+            return None
+        original_id = header.destination_cid
+        retry_id: bytes | None = None
+        if header.token:
+            try:
+                original_id = self._retry.validate_token(
+                    address=address,
+                    destination_cid=header.destination_cid,
+                    token=header.token,
+                    now=now,
+                )
+            except ValueError:
+                self.counters.retries_invalid += 1
+                self._refuse(header, address, QuicErrorCode.INVALID_TOKEN)
+                return None
+            retry_id = header.destination_cid
+        if len(self._connections) >= self._config.max_connections:
+            self.counters.refused_connections += 1
+            self._refuse(header, address, QuicErrorCode.CONNECTION_REFUSED)
+            return None
+        if retry_id is None and len(self._handshakes) >= self._config.max_handshakes:
+            self._send_retry(header, address, now)
+            return None
+        assert self._server is not None
+        assert self._accept is not None
+        connection = AioquicConnection(
+            self,
+            self._server,
+            self._config.windows,
+            original_destination_connection_id=original_id,
+            retry_source_connection_id=retry_id,
+        )
+        connection.events = self._accept(connection)
+        self.counters.connections += 1
+        self._connections.add(connection)
+        self._handshakes.add(connection)
+        connection.first_route = header.destination_cid
+        self._routes[header.destination_cid] = connection
+        for connection_id in connection.connection_ids:
+            self._routes[connection_id] = connection
+        return connection
+
+    def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
+        self.counters.retries_sent += 1
+        source_id = os.urandom(CONNECTION_ID_SIZE)
+        token = self._retry.create_token(
+            address=address,
+            original_destination_connection_id=header.destination_cid,
+            retry_source_connection_id=source_id,
+            now=now,
+        )
+        packet = encode_quic_retry(
+            version=header.version or 0,
+            source_cid=source_id,
+            destination_cid=header.source_cid,
+            original_destination_cid=header.destination_cid,
+            retry_token=token,
+        )
+        self._answers.append((address, [packet]))
+
+    def _refuse(self, header: QuicHeader, address: Address, code: int) -> None:
+        """Close a connection that never began, in an Initial of the client's own keys."""
+        crypto = CryptoPair()
+        crypto.setup_initial(
+            cid=header.destination_cid, is_client=False, version=header.version or 0
+        )
+        builder = QuicPacketBuilder(
+            host_cid=header.destination_cid,
+            is_client=False,
+            max_datagram_size=SMALLEST_MAX_DATAGRAM_SIZE,
+            peer_cid=header.source_cid,
+            version=header.version or 0,
+        )
+        builder.start_packet(QuicPacketType.INITIAL, crypto)
+        buffer = builder.start_frame(
+            QuicFrameType.TRANSPORT_CLOSE, capacity=TRANSPORT_CLOSE_FRAME_CAPACITY
+        )
+        buffer.push_uint_var(code)
+        buffer.push_uint_var(QuicFrameType.PADDING)
+        buffer.push_uint_var(0)
+        self._answers.append((address, builder.flush()[0]))

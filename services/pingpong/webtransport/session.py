@@ -1,0 +1,499 @@
+"""One session: from the request to its end (draft-16, sections 3.2 to 6).
+
+The life of a session, the same for both roles but for its beginning:
+
+    client   REQUESTED -- 2xx --> ESTABLISHED
+                       -- other status, reset --> CLOSED
+    server   EXPECTED -- request --> REQUESTED -- accept() --> ESTABLISHED
+                                               -- reject() --> CLOSED
+    both     ESTABLISHED -- close(), capsule, FIN, reset, lost connection --> CLOSED
+
+Whoever uses a session gives it a `SessionHandler` and is told by plain calls what
+happens; `session_closed` is the last of them, comes once, and comes whatever happens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .capsules import CapsuleType, decode_close, encode_capsule, encode_close
+from .connect_stream import ConnectStream, data_after_close
+from .credit import SessionCredit
+from .errors import (
+    ConnectionProtocolError,
+    DatagramTooLargeError,
+    ErrorCode,
+    ProtocolError,
+    SessionProtocolError,
+    StateError,
+    StreamProtocolError,
+    error_name,
+)
+from .events import Headers, Request, SessionClosed, State
+from .h3 import FrameType, decode_headers
+from .handler import SessionHandler
+from .messages import RequestHead, parse_request, parse_response, response_headers
+from .streams import SilentStreamHandler, Stream, StreamHandler, encode_stream_header
+from .varint import encode as encode_varint
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+_CLOSED_HANDLER = SessionHandler()
+_SILENT = SilentStreamHandler()
+_MAX_STREAMS = (CapsuleType.WT_MAX_STREAMS_BIDI, CapsuleType.WT_MAX_STREAMS_UNI)
+_PROHIBITED = (CapsuleType.WT_MAX_STREAM_DATA, CapsuleType.WT_STREAM_DATA_BLOCKED)
+"""Over HTTP/3 QUIC does their work: an error also without flow control (section 5.4)."""
+_EARLY_CAPSULES = 16 << 10
+"""Bytes kept of a CONNECT stream whose request is not yet decided."""
+
+
+class Session:
+    """A session of a connection; made by `Connection`, never directly.
+
+    `id` is the CONNECT stream's. `protocol` is the application protocol agreed on, None
+    where none was. `context` is for the handler's own use.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_closed_by_capsule",
+        "_connect",
+        "_datagram_prefix",
+        "_early",
+        "_leaving",
+        "_quic",
+        "connection",
+        "context",
+        "credit",
+        "draining",
+        "handler",
+        "id",
+        "protocol",
+        "request",
+        "state",
+        "streams",
+    )
+
+    def __init__(self, connection: Connection, session_id: int, handler: SessionHandler) -> None:
+        self.connection = connection
+        self.id = session_id
+        self.handler = handler
+        self.context: Any = None
+        self.state = State.EXPECTED
+        self.request = Request(authority="", path="")
+        self.protocol: str | None = None
+        self.draining = False
+        """Whether either side has asked to drain."""
+        self.streams: set[Stream] = set()
+        self.credit: SessionCredit | None = None
+        """Flow control, where both sides have turned it on."""
+        self._quic = connection.quic
+        self._connect = ConnectStream(
+            connection.quic, session_id, connection.limits.max_field_section
+        )
+        self._datagram_prefix = encode_varint(session_id >> 2)
+        self._closed_by_capsule = False
+        self._early = b""
+        self._leaving = False
+        """The peer has left; how, is still to come on its half of the CONNECT stream."""
+        self._blocked: dict[Stream, None] = {}
+
+    # What the user calls.
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes of the largest datagram that can be sent; 0 where the peer takes none."""
+        return max(0, self._quic.max_datagram_size - len(self._datagram_prefix))
+
+    @property
+    def arrival(self) -> int:
+        """When the packet that is being handled arrived: monotonic clock, nanoseconds."""
+        return self._quic.arrival
+
+    def accept(self, handler: SessionHandler, protocol: str | None = None) -> None:
+        """Answer a request with 200; what came early is delivered before this returns.
+
+        `protocol` must be one of `request.protocols`, or None. Raises `StateError` where
+        there is nothing to accept (any more), `ValueError` for another protocol. The
+        session may be over when this returns, by what came early.
+        """
+        if self.state is not State.REQUESTED or self._quic.is_client:
+            raise StateError(f"a session that is {self.state.value} cannot be accepted")
+        if protocol is not None and protocol not in self.request.protocols:
+            raise ValueError(f"the client does not offer the protocol {protocol!r}")
+        draft = self.connection.session_draft
+        self.protocol = protocol
+        self._connect.send_headers(response_headers(200, version=draft.version, protocol=protocol))
+        try:
+            self._establish(handler)
+        except ProtocolError as error:
+            self.connection.fail(error, self.id)
+
+    def reject(self, status: int, headers: Headers = ()) -> None:
+        """Answer a request with an HTTP status that is not 2xx, and end it.
+
+        Raises `StateError` where there is nothing to reject (any more).
+        """
+        if self.state is not State.REQUESTED or self._quic.is_client:
+            raise StateError(f"a session that is {self.state.value} cannot be rejected")
+        self._connect.send_headers([*response_headers(status), *headers], end_stream=True)
+        self._close(SessionClosed(by_peer=False, error=f"rejected: {status}", status=status))
+
+    def send_datagram(self, data: bytes) -> bool:
+        """Send a datagram; false where it was dropped because too many wait already.
+
+        Raises `DatagramTooLargeError` where it cannot fit in a packet, or the peer takes
+        none, and `StateError` where the session is not established.
+        """
+        if self.state is not State.ESTABLISHED:
+            raise StateError(f"no datagrams on a session that is {self.state.value}")
+        prefix = self._datagram_prefix
+        if len(data) + len(prefix) > self._quic.max_datagram_size:
+            raise DatagramTooLargeError(len(data), self.max_datagram_size)
+        return not self._leaving and self._quic.send_datagram(prefix + data)
+
+    def can_open_stream(self, unidirectional: bool) -> bool:
+        """Whether the peer's credit, the session's and QUIC's, allows one more stream."""
+        if self.state is not State.ESTABLISHED or self._leaving:
+            return False
+        if self.credit is not None and self.credit.streams_out[unidirectional].available <= 0:
+            self._connect.send_capsule(self.credit.streams_blocked(unidirectional))
+            return False
+        return self._quic.can_open_stream(unidirectional)
+
+    def open_stream(self, handler: StreamHandler, *, unidirectional: bool = False) -> Stream:
+        """Open a stream.
+
+        Raises `StateError` where the session is not established, or `can_open_stream`
+        says no.
+        """
+        if not self.can_open_stream(unidirectional):
+            raise StateError(
+                f"a session that is {self.state.value} cannot open a stream"
+                if self.state is not State.ESTABLISHED
+                else "the peer allows no more streams at the moment"
+            )
+        if self.credit is not None:
+            self.credit.streams_out[unidirectional].take(1)
+        header = encode_stream_header(self.id, unidirectional)
+        stream_id = self._quic.open_stream(header, unidirectional)
+        stream = Stream(
+            self, self._quic, stream_id, handler, is_local=True, header_size=len(header)
+        )
+        self.streams.add(stream)
+        self.connection.add_stream(stream)
+        return stream
+
+    def drain(self) -> None:
+        """Ask the peer to finish and leave (WT_DRAIN_SESSION); the session goes on."""
+        if self.state is State.ESTABLISHED and not self.draining:
+            self.draining = True
+            self._connect.send_capsule(encode_capsule(CapsuleType.WT_DRAIN_SESSION))
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """End the session, with an application's 32-bit code and a reason for people.
+
+        The capsule and FIN are sent without a STOP_SENDING, which could overtake them and
+        cost the peer the code. Nothing happens where the session is closed already; one
+        that is only requested is cancelled. A reason above 1024 bytes is cut. Raises
+        `ValueError` for a code that has more than 32 bits.
+        """
+        if not 0 <= code <= 0xFFFF_FFFF:
+            raise ValueError(f"a close code has 32 bits: {code}")
+        if self.state is State.ESTABLISHED:
+            self._connect.send_capsule(encode_close(code, reason), end_stream=True)
+        elif self.state is State.REQUESTED:
+            self._connect.abort(ErrorCode.H3_REQUEST_CANCELLED)
+        self._close(SessionClosed(code=code, reason=reason, by_peer=False))
+
+    # What the connection calls: the beginning.
+
+    def send_request(self, headers: Headers, request: Request) -> None:
+        """Client: send the CONNECT."""
+        self.request = request
+        self.state = State.REQUESTED
+        self._connect.send_headers(headers)
+
+    def receive(self, data: bytes, end_stream: bool) -> None:
+        """Take the next bytes of the CONNECT stream."""
+        connect = self._connect
+        if end_stream:
+            connect.receive_open = False
+        if self._closed_by_capsule and data and not connect.aborted:
+            raise data_after_close()
+        for kind, payload in connect.frames(data):
+            if self._closed_by_capsule:
+                raise data_after_close()
+            if kind == FrameType.HEADERS:
+                self._receive_headers(payload)
+            else:
+                self._receive_data(payload)
+        if self._closed_by_capsule and connect.incomplete:
+            raise data_after_close()
+        if end_stream:
+            connect.check_end()
+            self._receive_end()
+        self._forget_if_over()
+
+    def decided(self) -> None:
+        """Server: a request that waited for the client's settings was decided on."""
+        if not self._connect.receive_open:
+            self._receive_end()
+        self._forget_if_over()
+
+    def refuse(self, reason: str, *, by_peer: bool) -> None:
+        """The request is not processed in any way (RFC 9114, section 4.1.1)."""
+        code = ErrorCode.H3_REQUEST_REJECTED
+        # A client may not use that one of its own accord.
+        self._connect.abort(ErrorCode.H3_REQUEST_CANCELLED if self._quic.is_client else code)
+        self._close(SessionClosed(by_peer=by_peer, error=reason, wire_code=code))
+        self._forget_if_over()
+
+    def receive_reset(self, code: int, final_size: int) -> None:
+        """The peer reset the CONNECT stream; ends the session as any other end does."""
+        self._connect.receive_open = False
+        if self._connect.send_open:
+            self._connect.reset(ErrorCode.WT_SESSION_GONE)
+        self._close(
+            SessionClosed(error=f"the peer reset the session: {error_name(code)}", wire_code=code)
+        )
+        self._forget_if_over()
+
+    def receive_stop(self, code: int) -> None:
+        """The peer reads the CONNECT stream no more.
+
+        The end of the session, unless it is closed already: then what is on its way,
+        the code and reason perhaps, is left to arrive, once it is sent. So it is in the other direction:
+        with WT_SESSION_GONE the peer says that it has closed the session, and may have
+        overtaken its capsule that says how (section 6). A server that has no use for the
+        rest of a request may say so beside its answer (RFC 9114, section 4.1).
+        """
+        if self.state is State.REQUESTED and code == ErrorCode.H3_NO_ERROR:
+            self._connect.reset(code)
+        elif self.state is State.ESTABLISHED and code == ErrorCode.WT_SESSION_GONE:
+            self._connect.reset(code)
+            self._leaving = True
+        elif self.state is not State.CLOSED:
+            self._connect.reset(code)
+            self._connect.stop(ErrorCode.WT_SESSION_GONE)
+            self._close(
+                SessionClosed(
+                    error=f"the peer left the session: {error_name(code)}", wire_code=code
+                )
+            )
+        else:
+            self._connect.reset(code)
+        self._forget_if_over()
+
+    def writable(self) -> None:
+        """Not asked for on a CONNECT stream."""
+
+    def fail(self, error: ProtocolError) -> None:
+        """The peer broke the rules of this session: reset its CONNECT stream, end it."""
+        self._connect.abort(error.code)
+        self._close(SessionClosed(by_peer=False, error=str(error), wire_code=error.code))
+        self._forget_if_over()
+
+    def connection_lost(self, closed: SessionClosed) -> None:
+        """The connection below has gone."""
+        self._connect.send_open = False
+        self._close(closed)
+        for stream in self.streams:
+            stream.receive_open = False
+        self.streams.clear()
+
+    def peer_drains(self) -> None:
+        """WT_DRAIN_SESSION, or GOAWAY on the connection."""
+        if self.state is State.ESTABLISHED and not self.draining:
+            self.draining = True
+            self.handler.session_draining(self)
+
+    def open_received(self, stream_id: int, header_size: int) -> Stream:
+        """The peer opened a stream of this session."""
+        if self.credit is not None:
+            self.credit.streams_in[bool(stream_id & 2)].receive(1)
+        stream = Stream(
+            self,
+            self._quic,
+            stream_id,
+            _SILENT,
+            is_local=False,
+            header_size=header_size,
+        )
+        self.streams.add(stream)
+        self.connection.add_stream(stream)
+        handler = self.handler.stream_opened(stream)
+        if self.state is State.ESTABLISHED:
+            stream.handler = handler
+        return stream
+
+    # What streams call (`streams.StreamOwner`).
+
+    def data_blocked(self, stream: Stream) -> None:
+        """The session's credit does not suffice for what a stream has to send."""
+        self._blocked[stream] = None
+        if self.credit is not None:
+            self._connect.send_capsule(self.credit.data_blocked())
+
+    def data_consumed(self, size: int) -> None:
+        """Stream data was used up; the peer may be granted more."""
+        if self.credit is not None:
+            self._connect.send_capsule(self.credit.data_consumed(size))
+
+    def data_unsent(self, size: int) -> None:
+        """A stream was reset before all was sent: others may use what it leaves."""
+        if self.credit is not None:
+            self.credit.data_out.give_back(size)
+            self._flush_blocked()
+
+    def stream_over(self, stream: Stream) -> None:
+        """Both halves of a stream have ended."""
+        if stream not in self.streams:
+            return
+        self.streams.remove(stream)
+        self._blocked.pop(stream, None)
+        self.connection.stream_over(stream.id)
+        if self.credit is not None and not stream.is_local:
+            self._connect.send_capsule(self.credit.stream_over(stream.is_unidirectional))
+
+    # The CONNECT stream.
+
+    def _receive_headers(self, payload: bytes) -> None:
+        connection = self.connection
+        headers = decode_headers(payload, connection.limits.max_field_section)
+        if self._quic.is_client and self.state is State.REQUESTED:
+            self._receive_response(headers)
+        elif self.state is State.EXPECTED:
+            self.state = State.REQUESTED
+            connection.request_received(self, headers)
+        elif self.state is not State.CLOSED:
+            raise ConnectionProtocolError(
+                ErrorCode.H3_FRAME_UNEXPECTED, "a second field section on a CONNECT stream"
+            )
+
+    def parse_request(self, headers: Headers, *, forgiving: bool) -> RequestHead:
+        """Server: read the request that came. Raises as `messages.parse_request` does."""
+        head = parse_request(headers, forgiving=forgiving)
+        self.request = head.request
+        return head
+
+    def _receive_response(self, headers: Headers) -> None:
+        response = parse_response(headers, forgiving=self.connection.session_draft.forgiving)
+        if response.status < 200:
+            if response.status == 101:
+                raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, "status 101 over HTTP/3")
+            return
+        if response.status >= 300:
+            self._connect.end()
+            # Nobody reads what comes with it.
+            self._connect.stop(ErrorCode.H3_REQUEST_CANCELLED)
+            self._close(
+                SessionClosed(
+                    error=f"the server answered {response.status}", status=response.status
+                )
+            )
+            return
+        if response.protocol is not None and response.protocol not in self.request.protocols:
+            if self.request.protocols:
+                raise SessionProtocolError(
+                    ErrorCode.WT_ALPN_ERROR,
+                    f"the server chose {response.protocol!r}, which was not offered",
+                )
+        else:
+            self.protocol = response.protocol
+        self._establish(self.handler)
+
+    def _establish(self, handler: SessionHandler) -> None:
+        connection = self.connection
+        draft = connection.session_draft
+        self.handler = handler
+        self.state = State.ESTABLISHED
+        if draft.bare_capsules:
+            self._connect.leave_frames_out()
+        if draft.flow_control:
+            self.credit = SessionCredit(connection.limits, draft.granted)
+        handler.session_established(self)
+        if connection.draining and self._quic.is_client:
+            self.peer_drains()
+        connection.deliver_early(self)
+        early, self._early = self._early, b""
+        if early:
+            self._receive_data(early)
+
+    def _receive_data(self, payload: bytes) -> None:
+        """Capsules, in the payload of DATA frames."""
+        if self.state is State.ESTABLISHED:
+            for kind, value in self._connect.capsules(payload):
+                if self._closed_by_capsule:
+                    raise data_after_close()
+                if self.state is State.ESTABLISHED:
+                    self._receive_capsule(kind, value)
+        elif self.state is State.REQUESTED and not self._quic.is_client:
+            # They mean something only once the session is accepted (section 3.2).
+            self._early += payload
+            if len(self._early) > _EARLY_CAPSULES:
+                raise SessionProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, "capsules before 2xx")
+        elif self.state is not State.CLOSED:
+            raise ConnectionProtocolError(ErrorCode.H3_FRAME_UNEXPECTED, "DATA before HEADERS")
+
+    def _receive_capsule(self, kind: CapsuleType, value: bytes) -> None:
+        if kind is CapsuleType.WT_CLOSE_SESSION:
+            code, reason = decode_close(value)
+            self._closed_by_capsule = True
+            self._connect.end()
+            self._close(SessionClosed(code=code, reason=reason))
+        elif kind is CapsuleType.WT_DRAIN_SESSION:
+            self.peer_drains()
+        elif kind is CapsuleType.DATAGRAM:
+            self.handler.datagram_received(self, value)
+        elif kind in _PROHIBITED:
+            raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, f"{kind.name} over HTTP/3")
+        elif self.credit is not None and not self.connection.session_draft.bare_capsules:
+            # Without flow control its capsules are ignored (section 5.1).
+            self.credit.receive(kind, value)
+            if kind is CapsuleType.WT_MAX_DATA:
+                self._flush_blocked()
+            elif kind in _MAX_STREAMS:
+                self.handler.credit_received(self)
+
+    def _flush_blocked(self) -> None:
+        blocked, self._blocked = self._blocked, {}
+        for stream in blocked:
+            stream.flush()
+
+    def _receive_end(self) -> None:
+        if self.state is State.EXPECTED:
+            raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before a request")
+        if self.state is State.REQUESTED:
+            if self.connection.is_undecided(self):
+                return
+            if self._connect.send_open:
+                self._connect.reset(ErrorCode.H3_REQUEST_CANCELLED)
+            self._close(SessionClosed(error="the peer ended the request before it was answered"))
+        elif self.state is State.ESTABLISHED:
+            self._connect.end()
+            self._close(SessionClosed(code=0, reason=""))
+
+    def _close(self, closed: SessionClosed) -> None:
+        """Enter CLOSED, once: forget the session, tell the handler, end all streams.
+
+        The handler is told first, so that it finds in `streams` who else is to know.
+        """
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self._early = b""
+        self._blocked.clear()
+        handler, self.handler = self.handler, _CLOSED_HANDLER
+        self.connection.session_over(self)
+        try:
+            handler.session_closed(self, closed)
+        finally:
+            for stream in list(self.streams):
+                stream.abandon(ErrorCode.WT_SESSION_GONE)
+
+    def _forget_if_over(self) -> None:
+        if not self._connect.send_open and not self._connect.receive_open:
+            self.connection.request_over(self)

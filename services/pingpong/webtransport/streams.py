@@ -1,0 +1,333 @@
+"""WebTransport streams: their headers, their two halves, their ends (draft-16, section 4).
+
+A stream is written to and read from by plain calls; what arrives goes to its handler.
+Each half ends once, by FIN or by reset; when both are over the stream is forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from . import varint
+from .credit import SessionCredit
+from .engine import QuicConnection
+from .errors import ErrorCode, StateError, from_http3_code, to_http3_code
+from .flow import SendCredit
+from .h3 import FrameType, StreamType
+
+_BIDIRECTIONAL = varint.encode(FrameType.WT_STREAM)
+_UNIDIRECTIONAL = varint.encode(StreamType.WEBTRANSPORT)
+
+
+def encode_stream_header(session_id: int, unidirectional: bool) -> bytes:
+    """What a stream begins with: signal value or type, then the session's id."""
+    return (_UNIDIRECTIONAL if unidirectional else _BIDIRECTIONAL) + varint.encode(session_id)
+
+
+class StreamHandler(Protocol):
+    """What a stream tells its user, by plain calls."""
+
+    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """The next bytes, in order; empty only where nothing but the end came."""
+
+    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
+        """The peer ended its half early. None: the code was not an application's."""
+
+    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
+        """The peer reads no more, and our half has been reset."""
+
+    def stream_writable(self, stream: Stream) -> None:
+        """`Stream.buffered` has fallen to what was given to `notify_writable`."""
+
+
+class SilentStreamHandler:
+    """Does nothing: for a stream whose session is gone, or that nobody wants."""
+
+    __slots__ = ()
+
+    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """Thrown away."""
+
+    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
+        """Not of interest."""
+
+    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
+        """Not of interest."""
+
+    def stream_writable(self, stream: Stream) -> None:
+        """Not of interest."""
+
+
+_SILENT = SilentStreamHandler()
+
+
+class StreamOwner(Protocol):
+    """What a stream needs of its session."""
+
+    credit: SessionCredit | None
+
+    def data_blocked(self, stream: Stream) -> None:
+        """The session's credit does not suffice for what `stream` has to send."""
+
+    def data_consumed(self, size: int) -> None:
+        """Stream data was used up; the peer may be granted more."""
+
+    def data_unsent(self, size: int) -> None:
+        """A stream was reset, and `size` bytes that took credit will never be sent."""
+
+    def stream_over(self, stream: Stream) -> None:
+        """Both halves have ended, and what arrived has been read. May come again."""
+
+
+class Stream:
+    """One stream of a session.
+
+    `id` is QUIC's. `context` is the handler's own, to keep what it needs for the stream.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_end_pending",
+        "_header_size",
+        "_held",
+        "_offset",
+        "_pending",
+        "_quic",
+        "_reading",
+        "_unheld",
+        "context",
+        "handler",
+        "id",
+        "is_local",
+        "is_unidirectional",
+        "receive_open",
+        "send_open",
+        "session",
+    )
+
+    def __init__(
+        self,
+        session: StreamOwner,
+        quic: QuicConnection,
+        stream_id: int,
+        handler: StreamHandler,
+        *,
+        is_local: bool,
+        header_size: int,
+    ) -> None:
+        self.session: Any = session
+        self.id = stream_id
+        self.handler = handler
+        self.context: Any = None
+        self.is_unidirectional = bool(stream_id & 2)
+        self.is_local = is_local
+        self.send_open = is_local or not self.is_unidirectional
+        """Whether bytes can still be sent."""
+        self.receive_open = not is_local or not self.is_unidirectional
+        """Whether the peer's half can still bring something."""
+        self._quic = quic
+        self._header_size = header_size if is_local else 0
+        """Bytes at the start of our half that a reset must not take."""
+        self._offset = 0 if is_local else header_size
+        """Bytes of the peer's half so far, with its header: what a final size counts."""
+        self._pending: bytearray | None = None
+        """Bytes that wait for session credit."""
+        self._end_pending = False
+        self._asked = False
+        """Whether the handler is yet to be told what `notify_writable` asked for."""
+        self._reading = True
+        self._held = 0
+        self._unheld = 0
+
+    # What the user calls.
+
+    def send(self, data: bytes, end_stream: bool = False) -> None:
+        """Send bytes, and with `end_stream` end our half.
+
+        Everything is taken; look at `buffered`, or ask `notify_writable`, to keep a slow
+        peer from making it grow. Raises `StateError` where our half is over.
+        """
+        if not self.send_open:
+            raise StateError("the stream's sending half is over")
+        credit = self.session.credit
+        if credit is None:
+            self._quic.send_stream(self.id, data, end_stream)
+        else:
+            self._send_with_credit(credit.data_out, data, end_stream)
+        if end_stream:
+            self._end_send()
+
+    def reset(self, code: int = 0) -> None:
+        """End our half early, with an application's code. Nothing if it is over."""
+        if self.send_open or self._pending is not None:
+            self._reset(to_http3_code(code))
+
+    def stop(self, code: int = 0) -> None:
+        """Ask the peer to end its half; what still arrives is thrown away."""
+        if self._reading:
+            self._stop(to_http3_code(code))
+
+    @property
+    def buffered(self) -> int:
+        """Bytes sent here that the peer has not acknowledged yet."""
+        waiting = len(self._pending) if self._pending is not None else 0
+        return waiting + self._quic.buffered(self.id)
+
+    def notify_writable(self, below: int) -> None:
+        """Have the handler told, once, when at most `below` bytes are buffered.
+
+        Nothing happens where it is so already. It is told also where our half has ended
+        meanwhile, but not where the session has.
+        """
+        if self.buffered > below:
+            self._asked = True
+            self._quic.notify_writable(self.id, below)
+
+    def hold(self, size: int) -> None:
+        """Say, from within `stream_data_received`, that `size` bytes of it are kept unread.
+
+        The peer is granted no credit for them until `release`: so a reader that is
+        slow, or does not read at all, makes the peer wait and nothing here grow.
+        """
+        if size:
+            self._held += size
+            self._unheld -= size
+            self._quic.hold(self.id, size)
+
+    def release(self, size: int) -> None:
+        """Say that `size` of the held bytes have been read."""
+        size = min(size, self._held)
+        self._held -= size
+        self._quic.release(self.id, size)
+        self.session.data_consumed(size)
+        self._forget_if_over()
+
+    # What the connection calls.
+
+    def receive(self, data: bytes, end_stream: bool) -> None:
+        """Take the next bytes of the peer's half."""
+        size = len(data)
+        self._offset += size
+        credit = self.session.credit
+        if end_stream:
+            self.receive_open = False
+        if credit is None:
+            if self._reading:
+                self.handler.stream_data_received(self, data, end_stream)
+        else:
+            credit.data_in.receive(size)
+            self._unheld = size
+            if self._reading:
+                self.handler.stream_data_received(self, data, end_stream)
+            self.session.data_consumed(self._unheld)
+        if end_stream:
+            self._forget_if_over()
+
+    def receive_reset(self, code: int, final_size: int) -> None:
+        """The peer's half ended early; what it had sent by then counts against credit."""
+        if not self.receive_open:
+            return
+        self.receive_open = False
+        if self.session.credit is not None:
+            unseen = final_size - self._offset
+            self.session.credit.data_in.receive(unseen)
+            self.session.data_consumed(unseen)
+        if self._reading:
+            self.handler.stream_reset_received(self, from_http3_code(code))
+        self._forget_if_over()
+
+    def receive_stop(self, code: int) -> None:
+        """The peer reads no more: our half is reset with its code (RFC 9000, section 3.5)."""
+        if self.is_unidirectional and not self.is_local:
+            return
+        unfinished = self.send_open or self._pending is not None
+        self._drop_pending()
+        self.send_open = False
+        self._reset_half(code)
+        if unfinished:
+            self.handler.stop_sending_received(self, from_http3_code(code))
+        self._forget_if_over()
+
+    def writable(self) -> None:
+        """The engine reports what `notify_writable` asked for."""
+        self._asked = False
+        self.handler.stream_writable(self)
+        self._forget_if_over()
+
+    # What the session calls.
+
+    def abandon(self, code: ErrorCode) -> None:
+        """End both halves with a wire code, and tell the handler nothing more.
+
+        Also a half that was ended but is not yet sent, which may never be (section 6).
+        """
+        self.handler = _SILENT
+        self._asked = False
+        self._stop(code)
+        if self.is_local or not self.is_unidirectional:
+            self._reset(code)
+        self._forget_if_over()
+
+    def flush(self) -> None:
+        """Send what waited for session credit, as far as it now suffices."""
+        credit = self.session.credit
+        pending = self._pending
+        if pending is None or credit is None:
+            return
+        granted = credit.data_out.take(len(pending))
+        done = granted == len(pending)
+        self._quic.send_stream(self.id, bytes(pending[:granted]), self._end_pending and done)
+        if done:
+            self._pending = None
+            if self._end_pending:
+                self._end_pending = False
+                self._end_send()
+        else:
+            del pending[:granted]
+            self.session.data_blocked(self)
+
+    # The rest.
+
+    def _send_with_credit(self, credit: SendCredit, data: bytes, end_stream: bool) -> None:
+        if self._pending is None:
+            granted = credit.take(len(data))
+            if granted == len(data):
+                self._quic.send_stream(self.id, data, end_stream)
+                return
+            self._quic.send_stream(self.id, data[:granted])
+            self._pending = bytearray(data[granted:])
+        else:
+            self._pending += data
+        self._end_pending = end_stream
+        self.session.data_blocked(self)
+
+    def _end_send(self) -> None:
+        self.send_open = False
+        self._forget_if_over()
+
+    def _reset(self, code: int) -> None:
+        self._drop_pending()
+        self._reset_half(code)
+        self._end_send()
+
+    def _reset_half(self, code: int) -> None:
+        unsent = self._quic.reset_stream(self.id, code, self._header_size)
+        if unsent:
+            # The final size is what was sent: the rest is no longer the peer's to give credit for.
+            self.session.data_unsent(unsent)
+
+    def _forget_if_over(self) -> None:
+        over = not (self.send_open or self.receive_open)
+        if over and not self._held and not self._asked and self._pending is None:
+            self.session.stream_over(self)
+
+    def _drop_pending(self) -> None:
+        self._pending = None
+        self._end_pending = False
+
+    def _stop(self, code: int) -> None:
+        self._reading = False
+        if self._held:
+            self.release(self._held)
+        if self.receive_open:
+            self._quic.stop_sending(self.id, code)

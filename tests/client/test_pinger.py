@@ -1,0 +1,271 @@
+"""The pinger against the server's handlers, with no socket and a clock that is a number."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from pingpong.client import pinger as pinger_module
+from pingpong.client.pinger import Pinger, SendError
+from pingpong.client.statistics import Outcome, Statistics, Summary, Verdict
+from pingpong.ping import PROTOCOL, frame
+from pingpong.server import handlers
+from pingpong.server.handlers import Router
+from pingpong.webtransport.config import Windows
+from pingpong.webtransport.events import Request, SessionClosed
+from pingpong.webtransport.limits import Limits
+from pingpong.webtransport.session import Session
+from tests.webtransport.wire import LATENCY, Recorder, Wire
+
+RTT = round(2 * LATENCY * 1e9)
+MODES = ("datagram", "stream", "streams", "uni")
+
+
+class Pinging:
+    """A pinger with a session; without `recorder` the server answers."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        mode: str,
+        *,
+        v1: bool = True,
+        size: int = 64,
+        wire: Wire | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.wire = wire = wire or Wire()
+        clock = SimpleNamespace(monotonic_ns=self.now)
+        monkeypatch.setattr(pinger_module, "time", clock)
+        monkeypatch.setattr(handlers, "time", clock)
+        self.outcomes: list[Outcome] = []
+        self.sizes: list[int] = []
+        self.closed: list[SessionClosed] = []
+        self.router = Router(1 << 16)
+        wire.server.decide = self.router.session_requested
+        if recorder is not None:
+            wire.server.decide = lambda session: session.accept(recorder, PROTOCOL if v1 else None)
+        self.pinger = Pinger(
+            mode,
+            size,
+            lambda is_v1: Statistics(1_000_000_000, directions=is_v1),
+            flush=lambda: 0,
+            answer=self._answered,
+            closed=self.closed.append,
+        )
+        request = Request("localhost", "/ping", protocols=(PROTOCOL,) if v1 else ())
+        self.session: Session = wire.client.connection.open_session(request, self.pinger)
+        wire.run()
+
+    def now(self) -> int:
+        return int(self.wire.now * 1e9)
+
+    def send(self, *numbers: int) -> None:
+        for seq in numbers:
+            self.pinger.send(seq)
+        self.wire.run()
+
+    def summary(self) -> Summary:
+        return self.pinger.statistics.summary(self.now())
+
+    def _answered(self, outcome: Outcome, size: int) -> None:
+        self.outcomes.append(outcome)
+        self.sizes.append(size)
+
+
+@pytest.mark.parametrize("v1", [True, False], ids=["v1", "plain"])
+@pytest.mark.parametrize("mode", MODES)
+async def test_every_ping_is_answered(monkeypatch: pytest.MonkeyPatch, mode: str, v1: bool) -> None:
+    pinging = Pinging(monkeypatch, mode, v1=v1, size=100)
+    pinging.send(1, 2)
+    pinging.send(3)
+    assert [outcome.seq for outcome in pinging.outcomes] == [1, 2, 3]
+    assert {outcome.verdict for outcome in pinging.outcomes} == {Verdict.OK}
+    # What QUIC makes wait is the acknowledgement, never the ping.
+    assert [outcome.rtt_ns for outcome in pinging.outcomes] == pytest.approx([RTT] * 3, abs=2)
+    tokens = not v1 and mode in ("stream", "streams")
+    assert pinging.sizes == [4 if tokens else 100] * 3
+    summary = pinging.summary()
+    assert (summary.sent, summary.received, summary.lost) == (3, 3, 0)
+    assert (summary.server is not None) == v1
+    assert (summary.lost_out is None) == (not v1)
+    assert pinging.pinger.malformed == 0
+
+
+@pytest.mark.parametrize("mode", ["streams", "uni"])
+async def test_nothing_is_left_of_many(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    pinging = Pinging(monkeypatch, mode)
+    for seq in range(1, 301):
+        pinging.send(seq)
+    assert pinging.summary().received == 300
+    assert not pinging.session.streams
+
+
+async def test_sequence_numbers_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinging = Pinging(monkeypatch, "datagram")
+    pinging.send((1 << 32) - 1, 1 << 32)
+    assert [outcome.seq for outcome in pinging.outcomes] == [(1 << 32) - 1, 1 << 32]
+
+
+async def test_lost_on_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinging = Pinging(monkeypatch, "datagram")
+    pinging.send(1)
+    pinging.wire.lose = lambda packet, to_server: to_server
+    pinging.pinger.send(2)
+    while pinging.wire.step():
+        pass
+    pinging.wire.lose = lambda packet, to_server: False
+    pinging.wire.run()
+    pinging.send(3)
+    pinging.wire.run(2.0)
+    summary = pinging.summary()
+    assert (summary.sent, summary.received, summary.lost, summary.lost_out) == (3, 2, 1, 1)
+
+
+async def test_too_large_for_a_datagram(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinging = Pinging(monkeypatch, "datagram", size=5000)
+    with pytest.raises(SendError, match="5000 bytes does not fit"):
+        pinging.pinger.send(1)
+    summary = pinging.summary()
+    assert (summary.sent, summary.send_errors) == (0, 1)
+
+
+async def test_no_credit_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    recorder.holding = True
+    wire = Wire(server_limits=Limits(initial_max_streams_uni=1))
+    pinging = Pinging(monkeypatch, "uni", wire=wire, recorder=recorder)
+    pinging.send(1)
+    with pytest.raises(SendError, match="no more streams"):
+        pinging.pinger.send(2)
+    recorder.opened[0].release(1000)
+    wire.run()
+    pinging.send(2)
+    assert pinging.summary().sent == 2
+
+
+async def test_a_server_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept for it is bounded."""
+    recorder = Recorder()
+    recorder.holding = True
+    wire = Wire(windows=Windows(stream=1 << 16))
+    pinging = Pinging(monkeypatch, "stream", wire=wire, recorder=recorder, size=60_000)
+    pinging.send(1)
+    (stream,) = pinging.session.streams
+    seq = 1
+    while stream.buffered <= pinger_module._MAX_UNREAD:
+        pinging.send(seq := seq + 1)
+    with pytest.raises(SendError, match="does not read"):
+        pinging.pinger.send(seq + 1)
+    assert stream.buffered < pinger_module._MAX_UNREAD + 100_000
+    assert pinging.summary().send_errors == 1
+
+
+async def test_a_stream_that_was_refused_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinging = Pinging(monkeypatch, "stream", v1=False)
+    pinging.send(1)
+    (first,) = pinging.session.streams
+    (session,) = pinging.wire.server.sessions
+    (stream,) = session.streams
+    stream.stop(1)
+    stream.reset(1)
+    pinging.wire.run()
+    pinging.send(2)
+    (second,) = pinging.session.streams
+    assert second is not first
+    assert [outcome.seq for outcome in pinging.outcomes] == [1, 2]
+
+
+async def test_what_is_no_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    pinging = Pinging(monkeypatch, "datagram", recorder=recorder)
+    (session,) = pinging.wire.server.sessions
+    for data in (b"", b"pong", b"ping" + bytes(60), b"pong" + bytes(60)):
+        session.send_datagram(data)
+    uni = session.open_stream(recorder, unidirectional=True)
+    uni.send(frame(b"pong"), True)
+    large = session.open_stream(recorder, unidirectional=True)
+    large.send(b"\xbf\xff\xff\xff")
+    pinging.wire.run()
+    assert pinging.pinger.malformed == 6
+    assert recorder.stops.keys() == {large.id}
+    assert pinging.outcomes == []
+    assert pinging.summary().received == 0
+
+
+async def test_what_is_no_plain_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    pinging = Pinging(monkeypatch, "stream", v1=False, recorder=recorder)
+    (session,) = pinging.wire.server.sessions
+    pinging.send(1)
+    (stream,) = recorder.opened
+    stream.send(b"nopepongpong")  # the second pong answers nothing: one token a ping
+    session.send_datagram(b"?")
+    pinging.wire.run()
+    assert pinging.pinger.malformed == 4
+    assert pinging.outcomes == []
+
+
+async def test_duplicates_and_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers by whatever way, in whatever order."""
+    recorder = Recorder()
+    pinging = Pinging(monkeypatch, "datagram", v1=False, recorder=recorder)
+    (session,) = pinging.wire.server.sessions
+    pinging.send(1, 2, 3)
+    answers = [b"pong" + data[4:] for data in recorder.datagrams]
+    for index in (1, 0, 0, 2):
+        session.send_datagram(answers[index])
+    pinging.wire.run()
+    assert [(o.seq, o.verdict, o.reordered) for o in pinging.outcomes] == [
+        (2, Verdict.OK, False),
+        (1, Verdict.OK, True),
+        (1, Verdict.DUPLICATE, False),
+        (3, Verdict.OK, False),
+    ]
+
+
+async def test_bidirectional_streams_of_the_server_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorder = Recorder()
+    pinging = Pinging(monkeypatch, "stream", recorder=recorder)
+    (session,) = pinging.wire.server.sessions
+    session.open_stream(recorder).send(b"pong")
+    pinging.wire.run()
+    assert len(recorder.stops) == len(recorder.resets) == 1
+    assert not pinging.session.streams
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_end_is_told_once_and_sending_fails(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    pinging = Pinging(monkeypatch, mode)
+    pinging.send(1)
+    (session,) = pinging.wire.server.sessions
+    session.close(7, "enough")
+    pinging.wire.run()
+    assert [(one.code, one.reason) for one in pinging.closed] == [(7, "enough")]
+    with pytest.raises(SendError, match="closed"):
+        pinging.pinger.send(2)
+    assert pinging.summary().send_errors == 1
+
+
+async def test_refused_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinging = Pinging(monkeypatch, "datagram")
+    request = Request("localhost", "/elsewhere")
+    refused = Pinger(
+        "datagram",
+        64,
+        lambda is_v1: Statistics(1),
+        flush=lambda: 0,
+        answer=lambda outcome, size: None,
+        closed=pinging.closed.append,
+    )
+    pinging.wire.client.connection.open_session(request, refused)
+    pinging.wire.run()
+    # Whoever waits is told; there was nothing to end.
+    assert pinging.closed == []
+    with pytest.raises(Exception, match="404"):
+        await refused.wait_established()

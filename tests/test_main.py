@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from pingpong import __main__, __version__
+from tests.processes import Process, run, serving
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("--help", "-h", "help"):
+        assert __main__.main([word]) == 0
+        captured = capsys.readouterr()
+        assert captured.out == __main__.USAGE
+        assert captured.err == ""
+    assert __main__.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pingpong {__version__}\n"
+
+
+def test_usage_names_every_verb() -> None:
+    for verb in __main__.VERBS:
+        assert f"\n  {verb} " in __main__.USAGE
+
+
+@pytest.mark.parametrize("words", [[], ["pong"]])
+def test_no_such_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith(__main__.USAGE)
+    assert ("there is no verb 'pong'" in captured.err) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "mistake"),
+    [
+        (["ping"], "URL is missing"),
+        (["ping", "host", "--interval", "0"], "--interval 0: must be"),
+        (["serve", "--bind-prot=1"], "--bind-prot: no such option; did you mean --bind-port?"),
+        (["run", "-c", "0"], "--count 0: must be"),
+    ],
+)
+def test_mistakes(words: list[str], mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.main(words) == 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("pingpong: ")
+    assert mistake in first
+    assert last == f"pingpong: see `pingpong {words[0]} --help`"
+
+
+def test_a_variable_that_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PINGPONG_INTERVALL", "1")
+    monkeypatch.setattr(__main__, "_run", lambda main: main.close() or 0)
+    assert __main__.main(["ping", "localhost"]) == 0
+    assert "PINGPONG_INTERVALL is not a setting; did you mean" in capsys.readouterr().err
+
+
+def test_interrupted_before_the_verb_could_handle_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(__main__.VERBS, "ping", interrupted)
+    assert __main__.main(["ping", "localhost"]) == 130
+
+
+# The command as a process
+
+
+@pytest.fixture(scope="module")
+def ping() -> Iterator[list[str]]:
+    """The words with which to ping a server."""
+    with serving() as (_, words):
+        yield words
+
+
+def test_sigint_prints_the_summary(ping: list[str]) -> None:
+    with Process(*ping, "-i0.01") as client:
+        client.read_until("seq=3 ")
+        client.send(signal.SIGINT)
+        status, out, err = client.finish()
+    assert (status, err) == (0, "")
+    assert "\n--- https://127.0.0.1:" in out
+    assert "received" in out
+
+
+def test_sigquit_prints_an_interim_summary(ping: list[str]) -> None:
+    with Process(*ping, "-i0.01") as client:
+        client.read_until("seq=3 ")
+        client.send(signal.SIGQUIT)
+        client.read_until("pingpong statistics ---")
+        client.read_until("seq=")
+        client.send(signal.SIGINT)
+        status, out, err = client.finish()
+    assert (status, err) == (0, "")
+    assert "pingpong statistics ---" in out
+
+
+def test_nobody_reads_the_output(ping: list[str]) -> None:
+    head = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert head.stdin is not None
+    with Process(*ping, "-i0.05", stdout=head.stdin.fileno()) as client:
+        head.stdin.close()
+        status, _, err = client.finish()
+    assert head.wait() == 0
+    assert status in (0, 1)
+    assert err == ""
+
+
+def test_a_failed_connection_is_one_line_and_status_2(ping: list[str]) -> None:
+    """And what aioquic has to say of it is not beside it."""
+    status, out, err = run("ping", ping[1], "-c1", "--cert-hash", "ab" * 32)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"pingpong: {ping[1]}: the certificate")
+    status, out, err = run("ping", ping[1], "-c1")
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_server_is_killed() -> None:
+    with serving() as (server, words), Process(*words, "-i0.1") as client:
+        client.read_until("seq=2 ")
+        server.send(signal.SIGKILL)
+        status, out, err = client.finish()
+    assert status == 2
+    assert "the server is gone" in err
+    assert len(err.splitlines()) == 1
+    assert "received" in out

@@ -1,0 +1,263 @@
+"""Peers for the tests of this folder: servers, pairs of sessions, certificates, loops."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from pingpong.webtransport.asyncio import (
+    EndpointConfig,
+    Server,
+    Session,
+    SessionClosed,
+    connect,
+    serve,
+)
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+DAY = timedelta(days=1)
+
+
+# Loops.
+
+
+def on_both_loops(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test on each loop; it must leave no task, and nothing for the exception handler."""
+
+    @functools.wraps(test)
+    def run(loop: str, **arguments: Any) -> None:
+        run_clean(test(**arguments), loop)
+
+    others = inspect.signature(test).parameters.values()
+    loop_parameter = inspect.Parameter("loop", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    vars(run)["__signature__"] = inspect.Signature([loop_parameter, *others])
+    parametrized: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS)(run)
+    return parametrized
+
+
+def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """The same for what does not depend on which loop it is."""
+
+    @functools.wraps(test)
+    def run(**arguments: Any) -> None:
+        run_clean(test(**arguments), "asyncio")
+
+    return run
+
+
+def run_clean(test: Awaitable[None], loop: str, timeout: float = 60) -> None:
+    unhandled: list[dict[str, Any]] = []
+
+    async def bounded() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: unhandled.append(context)
+        )
+        async with asyncio.timeout(timeout):
+            await test
+        # What has been called back for the last time may still be on its way.
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(bounded())
+        # Exceptions that nobody has looked at are reported when their future goes.
+        gc.collect()
+    assert not unhandled, [context.get("exception") or context for context in unhandled]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what nobody tells of; the test's timeout ends it."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+async def until_still(value: Callable[[], object], seconds: float = 0.05) -> None:
+    """Wait until a value has not changed for a while."""
+    last = value()
+    while True:
+        await asyncio.sleep(seconds)
+        if (now := value()) == last:
+            return
+        last = now
+
+
+def task(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    return asyncio.get_running_loop().create_task(work)
+
+
+# Certificates.
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A certificate, its key, and who signed it."""
+
+    certificate: x509.Certificate
+    private_key: ec.EllipticCurvePrivateKey
+    authority: x509.Certificate
+
+    @property
+    def sha256(self) -> bytes:
+        return self.certificate.fingerprint(hashes.SHA256())
+
+    @property
+    def authority_pem(self) -> bytes:
+        return self.authority.public_bytes(Encoding.PEM)
+
+    def config(self, **options: Any) -> EndpointConfig:
+        return EndpointConfig(certificate=self.certificate, private_key=self.private_key, **options)
+
+
+def issue(*names: str, begins: timedelta = -DAY, ends: timedelta = DAY) -> Leaf:
+    """A new authority, and a certificate that it has signed."""
+    now = datetime.now(UTC)
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests' authority")])
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    authority = (
+        _builder(issuer, authority_key, now - 10 * DAY, now + 10 * DAY)
+        .issuer_name(issuer)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(authority_key, hashes.SHA256())
+    )
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests' server")])
+    leaf = (
+        _builder(subject, key, now + begins, now + ends)
+        .issuer_name(issuer)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return Leaf(leaf, key, authority)
+
+
+@functools.cache
+def trusted() -> Leaf:
+    """What servers have in these tests, unless it is about that."""
+    return issue("localhost", "127.0.0.1", "::1")
+
+
+def _builder(
+    subject: x509.Name, key: ec.EllipticCurvePrivateKey, begins: datetime, ends: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(ends)
+    )
+
+
+def _general(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+# Peers.
+
+
+async def stay(session: Session) -> None:
+    """A handler that leaves all to the other side."""
+    await session.closed
+
+
+async def echo(session: Session) -> None:
+    """A handler that answers streams one after the other."""
+    async for stream in session.incoming_bidirectional_streams:
+        async for data in stream.readable:
+            await stream.writable.write(data)
+        await stream.writable.close()
+
+
+@asynccontextmanager
+async def serving(
+    handler: Callable[[Session], Awaitable[None]] = stay,
+    *,
+    host: str = "127.0.0.1",
+    limits: Any = None,
+    decide: Any = lambda request: None,
+    leaf: Leaf | None = None,
+    **config: Any,
+) -> AsyncIterator[Server]:
+    server = await serve(
+        handler,
+        host,
+        config=(leaf or trusted()).config(**config),
+        limits=limits,
+        decide=decide,
+    )
+    async with server:
+        yield server
+
+
+async def joined(server: Server, path: str = "/", **options: Any) -> Session:
+    """A client's session with a server of `serving`."""
+    url = f"https://127.0.0.1:{server.port}{path}"
+    return await connect(url, certificate_hash=trusted().sha256, **options)
+
+
+@dataclass
+class Pair:
+    """Both ends of one session."""
+
+    client: Session
+    server: Session
+    listening: Server
+
+    def ends(self, name: str) -> tuple[Session, Session]:
+        """The end of that name, and the other."""
+        return (self.client, self.server) if name == "client" else (self.server, self.client)
+
+    async def over(self) -> tuple[SessionClosed, SessionClosed]:
+        """How both sides see the end."""
+        return await self.client.closed, await self.server.closed
+
+
+@asynccontextmanager
+async def session_pair(
+    *, limits: Any = None, client_limits: Any = None, client_config: Any = None, **config: Any
+) -> AsyncIterator[Pair]:
+    arrived: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+
+    async def handler(session: Session) -> None:
+        arrived.set_result(session)
+        await session.closed
+
+    async with serving(handler, limits=limits, **config) as server:
+        client = await joined(server, limits=client_limits, config=client_config)
+        async with client:
+            yield Pair(client, await arrived, server)
+
+
+def silent_socket(family: int = socket.AF_INET) -> socket.socket:
+    """A socket that takes packets and never answers."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+    return sock
+
+
+def closed_port(family: int = socket.AF_INET) -> int:
+    """A port on which nobody listens."""
+    with silent_socket(family) as sock:
+        return int(sock.getsockname()[1])

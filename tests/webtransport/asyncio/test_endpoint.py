@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from pingpong.webtransport.asyncio import EndpointConfig
+from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
+from pingpong.webtransport.asyncio.sockets import bind_udp
+from pingpong.webtransport.session import Session as CoreSession
+from tests.webtransport.asyncio.peers import (
+    Pair,
+    joined,
+    on_a_loop,
+    on_both_loops,
+    serving,
+    session_pair,
+    silent_socket,
+    stay,
+    task,
+    until,
+    until_still,
+)
+
+
+def endpoints(pair: Pair) -> tuple[UdpEndpoint, UdpEndpoint]:
+    client = pair.client._client
+    assert client is not None
+    return client.endpoint, pair.listening.listener.endpoint
+
+
+# Sending.
+
+
+@on_both_loops
+async def test_what_is_sent_outside_of_a_batch_leaves_by_itself() -> None:
+    async with session_pair() as pair:
+        assert pair.client.datagrams.send(b"at the next turn")
+        assert await pair.server.datagrams.receive() == b"at the next turn"
+
+
+@on_both_loops
+async def test_flush_says_when_the_packet_was_sent() -> None:
+    async with session_pair() as pair:
+        ours, theirs = endpoints(pair)
+        await until_still(lambda: (ours.pump.sent_packets, theirs.pump.sent_packets))
+        assert ours.flush() == 0
+        before = time.monotonic_ns()
+        pair.client.datagrams.send(b"ping")
+        packets = ours.pump.sent_packets
+        sent_at = ours.flush()
+        assert before < sent_at < time.monotonic_ns()
+        assert ours.pump.sent_packets == packets + 1
+        assert ours.flush() == 0
+        await pair.server.datagrams.receive()
+        assert pair.server._get_core().arrival >= sent_at
+
+
+@on_both_loops
+async def test_answers_to_a_batch_leave_together() -> None:
+    async with session_pair() as pair:
+        ours, theirs = endpoints(pair)
+        await until_still(lambda: (ours.pump.sent_packets, theirs.pump.sent_packets))
+        flushes = 0
+        transmit = theirs.engine.transmit
+
+        def counted(now: float) -> Any:
+            nonlocal flushes
+            groups = list(transmit(now))
+            flushes += bool(groups)
+            return groups
+
+        theirs.engine.transmit = counted  # type: ignore[method-assign]
+        core = pair.server._get_core()
+
+        def answer(session: CoreSession, data: bytes) -> None:
+            session.send_datagram(data)
+
+        core.handler.datagram_received = answer  # type: ignore[method-assign]
+        for number in range(5):
+            pair.client.datagrams.send(b"%d" % number)
+        ours.flush()
+        got = [await pair.client.datagrams.receive() for _ in range(5)]
+        assert got == [b"%d" % number for number in range(5)]
+        assert flushes == 1
+
+
+@on_both_loops
+async def test_packets_to_several_addresses_leave_in_one_flush(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint = UdpEndpoint(bind_udp("127.0.0.1", 0), EndpointConfig())
+    receivers = [silent_socket() for _ in range(3)]
+    groups = [(sock.getsockname(), [b"one", b"two"]) for sock in receivers]
+    monkeypatch.setattr(endpoint.engine, "transmit", lambda now: groups)
+    before = time.monotonic_ns()
+    assert before < endpoint.flush() < time.monotonic_ns()
+    for sock in receivers:
+        with sock:
+            sock.settimeout(5)
+            assert [sock.recv(100), sock.recv(100)] == [b"one", b"two"]
+    groups.clear()
+    endpoint.close()
+
+
+# Timers.
+
+
+@on_both_loops
+async def test_the_timer_is_armed_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = UdpEndpoint(silent_socket(), EndpointConfig())
+    start = time.monotonic() + 60
+    wanted: float | None = None
+    monkeypatch.setattr(endpoint.engine, "next_timer", lambda: wanted)
+    timers = set()
+
+    def flush_with(when: float | None) -> None:
+        nonlocal wanted
+        wanted = when
+        endpoint.flush()
+        timers.add(endpoint._timer)
+
+    flush_with(None)
+    assert timers == {None}
+    flush_with(start)
+    # A later time is found when the timer fires; one that is hardly earlier is not worth it.
+    for later in range(100):
+        flush_with(start + later)
+    flush_with(start - 0.0004)
+    flush_with(None)
+    assert len(timers) == 2
+    flush_with(start - 1)
+    assert len(timers) == 3
+    flush_with(start + 1)
+    assert len(timers) == 3
+    endpoint.close()
+    assert endpoint._timer is None
+
+
+@on_both_loops
+async def test_a_timer_that_finds_nothing_due_is_armed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint = UdpEndpoint(silent_socket(), EndpointConfig())
+    calls: list[float] = []
+    times = iter([time.monotonic() + 0.02, time.monotonic() + 0.04])
+    wanted: float | None = next(times)
+
+    def handle_timers(now: float) -> None:
+        nonlocal wanted
+        calls.append(now)
+        wanted = next(times, None)
+
+    monkeypatch.setattr(endpoint.engine, "next_timer", lambda: wanted)
+    monkeypatch.setattr(endpoint.engine, "handle_timers", handle_timers)
+    endpoint.flush()
+    await until(lambda: len(calls) == 2)
+    assert wanted is None
+    assert endpoint._timer is None
+    endpoint.close()
+
+
+class Paused:
+    """Stops the clock that an endpoint's timers go by, and what it reads of its socket."""
+
+    def __init__(self, endpoint: UdpEndpoint) -> None:
+        self.endpoint = endpoint
+        self.loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        self.loop.remove_reader(self.endpoint.pump._fd)
+        if self.endpoint._timer is not None:
+            self.endpoint._timer.cancel()
+
+    def __exit__(self, *error: object) -> None:
+        # As after a SIGCONT on a loop that looks at timers before sockets.
+        self.endpoint._on_timer()
+        self.loop.add_reader(self.endpoint.pump._fd, self.endpoint.pump.receive_pending)
+
+
+@on_both_loops
+async def test_a_pause_of_the_process_kills_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with session_pair(idle_timeout=0.5) as pair:
+        ours, theirs = endpoints(pair)
+        packets = theirs.pump.received_packets
+        with monkeypatch.context() as patience, Paused(theirs):
+            # The client would give up as well, hearing nothing; it is not what this is about.
+            patience.setattr(ours.engine, "handle_timers", lambda now: None)
+            # Longer than the idle timeout, and more packets than a batch has.
+            ends = time.monotonic() + 0.7
+            while time.monotonic() < ends:
+                for _ in range(10):
+                    pair.client.datagrams.send(b"are you there?")
+                    ours.flush()
+                await asyncio.sleep(0.02)
+        assert theirs.pump.received_packets > packets + 64
+        assert not pair.server.closed.done()
+        pair.server.datagrams.send(b"still here")
+        assert await pair.client.datagrams.receive() == b"still here"
+
+
+# The end.
+
+
+@on_both_loops
+async def test_waiting_until_no_connection_is_left() -> None:
+    async with serving(stay) as server:
+        endpoint = server.listener.endpoint
+        assert await endpoint.wait_empty(1)
+        session = await joined(server)
+        assert not await endpoint.wait_empty(0.01)
+        waiting = [task(endpoint.wait_empty(5)) for _ in range(2)]
+        await session.__aexit__(None, None, None)
+        assert await asyncio.gather(*waiting) == [True, True]
+        assert len(endpoint.engine) == 0
+
+
+@on_a_loop
+async def test_closing_sends_what_waits_and_ends_all_that_waits() -> None:
+    async with session_pair() as pair:
+        ours, _ = endpoints(pair)
+        waiting = task(ours.wait_empty(10))
+        await asyncio.sleep(0)
+        pair.client.datagrams.send(b"the last word")
+        ours.close()
+        ours.close()
+        assert ours.flush() == 0
+        await waiting
+        assert await pair.server.datagrams.receive() == b"the last word"
+        assert ours._timer is None
+        # Neither side is to wait for the other now.
+        for session in (pair.client, pair.server):
+            session._get_core().connection.close()
+
+
+@on_a_loop
+async def test_the_socket_is_closed_even_if_the_last_flush_fails() -> None:
+    with silent_socket() as sock:
+        endpoint = UdpEndpoint(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), EndpointConfig())
+        assert sock
+
+        def fails(now: float) -> Any:
+            raise RuntimeError("a fault")
+
+        endpoint.engine.transmit = fails  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError, match="a fault"):
+            endpoint.close()
+        assert endpoint.pump._sock.fileno() == -1
