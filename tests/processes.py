@@ -18,19 +18,23 @@ PATIENCE = 30.0
 """Seconds after which a process has hung, and is killed."""
 
 
+def environment() -> dict[str, str]:
+    """This process's, without what is set for pingpong or for its tests."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
+    return {**environ, "PYTHONPATH": str(SERVICES)}
+
+
 class Process:
     """`pingpong` with these words; killed at the latest when the test is over."""
 
     def __init__(self, *words: str, stdout: int | IO[str] = subprocess.PIPE) -> None:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
-        environ["PYTHONPATH"] = str(SERVICES)
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "pingpong", *words],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
-            env=environ,
+            env=environment(),
             start_new_session=True,
         )
         self._patience = threading.Timer(PATIENCE, self.popen.kill)

@@ -38,21 +38,21 @@ def _run(main: Coroutine[object, object, T]) -> T:
     return uvloop.run(main)
 
 
-def _warn_of_unknown_variables() -> None:
+def _unknown_variables() -> list[str]:
     from .ops.settings import PingSettings, RunSettings, ServeSettings, unknown_variables
 
-    for warning in unknown_variables((ServeSettings, PingSettings, RunSettings), os.environ):
-        print(f"pingpong: {warning}", file=sys.stderr)
+    return unknown_variables((ServeSettings, PingSettings, RunSettings), os.environ)
 
 
 def _serve(arguments: list[str]) -> int:
-    from .ops.logs import configure
+    from .ops.logs import configure, get_logger
     from .ops.settings import ServeSettings
     from .server.service import ServeError, serve
 
     settings = ServeSettings.parse(arguments, os.environ)
-    _warn_of_unknown_variables()
     configure(settings.log_level, settings.log_format)
+    for warning in _unknown_variables():
+        get_logger("pingpong").warning("unknown_variable", warning=warning)
     try:
         _run(serve(settings))
     except ServeError as error:
@@ -67,7 +67,8 @@ def _ping(arguments: list[str]) -> int:
     from .ops.settings import PingSettings
 
     settings = PingSettings.parse(arguments, os.environ)
-    _warn_of_unknown_variables()
+    for warning in _unknown_variables():
+        print(f"pingpong: {warning}", file=sys.stderr)
     configure(settings.log_level, "auto")
     return _run(ping(settings))
 

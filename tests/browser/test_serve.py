@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from playwright.async_api import Browser
 
 from pingpong.server.tls import Certificate
+from tests.processes import environment
 
 # importlib mode: fixtures come from conftest.py, which no test imports by name.
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-SERVICES = Path(__file__).parents[2] / "services"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -37,7 +34,7 @@ async def address(
         *(sys.executable, "-m", "pingpong", "serve", "--bind-host", "127.0.0.1"),
         *("--bind-port", "0", "--tls-cert-file", str(folder / "cert.pem")),
         *("--tls-key-file", str(folder / "key.pem")),
-        env={**os.environ, "PYTHONPATH": str(SERVICES)},
+        env=environment(),
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None

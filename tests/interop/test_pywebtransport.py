@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from pingpong.server.tls import Certificate
 from pingpong.webtransport.asyncio import Session, connect
 from tests.interop import reflector
+from tests.processes import environment
 
 pytestmark = pytest.mark.interop
 
@@ -120,7 +120,7 @@ async def ping(address: str, mode: str, certificate: Certificate) -> tuple[int |
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pingpong", "ping", address, "--mode", mode, "--json"),
         *("--cert-hash", certificate.sha256.hex(), "-c", "5", "-i", "0.01"),
-        env={**os.environ, "PYTHONPATH": str(SERVICES)},
+        env=environment(),
         stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await asyncio.wait_for(process.communicate(), 60)
