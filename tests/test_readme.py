@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from pingpong.ops.settings import PingSettings, ServeSettings, Settings, settings_table
+from tests.processes import run, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -33,3 +37,34 @@ def test_it_begins_with_two_commands() -> None:
         "make run",
         "make test",
     ]
+
+
+def block(language: str, containing: str) -> str:
+    """The first block of code in a language that contains a text."""
+    for found in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL):
+        if containing in found:
+            return str(found)
+    raise AssertionError(f"no {language} with {containing!r}")
+
+
+async def test_the_example_of_the_library_does_what_it_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serving() as (_, words):
+        code = block("python", "connect(").replace("localhost:4433", urlsplit(words[1]).netloc)
+        names: dict[str, Any] = {}
+        exec(f"async def example():\n{textwrap.indent(code, '    ')}", names)
+        await names["example"]()
+    assert capsys.readouterr().out == "b'hello'\nb'hi'\n"
+
+
+def test_the_commands_of_a_server_and_a_client() -> None:
+    assert block("sh", "pingpong serve").split() == ["pingpong", "serve"]
+    with serving() as (_, words):
+        sha256 = words[2].removeprefix("--cert-hash=")
+        command = block("sh", "--cert-hash").replace("SHA256", sha256)
+        command = command.replace("localhost:4433", urlsplit(words[1]).netloc)
+        assert command.split()[0] == "pingpong"
+        status, out, _ = run(*command.split()[1:], "-c", "1")
+    assert status == 0
+    assert "1 sent, 1 received" in out

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,3 +188,17 @@ async def test_sessions_beside_each_other(tab: Any, address: str) -> None:
         """,
     )
     assert answers == ["pong 0", "pong 1", "pong 2", "pong 3"]
+
+
+async def test_the_example_in_the_readme(tab: Any, address: str, certificate: Certificate) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    found = re.search(r"```js\n(.*?)```", readme, re.DOTALL)
+    assert found is not None
+    code = found[1].replace("https://localhost:4433", address)
+    code = code.replace("2174a0ae…", certificate.sha256.hex())
+    logged = await tab.run(
+        address,
+        f"const lines = []; const console = {{log: (x) => lines.push(x)}}; {code}"
+        "\nwt.close(); return lines;",
+    )
+    assert logged == ["pong"]

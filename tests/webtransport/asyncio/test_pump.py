@@ -210,9 +210,10 @@ async def test_an_arrival_is_the_kernels_and_not_the_loops(ends: Ends) -> None:
     await received.count(2)
     read = time.monotonic_ns()
     assert received.packets == [b"block", b"measured"]
-    tolerance = ArrivalClock.TOLERANCE
-    assert sent[0] - tolerance <= received.arrivals[1] <= sent[1] + tolerance
-    assert read - received.arrivals[1] >= 50_000_000
+    assert sent[0] - ArrivalClock.TOLERANCE <= received.arrivals[1]
+    # A busy kernel may hand a packet over, and stamp it, some time after sendto has returned.
+    assert received.arrivals[1] < sent[1] + 25_000_000
+    assert read - sent[1] >= 50_000_000
 
 
 @linux
