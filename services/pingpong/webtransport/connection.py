@@ -114,9 +114,8 @@ class Connection:
     def open_session(self, request: Request, handler: SessionHandler) -> Session:
         """Client: ask for a session; the handler is told what becomes of it.
 
-        Raises `StateError` before `ConnectionHandler.connection_ready`, after GOAWAY, and
-        where session flow control is off, for a second session at once (section 5.1);
-        `ValueError` for a request that cannot be expressed.
+        Raises `StateError` before `ConnectionHandler.connection_ready`, after GOAWAY, and for a
+        second session without flow control (section 5.1); `ValueError` for a bad request.
         """
         draft = self.draft
         if not self.quic.is_client or draft is None or self.closed is not None:

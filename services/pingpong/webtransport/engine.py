@@ -36,9 +36,10 @@ class QuicEvents(Protocol):
         """The peer ended its half early, having sent `final_size` bytes in all."""
 
     def stop_sending_received(self, stream_id: int, code: int) -> None:
-        """The peer reads no more. Whoever owns the stream resets it, or lets it end.
+        """The peer reads no more: whoever owns the stream is to reset it.
 
-        RFC 9000, section 3.5: a stream on which all is sent may be left to finish.
+        Not reported of a half that is complete and has been sent, which is left to arrive
+        (RFC 9000, section 3.5), nor of one that is reset already.
         """
 
     def stream_writable(self, stream_id: int) -> None:

@@ -155,5 +155,8 @@ class UdpEndpoint:
             if pump.received_packets == received or self._closed:
                 break
         if not self._closed:
-            self.engine.handle_timers(time.monotonic())
-            self.flush()
+            try:
+                self.engine.handle_timers(time.monotonic())
+            finally:
+                # A handler that raised is not to hold up the others' packets, and timers.
+                self.flush()
