@@ -364,6 +364,9 @@ def test_fault_of_the_engine_ends_its_connection() -> None:
 
 # A bad network.
 
+PATIENCE = 2_000
+"""Half seconds of the wire's clock: a few losses in a row, and the engine's probes are minutes apart."""
+
 
 @settings(max_examples=60)
 @given(
@@ -394,7 +397,7 @@ def test_loss_reordering_and_duplication_break_neither_delivery_nor_state(
 
     wire.network = network
     session, recorder = wire.session()
-    for _ in range(200):
+    for _ in range(PATIENCE):
         if recorder.established:
             break
         wire.run(0.5)
@@ -404,13 +407,13 @@ def test_loss_reordering_and_duplication_break_neither_delivery_nor_state(
     for stream in streams:
         stream.send(data, True)
     told = peer.handler
-    for _ in range(200):
+    for _ in range(PATIENCE):
         if len(told.ended) == 4:  # type: ignore[attr-defined]
             break
         wire.run(0.5)
     assert told.data == dict.fromkeys((s.id for s in streams), data)  # type: ignore[attr-defined]
     session.close(1, "done")
-    for _ in range(200):
+    for _ in range(PATIENCE):
         if told.closed is not None:  # type: ignore[attr-defined]
             break
         wire.run(0.5)
