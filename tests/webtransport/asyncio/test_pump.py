@@ -208,12 +208,10 @@ async def test_an_arrival_is_the_kernels_and_not_the_loops(ends: Ends) -> None:
     received.on_packet = on_packet
     peer.sendto(b"block", pump.local_address)
     await received.count(2)
-    read = time.monotonic_ns()
     assert received.packets == [b"block", b"measured"]
     assert sent[0] - ArrivalClock.TOLERANCE <= received.arrivals[1]
-    # A busy kernel may hand a packet over, and stamp it, some time after sendto has returned.
-    assert received.arrivals[1] < sent[1] + 25_000_000
-    assert read - sent[1] >= 50_000_000
+    assert received.arrivals[1] < sent[1] + 25_000_000  # a busy kernel may stamp it late
+    assert time.monotonic_ns() - sent[1] >= 50_000_000
 
 
 @linux
