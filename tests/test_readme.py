@@ -12,9 +12,9 @@ import pytest
 
 from pingpong.ops.settings import PingSettings, ServeSettings, Settings, settings_table
 from tests.processes import run, serving
+from tests.readme import README, block
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("verb", "settings"), [("serve", ServeSettings), ("ping", PingSettings)])
@@ -31,20 +31,10 @@ def test_make_targets_that_are_named_exist() -> None:
 
 
 def test_it_begins_with_two_commands() -> None:
-    first = re.search(r"```sh\n(.*?)```", README, re.DOTALL)
-    assert first is not None
-    assert [line.split("#")[0].strip() for line in first[1].splitlines()] == [
+    assert [line.split("#")[0].strip() for line in block("sh", "").splitlines()] == [
         "make run",
         "make test",
     ]
-
-
-def block(language: str, containing: str) -> str:
-    """The first block of code in a language that contains a text."""
-    for found in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL):
-        if containing in found:
-            return str(found)
-    raise AssertionError(f"no {language} with {containing!r}")
 
 
 async def test_the_example_of_the_library_does_what_it_says(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from playwright.async_api import Browser
 
 from pingpong.server.tls import Certificate
 from tests.processes import environment
+from tests.readme import block
 
 # importlib mode: fixtures come from conftest.py, which no test imports by name.
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -191,10 +190,7 @@ async def test_sessions_beside_each_other(tab: Any, address: str) -> None:
 
 
 async def test_the_example_in_the_readme(tab: Any, address: str, certificate: Certificate) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    found = re.search(r"```js\n(.*?)```", readme, re.DOTALL)
-    assert found is not None
-    code = found[1].replace("https://localhost:4433", address)
+    code = block("js", "new WebTransport").replace("https://localhost:4433", address)
     code = code.replace("2174a0ae…", certificate.sha256.hex())
     logged = await tab.run(
         address,

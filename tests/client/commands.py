@@ -6,8 +6,8 @@ import datetime
 import functools
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from pingpong.client.command import PingCommand
@@ -100,13 +100,9 @@ async def ping(
     return await PingCommand(settings, said.output, **options).run(), said
 
 
-class silent_port:  # noqa: N801 - used as a context manager, like closing
+@contextmanager
+def silent_port() -> Iterator[int]:
     """A UDP port at which nobody reads."""
-
-    def __enter__(self) -> int:
-        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sock.bind(("127.0.0.1", 0))
-        return int(self._sock.getsockname()[1])
-
-    def __exit__(self, *raised: object) -> None:
-        self._sock.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield int(sock.getsockname()[1])

@@ -21,7 +21,6 @@ from tests.processes import environment
 pytestmark = pytest.mark.interop
 
 SCRIPTS = Path(__file__).parent / "peers"
-SERVICES = Path(__file__).parents[2] / "services"
 ENVIRONMENTS = Path(f"{sys.prefix}-peers")
 
 # With flow control on, 0.8 is not to be helped: it ends the connection at the first DATA frame on a

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from pingpong.ping import (
-    PROTOCOL,
-    Deframer,
-    Pong,
-    decode_pong,
-)
+from pingpong.ping import PROTOCOL, Deframer, Pong, decode_pong
 from pingpong.server.handlers import Router
 from pingpong.server.messages import MessageCounters
 from pingpong.webtransport.session import Session

@@ -456,7 +456,7 @@ def settled() -> tuple[Wire, Session, Recorder, Recorder]:
 
 @given(
     data=st.binary(max_size=3_000),
-    losses=st.lists(st.booleans(), max_size=8),
+    losses=st.lists(st.booleans(), max_size=12),
     pauses=st.lists(st.sampled_from(["step", "run", "none"]), min_size=2, max_size=2),
     stop=st.booleans(),
 )
@@ -482,7 +482,7 @@ def test_reset_with_any_losses_is_told_once_with_the_right_code(
         stream.stop(1)
     stream.reset(77)
     # Each loss doubles the time to the next attempt.
-    wire.run(100)
+    wire.run(10_000)
     assert peer.resets[stream.id] == 77
     assert (data * 2).startswith(peer.data.get(stream.id, b""))
     for opened in list(peer.opened):
