@@ -17,11 +17,11 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench format constraints python clean
+.PHONY: help run test check bench bench-probing format constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: $(MADE) ## start a server and a client that pings it, until Ctrl-C
 	@$(VENV)/bin/pingpong run $(ARGS)
@@ -37,6 +37,9 @@ check: $(MADE) ## lint, formatting, types, and which module may import which
 
 bench: $(MADE) ## measure what a ping costs, beside aioquic's own server and the bare engine
 	$(VENV)/bin/python bench/overhead.py $(ARGS)
+
+bench-probing: $(MADE) ## measure what probing many targets costs, and how punctual it is
+	$(VENV)/bin/python bench/probing.py $(ARGS)
 
 format: $(MADE) ## put the source, and the tables of the README, into their form
 	$(VENV)/bin/ruff check --fix .

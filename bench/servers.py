@@ -19,10 +19,11 @@ from aioquic.h3.events import DatagramReceived, HeadersReceived, WebTransportStr
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
+from pingpong.ops.lifecycle import collect_garbage_seldom
 from pingpong.ops.settings import ServeSettings
 from pingpong.ping import PROTOCOL
-from pingpong.server.service import collect_garbage_seldom, endpoint_config, start
 from pingpong.server.tls import load_certificate
+from pingpong.server.worker import Worker, endpoint_config
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 from pingpong.webtransport.asyncio.sockets import bind_udp
 from pingpong.webtransport.engine import QuicConnection
@@ -40,6 +41,8 @@ def serve_settings(certificate: Path, max_sessions: int) -> ServeSettings:
         tls_key_file=certificate,
         idle_timeout=IDLE_TIMEOUT,
         max_sessions=max_sessions,
+        rate_limit=1_000_000,  # kept account of, but never reached
+        self_ping_interval=0,
     )
 
 
@@ -133,9 +136,10 @@ async def serve_bare(certificate: Path, max_sessions: int) -> tuple[int, object]
 async def serve_ours(certificate: Path, max_sessions: int) -> tuple[int, object]:
     """Start it. Returns its port, and what has to be kept alive."""
     settings = serve_settings(certificate, max_sessions)
-    listener = start(settings, load_certificate(certificate, certificate))
+    worker = Worker(settings, load_certificate(certificate, certificate))
+    await worker.start()
     collect_garbage_seldom()
-    return listener.port, listener
+    return worker.port, worker
 
 
 SERVERS: dict[str, Callable[[Path, int], Awaitable[tuple[int, object]]]] = {

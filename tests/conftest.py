@@ -9,7 +9,13 @@ import hypothesis
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-REQUIRE_BROWSER = "PINGPONG_TEST_REQUIRE_BROWSER"
+REQUIRE_ALL = "PINGPONG_TEST_REQUIRE_ALL"
+NEEDS = {
+    "browser": "a Chromium on the PATH",
+    "network": "root, /dev/net/tun, and ip(8) and ping(8) on the PATH",
+    "promtool": "promtool, of Prometheus, on the PATH",
+}
+"""Markers of tests that need of a machine what not every one has; they are skipped without it."""
 
 # The machine is shared by as many tests as it has cores: how long one example takes says nothing.
 # In CI hypothesis takes a profile of its own, which also draws the same examples every time.
@@ -34,23 +40,32 @@ def chromium() -> Path:
     pytest.skip(f"no Chromium on the PATH (looked for {', '.join(BROWSERS)})")
 
 
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus's tool; the test is skipped where there is none."""
+    if found := shutil.which("promtool"):
+        return Path(found)
+    pytest.skip("no promtool on the PATH")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     skipped = report.skipped and not hasattr(report, "wasxfail")
-    required = os.environ.get(REQUIRE_BROWSER) == "1" and item.get_closest_marker("browser")
-    if skipped and required:
+    needs = any(item.get_closest_marker(marker) for marker in NEEDS)
+    if skipped and needs and os.environ.get(REQUIRE_ALL) == "1":
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
         report.outcome = "failed"
-        report.longrepr = f"{REQUIRE_BROWSER}=1, but {reason}"
+        report.longrepr = f"{REQUIRE_ALL}=1, but {reason}"
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.getreports("skipped")
-    without = sum(1 for report in skipped if "browser" in report.keywords)
-    if without:
-        terminalreporter.section("BROWSER TESTS DID NOT RUN", red=True, bold=True)
-        terminalreporter.line(f"{without} skipped; they need a Chromium on the PATH", red=True)
+    for marker, needs in NEEDS.items():
+        without = sum(1 for report in skipped if marker in report.keywords)
+        if without:
+            terminalreporter.section(f"{marker.upper()} TESTS DID NOT RUN", red=True, bold=True)
+            terminalreporter.line(f"{without} skipped; they need {needs}", red=True)

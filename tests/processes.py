@@ -86,8 +86,8 @@ class Process:
 @contextlib.contextmanager
 def serving(*words: str) -> Iterator[tuple[Process, list[str]]]:
     """A server on a free port, and the words with which to ping it."""
-    options = ("--bind-host=127.0.0.1", "--bind-port=0", "--log-format=json")
-    with Process("serve", *options, *words) as server:
+    bound = ("--bind-host=127.0.0.1", "--bind-port=0", "--admin-host=127.0.0.1", "--admin-port=0")
+    with Process("serve", *bound, "--log-format=json", *words) as server:
         event = server.read_event("listening")
         url = f"https://127.0.0.1:{event['port']}/ping"
         yield server, ["ping", url, f"--cert-hash={event['sha256']}"]

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import datetime
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from pingpong import __main__, __version__
+from pingpong.server.tls import make_certificate
 from tests.processes import Process, run, serving
 
 
@@ -101,12 +106,13 @@ def test_sigquit_prints_an_interim_summary(ping: list[str]) -> None:
     assert "pingpong statistics ---" in out
 
 
-def test_nobody_reads_the_output(ping: list[str]) -> None:
+@pytest.mark.parametrize("words", [["-i0.05"], ["-f"], ["--json", "-i0.05"]])
+def test_nobody_reads_the_output(ping: list[str], words: list[str]) -> None:
     head = subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     assert head.stdin is not None
-    with Process(*ping, "-i0.05", stdout=head.stdin.fileno()) as client:
+    with Process(*ping, *words, "-w3", stdout=head.stdin.fileno()) as client:
         head.stdin.close()
         status, _, err = client.finish()
     assert head.wait() == 0
@@ -125,12 +131,48 @@ def test_a_failed_connection_is_one_line_and_status_2(ping: list[str]) -> None:
     assert len(err.splitlines()) == 1
 
 
-def test_the_server_is_killed() -> None:
-    with serving() as (server, words), Process(*words, "-i0.1") as client:
+def test_stopped_and_continued(ping: list[str]) -> None:
+    """Ctrl-Z and fg: no burst, and what was skipped is told."""
+    with Process(*ping, "-i0.05") as client:
+        client.read_until("seq=3 ")
+        client.send(signal.SIGSTOP)
+        stat = Path(f"/proc/{client.popen.pid}/stat")
+        while stat.read_text().split()[2] != "T":
+            pass
+        run(*ping, "-c4", "-i0.1")  # until it must have missed slots
+        client.send(signal.SIGCONT)
+        *_, told = client.read_until("skipped while stopped")
+        skipped = int(re.match(r"(\d+) pings skipped", told)[1])  # type: ignore[index]
+        assert skipped >= 5
+        client.send(signal.SIGINT)
+        status, out, err = client.finish()
+    assert (status, err) == (0, "")
+    counts = re.search(r"(\d+) sent, .* (\d+) skipped, 0% loss, time (\d+) ms", out)
+    assert counts is not None
+    sent, all_skipped, elapsed = map(int, counts.groups())
+    assert all_skipped >= skipped
+    # A ping a slot, but for those that were skipped.
+    assert abs(elapsed / 50 + 1 - sent - all_skipped) <= 2
+
+
+def test_the_server_is_killed_and_started_again(tmp_path: Path) -> None:
+    """On its port, with the same certificate: pinging goes on by itself."""
+    made = make_certificate(["127.0.0.1"], datetime.datetime.now(datetime.UTC))
+    file = tmp_path / "both.pem"
+    file.write_bytes(made.private_pem())
+    tls = (f"--tls-cert-file={file}", f"--tls-key-file={file}")
+    with serving(*tls) as (server, words), Process(*words, "-i0.1") as client:
         client.read_until("seq=2 ")
         server.send(signal.SIGKILL)
-        status, out, err = client.finish()
-    assert status == 2
-    assert "the server is gone" in err
-    assert len(err.splitlines()) == 1
-    assert "received" in out
+        *_, told = client.read_until("connecting again")
+        assert told.startswith("the server is gone: nothing listens on its port any more")
+        client.read_until("still not connected")
+        port = urlsplit(words[1]).port
+        with serving(*tls, f"--bind-port={port}"):
+            *_, told = client.read_until("connected again")
+            assert re.match(r"connected again to 127\.0\.0\.1 after [\d.]+ s: ", told)
+            client.read_until("bytes from")
+            client.send(signal.SIGINT)
+            status, out, err = client.finish()
+    assert (status, err) == (0, "")
+    assert "\n1 outage of " in out

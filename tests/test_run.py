@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,8 @@ def test_describe() -> None:
         " SHA-256 0123456789abcdef…"
     )
     assert describe({"event": "stopping", "signal": "SIGTERM", "connections": 0}) == "stopping"
+    admin = {"event": "admin_listening", "level": "info", "host": "127.0.0.1", "port": 8080}
+    assert describe(admin) == "health and metrics at http://127.0.0.1:8080"
     other = {"event": "x", "level": "info", "logger": "l", "timestamp": "t", "a": 1, "b": "c"}
     assert describe(other) == "x: a 1, b c"
     assert describe({"event": "stopped", "level": "info"}) == "stopped"
@@ -32,8 +36,9 @@ def test_a_count_ends_by_itself() -> None:
     status, out, err = run("run", "-c5", "-i0.01")
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].startswith("server | listening on 127.0.0.1 port ")
-    assert lines[1].startswith("client | PING https://127.0.0.1:")
+    assert re.fullmatch(r"server \| health and metrics at http://127\.0\.0\.1:\d+", lines[0])
+    assert lines[1].startswith("server | listening on 127.0.0.1 port ")
+    assert lines[2].startswith("client | PING https://127.0.0.1:")
     assert sum("bytes from" in line for line in lines) == 5
     assert re.search(
         r"^client \| 5 sent, 5 received, (\d+ skipped, )?0% loss, time \d+ ms$", out, re.MULTILINE
@@ -61,3 +66,21 @@ def test_signal(number: signal.Signals) -> None:
     assert (status, err) == (0, "")
     assert "client | --- https://127.0.0.1:" in out
     assert out.endswith("server | stopping\nserver | stopped\n")
+
+
+def test_the_server_s_end_is_the_end() -> None:
+    """It is no other's: there is none to wait for."""
+    with Process("run", "-i0.1") as both:
+        both.read_until("seq=1 ")
+        (server,) = children(both.popen.pid)
+        os.kill(server, signal.SIGKILL)
+        status, out, err = both.finish()
+    assert status == 2
+    assert "the server is gone" in err
+    assert "connecting again" not in out
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, of all its threads."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]

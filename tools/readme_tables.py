@@ -1,22 +1,36 @@
-"""Writes the settings tables into the README: `make format` runs it."""
+"""Writes the tables of settings and metrics into the README: `make format` runs it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pingpong.ops.settings import PingSettings, ServeSettings, settings_table
+from pingpong.client import metrics as client_metrics
+from pingpong.ops.metrics import metrics_table
+from pingpong.ops.settings import PingSettings, ProbeSettings, ServeSettings, settings_table
+from pingpong.server import metrics as server_metrics
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
+def tables() -> dict[str, str]:
+    """Each table by the comment that it stands behind."""
+    settings = {
+        cls.verb: settings_table(cls) for cls in (ServeSettings, ProbeSettings, PingSettings)
+    }
+    specs = {"serve": server_metrics.SPECS, "probe": client_metrics.SPECS}
+    return {
+        **{f"settings: {verb}": table for verb, table in settings.items()},
+        **{f"metrics: {verb}": metrics_table(of) for verb, of in specs.items()},
+    }
+
+
 def main() -> None:
-    """Put each verb's table where the README has a place for it."""
+    """Put each table where the README has a place for it."""
     text = README.read_text()
-    for verb, settings in (("serve", ServeSettings), ("ping", PingSettings)):
-        before, rest = text.split(f"<!-- settings: {verb} -->", 1)
-        after = rest.split("<!-- /settings -->", 1)[1]
-        table = settings_table(settings).strip()
-        text = f"{before}<!-- settings: {verb} -->\n{table}\n<!-- /settings -->{after}"
+    for name, table in tables().items():
+        before, rest = text.split(f"<!-- {name} -->", 1)
+        after = rest.split("<!-- end -->", 1)[1]
+        text = f"{before}<!-- {name} -->\n{table.strip()}\n<!-- end -->{after}"
     README.write_text(text)
 
 

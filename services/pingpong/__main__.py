@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from . import __version__
+
+if TYPE_CHECKING:
+    from .ops.settings import ServiceSettings
 
 USAGE = """\
 usage: pingpong VERB [OPTIONS]
@@ -16,7 +20,8 @@ Ping over WebTransport (HTTP/3, QUIC, UDP).
 
 verbs:
   serve   answer pings, until SIGTERM or Ctrl-C
-  ping    ping a server, and say how fast, how lossy, and which way it is lost
+  probe   ping servers for as long as it runs, and offer Prometheus what was measured
+  ping    ping servers, and say how fast, how lossy, and which way it is lost
   run     try it out: a server and a client side by side in this terminal
 
 options:
@@ -29,6 +34,8 @@ Every option is an environment variable too: PINGPONG_ and its name.
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+_STDERR = 2
+
 T = TypeVar("T")
 
 
@@ -39,26 +46,66 @@ def _run(main: Coroutine[object, object, T]) -> T:
 
 
 def _unknown_variables() -> list[str]:
-    from .ops.settings import PingSettings, RunSettings, ServeSettings, unknown_variables
+    from .ops.settings import (
+        PingSettings,
+        ProbeSettings,
+        RunSettings,
+        ServeSettings,
+        unknown_variables,
+    )
 
-    return unknown_variables((ServeSettings, PingSettings, RunSettings), os.environ)
+    verbs = (ServeSettings, ProbeSettings, PingSettings, RunSettings)
+    return unknown_variables(verbs, os.environ)
 
 
-def _serve(arguments: list[str]) -> int:
+def _heed_signals() -> None:
+    """End at SIGTERM from the first moment on: as a container's first process, one has to ask."""
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _open_standard_streams() -> None:
+    """Have 0, 1 and 2 be taken, so that no socket gets their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(number)
+
+
+def _begin_logs(settings: ServiceSettings) -> None:
     from .ops.logs import configure, get_logger
-    from .ops.settings import ServeSettings
-    from .server.service import ServeError, serve
 
-    settings = ServeSettings.parse(arguments, os.environ)
     configure(settings.log_level, settings.log_format)
     for warning in _unknown_variables():
         get_logger("pingpong").warning("unknown_variable", warning=warning)
+
+
+def _serve(arguments: list[str]) -> int:
+    _heed_signals()
+    from .ops.settings import ServeSettings
+
+    settings = ServeSettings.parse(arguments, os.environ)
+    _begin_logs(settings)
+    from .ops.logs import flush
+    from .server.service import ServeError, serve
+
     try:
         _run(serve(settings))
     except ServeError as error:
+        flush()  # the logs go there too
         print(f"pingpong: {error}", file=sys.stderr)
         return EXIT_USAGE
     return 0
+
+
+def _probe(arguments: list[str]) -> int:
+    _heed_signals()
+    from .ops.settings import ProbeSettings
+
+    settings = ProbeSettings.parse(arguments, os.environ)
+    _begin_logs(settings)
+    from .client.service import probe
+
+    return _run(probe(settings))
 
 
 def _ping(arguments: list[str]) -> int:
@@ -83,11 +130,12 @@ def _try_out(arguments: list[str]) -> int:
     return _run(run(settings))
 
 
-VERBS = {"serve": _serve, "ping": _ping, "run": _try_out}
+VERBS = {"serve": _serve, "probe": _probe, "ping": _ping, "run": _try_out}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb. Returns the exit status: 2 where the words after it are wrong."""
+    _open_standard_streams()
     words = sys.argv[1:] if arguments is None else arguments
     verb = words[0] if words else ""
     if verb in ("--help", "-h", "help"):

@@ -34,6 +34,8 @@ def describe(event: dict[str, Any]) -> str:
             f"listening on {event['host']} port {event['port']}, with a certificate made for it:"
             f" SHA-256 {event['sha256'][:16]}…"
         )
+    if event["event"] == "admin_listening":
+        return f"health and metrics at http://{event['host']}:{event['port']}"
     if event["event"] == "stopping":
         return "stopping"
     facts = ", ".join(
@@ -82,6 +84,7 @@ async def _server(level: str, output: Output) -> AsyncIterator[dict[str, Any]]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "pingpong", "serve", "--bind-host=127.0.0.1", "--bind-port=0"),
+        *("--admin-host=127.0.0.1", "--admin-port=0"),
         # That it listens is told at the level info.
         *("--log-format=json", f"--log-level={'debug' if level == 'debug' else 'info'}"),
         stderr=asyncio.subprocess.PIPE,
@@ -118,7 +121,7 @@ async def run(settings: RunSettings) -> int:
     try:
         async with _server(settings.log_level, terminal("server | ")) as event:
             ping = PingSettings(
-                url=f"https://127.0.0.1:{event['port']}/ping",
+                urls=(f"https://127.0.0.1:{event['port']}/ping",),
                 cert_hash=bytes.fromhex(event["sha256"]),
                 count=settings.count,
                 interval=settings.interval,
@@ -127,7 +130,8 @@ async def run(settings: RunSettings) -> int:
                 mode=settings.mode,
                 quiet=settings.quiet,
             )
-            return await PingCommand(ping, terminal("client | ")).run()
+            # The server is this one: where it is gone, no other will come.
+            return await PingCommand(ping, terminal("client | "), reconnect=False).run()
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED
     except (ServerFailedError, TimeoutError) as error:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import errno
-import ipaddress
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -17,13 +14,19 @@ from aioquic.asyncio.server import serve as aioquic_serve
 from aioquic.h3.connection import H3Connection
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from pingpong.server.tls import Certificate
-from tests.client.commands import Said, certificate, ping, serving, silent_port
+from pingpong.client.connecting import target_of
+from pingpong.ops.settings import PingSettings
+from pingpong.webtransport.session import Session
+from tests.client.commands import (
+    Choosing,
+    Said,
+    certificate,
+    make_authority,
+    ping,
+    serving,
+    silent_port,
+)
 
 # Where the connection isn't made
 
@@ -134,38 +137,6 @@ async def test_unusable_file_of_authorities(tmp_path: Path, content: bytes | Non
 # Whom it trusts, and by which family
 
 
-def make_authority(hosts: list[str]) -> tuple[bytes, Certificate]:
-    """A certificate authority, in PEM, and a certificate that it signed."""
-    now = datetime.datetime.now(datetime.UTC)
-    key, leaf_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Authority")])
-
-    def builder(subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> Any:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(name)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-        )
-
-    constraint = x509.BasicConstraints(ca=True, path_length=None)
-    authority = builder(name, key.public_key()).add_extension(constraint, True)
-    names: list[x509.GeneralName] = []
-    for host in hosts:
-        try:
-            names.append(x509.IPAddress(ipaddress.ip_address(host)))
-        except ValueError:
-            names.append(x509.DNSName(host))
-    leaf = builder(x509.Name([]), leaf_key.public_key())
-    leaf = leaf.add_extension(x509.SubjectAlternativeName(names), True)
-    signed = leaf.sign(key, hashes.SHA256())
-    pem = authority.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    return pem, Certificate(signed, (), leaf_key)
-
-
 async def test_authority(tmp_path: Path) -> None:
     authority, leaf = make_authority(["localhost", "127.0.0.1"])
     ca_file = tmp_path / "ca.pem"
@@ -201,6 +172,101 @@ async def test_families() -> None:
             assert "(::1)" in said.lines[0]
         complaint = await fails(server.port, "-6", f"https://127.0.0.1:{server.port}/")
     assert "no address for 127.0.0.1" in complaint
+    assert complaint.endswith(
+        "(check the name, or leave out -6: it may have addresses of the other kind)"
+    )
+
+
+def test_an_address_with_a_zone() -> None:
+    """The zone is for this machine alone: the server is not told of it."""
+    settings = PingSettings.parse(["https://[fe80::1%25eth0]:4433/ping"], {})
+    target = target_of(settings.urls[0], settings)
+    assert target.host == "fe80::1%eth0"
+    assert target.authority == "[fe80::1]:4433"
+    assert target.identity.server_name == "fe80::1"
+
+
+# The token
+
+
+class Guarded(Choosing):
+    """Lets in who shows the token, and answers others with `status`."""
+
+    def __init__(self, token: bytes, status: int = 401) -> None:
+        super().__init__(lambda number: [number])
+        self.token = token
+        self._status = status
+
+    def session_requested(self, session: Session) -> None:
+        if session.request.header(b"authorization") == b"Bearer " + self.token:
+            super().session_requested(session)
+        else:
+            session.reject(self._status)
+
+
+async def test_a_token_is_shown_and_read_at_each_connection(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first-token\n")
+    async with serving(handler := Guarded(b"first-token")) as server:
+        said = Said()
+
+        def renew(text: str) -> None:
+            if "seq=2 " in text:
+                handler.token = b"second-token"
+                file.write_text("  second-token")
+                handler.sessions[0].close(0, "show another")
+
+        said.told = renew
+        status, said = await ping(server.port, "-c8", "-i0.1", "--token-file", str(file), said=said)
+    assert status == 0
+    assert len(handler.sessions) == 2
+    assert not any("-token" in line for line in (*said.lines, *said.complaints))
+
+
+@pytest.mark.parametrize(
+    ("status", "without", "with_one"),
+    [
+        (401, "the server wants a token: give --token-file FILE", "no longer, one that"),
+        (403, "with a token, give --token-file FILE", "may not do this"),
+        (429, "try again later", "try again later"),
+        (503, "try again later", "try again later"),
+        (500, "the server's log says more", "the server's log says more"),
+    ],
+)
+async def test_a_status_says_what_to_try(
+    tmp_path: Path, status: int, without: str, with_one: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("wrong-token")
+    async with serving(Guarded(b"token", status)) as server:
+        complaint = await fails(server.port)
+        assert f"the server answered {status} for /ping" in complaint
+        assert without in complaint
+        complaint = await fails(server.port, "--token-file", str(file))
+        assert with_one in complaint
+        assert "wrong-token" not in complaint
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no such file or directory"),
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"secret-one\nsecret-two\n", "one word"),
+        (b"s\xc3\xa9cret", "one word"),
+    ],
+)
+async def test_unusable_token_file(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    async with serving() as server:
+        complaint = await fails(server.port, "--token-file", str(file))
+    assert str(file) in complaint
+    assert reason in complaint
+    assert complaint.endswith("(--token-file)")
+    assert "cret" not in complaint.replace(str(file), "")
 
 
 # Where it writes

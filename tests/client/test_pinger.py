@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from pingpong.client import pinger as pinger_module
 from pingpong.client.pinger import Pinger, SendError
 from pingpong.client.statistics import Outcome, Statistics, Summary, Verdict
 from pingpong.ping import PROTOCOL, frame
-from pingpong.server import handlers
+from pingpong.server import departure, handlers
 from pingpong.server.handlers import Router
 from pingpong.webtransport.config import Windows
 from pingpong.webtransport.events import Request, SessionClosed
@@ -34,11 +35,13 @@ class Pinging:
         size: int = 64,
         wire: Wire | None = None,
         recorder: Recorder | None = None,
+        draining: Callable[[], None] | None = None,
     ) -> None:
         self.wire = wire = wire or Wire()
         clock = SimpleNamespace(monotonic_ns=self.now)
         monkeypatch.setattr(pinger_module, "time", clock)
-        monkeypatch.setattr(handlers, "time", clock)
+        for module in (handlers, departure):
+            monkeypatch.setattr(module, "time", clock)
         self.outcomes: list[Outcome] = []
         self.sizes: list[int] = []
         self.closed: list[SessionClosed] = []
@@ -53,6 +56,7 @@ class Pinging:
             flush=lambda: 0,
             answer=self._answered,
             closed=self.closed.append,
+            draining=draining,
         )
         request = Request("localhost", "/ping", protocols=(PROTOCOL,) if v1 else ())
         self.session: Session = wire.client.connection.open_session(request, self.pinger)
@@ -269,3 +273,70 @@ async def test_refused_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pinging.closed == []
     with pytest.raises(Exception, match="404"):
         await refused.wait_established()
+
+
+@pytest.mark.parametrize("v1", [True, False], ids=["v1", "plain"])
+async def test_all_modes_on_one_session(monkeypatch: pytest.MonkeyPatch, v1: bool) -> None:
+    """The server counts them together, and so does the client."""
+    pinging = Pinging(monkeypatch, "datagram", v1=v1)
+    seq = 0
+    for _ in range(3):
+        for mode in MODES:
+            seq += 1
+            pinging.pinger.send(seq, mode)
+        pinging.wire.run()
+    # A datagram leaves and arrives before what is on a stream that is opened for it.
+    assert sorted(outcome.seq for outcome in pinging.outcomes) == list(range(1, 13))
+    for outcome in pinging.outcomes:
+        assert outcome.kind == MODES[(outcome.seq - 1) % 4]
+        assert outcome.verdict is Verdict.OK
+        assert not outcome.reordered
+    summary = pinging.summary()
+    assert (summary.sent, summary.received, summary.lost) == (12, 12, 0)
+    assert pinging.pinger.malformed == 0
+
+
+async def test_what_is_lost_of_one_mode_has_its_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinging = Pinging(monkeypatch, "datagram")
+    pinging.pinger.send(1, "stream")
+    pinging.wire.run()
+    pinging.wire.lose = lambda packet, to_server: to_server
+    pinging.pinger.send(2, "datagram")
+    while pinging.wire.step():
+        pass
+    pinging.wire.lose = lambda packet, to_server: False
+    pinging.pinger.send(3, "stream")
+    pinging.wire.run(5.0)
+    pinging.pinger.statistics.give_up()
+    assert pinging.pinger.statistics.given_up_by_kind == {"datagram": 1}
+    assert pinging.pinger.statistics.losses() == (1, 0, 0)
+
+
+async def test_malformed_answers_are_counted_by_the_way_they_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorder = Recorder()
+    pinging = Pinging(monkeypatch, "datagram", recorder=recorder)
+    (session,) = pinging.wire.server.sessions
+    session.send_datagram(b"?")
+    session.open_stream(recorder, unidirectional=True).send(frame(b"?"), True)
+    pinging.pinger.send(1, "stream")
+    pinging.pinger.send(2, "streams")
+    pinging.wire.run()
+    for stream in recorder.opened:
+        stream.send(frame(b"?"))
+    pinging.wire.run()
+    assert pinging.pinger.malformed_by_mode == {
+        "datagram": 1, "uni": 1, "stream": 1, "streams": 1,
+    }  # fmt: skip
+    assert pinging.pinger.malformed == 4
+
+
+async def test_that_the_session_is_to_be_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    pinging = Pinging(monkeypatch, "datagram", draining=lambda: told.append(True))
+    (session,) = pinging.wire.server.sessions
+    session.drain()
+    pinging.send(1)
+    assert told == [True]
+    assert [outcome.seq for outcome in pinging.outcomes] == [1]

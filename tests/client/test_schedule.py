@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.client.schedule import TOLERANCE, Schedule
+from pingpong.client.schedule import TOLERANCE, Schedule, first_slot, spread
 
 
 def test_slots_are_absolute() -> None:
@@ -69,3 +69,26 @@ def test_never_a_burst_and_every_slot_accounted_for(interval: float, delays: lis
         schedule.take(now)
         assert schedule.next > now - allowed - 1e-6
         assert schedule.next == pytest.approx(5.0 + (taken + schedule.skipped) * interval)
+
+
+@given(st.floats(0, 1e7), st.floats(0.001, 1000), st.floats(0, 1, exclude_max=True))
+def test_the_first_slot_is_the_next_at_its_place(now: float, interval: float, place: float) -> None:
+    slot = first_slot(now, interval, place)
+    assert now <= slot <= now + interval
+    distance = (slot - place * interval) / interval
+    assert distance == pytest.approx(round(distance), abs=1e-4)
+
+
+def test_targets_are_spread_over_the_interval() -> None:
+    """Of a hundred, no tenth of the interval has more than a fifth."""
+    places = [spread(f"pod-{number}") for number in range(100)]
+    tenths = [int(place * 10) for place in places]
+    assert set(tenths) == set(range(10))
+    assert max(tenths.count(tenth) for tenth in range(10)) <= 20
+    # The same after a restart: it is no matter of this process's hash seed.
+    assert spread("pod-1") == pytest.approx(0.3853, abs=0.0001)
+
+
+def test_modes_of_a_target_lie_evenly_apart() -> None:
+    first, *others = (spread("target", index, 4) for index in range(4))
+    assert [(place - first) % 1.0 for place in others] == pytest.approx([0.25, 0.5, 0.75])

@@ -10,23 +10,7 @@ from hypothesis import strategies as st
 
 from pingpong.client.latencies import Distribution
 from pingpong.client.statistics import Outcome, Statistics, Verdict
-
-TIMEOUT = 100
-HORIZON = 300
-
-
-def burst(count: int) -> Statistics:
-    """Statistics with probes 1, 2, 3… sent at 1, 2, 3…"""
-    statistics = Statistics(TIMEOUT)
-    for n in range(1, count + 1):
-        statistics.sent(n, n)
-    return statistics
-
-
-def losses(statistics: Statistics, now: int) -> tuple[int | None, int | None, int]:
-    summary = statistics.summary(now)
-    return summary.lost_out, summary.lost_back, summary.lost_unknown
-
+from tests.client.bursts import HORIZON, TIMEOUT, burst, losses
 
 # Probes, one by one
 
@@ -214,97 +198,6 @@ def test_memory_is_bounded(fate: str) -> None:
     assert not statistics._settled
 
 
-# Loss by direction
-
-
-def test_lost_on_the_way_out_and_back() -> None:
-    statistics = burst(6)
-    statistics.answered(1, 10, 0, 1)
-    statistics.answered(5, 10, 0, 3)  # of 2, 3 and 4 the server had one
-    assert losses(statistics, 10) == (0, 0, 0)
-    assert losses(statistics, 105) == (2, 1, 0)
-    assert losses(statistics, 106) == (2, 1, 1)  # 6: nothing is known of it
-
-
-def test_only_what_is_proven_has_a_direction() -> None:
-    statistics = burst(4)
-    statistics.answered(4, 10, 0, 3)
-    # One of 1, 2, 3 did not arrive; 1 is overdue, but it may be one of the others.
-    assert losses(statistics, 101) == (0, 0, 1)
-    assert losses(statistics, 102) == (0, 1, 1)
-    assert losses(statistics, 103) == (1, 2, 0)
-
-
-def test_reordering_on_the_way_out_is_no_loss() -> None:
-    statistics = burst(3)
-    statistics.answered(3, 10, 0, 2)  # 2 was overtaken, and its answer is lost
-    statistics.answered(1, 10, 0, 1)
-    assert losses(statistics, 200) == (1, 0, 0)
-    statistics.sent(4, 201)
-    statistics.answered(4, 202, 0, 4)
-    assert losses(statistics, 203) == (0, 1, 0)
-
-
-def test_copies_of_a_ping_are_not_lost_answers() -> None:
-    statistics = burst(3)
-    statistics.answered(1, 10, 0, 1)
-    statistics.answered(1, 10, 0, 2)  # the ping was copied
-    statistics.answered(3, 10, 0, 3)
-    statistics.answered(3, 10, 0, 3)  # the pong was copied
-    assert losses(statistics, 200) == (1, 0, 0)
-
-
-Fate = tuple[str, int, int]
-
-
-def network(fates: list[Fate]) -> tuple[int, int, list[tuple[int, int, int]]]:
-    """One ping every 10 ns, each with its fate and its delays there and back.
-
-    Returns how many were lost out and back, and the answers: arrival, ping, the server's count.
-    """
-    reached = sorted((10 * n + out, n) for n, (fate, out, _) in enumerate(fates) if fate != "out")
-    answers = sorted(
-        (when + fates[n][2], n, count)
-        for count, (when, n) in enumerate(reached, 1)
-        if fates[n][0] == "ok"
-    )
-    return len(fates) - len(reached), len(reached) - len(answers), answers
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["ok", "out", "back"]), st.integers(0, 90), st.integers(0, 90)),
-        max_size=30,
-    ),
-    st.sampled_from([1, 2**32 - 5]),
-)
-def test_directions_are_the_network_s(fates: list[Fate], first: int) -> None:
-    """Whatever is lost, late or overtaken: an undisturbed ping at the end settles it."""
-    fates = [*fates, *[("ok", 0, 0)] * 20]
-    lost_out, lost_back, answers = network(fates)
-    statistics = Statistics(TIMEOUT)
-    for n in range(len(fates)):
-        while answers and answers[0][0] < 10 * n:
-            when, answered, count = answers.pop(0)
-            statistics.answered(first + answered, when, 0, count)
-        statistics.sent(first + n, 10 * n)
-        statistics.expire(10 * n)
-    for when, answered, count in answers:
-        statistics.answered(first + answered, when, 0, count)
-    assert losses(statistics, 10_000) == (lost_out, lost_back, 0)
-
-
-def test_the_server_s_count_wraps() -> None:
-    statistics = Statistics(TIMEOUT)
-    statistics._received = statistics._answered = statistics._sent = statistics._highest = 2**32 - 2
-    for n in range(6):
-        statistics.sent(2**32 - 1 + n, n)
-    for seq, received in ((2**32 - 1, 2**32 - 1), (0, 0), (1, 1), (4, 3)):
-        assert statistics.answered(seq, 10, 0, received).reordered is False
-    assert statistics.answered(1, 11, 0, 1).seq == 2**32 + 1
-    assert losses(statistics, 200) == (1, 1, 0)
-
-
 # Against a slow, obvious model
 
 
@@ -312,6 +205,7 @@ def test_the_server_s_count_wraps() -> None:
 class ModelProbe:
     seq: int
     t1: int
+    kind: str
     place: int
     answers: list[int] = field(default_factory=list)
     reordered: bool = False
@@ -339,7 +233,9 @@ class Model:
         probe.answers.append(t4)
         if len(probe.answers) > 1:
             return Verdict.DUPLICATE
-        probe.reordered = any(p.answers and p.place > probe.place for p in self.probes)
+        probe.reordered = any(
+            p.answers and p.place > probe.place and p.kind == probe.kind for p in self.probes
+        )
         return Verdict.OK if t4 - probe.t1 < TIMEOUT else Verdict.LATE
 
     def expire(self, now: int) -> list[int]:
@@ -353,6 +249,14 @@ class Model:
         for probe in self.probes:
             probe.forgotten |= probe.t1 + TIMEOUT + HORIZON <= now
         return [p.seq for p in told]
+
+    def give_up(self) -> None:
+        for probe in self.probes:
+            # Nobody waits for these any more: their timeouts are over, whenever they were.
+            if not (probe.failed or probe.answers):
+                probe.told = True
+                probe.t1 -= TIMEOUT
+            probe.forgotten = True
 
     def check(self, statistics: Statistics, now: int) -> None:
         summary = statistics.summary(now)
@@ -368,7 +272,13 @@ class Model:
         assert summary.reordered == sum(p.reordered for p in answers)
         assert summary.send_errors == sum(p.failed for p in self.probes)
         assert summary.unknown == self.unknown
-        assert statistics.given_up == sum(p.forgotten for p in unanswered)
+        gone = [p.kind for p in unanswered if p.forgotten]
+        assert statistics.given_up == len(gone)
+        assert statistics.given_up_by_kind == {kind: gone.count(kind) for kind in set(gone)}
+        assert statistics.open == len(unanswered) - len(gone)
+        said = statistics.losses()
+        assert min(said) >= 0
+        assert sum(said) >= len(gone)
         directions = [summary.lost_out, summary.lost_back, summary.lost_unknown]
         assert all(n is not None and n >= 0 for n in directions)
         assert sum(n or 0 for n in directions) == summary.lost
@@ -384,6 +294,7 @@ STEPS = st.lists(
         st.tuples(st.just("answer"), st.integers(0, 12)),
         st.tuples(st.just("fail"), st.integers(0, 12)),
         st.tuples(st.just("expire"), st.integers(0, 200)),
+        st.tuples(st.just("give up"), st.just(0)),
     ),
     max_size=60,
 )
@@ -398,12 +309,16 @@ def test_model(steps: list[tuple[str, int]], first: int, data: st.DataObject) ->
         # For `send` and `expire` the time that passes, otherwise which probe, from the last.
         if step == "send":
             now += n
-            statistics.sent(seq, now)
-            model.probes.append(ModelProbe(seq, now, len(model.probes)))
+            kind = "even" if n % 2 == 0 else "odd"
+            statistics.sent(seq, now, kind)
+            model.probes.append(ModelProbe(seq, now, kind, len(model.probes)))
             seq += 1
         elif step == "expire":
             now += n
             assert statistics.expire(now) == model.expire(now)
+        elif step == "give up":
+            statistics.give_up()
+            model.give_up()
         elif step == "answer":
             found = model.find(seq - n)
             t4 = data.draw(st.integers(found.t1, max(now, found.t1))) if found else now

@@ -3,14 +3,20 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
+import time
+import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import pytest
 import structlog
 
-from pingpong.ops.logs import configure, get_logger
+from pingpong.ops.logs import configure, dropped_lines, flush, get_logger
+from tests.processes import environment
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +26,8 @@ def _restored() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.captureWarnings(False)
+    sys.excepthook = sys.__excepthook__
     logging.getLogger("quic").setLevel(logging.NOTSET)
     structlog.reset_defaults()
 
@@ -222,3 +230,183 @@ def test_console_facts_in_their_order_and_libraries_by_name(stream: io.StringIO)
     assert first.endswith("listening port=4433 host=::1")
     assert "[asyncio]" in second
     assert second.endswith("message=slow")
+
+
+TOKEN = "abcdef0123456789"
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_no_secret_is_shown(format: Literal["json", "console"], stream: io.StringIO) -> None:
+    configure("info", format, stream)
+    log = get_logger("x")
+    log.info("asked", token=TOKEN, headers={"authorization": f"Bearer {TOKEN}"})
+    log.info("asked", reason=f"Bearer {TOKEN} is not valid")
+    log.info(f"asked with password={TOKEN}")
+    log.bind(api_key=TOKEN.encode()).info("asked")
+    logging.getLogger("urllib3").warning("header: %r", {"Authorization": f"Bearer {TOKEN}"})
+    try:
+        raise RuntimeError(f"Bearer {TOKEN}")
+    except RuntimeError:
+        log.exception("failed")
+        logging.getLogger("asyncio").exception("failed")
+    assert TOKEN not in stream.getvalue()
+    assert stream.getvalue().count("***") >= 8
+
+
+def test_what_a_library_repeats_comes_once_a_minute_with_a_count(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    configure("info", "json", stream)
+    for _ in range(61):
+        logging.getLogger("asyncio").error("cannot accept: %s", "too many files")
+        logging.getLogger("other").error("cannot accept: %s", "too many files")
+        now += 1
+    logging.getLogger("asyncio").error("something else")
+    assert [
+        (event["logger"], event["message"], event.get("count")) for event in events(stream)
+    ] == [
+        ("asyncio", "cannot accept: too many files", None),
+        ("other", "cannot accept: too many files", None),
+        ("asyncio", "cannot accept: too many files", 60),
+        ("other", "cannot accept: too many files", 60),
+        ("asyncio", "something else", None),
+    ]
+
+
+def test_warnings_are_events_as_well(stream: io.StringIO) -> None:
+    configure("info", "json", stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)
+        warnings.warn("it is old", DeprecationWarning, stacklevel=1)
+    (event,) = events(stream)
+    assert (event["event"], event["logger"]) == ("library_log", "py.warnings")
+    assert "DeprecationWarning: it is old" in event["message"]
+
+
+def test_what_a_peer_sent_does_not_move_the_cursor(stream: io.StringIO) -> None:
+    configure("info", "console", stream)
+    get_logger("x").info("refused", origin="\x1b[2Jü\nhttps://a", count=1)
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith("refused origin=\\x1b[2Jü\\nhttps://a count=1")
+
+
+def test_what_is_bound_to_the_context_is_in_the_lines_of_libraries_too(
+    stream: io.StringIO,
+) -> None:
+    configure("info", "json", stream)
+    with structlog.contextvars.bound_contextvars(worker=3):
+        get_logger("x").info("started")
+        logging.getLogger("asyncio").warning("slow")
+    assert [event["worker"] for event in events(stream)] == [3, 3]
+
+
+def logging_to(pipe: int, format: Literal["json", "console"] = "json") -> TextIO:
+    stream = os.fdopen(pipe, "w")
+    configure("info", format, stream)
+    return stream
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_log_that_nobody_reads_stops_nothing(format: Literal["json", "console"]) -> None:
+    read_end, write_end = os.pipe()
+    with logging_to(write_end, format):
+        log = get_logger("x")
+        while dropped_lines() < 10:
+            log.info("started", text="x" * 1000)
+        text = b""
+        while b"log_lines_dropped" not in text:
+            text += os.read(read_end, 65_536)
+        flush()
+        log.info("well_again")
+        flush()
+        text += os.read(read_end, 65_536)
+        assert b"well_again" in text
+        if format == "json":
+            dropped, last = (json.loads(line) for line in text.splitlines()[-2:])
+            assert (dropped["event"], dropped["level"]) == ("log_lines_dropped", "warning")
+            assert (dropped["logger"], dropped["count"]) == ("pingpong.logs", dropped_lines())
+            assert last["event"] == "well_again"
+        configure("info", "json", io.StringIO())
+    os.close(read_end)
+
+
+def test_configured_again_what_was_logged_before_is_written() -> None:
+    read_end, write_end = os.pipe()
+    with logging_to(write_end):
+        for n in range(100):
+            get_logger("x").info("counted", n=n)
+        configure("info", "json", io.StringIO())
+    text = b""
+    while chunk := os.read(read_end, 65_536):
+        text += chunk
+    os.close(read_end)
+    assert [json.loads(line)["n"] for line in text.splitlines()] == list(range(100))
+
+
+PROGRAM = """
+from pingpong.ops.logs import configure, get_logger
+configure("info", "json")
+for n in range(200):
+    get_logger("x").info("counted", n=n)
+{end}
+"""
+
+
+@pytest.mark.parametrize(("end", "status"), [("", 0), ("raise SystemExit(3)", 3)])
+def test_the_end_of_the_process_waits_for_the_last_lines(end: str, status: int) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(end=end)],
+        stderr=subprocess.PIPE,
+        env=environment(),
+        timeout=30,
+    )
+    assert ended.returncode == status
+    assert [json.loads(line)["n"] for line in ended.stderr.splitlines()] == list(range(200))
+
+
+def test_what_ends_the_program_is_the_last_event() -> None:
+    end = "raise RuntimeError('Bearer abcdef0123456789')"
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(end=end)],
+        stderr=subprocess.PIPE,
+        env=environment(),
+        timeout=30,
+    )
+    assert ended.returncode == 1
+    *before, last = (json.loads(line) for line in ended.stderr.splitlines())
+    assert [event["n"] for event in before] == list(range(200))
+    assert (last["event"], last["level"]) == ("crashed", "critical")
+    assert last["exception"].endswith("RuntimeError: Bearer ***")
+
+
+def test_an_interrupt_is_no_crash() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(end="raise KeyboardInterrupt")],
+        stderr=subprocess.PIPE,
+        env=environment(),
+        timeout=30,
+    )
+    assert b"crashed" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == b"KeyboardInterrupt"
+
+
+def test_the_end_of_the_process_does_not_wait_for_who_reads_nothing() -> None:
+    program = PROGRAM.replace("200", "2000").format(end='get_logger("x").info("x" * 60_000)')
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.wait(timeout=30) == 0
+
+
+def test_logs_do_without_rich_and_leave_it_to_who_wants_it() -> None:
+    """It takes 3 MB of a service's memory."""
+    program = (
+        "import sys; import pingpong.ops.logs;"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'rich'];"
+        "import rich.console"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment(), check=True, timeout=30)

@@ -1,53 +1,27 @@
 from __future__ import annotations
 
-import base64
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import Field, SecretStr, ValidationError
 
 from pingpong.ops.settings import (
-    MIN_SIZE,
     PingSettings,
+    ProbeSettings,
     RunSettings,
     ServeSettings,
     Settings,
     SettingsError,
-    settings_table,
     unknown_variables,
 )
+from pingpong.ops.values import MIN_SIZE
 from pingpong.ping import HEADER_SIZE
+from tests.ops.parsing import mistakes, ping
 
-ALL: list[type[Settings]] = [ServeSettings, PingSettings, RunSettings]
+ALL: list[type[Settings]] = [ServeSettings, ProbeSettings, PingSettings, RunSettings]
 SHA256 = bytes(range(100, 132))
-
-
-def ping(*argv: str, **environ: str) -> PingSettings:
-    return PingSettings.parse(argv, environ)
-
-
-def mistakes(cls: type[Settings], *argv: str, **environ: str) -> tuple[str, ...]:
-    with pytest.raises(SettingsError) as caught:
-        cls.parse(argv, environ)
-    assert str(caught.value) == "\n".join(caught.value.mistakes)
-    assert all("\n" not in mistake for mistake in caught.value.mistakes)
-    return caught.value.mistakes
-
-
-def help_of(
-    cls: type[Settings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> str:
-    monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit) as caught:
-        cls.parse(["--help"], {})
-    assert caught.value.code == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    return captured.out
 
 
 class TestSources:
@@ -99,7 +73,7 @@ class TestSources:
         words = "-c5 -i .2 -W 3 -s 100 -qD -w 60 -4 --mode uni --json --ca ca.pem"
         settings = ping(*words.split(), "localhost")
         assert settings == PingSettings(
-            url="localhost",
+            urls=("localhost",),
             count=5,
             interval=0.2,
             timeout=3,
@@ -127,7 +101,7 @@ class TestSources:
     def test_the_url_stands_anywhere(self, argv: list[str]) -> None:
         settings = ping(*argv)
         assert (settings.count, settings.quiet) == (2, True)
-        assert settings.url == "https://h:4433/ping"
+        assert settings.urls == ("https://h:4433/ping",)
 
     def test_a_flag_wins_over_its_variable(self) -> None:
         settings = ping("-c", "2", "h", PINGPONG_COUNT="1", PINGPONG_INTERVAL="7")
@@ -137,7 +111,10 @@ class TestSources:
         assert ping("-c", "2", "h", PINGPONG_COUNT="many").count == 2
 
     def test_the_url_from_its_variable(self) -> None:
-        assert ping(PINGPONG_URL="a.example").url == "https://a.example:4433/ping"
+        assert ping(PINGPONG_URLS="a.example b").urls == (
+            "https://a.example:4433/ping",
+            "https://b:4433/ping",
+        )
 
     @pytest.mark.parametrize(
         ("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)]
@@ -216,14 +193,13 @@ class TestMistakes:
         )
 
     def test_missing_url(self) -> None:
-        assert mistakes(PingSettings) == ("URL is missing (or set PINGPONG_URL)",)
+        assert mistakes(PingSettings) == ("URL is missing (or set PINGPONG_URLS)",)
 
     def test_words_that_are_none_of_ours(self) -> None:
         assert mistakes(PingSettings, "h", "--cuont=5", "--zzz") == (
             "--cuont: no such option; did you mean --count?",
             "--zzz: no such option",
         )
-        assert mistakes(PingSettings, "h", "5") == ("5: one argument too many",)
         assert mistakes(ServeSettings, "h") == ("h: one argument too many",)
 
     def test_an_abbreviation_is_no_option(self) -> None:
@@ -258,6 +234,72 @@ class TestMistakes:
         (mistake,) = mistakes(PingSettings, "h", "--insecure", "--cert-hash", SHA256.hex())
         assert mistake.startswith("--insecure and --cert-hash exclude each other")
 
+    @pytest.mark.parametrize(
+        ("cls", "words"),
+        [
+            (ServeSettings, ["--auth=SECRET"]),
+            (ServeSettings, ["--token-file=SECRET", "--auth=token"]),
+            (ServeSettings, ["--token-file=Bearer SECRET", "--auth=token"]),
+            (ServeSettings, ["--token-file", "-----BEGIN PRIVATE KEY-----SECRET"]),
+            (ServeSettings, ["--tls-key-file", "-----BEGIN PRIVATE KEY-----\nSECRET"]),
+            (ServeSettings, ["--token=SECRET"]),
+            (ServeSettings, ["--allowed-origins", "https://me:SECRET@host/"]),
+            (ProbeSettings, ["--server=h", "--token-file=SECRET"]),
+            (ProbeSettings, ["--server=https://me:SECRET@host/"]),
+            (ProbeSettings, ["--server=h,https://me:SECRET@host/"]),
+            (PingSettings, ["h", "--count=SECRET"]),
+            (PingSettings, ["h", "--cert-hash=SECRET"]),
+            (PingSettings, ["https://host/?token=SECRET#x"]),
+        ],
+    )
+    def test_a_secret_in_the_wrong_place_is_not_shown(
+        self, cls: type[Settings], words: list[str]
+    ) -> None:
+        secret = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJwaW5ncG9uZyJ9.c2lnbmF0dXJl"
+        given = [word.replace("SECRET", secret) for word in words]
+        assert not any(secret in mistake for mistake in mistakes(cls, *given))
+        if words[-1].startswith("--") and "=" in words[-1]:
+            name, _, value = given[-1].removeprefix("--").partition("=")
+            environ = {f"PINGPONG_{name.upper().replace('-', '_')}": value}
+            for warning in unknown_variables(ALL, environ):
+                assert secret not in warning
+
+    def test_a_file_that_is_named_like_a_token_is_a_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        name = "0123456789abcdef0123456789abcdef"
+        Path(name).touch()
+        settings = ServeSettings.parse(["--auth=token", f"--token-file={name}"], {})
+        assert settings.token_file == Path(name)
+
+    def test_what_access_needs(self) -> None:
+        assert mistakes(ServeSettings, "--auth=token") == (
+            "PINGPONG_AUTH=token (--auth token) needs PINGPONG_TOKEN_FILE (--token-file)",
+        )
+        (mistake,) = mistakes(ServeSettings, "--token-file=tokens")
+        assert "does nothing without PINGPONG_AUTH=token" in mistake
+
+    def test_no_server_to_probe(self) -> None:
+        assert mistakes(ProbeSettings) == ("--server is missing (or set PINGPONG_SERVER)",)
+        assert mistakes(ProbeSettings, PINGPONG_SERVER=" , ") == (
+            "PINGPONG_SERVER=' , ': must not be empty",
+        )
+
+    def test_one_of_several_values(self) -> None:
+        assert mistakes(ProbeSettings, "--server=a,http://b", "--modes=datagram,tcp") == (
+            "--server a,http://b: http://b must begin with https://, srv:// or endpointslice://",
+            "--modes datagram,tcp: must be datagram, stream, streams or uni",
+        )
+
+    def test_backoff_that_shrinks(self) -> None:
+        (mistake,) = mistakes(ProbeSettings, "--server=h", "--backoff-max=0.01")
+        assert "must not be above PINGPONG_BACKOFF_MAX" in mistake
+
+    def test_a_view_and_lines(self) -> None:
+        (mistake,) = mistakes(PingSettings, "h", "--live", "--json")
+        assert mistake.startswith("--live and --json exclude each other")
+
     def test_secrets_are_hidden(self) -> None:
         class WithToken(Settings):
             verb = "token"
@@ -269,109 +311,6 @@ class TestMistakes:
         (mistake,) = mistakes(WithToken, PINGPONG_TOKEN="hunter2")
         assert mistake.startswith("PINGPONG_TOKEN=***:")
         assert "hunter2" not in mistake
-
-
-class TestURL:
-    @pytest.mark.parametrize(
-        ("given", "url"),
-        [
-            ("localhost", "https://localhost:4433/ping"),
-            ("localhost:5000", "https://localhost:5000/ping"),
-            ("localhost/echo", "https://localhost:4433/echo"),
-            ("127.0.0.1:1", "https://127.0.0.1:1/ping"),
-            ("::1", "https://[::1]:4433/ping"),
-            ("[::1]", "https://[::1]:4433/ping"),
-            ("[::1]:5000", "https://[::1]:5000/ping"),
-            ("fe80::1%eth0", "https://[fe80::1%eth0]:4433/ping"),
-            ("https://[fe80::1%25eth0]:1/", "https://[fe80::1%eth0]:1/"),
-            ("https://Host.Example", "https://host.example/"),
-            ("HTTPS://host:4433", "https://host:4433/"),
-            ("https://host/ping?a=1&b=%20", "https://host/ping?a=1&b=%20"),
-            ("https://host/a?next=https://b/", "https://host/a?next=https://b/"),
-            ("bücher.example", "https://xn--bcher-kva.example:4433/ping"),
-            ("https://host/ü", "https://host/%C3%BC"),
-        ],
-    )
-    def test_accepted(self, given: str, url: str) -> None:
-        assert ping(given).url == url
-        assert ping(url).url == url
-
-    @pytest.mark.parametrize(
-        ("given", "reason"),
-        [
-            ("http://host/", "must begin with https://"),
-            ("srv://_webtransport._udp.name", "must begin with https://"),
-            ("https:host", "must begin with https://"),
-            ("https://me:secret@host/", "must have no user name and password"),
-            ("me@host", "must have no user name and password"),
-            ("https://host/#top", "must have no fragment"),
-            ("https://host/#", "must have no fragment"),
-            ("host:0", "must have a port from 1 to 65535"),
-            ("host:65536", "must have a port from 1 to 65535"),
-            ("host:", "must have a port from 1 to 65535"),
-            ("host:x", "must have a port from 1 to 65535"),
-            ("https://[::1/", "brackets around an IPv6 address"),
-            ("https://", "must have the name or address of a host"),
-            ("https:///ping", "must have the name or address of a host"),
-            ("a..b", "must have the name or address of a host"),
-            ("x" * 64, "must have the name or address of a host"),
-            ("a b", "must be https://host"),
-            ("host\n", "must be https://host"),
-            ("", "must be https://host"),
-        ],
-    )
-    def test_refused(self, given: str, reason: str) -> None:
-        (mistake,) = mistakes(PingSettings, "--", given)
-        assert mistake.startswith("URL ")
-        assert reason in mistake
-        assert "secret" not in mistake
-
-    @given(st.text(max_size=40))
-    def test_any_text_is_a_url_or_one_line(self, text: str) -> None:
-        try:
-            url = ping("--", text).url
-        except SettingsError as error:
-            (mistake,) = error.mistakes
-            assert mistake.startswith("URL ")
-            assert mistake.isprintable()
-        else:
-            assert url.isascii()
-            assert url.startswith("https://")
-
-
-class TestCertHash:
-    @pytest.mark.parametrize(
-        "text",
-        [
-            SHA256.hex(),
-            SHA256.hex().upper(),
-            SHA256.hex(":"),
-            base64.b64encode(SHA256).decode(),
-            base64.b64encode(SHA256).decode().rstrip("="),
-            base64.urlsafe_b64encode(bytes([251]) * 32).decode(),
-        ],
-    )
-    def test_accepted(self, text: str) -> None:
-        assert ping("h", f"--cert-hash={text}").cert_hash in (SHA256, bytes([251]) * 32)
-
-    @pytest.mark.parametrize("size", [0, 31, 33, 64])
-    def test_refused(self, size: int) -> None:
-        allowed = "64 hex digits, with or without colons, or 32 bytes in base64"
-        sha = bytes(range(size))
-        for text in ("zz", sha.hex(), base64.b64encode(sha).decode(), SHA256.hex() + "\u0663"):
-            (mistake,) = mistakes(PingSettings, "h", f"--cert-hash={text}")
-            assert mistake.startswith("--cert-hash ")
-            assert mistake.endswith(f": must be a SHA-256: {allowed}")
-
-    @given(st.binary(min_size=32, max_size=32))
-    def test_any_hash_in_every_spelling(self, sha256: bytes) -> None:
-        for text in (sha256.hex(), sha256.hex(":"), base64.b64encode(sha256).decode()):
-            assert ping("h", f"--cert-hash={text}").cert_hash == sha256
-
-    def test_bytes_are_taken_as_they_are_and_shown_as_hex(self) -> None:
-        settings = PingSettings(url="h", cert_hash=SHA256)
-        assert settings.cert_hash == SHA256
-        assert settings.masked()["cert_hash"] == SHA256.hex()
 
 
 class TestUnknownVariables:
@@ -414,77 +353,3 @@ class TestUnknownVariables:
         assert unknown_variables(ALL, {"PINGPONG_PORT": "4433"}) == [
             "PINGPONG_PORT is not a setting; did you mean PINGPONG_BIND_PORT?"
         ]
-
-
-class TestHelp:
-    @pytest.mark.parametrize("cls", ALL)
-    def test_reads_like_a_tools(
-        self,
-        cls: type[Settings],
-        capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        text = help_of(cls, capsys, monkeypatch)
-        assert text.startswith(f"usage: pingpong {cls.verb} [options]")
-        assert all(len(line) <= 80 for line in text.splitlines())
-        assert not any(line.endswith(" ") for line in text.splitlines())
-        for inner in (
-            "JSON string",
-            "null",
-            "None",
-            "Path",
-            "PydanticUndefined",
-            "\N{NO-BREAK SPACE}",
-        ):
-            assert inner not in text
-        for name, field in cls.model_fields.items():
-            assert field.description, name
-            assert name.upper() in text or f"--{name.replace('_', '-')}" in text
-
-    def test_ping(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        text = help_of(PingSettings, capsys, monkeypatch)
-        assert text.startswith("usage: pingpong ping [options] URL\n")
-        for line in (
-            "  -i, --interval SECONDS         time from one ping to the next (default: 1)",
-            "  -c, --count N                  stop after N pings; without it, go on until",
-            "  -q, --quiet                    show the summary only",
-            "      --ca, --ca-file FILE       trust the certificate authorities in this PEM",
-        ):
-            assert line in text.splitlines()
-        assert "Exit status: 0, answers came; 1" in text
-
-    def test_needs_nothing_else_to_be_right(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit, match=r"^0$"):
-            PingSettings.parse(["-h"], {"PINGPONG_COUNT": "x"})
-        assert "usage:" in capsys.readouterr().out
-
-    @pytest.mark.parametrize("columns", ["20", "300"])
-    def test_odd_terminals(
-        self, columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("COLUMNS", columns)
-        with pytest.raises(SystemExit):
-            PingSettings.parse(["-h"], {})
-        assert all(len(line) <= 100 for line in capsys.readouterr().out.splitlines())
-
-
-class TestTable:
-    def test_a_row_a_setting(self) -> None:
-        lines = settings_table(PingSettings).splitlines()
-        assert lines[:2] == ["| variable | flag | default | meaning |", "|---|---|---|---|"]
-        assert len(lines) == 2 + len(PingSettings.model_fields)
-        assert lines[2].startswith("| `PINGPONG_URL` | `URL` |  | what to ping: ")
-        assert (
-            "| `PINGPONG_INTERVAL` | `-i`, `--interval` | `1` | time from one ping to the next |"
-            in lines
-        )
-        assert all(line.replace("\\|", "").count("|") == 5 for line in lines)
-
-    @pytest.mark.parametrize("cls", ALL)
-    def test_every_default_is_a_value_that_its_variable_takes(self, cls: type[Settings]) -> None:
-        rows = [line.split(" | ") for line in settings_table(cls).splitlines()[2:]]
-        environ = {row[0].strip("| `"): row[2].strip("` ") for row in rows}
-        required: dict[str, Any] = {"url": "h"} if environ.pop("PINGPONG_URL", None) == "" else {}
-        assert cls.parse(list(required.values()), environ) == cls(**required)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +18,7 @@ from pingpong.ping import (
     encode_ping,
     frame,
 )
-from pingpong.server import handlers
+from pingpong.server import departure, echo, handlers, messages
 from pingpong.server.handlers import Router
 from pingpong.webtransport.events import State
 from tests.server.asking import MAX_SIZE, Asking
@@ -31,7 +34,8 @@ def t3(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         given_out.append(7_000 + len(given_out))
         return given_out[-1]
 
-    monkeypatch.setattr(handlers, "time", SimpleNamespace(monotonic_ns=monotonic_ns))
+    for module in (handlers, departure):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic_ns=monotonic_ns))
     return given_out
 
 
@@ -264,3 +268,143 @@ def test_v1_uni() -> None:
     assert [p.seq for p in asking.pongs(answer) if p] == [1]
     assert answer.id in asking.told.ended
     asking.assert_counts({"uni": 1}, uni={"malformed": 2})
+
+
+# Rates: above them messages are dropped, in every mode
+
+
+def limited(rate: int, path: str = "/ping", *, v1: bool = False) -> Asking:
+    return Asking(path, v1=v1, rate_limit=rate)
+
+
+def test_plain_datagrams_above_the_rate() -> None:
+    asking = limited(3)
+    assert asking.datagrams(*[b"ping%d" % n for n in range(5)]) == [b"pong0", b"pong1", b"pong2"]
+    asking.assert_counts({"datagram": 5}, {"datagram": 3}, datagram={"rate": 2})
+    asking.wire.run(1.0)
+    assert asking.datagrams(b"ping6") == [b"pong6"]
+
+
+def test_v1_datagrams_above_the_rate_count_as_received() -> None:
+    """The client learns that they were not lost on their way here."""
+    asking = limited(2, v1=True)
+    answers = asking.datagrams(*[encode_ping(n, 0) for n in range(5)])
+    assert [pong.seq for answer in answers if (pong := decode_pong(answer))] == [0, 1]
+    asking.wire.run(1.0)
+    pong = decode_pong(asking.datagrams(encode_ping(9, 0))[0])
+    assert pong is not None
+    assert pong.received == 6
+    asking.assert_counts({"datagram": 6}, {"datagram": 3}, datagram={"rate": 3})
+
+
+def test_what_is_malformed_takes_nothing_of_the_rate() -> None:
+    asking = limited(2, v1=True)
+    assert len(asking.datagrams(b"", b"x", encode_ping(1, 0), b"y", encode_ping(2, 0))) == 2
+    asking.assert_counts({"datagram": 2}, datagram={"malformed": 3})
+
+
+def test_a_plain_stream_above_the_rate_gets_the_first_answers_and_goes_on() -> None:
+    asking = limited(4)
+    stream = asking.open(b"ping??pingpingxping")
+    assert asking.told.data[stream.id] == b"pong?pongpong"
+    asking.assert_counts({"stream": 6}, {"stream": 4}, stream={"rate": 2})
+    asking.wire.run(1.0)
+    stream.send(b"ping", True)
+    asking.wire.run()
+    assert asking.told.data[stream.id] == b"pong?pongpongpong"
+    assert stream.id in asking.told.ended
+    assert asking.counters.sent_bytes == 4 * 4 + 1
+
+
+def test_v1_streams_above_the_rate() -> None:
+    asking = limited(3, v1=True)
+    stream = asking.open(b"".join(frame(encode_ping(n, 0)) for n in range(4)))
+    assert [pong.seq for pong in asking.pongs(stream) if pong] == [0, 1, 2]
+    asking.open(frame(encode_ping(9, 0)), uni=True, end=True)
+    assert asking.uni_answers() == []
+    asking.assert_counts(
+        {"stream": 4, "uni": 1}, {"stream": 3}, stream={"rate": 1}, uni={"rate": 1}
+    )
+
+
+def test_plain_uni_above_the_rate() -> None:
+    asking = limited(1)
+    for number in range(3):
+        asking.open(b"ping%d" % number, uni=True, end=True)
+    assert asking.uni_answers() == [b"pong0"]
+    asking.assert_counts({"uni": 3}, {"uni": 1}, uni={"rate": 2})
+
+
+def test_all_modes_of_a_session_share_its_rate_and_sessions_do_not() -> None:
+    asking = limited(2)
+    asking.open(b"ping")
+    assert asking.datagrams(b"ping", b"ping") == [b"pong"]
+    _, told = asking.wire.session(path="/ping")
+    other = asking.wire.server.sessions[-1]
+    assert other.handler is not asking.wire.server.sessions[0].handler
+    asking.wire.client.connection.sessions[-1].send_datagram(b"ping")
+    asking.wire.run()
+    assert told.datagrams == [b"pong"]
+
+
+def test_echoed_messages_have_a_rate_and_echoed_bytes_have_none() -> None:
+    asking = limited(2, "/echo")
+    assert asking.datagrams(b"1", b"2", b"3") == [b"1", b"2"]
+    asking.open(b"4", uni=True, end=True)
+    assert asking.uni_answers() == []
+    asking.assert_counts({}, echo={"rate": 2})
+    stream = asking.open(*[b"%d" % n for n in range(9)], end=True)
+    assert asking.told.data[stream.id] == b"012345678"
+
+
+def test_no_rate_is_any_rate() -> None:
+    asking = limited(0)
+    assert len(asking.datagrams(*[b"ping"] * 50)) == 50
+
+
+# Times
+
+
+def be_late(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reading of the server's clock is a millisecond further behind the packet's arrival."""
+    readings = itertools.count(1)
+
+    def monotonic_ns() -> int:
+        return asking.wire.server.engine.arrival + next(readings) * 1_000_000
+
+    for module in (handlers, departure):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic_ns=monotonic_ns))
+
+
+def test_the_servers_own_time_is_counted_from_the_packets_arrival(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asking = Asking(v1=True)
+    be_late(asking, monkeypatch)
+    asking.datagrams(encode_ping(1, 0), b"malformed")
+    asking.open(frame(encode_ping(2, 0)) * 2)
+    durations = asking.counters.answer_durations
+    assert durations.count == 3
+    # The malformed one took a reading of the clock, and is not counted.
+    assert durations.sum == pytest.approx(0.001 + 0.003 + 0.004)
+
+
+def test_plain_answers_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a stream that leave together as one."""
+    asking = Asking()
+    be_late(asking, monkeypatch)
+    asking.datagrams(b"ping")
+    asking.open(b"pingping")
+    asking.open(b"ping", uni=True, end=True)
+    durations = asking.counters.answer_durations
+    assert durations.count == 3
+    assert durations.sum == pytest.approx(0.001 + 0.002 + 0.003)
+
+
+def test_every_reason_to_drop_is_in_the_list() -> None:
+    """A metric's label has a closed set of values."""
+    source = Path(messages.__file__).read_text() + Path(handlers.__file__).read_text()
+    source += Path(echo.__file__).read_text()
+    used = set(re.findall(r"(?:dropped\[\w+(?:\.\w+)?, |_drop\(count, )(\w+)", source)) - {"reason"}
+    assert used
+    assert {getattr(messages, name) for name in used} == set(messages.DROP_REASONS)

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import asyncio
 import datetime
-import errno
 import json
+import os
 import signal
 import socket
 from pathlib import Path
@@ -11,18 +10,8 @@ from pathlib import Path
 import pytest
 
 from pingpong.ops.settings import ServeSettings
-from pingpong.ping import PROTOCOL, encode_ping
-from pingpong.server import service
-from pingpong.server.service import (
-    ServeError,
-    answer_what_has_come,
-    endpoint_config,
-    get_certificate,
-    make_hosts,
-    start,
-)
+from pingpong.server.service import ServeError, keep_certificate, make_hosts, usable_cores
 from pingpong.server.tls import make_certificate
-from pingpong.webtransport.asyncio import connect
 from tests.processes import Process, run, serving
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -66,72 +55,39 @@ def test_made_certificate_is_for_this_machine(
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: name)
     assert make_hosts(bind_host) == hosts
-    get_certificate(ServeSettings(bind_host=bind_host), NOW)
+    keep_certificate(ServeSettings(bind_host=bind_host), NOW)
 
 
 def test_a_host_that_no_certificate_can_be_for() -> None:
     with pytest.raises(ServeError, match=r"cannot listen on not a host: .*\(--bind-host\)"):
-        get_certificate(ServeSettings(bind_host="not a host"), NOW)
+        keep_certificate(ServeSettings(bind_host="not a host"), NOW)
 
 
 def test_certificate_from_files(tmp_path: Path) -> None:
     cert_file, key_file = write_certificate(tmp_path)
-    loaded = get_certificate(settings(tls_cert_file=cert_file, tls_key_file=key_file), NOW)
-    assert loaded.pem() == cert_file.read_bytes()
+    keeper = keep_certificate(settings(tls_cert_file=cert_file, tls_key_file=key_file), NOW)
+    assert keeper.certificate.pem() == cert_file.read_bytes()
 
 
-def test_endpoint_config() -> None:
-    made = make_certificate(["localhost"], NOW)
-    config = endpoint_config(
-        settings(idle_timeout=3, max_connections=4, max_handshakes=5, max_streams=6), made
-    )
-    assert (config.idle_timeout, config.max_connections, config.max_handshakes) == (3, 4, 5)
-    assert config.windows.streams_bidi == 6 + 16  # each session has a stream of its own
-    assert config.certificate is made.certificate
-
-
-async def test_limits_are_those_of_the_settings() -> None:
-    made = make_certificate(["localhost"], NOW)
-    listener = start(settings(max_message_size=40), made)
-    try:
-        url = f"https://127.0.0.1:{listener.port}/ping"
-        async with await connect(url, certificate_hash=made.sha256) as session:
-            stream = await session.create_unidirectional_stream()
-            await stream.close(b"ping" + bytes(36))
-            answers = session.incoming_unidirectional_streams
-            assert await (await answers.get()).read_all() == b"pong" + bytes(36)
-            stream = await session.create_unidirectional_stream()
-            await stream.close(b"ping" + bytes(37))
-            session.datagrams.send(b"ping")
-            assert await session.datagrams.receive() == b"pong"
-    finally:
-        await listener.close()
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 3), ("150000 100000", 2), ("10000 100000", 1), ("900000 100000", 3), ("", 3)],
+)
+def test_usable_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    file = tmp_path / "cpu.max"
+    file.write_text(f"{quota}\n")
+    assert usable_cores(file) == cores
+    assert usable_cores(tmp_path / "none") == 3
 
 
 # Where it cannot start
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (errno.EADDRINUSE, "UDP port 0 of 127.0.0.1 is in use: choose another with --bind-port"),
-        (errno.EACCES, "needs more rights: choose one above 1023"),
-        (errno.EADDRNOTAVAIL, r"Cannot assign requested address \(--bind-host, --bind-port\)"),
-    ],
-)
-async def test_why_it_cannot_listen(
-    monkeypatch: pytest.MonkeyPatch, number: int, text: str
-) -> None:
-    def listen(*arguments: object, **options: object) -> None:
-        raise OSError(number, "Cannot assign requested address")
-
-    monkeypatch.setattr(service, "listen", listen)
-    with pytest.raises(ServeError, match=text):
-        start(settings(), make_certificate(["localhost"], NOW))
-
-
 def fails(*words: str) -> str:
-    status, out, err = run("serve", "--bind-host=127.0.0.1", *words)
+    status, out, err = run("serve", "--bind-host=127.0.0.1", "--admin-port=0", *words)
     assert (status, out) == (2, "")
     (line,) = err.splitlines()
     return line
@@ -165,71 +121,67 @@ def test_no_key(tmp_path: Path) -> None:
 # How it ends
 
 
-async def test_what_is_in_the_socket_at_the_end_is_answered() -> None:
-    made = make_certificate(["localhost"], NOW)
-    listener = start(settings(), made)
-    count = 200
-    try:
-        url = f"https://127.0.0.1:{listener.port}/ping"
-        session = await connect(url, certificate_hash=made.sha256, protocols=[PROTOCOL])
-        async with session:
-            assert session._client is not None
-            for seq in range(count):
-                assert session.datagrams.send(encode_ping(seq, 0))
-                session._client.endpoint.flush()
-            # Nobody has had a turn: all of it waits in the kernel.
-            answer_what_has_come(listener)
-            listener.drain()
-            closing = asyncio.create_task(listener.close(0, "over"))
-            answers = 0
-            async for _ in session.datagrams:
-                answers += 1
-            assert (await session.closed).reason == "over"
-            await closing
-    finally:
-        await listener.close()
-    # Congestion control may have kept some from leaving; what left is answered.
-    handler = listener._handler
-    assert isinstance(handler, service.PingServer)
-    assert handler.counters.received["datagram"] == handler.counters.answered["datagram"] == answers
-    assert answers >= 10
-
-
-def test_sigterm_under_load_loses_nothing() -> None:
-    with serving() as (server, ping):
-        words = [*ping, "--json", "-i0.002", "--mode=stream"]
-        with Process(*words) as client, Process(*words[:-1]) as other:
-            for one in (client, other):
-                one.read_until('"seq": 50,')
-            server.send(signal.SIGTERM)
-            for one in (client, other):
-                status, out, err = one.finish()
-                assert status == 2
-                assert err.endswith("the server closed the session: the server is shutting down\n")
-                summary = json.loads(out.splitlines()[-1])
-                assert summary["lost"] == 0
-                assert summary["received"] >= 50
-                # What was asked after it had gone is waited for, not lost.
-                assert summary["sent"] == summary["received"] + summary["waiting"]
-                assert summary["waiting"] <= 25
-        status, out, err = server.finish()
-        assert (status, out) == (0, "")
-        assert [json.loads(line)["event"] for line in err.splitlines()] == ["stopping", "stopped"]
-
-
 def test_a_second_signal_ends_it_at_once() -> None:
     with serving() as (server, ping), Process(*ping) as client:
         client.read_until("seq=1 ")
         client.send(signal.SIGSTOP)  # so that there is something to wait for
         server.send(signal.SIGTERM)
-        assert server.read_event("stopping")["connections"] == 1
+        assert server.read_event("draining")["sessions"] == 1
         server.send(signal.SIGTERM)
         status, _, err = server.finish()
         assert status == 128 + signal.SIGTERM
         assert "stopped" not in err
 
 
-def test_sigint_is_as_good() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_with_no_session_it_ends_in_order_and_at_once(number: signal.Signals) -> None:
     with serving() as (server, _):
-        server.send(signal.SIGINT)
+        server.send(number)
+        status, out, err = server.finish()
+        assert (status, out) == (0, "")
+        events = [json.loads(line)["event"] for line in err.splitlines()]
+        assert events == ["stopping", "stopped"]
+
+
+def test_sessions_that_do_not_leave_are_closed_in_the_end() -> None:
+    with serving("--drain-timeout=0.3") as (server, ping), Process(*ping) as client:
+        client.read_until("seq=1 ")
+        client.send(signal.SIGSTOP)
+        server.send(signal.SIGTERM)
+        assert server.read_event("draining")["sessions"] == 1
+        assert server.read_event("closing")["sessions"] == 1
         assert server.finish()[0] == 0
+
+
+def test_admin_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        status, out, err = run(
+            "serve", "--bind-host=127.0.0.1", "--bind-port=0",
+            "--admin-host=127.0.0.1", f"--admin-port={port}",
+        )  # fmt: skip
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        f"pingpong: cannot listen for HTTP on 127.0.0.1 port {port}: the port is in use;"
+        " set PINGPONG_ADMIN_PORT to another one (0: any)"
+    )
+
+
+def test_a_token_file_that_is_not_there() -> None:
+    line = fails("--bind-port=0", "--auth=token", "--token-file=/nowhere/tokens")
+    assert line == (
+        "pingpong: cannot read the token file /nowhere/tokens: no such file or directory;"
+        " check its path and permissions (--token-file)"
+    )
+
+
+def test_an_origin_that_is_none() -> None:
+    line = fails("--bind-port=0", "--allowed-origins=https://a:99999")
+    assert line.startswith("pingpong: no origin: 'https://a:99999' (a port is a number from 1")
+    assert line.endswith("(--allowed-origins)")
+
+
+def test_no_cluster_to_ask_about_tokens() -> None:
+    line = fails("--bind-port=0", "--auth=kubernetes")
+    assert line.startswith("pingpong: ")
+    assert "KUBECONFIG" in line

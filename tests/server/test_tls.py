@@ -292,6 +292,23 @@ class TestLoaded:
                 assert f"{file} cannot be read: it is damaged" in refused(cert_file, key_file)
             file.write_bytes(good)
 
+    def test_damaged_rsa_key(self, cert_file: Path, key_file: Path) -> None:
+        """One that is well-formed, but whose numbers don't fit each other."""
+        good = rsa.generate_private_key(65537, 2048)
+        cert_file.write_bytes(issue(good).public_bytes(serialization.Encoding.PEM))
+        numbers = good.private_numbers()
+        bad = rsa.RSAPrivateNumbers(
+            p=numbers.p,
+            q=numbers.q,
+            d=numbers.d + 2,
+            dmp1=numbers.dmp1 + 2,
+            dmq1=numbers.dmq1,
+            iqmp=numbers.iqmp,
+            public_numbers=numbers.public_numbers,
+        )
+        key_file.write_bytes(key_pem(bad.private_key(unsafe_skip_rsa_key_validation=True)))
+        assert f"{key_file} cannot be read: it is damaged" in refused(cert_file, key_file)
+
     @pytest.mark.parametrize("format", ENCRYPTIONS)
     def test_encrypted_key(
         self, format: str, made: Certificate, cert_file: Path, key_file: Path

@@ -1,4 +1,4 @@
-"""What quic.py reaches for in aioquic, pinned: a new release that moves it fails here.
+"""What quic.py and quic_ids.py reach for in aioquic, pinned: a release that moves it fails here.
 
 `HookedConnection` overrides and reads what aioquic does not promise to keep. The first
 part says name by name what has to be there; the second, that it means what it meant.
@@ -28,7 +28,9 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from pingpong.webtransport import quic as seam
+from pingpong.webtransport import quic_ids
 from pingpong.webtransport.config import Windows
+from pingpong.webtransport.connection_ids import ConnectionIds
 from pingpong.webtransport.quic import HookedConnection
 from pingpong.webtransport.quic_connection import _IDLE_REASON
 from tests.webtransport.wire import Wire, certificate
@@ -41,6 +43,8 @@ MOVED = (
 METHODS = {
     "_assert_stream_can_receive": "(self, frame_type: int, stream_id: int) -> None",
     "_assert_stream_can_send": "(self, frame_type: int, stream_id: int) -> None",
+    "_close_begin": "(self, is_initiator: bool, now: float) -> None",
+    "_confirm_handshake": "(self) -> None",
     "_get_or_create_stream": "(self, frame_type: int, stream_id: int) -> QuicStream",
     "_handle_connection_close_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_max_streams_bidi_frame": "(self, context, frame_type: int, buf) -> None",
@@ -51,6 +55,7 @@ METHODS = {
     "_on_max_stream_data_delivery": "(self, delivery, stream) -> None",
     "_parse_transport_parameters": "(self, data: bytes, from_session_ticket: bool = False) -> None",
     "_payload_received": "(self, context, plain: bytes, crypto_frame_required: bool = False)",
+    "_replenish_connection_ids": "(self) -> None",
     "_serialize_transport_parameters": "(self) -> bytes",
     "_stream_limit": "(self, stream_id: int)",
     "_unblock_streams": "(self, is_unidirectional: bool) -> None",
@@ -59,25 +64,33 @@ METHODS = {
     "_write_stream_limits": "(self, builder, space, stream) -> None",
 }
 ATTRIBUTES: dict[str, type] = {
+    "_close_at": type(None),
     "_close_event": type(None),
+    "_crypto_buffers": dict,
     "_crypto_streams": dict,
     "_datagrams_pending": object,
     "_events": object,
     "_handshake_confirmed": bool,
     "_handshake_done_pending": bool,
+    "_host_cid_seq": int,
     "_host_cids": list,
+    "_is_client": bool,
+    "_local_initial_source_connection_id": bytes,
     "_local_max_data": object,
     "_local_max_streams_bidi": object,
     "_local_max_streams_uni": object,
     "_local_next_stream_id_bidi": int,
     "_local_next_stream_id_uni": int,
+    "_logger": object,
     "_max_datagram_size": int,
     "_network_paths": list,
+    "_original_destination_connection_id": bytes,
     "_pacing_at": type(None),
     "_peer_cid": object,
     "_ping_pending": list,
     "_probe_pending": bool,
     "_QuicConnection__frame_handlers": dict,
+    "_remote_active_connection_id_limit": int,
     "_remote_max_datagram_frame_size": type(None),
     "_remote_max_streams_bidi": int,
     "_remote_max_streams_uni": int,
@@ -102,6 +115,10 @@ OF_STREAMS = {
 def plain() -> QuicConnection:
     """aioquic's own, as it comes."""
     return QuicConnection(configuration=QuicConfiguration(is_client=True))
+
+
+def hooked() -> HookedConnection:
+    return HookedConnection(QuicConfiguration(is_client=True), Windows(), ConnectionIds(b"key"))
 
 
 def names(signature: inspect.Signature) -> list[tuple[str, object]]:
@@ -135,13 +152,13 @@ def test_attribute_of_streams_is_there(kind: type, name: str) -> None:
 
 
 def test_nothing_else_is_reached_for() -> None:
-    """Every private name of aioquic's in quic.py is one of those above."""
-    source = Path(inspect.getfile(seam)).read_text()
+    """Every private name of aioquic's in the two is one of those above."""
+    source = "".join(Path(inspect.getfile(module)).read_text() for module in (seam, quic_ids))
     used = set(re.findall(r"\b(?:self|stream|sender|receiver|\.sender|\.receiver)\.(_\w+)", source))
     used |= set(re.findall(r"\.(_\w+)\b", source))
     # What the class itself adds, and nobody else may.
-    own = set(vars(HookedConnection)) - set(METHODS)
-    own |= set(vars(HookedConnection(QuicConfiguration(is_client=True), Windows())))
+    own = {*vars(HookedConnection), *vars(quic_ids.IdentifiedConnection)} - set(METHODS)
+    own |= set(vars(hooked()))
     own -= set(vars(QuicConnection(configuration=QuicConfiguration(is_client=True))))
     known = set(METHODS) | set(ATTRIBUTES) | own
     known |= {name for of in OF_STREAMS.values() for name in of}
@@ -153,7 +170,7 @@ def test_nothing_else_is_reached_for() -> None:
 def test_only_quic_py_reaches_below_the_public_api() -> None:
     folder = Path(inspect.getfile(seam)).parent
     for path in folder.rglob("*.py"):
-        if path.name == "quic.py":
+        if path.name in ("quic.py", "quic_ids.py"):
             continue
         found = re.findall(r"_quic\._\w+|quic\._[a-z]\w+", path.read_text())
         assert not found, f"{path.name}: {found}"
@@ -167,7 +184,8 @@ def test_limits_and_spaces_have_what_is_used_of_them(plain: QuicConnection) -> N
     ):
         assert {"value", "sent", "used", "frame_type"} <= set(vars(limit)), MOVED + "Limit"
     assert {"ack_at"} <= set(vars(QuicPacketSpace())), MOVED + "QuicPacketSpace"
-    assert {"cid", "was_sent"} <= set(vars(plain._host_cids[0])), MOVED + "QuicConnectionId"
+    known = set(vars(plain._host_cids[0]))
+    assert {"cid", "was_sent", "stateless_reset_token"} <= known, MOVED + "QuicConnectionId"
     wire = Wire()
     path = wire.client.engine._quic._network_paths[0]
     assert {"is_validated", "remote_challenges"} <= set(vars(path)), MOVED + "QuicNetworkPath"
@@ -195,8 +213,7 @@ def test_frame_handlers_are_a_table_of_handler_and_epochs(plain: QuicConnection)
     assert handler == plain._handle_reset_stream_frame, MOVED + "the table of frame handlers"
     assert tls.Epoch.ONE_RTT in epochs
     assert seam.RESET_STREAM_AT not in table, "aioquic knows RESET_STREAM_AT by itself now"
-    hooked = HookedConnection(QuicConfiguration(is_client=True), Windows())
-    table = hooked._QuicConnection__frame_handlers  # type: ignore[attr-defined]
+    table = hooked()._QuicConnection__frame_handlers  # type: ignore[attr-defined]
     for kind, name in {
         0x04: "_handle_reset_stream_frame",
         0x05: "_handle_stop_sending_frame",
@@ -325,6 +342,28 @@ def test_acknowledgement_is_sent_when_its_time_is_now() -> None:
     assert space.ack_at is None
 
 
+def test_ids_are_those_that_we_make_wherever_they_are_kept() -> None:
+    wire = Wire()
+    for quic in (wire.client.engine._quic, wire.server.engine._quic):
+        first = quic._host_cids[0]
+        assert first.cid == quic._local_initial_source_connection_id == quic.host_cid, MOVED
+        assert first.sequence_number == 0, MOVED
+        made = quic._host_cids[-1]
+        assert made.sequence_number == len(quic._host_cids) - 1 == quic._host_cid_seq - 1, MOVED
+        assert made.stateless_reset_token == quic._ids.reset_token(made.cid), MOVED
+        assert isinstance(quic._logger.extra, dict), MOVED
+
+
+def test_what_is_given_up_ends_without_a_word() -> None:
+    wire = Wire()
+    quic = wire.client.engine._quic
+    quic.give_up(wire.now)
+    assert quic.ending is not None
+    assert quic.ending.reason_phrase == _IDLE_REASON, MOVED
+    assert quic.get_timer() is None, MOVED
+    assert quic.datagrams_to_send(wire.now) == [], MOVED
+
+
 def test_idle_timeout_has_the_reason_that_it_is_known_by() -> None:
     wire = Wire(idle_timeout=1.0)
     wire.lose = lambda packet, to_server: True
@@ -345,13 +384,13 @@ def test_datagram_of_the_size_that_is_promised_fills_a_packet() -> None:
 
 
 def test_transport_parameters_are_sent_and_read() -> None:
-    sent = HookedConnection(QuicConfiguration(is_client=True), Windows())
+    sent = hooked()
     sent._version = sent._configuration.supported_versions[0]
     parameters = sent._serialize_transport_parameters()
     assert b"\x01\x1d\x00" in parameters or b"\x1d\x00\xc0\x17\xf7\x58" in parameters
     assert parameters.endswith(b"\xc0\x17\xf7\x58\x6d\x2c\xb5\x71\x00")
     for parameter in (b"\x1d\x00", b"\xc0\x17\xf7\x58\x6d\x2c\xb5\x71\x00", b""):
-        received = HookedConnection(QuicConfiguration(is_client=True), Windows())
+        received = hooked()
         received._parse_transport_parameters(b"\x04\x01\x05" + parameter, True)
         assert received.peer_resets_at == bool(parameter)
         assert received._remote_max_data == 5

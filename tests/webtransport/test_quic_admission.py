@@ -13,9 +13,8 @@ from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicProtocolVersi
 
 from pingpong.server.tls import make_certificate
 from pingpong.webtransport.config import ServerIdentity
-from pingpong.webtransport.quic_endpoint import (
-    CONNECTION_ID_SIZE,
-)
+from pingpong.webtransport.connection_ids import CONNECTION_ID_SIZE, SharedKeys
+from pingpong.webtransport.retry import LIFETIME, RetryTokens
 from tests.webtransport.raw import Raw, first_packet
 from tests.webtransport.wire import CLIENT, SERVER, Wire, certificate, hand_over, identity
 
@@ -107,7 +106,7 @@ def with_token(packet: bytes, token: bytes, destination: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("what", ["valid", "invalid", "truncated", "expired", "address", "id"])
-def test_retry_token_is_good_for_its_address_id_and_half_a_minute(what: str) -> None:
+def test_retry_token_is_good_for_its_address_its_id_and_a_short_time(what: str) -> None:
     wire = Wire(connect=False, max_handshakes=0)
     token, destination, packet = retry(wire)
     address, now = CLIENT, 1_000.0
@@ -116,7 +115,7 @@ def test_retry_token_is_good_for_its_address_id_and_half_a_minute(what: str) -> 
     elif what == "truncated":
         token = token[:5]
     elif what == "expired":
-        now += 31
+        now += LIFETIME + 0.1
     elif what == "address":
         address = OTHER
     elif what == "id":
@@ -133,16 +132,16 @@ def test_retry_token_is_good_for_its_address_id_and_half_a_minute(what: str) -> 
     assert len(answer) < 100
 
 
-def test_client_hears_that_its_token_is_invalid() -> None:
+def test_client_hears_that_its_token_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire(raw_client=True, connect=False, max_handshakes=0)
-    wire.server_end._retry.validate_token = fails  # type: ignore[method-assign]
+    monkeypatch.setattr(RetryTokens, "validate", fails)
     wire.connect()
     assert wire.raw.closed is not None
     assert wire.raw.closed.code == QuicErrorCode.INVALID_TOKEN
     assert wire.raw.closed.by_peer
 
 
-def fails(**kwargs: object) -> bytes:
+def fails(*arguments: object) -> bytes:
     raise ValueError
 
 
@@ -168,18 +167,123 @@ def test_connection_above_the_limit_is_refused_at_once() -> None:
     assert wire.client_end.counters.handshake_failures == 1
 
 
-def test_unfinished_handshakes_are_given_up() -> None:
-    wire = Wire(connect=False, idle_timeout=2.0)
+@pytest.mark.parametrize("keys_differ", [False, True])
+def test_retry_token_is_good_at_whoever_has_the_keys(keys_differ: bool) -> None:
+    keys = SharedKeys()
+    first = Wire(connect=False, max_handshakes=0, keys=keys)
+    token, destination, packet = retry(first)
+    second = Wire(connect=False, max_handshakes=0, keys=SharedKeys() if keys_differ else keys)
+    hand_over(second.server_end, with_token(packet, token, destination))
+    assert len(second.server_end) == (not keys_differ)
+    assert second.server_end.counters.retries_invalid == keys_differ
+
+
+def test_unfinished_handshakes_are_given_up_long_before_the_idle_timeout() -> None:
+    wire = Wire(connect=False, idle_timeout=60.0, handshake_timeout=2.0)
     for _ in range(3):
-        hand_over(wire.server_end, first_packet(), OTHER)
-    wire.client_end.transmit(wire.now)
+        hand_over(wire.server_end, first_packet(), OTHER, now=wire.now)
     assert len(wire.server_end) == wire.server_end.unfinished_handshakes == 3
-    wire.lose = lambda packet, to_server: not to_server
-    wire.run(30)
+    wire.run(1.9)
+    assert len(wire.server_end) == 3
+    wire.run(0.2)
     assert len(wire.server_end) == wire.server_end.unfinished_handshakes == 0
-    assert wire.server_end.counters.handshake_failures == 3
+    counters = wire.server_end.counters
+    assert (counters.handshake_failures, counters.handshake_timeouts) == (3, 3)
     assert wire.server_end._routes == {}
     assert wire.server_end._timer_owners == {}
+
+
+def test_client_that_goes_on_and_on_without_completing_is_given_up_too() -> None:
+    wire = Wire(raw_client=True, connect=False, handshake_timeout=2.0)
+    # The server's words don't arrive: the client repeats its first ones.
+    wire.lose = lambda packet, to_server: not to_server
+    wire.connect()
+    wire.run(1.8)
+    assert wire.server_end.unfinished_handshakes == 1
+    wire.run(0.2)
+    assert wire.server_end.counters.handshake_timeouts == 1
+    assert wire.raw.closed is None
+
+
+def test_handshake_that_is_complete_is_not_given_up() -> None:
+    wire = Wire(idle_timeout=60.0, handshake_timeout=2.0)
+    wire.run(30)
+    assert wire.server.closed is None
+    assert wire.server_end.counters.handshake_failures == 0
+
+
+def test_failed_handshake_is_no_timeout() -> None:
+    wire = Wire(raw_client=True, connect=False)
+    wire.client_end.connect(SERVER, identity(), wire.raw.attach, wire.now)
+    wire.step()
+    wire.raw.quic.close(0, "no more", is_application=False)
+    wire.run(20)
+    counters = wire.server_end.counters
+    assert (counters.handshake_failures, counters.handshake_timeouts) == (1, 0)
+    assert len(wire.server_end) == 0
+
+
+def test_of_clients_that_are_where_they_say_the_oldest_makes_room() -> None:
+    wire = Wire(connect=False, max_handshakes=0, max_validated_handshakes=2)
+    retries = [retry(wire) for _ in range(4)]
+    for number, (token, destination, packet) in enumerate(retries):
+        hand_over(wire.server_end, with_token(packet, token, destination))
+        assert wire.server_end.unfinished_handshakes == min(number + 1, 2)
+        # Nothing is left of those that had to give way.
+        assert len(wire.server_end) == min(number + 1, 2)
+    assert wire.server_end.counters.refused_connections == 0
+    assert wire.server_end.counters.handshake_failures == 2
+
+
+def test_no_more_than_three_times_what_came_is_sent_before_the_address_is_proven() -> None:
+    wire = Wire(connect=False)
+    packet = first_packet()
+    sent = sum(map(len, hand_over(wire.server_end, packet, OTHER, now=wire.now)))
+    for _ in range(20):
+        timer = wire.server_end.next_timer()
+        if timer is None:
+            break
+        wire.now = max(wire.now, timer)
+        wire.server_end.handle_timers(wire.now)
+        for address, packets in wire.server_end.transmit(wire.now):
+            assert address == OTHER
+            sent += sum(map(len, packets))
+    assert len(wire.server_end) == 0
+    assert len(packet) < sent <= 3 * len(packet)
+
+
+def test_flood_of_first_packets_costs_little_and_is_counted() -> None:
+    wire = Wire(max_handshakes=3, handshake_timeout=2.0)
+    session, _, _, peer = wire.pair()
+    routes = len(wire.server_end._routes)
+    packet = first_packet()
+    for number in range(2_000):
+        spoofed = packet[:6] + number.to_bytes(8, "big") + packet[14:]
+        hand_over(wire.server_end, spoofed, (f"198.51.{number >> 8}.1", number), wire.now)
+    end = wire.server_end
+    # Nobody's handshake gets as far as a connection of them: their keys are other than the id's.
+    assert end.unfinished_handshakes == 3
+    assert len(end) == 4
+    assert end.counters.retries_sent == 1_997
+    assert len(end._routes) == routes + 3 * 2
+    session.send_datagram(b"still here")
+    wire.run()
+    assert peer.datagrams == [b"still here"]
+    wire.run(2.1)
+    assert (len(end), len(end._routes)) == (1, routes)
+    assert end.counters.handshake_timeouts == 3
+
+
+def test_refusals_are_limited_in_their_rate() -> None:
+    wire = Wire(max_connections=1)
+    packet = first_packet()
+    answers = 0
+    for number in range(1_200):
+        refused = packet[:6] + number.to_bytes(8, "big") + packet[14:]
+        answers += len(hand_over(wire.server_end, refused, OTHER, wire.now))
+    assert answers == 1_000
+    assert wire.server_end.counters.refused_connections == 1_200
+    assert len(hand_over(wire.server_end, packet, OTHER, wire.now + 0.01)) == 1
 
 
 def test_client_without_h3_is_refused() -> None:

@@ -64,7 +64,8 @@ def test_all_ids_that_the_peer_was_given_lead_to_the_connection() -> None:
     [
         b"",
         b"\x40",
-        b"\x40" + bytes(30),
+        b"\x40" + bytes(20),
+        b"\x00" + bytes(30),
         b"\x80",
         b"\xc0\x00\x00\x00\x01",
         b"\xc0\x00\x00\x00\x01\x08" + bytes(3),

@@ -131,6 +131,7 @@ class Side(ConnectionHandler):
         self.closed: ConnectionClosed | None = None
         self.ready = False
         self.requests_ended = 0
+        self.refused: list[SessionClosed] = []
         self.decide: Callable[[Session], None] | None = None
         self.limits = LIMITS
 
@@ -158,6 +159,9 @@ class Side(ConnectionHandler):
             self.decide(session)
         else:
             session.accept(Recorder())
+
+    def request_refused(self, session: Session, closed: SessionClosed) -> None:
+        self.refused.append(closed)
 
     def requests_over(self, connection: Connection) -> None:
         self.requests_ended += 1

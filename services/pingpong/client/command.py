@@ -1,346 +1,327 @@
-"""`pingpong ping`: one target, a person watching."""
+"""`pingpong ping`: one target or several, a person watching."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import signal
-import socket
-import time
-from collections.abc import Coroutine
-from typing import Any
-
-from cryptography import x509
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ..ops.settings import PingSettings
-from ..ping import PROTOCOL
-from ..webtransport.asyncio import (
-    Cause,
-    ClientConnection,
-    ConnectError,
-    EndpointConfig,
-    Target,
-    open_connection,
-)
-from ..webtransport.asyncio.client import establish
-from ..webtransport.config import Windows
-from ..webtransport.errors import StateError
-from ..webtransport.events import SessionClosed
-from . import report as reports
+from ..webtransport.asyncio import ConnectError
+from ..webtransport.engine import Address
+from .advice import advice
+from .connecting import Connector, LinkError, check_ca_file, lookup, target_of
+from .json_report import JsonReport
+from .labels import labels
+from .lines import Dots, JsonLines, TextLines
+from .link import IDLE_TIMEOUT
+from .observer import Observer
 from .output import Output, terminal
-from .pinger import Pinger, SendError
-from .schedule import Schedule
-from .statistics import Outcome, Statistics, Summary
+from .peer import ConnectTimes
+from .report import TextReport
+from .results import RunSummary
+from .target_run import TargetRun
+from .totals import Totals
+
+TARGETS_APART = 0.01
+"""Seconds from one target's ping to the next one's, at most: together they would wait for each
+other here, and look slow."""
 
 EXIT_OK = 0
 EXIT_NO_ANSWER = 1
 EXIT_ERROR = 2
 
-IDLE_TIMEOUT = 15.0
-"""Seconds that this side waits for any word of the server; its own timeout may be shorter."""
-_KEEP_ALIVES = 3
-"""Packets that the server is sent in that time, at least."""
-_GONE_AFTER = 0.5
-"""Seconds through which a "connection refused" must come back before it is believed.
 
-It can be forged, but then the server answers in between, and nothing is sent again.
-"""
-_GOODBYE = 1.0
-"""Seconds that the server has to hear of our end, at most."""
-_NANOSECONDS = 1_000_000_000
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A target as it was asked for."""
 
-ADVICE = {
-    Cause.NAME: "check the name, or give an address",
-    Cause.NO_ANSWER: "a firewall between here and there that drops UDP, or a wrong port?",
-    Cause.UNREACHABLE: "nothing listens there: a wrong port, or the server is down",
-    Cause.CERTIFICATE: "give --ca FILE for its authority, --cert-hash for exactly this one,"
-    " or --insecure for a test",
-    Cause.ALPN: "that is another protocol's port: WebTransport needs HTTP/3",
-    Cause.REFUSED: "the server's log says more",
-    Cause.NO_WEBTRANSPORT: "that server speaks HTTP/3, but not WebTransport: another port or host?",
-    Cause.STATUS: "is the path right? pingpong answers on /ping",
-    Cause.SESSION: "the server's log says more",
-}
+    url: str
+    label: str
+    """Which of several it is; empty where there is one."""
+    addresses: Sequence[tuple[int, Address]] | None = None
+    """To connect to; None: whatever the name leads to."""
+    error: LinkError | None = None
+    """Why it cannot be pinged."""
+
+    @property
+    def title(self) -> str:
+        """What it is called in full."""
+        return self.url if self.addresses is None else f"{self.url} {self.addresses[0][1][0]}"
 
 
-def target_of(settings: PingSettings) -> Target:
-    """Where the settings point to, and what they insist on there."""
-    family = socket.AF_UNSPEC
-    if settings.ipv4:
-        family = socket.AF_INET
-    elif settings.ipv6:
-        family = socket.AF_INET6
-    return Target.from_url(
-        settings.url,
-        ca_file=None if settings.ca_file is None else str(settings.ca_file),
-        certificate_hash=settings.cert_hash,
-        insecure=settings.insecure,
-        family=family,
-    )
+class View(Protocol):
+    """What shows all targets at once."""
 
+    def observer(self, label: str) -> Observer:
+        """Who is to be told of a target."""
 
-def check_ca_file(settings: PingSettings) -> str | None:
-    """What is wrong with the file of authorities, if there is one; a sentence for people."""
-    file = settings.ca_file
-    if file is None:
-        return None
-    try:
-        x509.load_pem_x509_certificates(file.read_bytes())
-    except OSError as error:
-        return f"cannot read the file {file}: {(error.strerror or str(error)).lower()} (--ca)"
-    except ValueError:
-        return f"no certificate of an authority, in PEM, can be read in {file} (--ca)"
-    return None
+    def running(self, runs: Sequence[TargetRun]) -> AbstractAsyncContextManager[object]:
+        """Show these, in the order of their observers, as long as the context is entered."""
 
-
-def describe_end(closed: SessionClosed) -> str:
-    """Why a session that was established is over, for people."""
-    if closed.code is None or not closed.by_peer:
-        return str(closed)
-    code = f" (code {closed.code})" if closed.code else ""
-    reason = f": {closed.reason}" if closed.reason else ""
-    return f"the server closed the session{code}{reason}"
+    def continued(self) -> None:
+        """The process was stopped, and goes on."""
 
 
 class PingCommand:
     """A run of `pingpong ping`, from the first packet to the exit status.
 
-    `idle_timeout` is this side's, in seconds.
+    `idle_timeout` is this side's, in seconds. Without `reconnect` the end of a session is the end
+    of its target's run.
     """
 
     def __init__(
-        self, settings: PingSettings, output: Output, *, idle_timeout: float = IDLE_TIMEOUT
+        self,
+        settings: PingSettings,
+        output: Output,
+        *,
+        idle_timeout: float = IDLE_TIMEOUT,
+        reconnect: bool = True,
     ) -> None:
         self._settings = settings
         self._output = output
         self._idle_timeout = idle_timeout
-        self._target = target_of(settings)
-        self._client: ClientConnection
-        self._pinger: Pinger
-        self._report: reports.Report
-        self._times: reports.ConnectTimes
-        self._schedule: Schedule | None = None
-        """Of the pings; None before the first."""
+        self._reconnect = reconnect
+        self._wanted: list[_Wanted] = []
+        self._runs: list[TargetRun | None] = []
+        """One for each target; None for those that cannot be pinged."""
+        self._text: list[TextReport] = []
+        self._json: list[JsonReport] = []
+        self._view: View | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._stop: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        """Done when pinging is to end: with a cause where something ended it."""
-        self._seq = 0
-        self._sent_at = 0.0
-        self._refused_at: float | None = None
-        """When "connection refused" came first since the last answer."""
-        self._is_gone = False
-        """Whether there is nobody to say goodbye to."""
+        """Done when pinging is to end: with a cause where something went wrong here."""
+        self._has_written = False
         self._over = False
         """Whether the summary is out: nothing more is to be said."""
-        self._progress = asyncio.Event()
 
     async def run(self) -> int:
         """Connect, ping, sum up. Returns the exit status."""
-        settings = self._settings
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._end, None)
         loop.add_signal_handler(signal.SIGQUIT, self._interim)
-        if (mistake := check_ca_file(settings)) is not None:
+        loop.add_signal_handler(signal.SIGCONT, self._continued)
+        if (mistake := check_ca_file(self._settings) or self._open_view()) is not None:
             self._output.complain(mistake)
             return EXIT_ERROR
-        try:
-            await self._until_stopped(self._connect())
-        except ConnectError as error:
-            self._output.complain(f"{settings.url}: {error} ({ADVICE[error.cause]})")
-            return EXIT_ERROR
-        except StateError as error:
-            self._output.complain(f"{settings.url}: no session was opened: {error}")
-            return EXIT_ERROR
-        if self._schedule is None:
+        if not await self._until_stopped(asyncio.ensure_future(self._find_targets())):
             return EXIT_NO_ANSWER
+        self._runs = [self._make_run(index, wanted) for index, wanted in enumerate(self._wanted)]
         try:
             return await self._ping()
         finally:
             self._over = True
-            await self._client.close(timeout=0 if self._is_gone else _GOODBYE)
+            if self._deadline is not None:
+                self._deadline.cancel()
+            await asyncio.gather(*(run.close() for run in self._runs if run is not None))
 
     # The steps.
 
-    async def _connect(self) -> None:
+    def _open_view(self) -> str | None:
+        """Make ready to show all targets in place. Returns what forbids that, for people."""
+        if not self._settings.live:
+            return None
+        if self._output.draw is None:
+            return "--live draws in a terminal, and the output goes elsewhere: leave it out"
+        from .live import LiveView  # rich is not imported for nothing
+
+        view = LiveView(self._settings, quit_=lambda: self._end(None))
+        if not view.is_drawable:
+            return "--live needs a terminal that can be drawn in: leave it out, or set TERM"
+        self._view = view
+        return None
+
+    async def _find_targets(self) -> None:
+        """List the targets: the URLs, or with --all every address of each."""
         settings = self._settings
-        config = EndpointConfig(idle_timeout=self._idle_timeout, windows=Windows(streams_uni=1024))
-        timeout = min(settings.connect_timeout, settings.deadline or settings.connect_timeout)
-        client = await open_connection(self._target, config=config, timeout=timeout)
-        pinger = Pinger(
-            settings.mode,
-            settings.size,
-            lambda is_v1: Statistics(int(settings.timeout * _NANOSECONDS), directions=is_v1),
-            flush=client.endpoint.flush,
-            answer=self._answered,
-            closed=self._session_closed,
-        )
+        urls = settings.urls
+        names = labels(urls)
+        if not settings.all_addresses:
+            several = len(urls) > 1
+            self._wanted = [
+                _Wanted(url, name if several else "") for url, name in zip(urls, names, strict=True)
+            ]
+            return
+        found = await asyncio.gather(*(self._addresses_of(url) for url in urls))
+        for url, name, addresses in zip(urls, names, found, strict=True):
+            if isinstance(addresses, LinkError):
+                self._wanted.append(_Wanted(url, name, error=addresses))
+                continue
+            for entry in addresses:
+                address = str(entry[1][0])
+                label = name if name == address else f"{name} ({address})"
+                self._wanted.append(_Wanted(url, label, [entry]))
+
+    async def _addresses_of(self, url: str) -> list[tuple[int, Address]] | LinkError:
         try:
-            session = await establish(client, pinger, protocols=(PROTOCOL,), timeout=timeout)
-        except BaseException:
-            await client.close()
-            raise
-        client.socket_error = self._socket_error
-        timings = client.timings
-        self._times = reports.ConnectTimes(timings.resolve, timings.handshake, timings.session)
-        target = reports.Target(
-            url=settings.url,
-            address=client.address[0],
-            mode=settings.mode,
-            size=settings.size,
-            protocol=session.protocol,
-            draft=str(session.connection.session_draft),
+            return await lookup(target_of(url, self._settings), self._settings.connect_timeout)
+        except ConnectError as error:
+            return LinkError(str(error), advice(error, self._settings))
+
+    def _make_run(self, index: int, wanted: _Wanted) -> TargetRun | None:
+        settings = self._settings
+        apart = min(TARGETS_APART, settings.interval / len(self._wanted))
+        width = max(len(other.label) for other in self._wanted)
+        text = TextReport(wanted.title, wanted.label, width)
+        self._text.append(text)
+        self._json.append(JsonReport(wanted.url, wanted.label))
+        if wanted.error is not None:
+            return None
+        connector = Connector(
+            wanted.url, settings, idle_timeout=self._idle_timeout, addresses=wanted.addresses
         )
-        self._report = (
-            reports.JsonReport(target) if settings.json_lines else reports.TextReport(target)
+        return TargetRun(
+            connector,
+            settings,
+            self._observer(text, self._json[-1], wanted.label or labels([wanted.url])[0]),
+            started=self._started,
+            offset=index * apart,
+            reconnect=self._reconnect,
+            insist=settings.live,
         )
-        self._client = client
-        self._pinger = pinger
-        self._schedule = Schedule(time.monotonic(), settings.interval)
+
+    def _observer(self, text: TextReport, objects: JsonReport, label: str) -> Observer:
+        settings, output = self._settings, self._output
+        if self._view is not None:
+            return self._view.observer(label)
+        if settings.quiet:
+            return Observer()
+        if settings.json_lines and not settings.flood:
+            return JsonLines(
+                objects, text, self._print, self._complain, timestamps=settings.timestamps
+            )
+        if not settings.flood:
+            return TextLines(text, self._print, timestamps=settings.timestamps)
+        if output.draw is not None and not settings.json_lines:
+            return Dots(text, self._print, self._draw, timestamps=settings.timestamps)
+        return Observer()
 
     async def _ping(self) -> int:
-        settings = self._settings
-        if not settings.quiet:
-            self._print(self._report.start())
-        helpers = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_alive())]
-        timer = None
-        if settings.deadline is not None:
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(settings.deadline, self._end, None)
-        try:
-            await self._until_stopped(self._send_all())
-        finally:
-            if timer is not None:
-                timer.cancel()
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
-        # An answer that is here already counts, whoever was quicker.
-        self._client.endpoint.pump.receive_pending()
+        tasks = []
+        for wanted, run in zip(self._wanted, self._runs, strict=True):
+            if run is None:
+                self._tell_error(wanted, wanted.error)
+            else:
+                tasks.append(asyncio.create_task(self._ping_one(wanted, run)))
+        runs = [run for run in self._runs if run is not None]
+        view = nullcontext() if self._view is None else self._view.running(runs)
+        everything = asyncio.ensure_future(asyncio.gather(*tasks))
+        async with view:
+            await self._until_stopped(everything)
         return self._sum_up()
 
-    async def _send_all(self) -> None:
-        """Send on absolute deadlines, whatever becomes of the answers; then wait for the last."""
-        settings = self._settings
-        schedule = self._schedule
-        assert schedule is not None
-        while settings.count is None or self._seq < settings.count:
-            # Also where the time has come already: others are to have their turn.
-            await asyncio.sleep(max(schedule.next - time.monotonic(), 0))
-            self._sent_at = time.monotonic()
-            schedule.take(self._sent_at)
-            self._seq += 1
-            try:
-                self._pinger.send(self._seq)
-            except SendError as error:
-                if not settings.quiet:
-                    self._print(self._report.not_sent(self._seq, str(error), at_ns=self._stamp()))
-            self._progress.set()
-        while self._pinger.statistics.deadline is not None:
-            self._progress.clear()
-            await self._progress.wait()
+    async def _ping_one(self, wanted: _Wanted, run: TargetRun) -> None:
+        await run.run()
+        self._tell_error(wanted, run.links.error)
 
-    async def _watch(self) -> None:
-        """Say which pings have had no answer in time."""
-        statistics = self._pinger.statistics
-        while True:
-            deadline = statistics.deadline
-            if deadline is None:
-                self._progress.clear()
-                await self._progress.wait()
-                continue
-            delay = deadline / _NANOSECONDS - time.monotonic()
-            if delay > 0:
-                await asyncio.sleep(delay)
-            # An answer may be in the socket already: it is in time if it arrived in time.
-            self._client.endpoint.pump.receive_pending()
-            for seq in statistics.expire(time.monotonic_ns()):
-                if not self._settings.quiet:
-                    self._print(self._report.no_answer(seq, at_ns=self._stamp()))
-            self._progress.set()
-
-    async def _keep_alive(self) -> None:
-        """Keep the connection from idling out where pings, or answers, take long to come."""
-        while True:
-            delay = self._sent_at + self._idle_timeout / _KEEP_ALIVES - time.monotonic()
-            if delay > 0:
-                await asyncio.sleep(delay)
-            else:
-                self._client.connection.quic.ping()
-                self._sent_at = time.monotonic()
+    def _tell_error(self, wanted: _Wanted, error: LinkError | None) -> None:
+        """With several targets, what went wrong with one is told when it does."""
+        if error is not None and len(self._runs) > 1 and self._view is None:
+            self._complain(f"{wanted.title}: {error.text}")
 
     def _sum_up(self) -> int:
-        summary = self._pinger.statistics.summary(time.monotonic_ns())
-        self._print_summary(summary)
+        summaries = [
+            _not_begun(wanted) if run is None else run.finish()
+            for wanted, run in zip(self._wanted, self._runs, strict=True)
+        ]
+        alone = len(summaries) == 1
+        for index, summary in enumerate(summaries):
+            if summary.peer is not None or not alone:
+                self._print_summary(index, summary)
         self._over = True
-        cause = self._stop.result() if self._stop.done() else None
-        if cause is not None:
-            self._output.complain(f"{self._settings.url}: {cause}")
+        if self._stop.done() and (cause := self._stop.result()) is not None:
+            self._output.complain(cause)
+            return EXIT_ERROR
+        if alone and summaries[0].error is not None:
+            self._output.complain(f"{self._wanted[0].title}: {summaries[0].error}")
+        return max(self._status(summary) for summary in summaries)
+
+    def _status(self, summary: RunSummary) -> int:
+        if summary.error is not None:
             return EXIT_ERROR
         wanted = self._settings.count if self._settings.deadline is not None else None
-        return EXIT_OK if summary.received >= (wanted or 1) else EXIT_NO_ANSWER
+        return EXIT_OK if summary.pings.received >= (wanted or 1) else EXIT_NO_ANSWER
 
     # What happens meanwhile.
 
-    def _answered(self, outcome: Outcome, size: int) -> None:
-        self._refused_at = None
-        self._progress.set()
-        if not self._settings.quiet:
-            self._print(self._report.answer(outcome, size, at_ns=self._stamp()))
-
-    def _session_closed(self, closed: SessionClosed) -> None:
-        self._end(describe_end(closed))
-
-    def _socket_error(self, error: OSError) -> None:
-        if error.errno != errno.ECONNREFUSED:
-            return  # A network that is down may come back, and the connection with it.
-        now = time.monotonic()
-        if self._refused_at is None:
-            self._refused_at = now
-        elif now - self._refused_at > _GONE_AFTER:
-            self._is_gone = True
-            self._end("the server is gone: nothing listens on its port any more")
+    def _started(self) -> None:
+        """The first attempt to connect is over, of whichever target: from now on time counts."""
+        deadline = self._settings.deadline
+        if deadline is not None and self._deadline is None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(deadline, self._end, None)
 
     def _interim(self) -> None:
-        if self._schedule is not None and not self._over:
-            self._print_summary(self._pinger.statistics.summary(time.monotonic_ns()))
+        if self._over or self._view is not None:
+            return
+        for index, run in enumerate(self._runs):
+            if run is not None and run.links.peer is not None:
+                self._print_summary(index, run.summary())
+
+    def _continued(self) -> None:
+        if self._view is not None:
+            self._view.continued()
+        for run in self._runs:
+            if run is not None:
+                run.continued()
 
     def _end(self, cause: str | None) -> None:
         if not self._stop.done():
             self._stop.set_result(cause)
 
-    async def _until_stopped(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.ensure_future(work)
-        either: list[asyncio.Future[Any]] = [task, self._stop]
+    async def _until_stopped(self, work: asyncio.Future[Any]) -> bool:
+        """Whether it came to its end before somebody stopped it. Raises what it raised."""
+        either: list[asyncio.Future[Any]] = [work, self._stop]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        else:
-            task.result()
+        if work.done():
+            work.result()
+            return True
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        return False
 
     # Output.
 
     def _print(self, text: str | None) -> None:
-        if text is None or self._over:
+        if text is not None:
+            self._emit(self._output.write, text)
+
+    def _draw(self, text: str | None) -> None:
+        if text is not None and self._output.draw is not None:
+            self._emit(self._output.draw, text)
+
+    def _emit(self, how: Callable[[str], None], text: str) -> None:
+        if self._over:
             return
+        self._has_written = True
         try:
-            self._output.write(text)
+            how(text)
         except OSError as error:
             self._over = True
             gone = isinstance(error, BrokenPipeError)
             self._end(None if gone else f"cannot write: {(error.strerror or str(error)).lower()}")
 
-    def _print_summary(self, summary: Summary) -> None:
-        skipped = self._schedule.skipped if self._schedule is not None else 0
-        text = self._report.summary(
-            summary, self._times, skipped=skipped, malformed=self._pinger.malformed
-        )
-        if text is not None and not self._settings.json_lines and not self._settings.quiet:
-            text = f"\n{text}"
-        self._print(text)
+    def _complain(self, text: str | None) -> None:
+        if text is not None and not self._over:
+            self._output.complain(text)
 
-    def _stamp(self) -> int | None:
-        return time.time_ns() if self._settings.timestamps else None
+    def _print_summary(self, index: int, summary: RunSummary) -> None:
+        if self._settings.json_lines:
+            self._print(self._json[index].summary(summary))
+            return
+        text = self._text[index].summary(summary)
+        # A line apart from what stands above it.
+        self._print(f"\n{text}" if self._has_written else text)
+
+
+def _not_begun(wanted: _Wanted) -> RunSummary:
+    assert wanted.error is not None
+    nothing = Totals().summary(0)
+    return RunSummary(nothing, None, ConnectTimes(), connections=0, error=wanted.error.text)
 
 
 async def ping(settings: PingSettings) -> int:

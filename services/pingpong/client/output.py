@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 
@@ -14,29 +14,41 @@ class Output:
     """Where lines go: results, and complaints.
 
     `write` raises `OSError` where the line cannot be written, `BrokenPipeError` where nobody
-    reads any more; `complain` never does.
+    reads any more; `complain` never does. `draw` puts text into a terminal as it is, at once, and
+    raises as `write` does; None where the results go somewhere else.
     """
 
     write: Callable[[str], None]
     complain: Callable[[str], None]
+    draw: Callable[[str], None] | None = None
 
 
 def terminal(prefix: str = "") -> Output:
     """Results to stdout, each line at once and behind `prefix`, and complaints to stderr."""
 
     def write(text: str) -> None:
-        try:
+        with _unless_gone():
             for line in text.split("\n"):
                 print(f"{prefix}{line}".rstrip(), flush=True)
-        except OSError:
-            discard_output()
-            raise
+
+    def draw(text: str) -> None:
+        with _unless_gone():
+            print(text, end="", flush=True)
 
     def complain(line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             print(f"pingpong: {line}", file=sys.stderr, flush=True)
 
-    return Output(write, complain)
+    return Output(write, complain, draw if sys.stdout.isatty() and not prefix else None)
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        discard_output()
+        raise
 
 
 def discard_output() -> None:

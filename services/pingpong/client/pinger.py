@@ -1,14 +1,15 @@
-"""The pings of one session: sends them in any mode, and matches the answers to them.
+"""The pings of one session: sends them in any mode, or several, and matches the answers to them.
 
-All of it in the turn in which a packet arrived, by its arrival time: what the event
-loop had to do meanwhile is not the network's.
+The server counts the pings of a session in all modes together, so all of them are followed by one
+`Statistics`, where each mode is a kind of its own. It all happens in the turn in which a packet
+arrived, by its arrival time: what the event loop had to do meanwhile is not the network's.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from ..ping import PROTOCOL, Deframer, MessageTooLarge, decode_pong, encode_ping, frame
@@ -33,10 +34,11 @@ class SendError(Exception):
 class PingStream:
     """A stream that answers come on: framed in `pingpong.v1`, tokens or a whole in plain."""
 
-    __slots__ = ("_data", "_messages", "_pinger", "_seq")
+    __slots__ = ("_data", "_messages", "_mode", "_pinger", "_seq")
 
-    def __init__(self, pinger: Pinger, seq: int | None = None) -> None:
+    def __init__(self, pinger: Pinger, mode: str, seq: int | None = None) -> None:
         self._pinger = pinger
+        self._mode = mode
         self._messages = Deframer(_MAX_ANSWER) if pinger.is_v1 else None
         self._seq = seq
         self._data = b""
@@ -46,19 +48,19 @@ class PingStream:
         if self._messages is not None:
             try:
                 for message in self._messages.feed(data):
-                    self._pinger.answered(message)
+                    self._pinger.answered(message, self._mode)
             except MessageTooLarge:
-                self._pinger.malformed += 1
+                self._pinger.malformed_by_mode[self._mode] += 1
                 stream.stop()
         elif stream.is_unidirectional:
             self._data = (self._data + data)[:_MAX_ANSWER]
             if end_stream:
-                self._pinger.answered_plain(self._data)
+                self._pinger.answered_plain(self._data, self._mode)
         else:
             self._data += data
             while len(self._data) >= 4:
                 token, self._data = self._data[:4], self._data[4:]
-                self._pinger.answered_token(token, self._seq)
+                self._pinger.answered_token(token, self._mode, self._seq)
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
         """No answer will come; the ping's timeout says so."""
@@ -73,8 +75,9 @@ class PingStream:
 class Pinger(SessionWaiter):
     """Sends pings on a session and counts what becomes of them.
 
-    `answer` is told of each answer, with its size in bytes; `closed` of the session's end,
-    once it was established.
+    `mode` is how, where `send` isn't told otherwise. `answer` is told of each answer, with its
+    size in bytes; `closed` of the session's end, once it was established; `draining` that the
+    server wants the session to be left.
     """
 
     def __init__(
@@ -86,10 +89,12 @@ class Pinger(SessionWaiter):
         flush: Callable[[], int],
         answer: Callable[[Outcome, int], None],
         closed: Callable[[SessionClosed], None],
+        draining: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.is_v1 = False
-        self.malformed = 0
+        self.malformed_by_mode: Counter[str] = Counter()
+        """Answers to no ping that is known: by the way that they came."""
         self.statistics: Statistics
         self._make_statistics = statistics
         self._mode = mode
@@ -97,24 +102,38 @@ class Pinger(SessionWaiter):
         self._flush = flush
         self._answer = answer
         self._closed = closed
+        self._draining = draining
         self._session: Session
+        self._copies = 0
         self._stream: Stream | None = None
         self._tokens: deque[int] = deque()
         """In plain on one stream, answers have no number: they come in order."""
 
+    @property
+    def malformed(self) -> int:
+        """How many answers there were to no ping that is known."""
+        return self.malformed_by_mode.total()
+
     # Sending.
 
-    def send(self, seq: int) -> None:
+    def note_copies(self) -> None:
+        """Count what the network has delivered twice since the last call."""
+        copies = self._session.connection.quic.duplicate_packets
+        self.statistics.copied(copies - self._copies)
+        self._copies = copies
+
+    def send(self, seq: int, mode: str | None = None) -> None:
         """Send a ping, now. Raises `SendError` where that cannot be."""
+        mode = mode or self._mode
         now = time.monotonic_ns()
         message = (
             encode_ping(seq & _U32, now, self._size)
             if self.is_v1
             else _PLAIN.pack(b"ping", seq & _U32).ljust(self._size, b"\0")
         )
-        self.statistics.sent(seq, now)
+        self.statistics.sent(seq, now, mode)
         try:
-            getattr(self, f"_send_{self._mode}")(message, seq)
+            getattr(self, f"_send_{mode}")(message, seq)
         except (SendError, StateError, DatagramTooLargeError) as error:
             self.statistics.send_failed(seq)
             raise SendError(str(error)) from None
@@ -129,7 +148,7 @@ class Pinger(SessionWaiter):
     def _send_stream(self, message: bytes, seq: int) -> None:
         if self._stream is None or not self._stream.send_open:
             self._tokens.clear()
-            self._stream = self._session.open_stream(PingStream(self))
+            self._stream = self._session.open_stream(PingStream(self, "stream"))
         elif self._stream.buffered > _MAX_UNREAD:
             raise SendError("the server does not read")
         if not self.is_v1:
@@ -137,46 +156,48 @@ class Pinger(SessionWaiter):
         self._stream.send(frame(message) if self.is_v1 else b"ping")
 
     def _send_streams(self, message: bytes, seq: int) -> None:
-        stream = self._session.open_stream(PingStream(self, seq))
+        stream = self._session.open_stream(PingStream(self, "streams", seq))
         stream.send(frame(message) if self.is_v1 else b"ping", True)
 
     def _send_uni(self, message: bytes, seq: int) -> None:
-        stream = self._session.open_stream(PingStream(self), unidirectional=True)
+        stream = self._session.open_stream(PingStream(self, "uni"), unidirectional=True)
         stream.send(frame(message) if self.is_v1 else message, True)
 
     # Answers.
 
-    def answered(self, message: bytes) -> None:
+    def answered(self, message: bytes, mode: str) -> None:
         """A `pingpong.v1` message."""
+        self.note_copies()
         pong = decode_pong(message)
         if pong is None:
-            self.malformed += 1
+            self.malformed_by_mode[mode] += 1
             return
         outcome = self.statistics.answered(
             pong.seq, self._session.arrival, pong.t3 - pong.t2, pong.received
         )
-        self._report(outcome, len(message))
+        self._report(outcome, len(message), mode)
 
-    def answered_plain(self, message: bytes) -> None:
+    def answered_plain(self, message: bytes, mode: str) -> None:
         """A plain message with the number in its payload."""
         if len(message) < _PLAIN.size or message[:4] != b"pong":
-            self.malformed += 1
+            self.malformed_by_mode[mode] += 1
             return
         outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], self._session.arrival)
-        self._report(outcome, len(message))
+        self._report(outcome, len(message), mode)
 
-    def answered_token(self, token: bytes, seq: int | None) -> None:
+    def answered_token(self, token: bytes, mode: str, seq: int | None) -> None:
         """A plain `pong` on a bidirectional stream, that of ping `seq` or in order."""
         if seq is None and self._tokens:
             seq = self._tokens.popleft()
         if token != b"pong" or seq is None:
-            self.malformed += 1
+            self.malformed_by_mode[mode] += 1
             return
-        self._report(self.statistics.answered(seq & _U32, self._session.arrival), len(token))
+        outcome = self.statistics.answered(seq & _U32, self._session.arrival)
+        self._report(outcome, len(token), mode)
 
-    def _report(self, outcome: Outcome, size: int) -> None:
+    def _report(self, outcome: Outcome, size: int, mode: str) -> None:
         if outcome.verdict is Verdict.UNKNOWN:
-            self.malformed += 1
+            self.malformed_by_mode[mode] += 1
         else:
             self._answer(outcome, size)
 
@@ -187,7 +208,13 @@ class Pinger(SessionWaiter):
         self._session = session
         self.is_v1 = session.protocol == PROTOCOL
         self.statistics = self._make_statistics(self.is_v1)
+        self._copies = session.connection.quic.duplicate_packets
         super().session_established(session)
+
+    def session_draining(self, session: Session) -> None:
+        """The server wants the session to be left."""
+        if self._draining is not None:
+            self._draining()
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
         """The end."""
@@ -199,10 +226,12 @@ class Pinger(SessionWaiter):
     def datagram_received(self, session: Session, data: bytes) -> None:
         """An answer to a datagram."""
         if self.is_v1:
-            self.answered(data)
+            self.answered(data, "datagram")
         else:
-            self.answered_plain(data)
+            self.answered_plain(data, "datagram")
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         """An answer to a unidirectional stream; others are refused."""
-        return PingStream(self) if stream.is_unidirectional else super().stream_opened(stream)
+        if stream.is_unidirectional:
+            return PingStream(self, "uni")
+        return super().stream_opened(stream)

@@ -1,301 +1,176 @@
-"""What a person reads of a `pingpong ping`, and what a program reads.
-
-Both reports have the same methods. Each returns a line, or several, without the last line's end,
-or None where there is nothing to say.
-"""
+"""What a person reads of a `pingpong ping`; what a program reads is in `json_report`."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any, Protocol
-
+from . import figures
 from .latencies import Distribution
+from .peer import ConnectTimes, Peer
+from .results import Outage, RunSummary
 from .statistics import Outcome, Summary, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Who is pinged, and how."""
+class TextReport:
+    """Lines for a person, in the manner of ping(8).
 
-    url: str
-    address: str
-    """The IP address that the name led to."""
-    mode: str
-    """datagram, stream, streams or uni."""
-    size: int
-    """Of a message, in bytes."""
-    protocol: str | None
-    """The negotiated application protocol; None for plain ping-pong."""
-    draft: str
-    """The negotiated version of WebTransport, as in `draft-16`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectTimes:
-    """How long each step of connecting took, in nanoseconds; None for a step that wasn't taken."""
-
-    resolve_ns: int | None
-    handshake_ns: int | None
-    session_ns: int | None
-
-
-class Report(Protocol):
-    """What a report can tell.
-
-    `at_ns` is the Unix time in nanoseconds, where timestamps are wanted.
+    Each method returns a line, or several, without the last line's end, or None where there is
+    nothing to say. `at_ns` is the Unix time in nanoseconds, where timestamps are wanted. Where
+    several targets are pinged, `label` says which, in `width` columns.
     """
 
-    def start(self) -> str | None:
-        """Tell what is going to be pinged."""
+    def __init__(self, url: str, label: str = "", width: int = 0) -> None:
+        self._url = url
+        self._prefix = f"{label:<{width}} : " if label else ""
 
-    def answer(self, outcome: Outcome, size: int, *, at_ns: int | None = None) -> str | None:
-        """Tell of an answer of `size` bytes. Nothing is said of one to an unknown probe."""
-
-    def no_answer(self, seq: int, *, at_ns: int | None = None) -> str | None:
-        """Tell that a probe's timeout passed without an answer."""
-
-    def not_sent(self, seq: int, reason: str, *, at_ns: int | None = None) -> str | None:
-        """Tell that a probe could not be sent, and why."""
-
-    def summary(
-        self, summary: Summary, connect: ConnectTimes, *, skipped: int = 0, malformed: int = 0
-    ) -> str | None:
-        """Tell what became of all probes.
-
-        `skipped` is how many slots of the schedule could not be kept, and `malformed` how many
-        messages came that are no answer to any probe.
-        """
-
-
-class TextReport:
-    """Lines for a person, in the manner of ping(8)."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-
-    def start(self) -> str:
+    def connected(self, peer: Peer) -> str:
         """Return ping(8)'s first line."""
-        target = self._target
         return (
-            f"PING {target.url} ({target.address}): {target.mode}, {_count(target.size, 'byte')}, "
-            f"{target.protocol or 'plain'}, {target.draft}"
+            f"PING {self._url} ({peer.address}): {peer.mode}, {figures.count(peer.size, 'byte')}, "
+            f"{peer.protocol or 'plain'}, {peer.draft}"
         )
 
-    def answer(self, outcome: Outcome, size: int, *, at_ns: int | None = None) -> str | None:
+    def answer(
+        self, peer: Peer, outcome: Outcome, size: int, *, at_ns: int | None = None
+    ) -> str | None:
         """Return the line of an answer; None for one to an unknown probe."""
         if outcome.rtt_ns is None:
             return None
         line = (
-            f"{_stamp(at_ns)}{_count(size, 'byte')} from {self._target.address}: "
-            f"seq={outcome.seq} time={_number(outcome.rtt_ns)} ms"
+            f"{figures.count(size, 'byte')} from {peer.address}: "
+            f"seq={outcome.seq} time={figures.milliseconds(outcome.rtt_ns)} ms"
         )
         if outcome.server_ns is not None:
-            line += f" (server {_number(outcome.server_ns)} ms)"
+            line += f" (server {figures.milliseconds(outcome.server_ns)} ms)"
         if outcome.verdict is Verdict.LATE:
             line += " late"
         if outcome.reordered:
             line += " reordered"
         if outcome.verdict is Verdict.DUPLICATE:
             line += " (DUP!)"
-        return line
+        return self._line(line, at_ns)
 
-    def no_answer(self, seq: int, *, at_ns: int | None = None) -> str:
-        """Return the line of a probe whose timeout passed."""
-        return f"{_stamp(at_ns)}no answer yet: seq={seq}"
+    def no_answer(self, seq: int, *, final: bool = False, at_ns: int | None = None) -> str:
+        """Return the line of a probe whose timeout passed, or whose session is over."""
+        return self._line(f"no answer{'' if final else ' yet'}: seq={seq}", at_ns)
 
     def not_sent(self, seq: int, reason: str, *, at_ns: int | None = None) -> str:
         """Return the line of a probe that could not be sent."""
-        return f"{_stamp(at_ns)}not sent: seq={seq} ({reason})"
+        return self._line(f"not sent: seq={seq} ({reason})", at_ns)
 
-    def summary(
-        self, summary: Summary, connect: ConnectTimes, *, skipped: int = 0, malformed: int = 0
-    ) -> str:
+    def lost(self, cause: str, *, at_ns: int | None = None) -> str:
+        """Return the line of a connection's end, where another one is made."""
+        return self._line(f"{cause}; connecting again", at_ns)
+
+    def failed(self, cause: str, *, at_ns: int | None = None) -> str:
+        """Return the line of an attempt to connect that failed."""
+        return self._line(f"still not connected: {cause}", at_ns)
+
+    def recovered(self, peer: Peer, outage: Outage, *, at_ns: int | None = None) -> str:
+        """Return the line of a connection that is there again."""
+        line = f"connected again to {peer.address} after {figures.duration(outage.duration_ns)}"
+        pings = []
+        if outage.lost:
+            pings.append(f"{outage.lost} lost")
+        if outage.not_sent:
+            pings.append(f"{outage.not_sent} not sent")
+        return self._line(f"{line}: {', '.join(pings)}" if pings else line, at_ns)
+
+    def draining(self, *, at_ns: int | None = None) -> str:
+        """Return the line of a server that asks to leave."""
+        return self._line("the server asks to leave: connecting again before that", at_ns)
+
+    def moved(self, peer: Peer, *, at_ns: int | None = None) -> str:
+        """Return the line of a session that took over from another."""
+        return self._line(f"moved to a new session with {peer.address}", at_ns)
+
+    def skipped(self, slots: int, *, at_ns: int | None = None) -> str:
+        """Return the line of slots that passed while the process was stopped."""
+        return self._line(f"{figures.count(slots, 'ping')} skipped while stopped", at_ns)
+
+    def summary(self, run: RunSummary) -> str:
         """Return the lines of the summary, without those that have nothing to say."""
+        title = f"--- {self._url} pingpong statistics ---"
+        if run.peer is None:
+            return f"{title}\nnot connected{f': {run.error}' if run.error else ''}"
         lines = [
-            f"--- {self._target.url} pingpong statistics ---",
-            _counts(summary, skipped, malformed),
-            _times(summary.rtt, summary.server),
-            _connect(connect, self._target.draft),
+            title,
+            _counts(run),
+            _times(run.pings.rtt, run.pings.server),
+            _outages(run),
+            _connect(run.times, run.peer.draft, run.connections),
         ]
         return "\n".join(line for line in lines if line)
 
-
-class JsonReport:
-    """One JSON object a reply, and one for the summary, each on a line of its own.
-
-    Times are in milliseconds; null is what is not known.
-    """
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-
-    def start(self) -> None:
-        """Return None: the summary names the draft and the protocol."""
-        return None
-
-    def answer(self, outcome: Outcome, size: int, *, at_ns: int | None = None) -> str | None:
-        """Return the object of an answer; None for one to an unknown probe."""
-        if outcome.rtt_ns is None:
-            return None
-        reply: dict[str, Any] = {
-            "seq": outcome.seq,
-            "bytes": size,
-            "from": self._target.address,
-            "rtt_ms": _milliseconds(outcome.rtt_ns),
-            "server_ms": _milliseconds(outcome.server_ns),
-            "late": outcome.verdict is Verdict.LATE,
-            "duplicate": outcome.verdict is Verdict.DUPLICATE,
-            "reordered": outcome.reordered,
-        }
-        if at_ns is not None:
-            # To the microsecond, as in the text: a float cannot hold today's nanoseconds.
-            reply = {"time": at_ns // 1000 / 1e6} | reply
-        return json.dumps(reply)
-
-    def no_answer(self, seq: int, *, at_ns: int | None = None) -> None:
-        """Return None: there is no reply. The summary counts it."""
-        return None
-
-    def not_sent(self, seq: int, reason: str, *, at_ns: int | None = None) -> None:
-        """Return None: there is no reply. The summary counts it."""
-        return None
-
-    def summary(
-        self, summary: Summary, connect: ConnectTimes, *, skipped: int = 0, malformed: int = 0
-    ) -> str:
-        """Return the object of the summary."""
-        return json.dumps(
-            {
-                "sent": summary.sent,
-                "received": summary.received,
-                "late": summary.late,
-                "lost": summary.lost,
-                "lost_out": summary.lost_out,
-                "lost_back": summary.lost_back,
-                "lost_unknown": summary.lost_unknown,
-                "waiting": summary.waiting,
-                "send_errors": summary.send_errors,
-                "skipped": skipped,
-                "malformed": malformed,
-                "duplicates": summary.duplicates,
-                "reordered": summary.reordered,
-                "time_ms": _milliseconds(summary.elapsed_ns),
-                "rtt_ms": _distribution(summary.rtt),
-                "server_ms": _distribution(summary.server),
-                "connect_ms": {
-                    "resolve": _milliseconds(connect.resolve_ns),
-                    "handshake": _milliseconds(connect.handshake_ns),
-                    "session": _milliseconds(connect.session_ns),
-                },
-                "draft": self._target.draft,
-                "protocol": self._target.protocol,
-            }
-        )
+    def _line(self, text: str, at_ns: int | None) -> str:
+        return f"{figures.stamp(at_ns)}{self._prefix}{text}"
 
 
 # The summary's lines
 
 
-def _counts(summary: Summary, skipped: int, malformed: int) -> str:
-    parts = [f"{summary.sent} sent", f"{summary.received} received"]
-    if summary.late:
-        parts.append(f"{summary.late} late")
-    if summary.waiting:
-        parts.append(f"{summary.waiting} waiting")
-    if summary.duplicates:
-        parts.append(f"+{_count(summary.duplicates, 'duplicate')}")
-    if summary.reordered:
-        parts.append(f"{summary.reordered} reordered")
-    if summary.send_errors:
-        parts.append(_count(summary.send_errors, "send error"))
-    if skipped:
-        parts.append(f"{skipped} skipped")
-    if malformed:
-        parts.append(f"{malformed} malformed")
-    if summary.sent:
-        parts.append(f"{_percent(summary.loss)} loss{_directions(summary)}")
-    parts.append(f"time {_rounded(summary.elapsed_ns)} ms")
+def _counts(run: RunSummary) -> str:
+    pings = run.pings
+    parts = [f"{pings.sent} sent", f"{pings.received} received"]
+    if pings.late:
+        parts.append(f"{pings.late} late")
+    if pings.waiting:
+        parts.append(f"{pings.waiting} waiting")
+    if pings.duplicates:
+        parts.append(f"+{figures.count(pings.duplicates, 'duplicate')}")
+    if pings.reordered:
+        parts.append(f"{pings.reordered} reordered")
+    if pings.send_errors:
+        parts.append(f"{pings.send_errors} not sent")
+    if run.skipped:
+        parts.append(f"{run.skipped} skipped")
+    if run.malformed:
+        parts.append(f"{run.malformed} malformed")
+    if pings.sent:
+        parts.append(f"{figures.percent(pings.loss)} loss{directions(pings)}")
+    parts.append(f"time {figures.whole_milliseconds(pings.elapsed_ns)} ms")
+    if run.rate is not None:
+        parts.append(f"{run.rate:.0f} pings/s")
     return ", ".join(parts)
 
 
-def _directions(summary: Summary) -> str:
-    if not summary.lost or summary.lost_out is None or summary.lost_back is None:
+def directions(pings: Summary) -> str:
+    """Write which way pings were lost, in brackets; nothing where none was, or nobody knows."""
+    if not pings.lost or pings.lost_out is None or pings.lost_back is None:
         return ""
-    unknown = f", {summary.lost_unknown} unknown" if summary.lost_unknown else ""
-    return f" ({summary.lost_out} out, {summary.lost_back} back{unknown})"
+    unknown = f", {pings.lost_unknown} unknown" if pings.lost_unknown else ""
+    return f" ({pings.lost_out} out, {pings.lost_back} back{unknown})"
 
 
 def _times(rtt: Distribution | None, server: Distribution | None) -> str:
     if rtt is None:
         return ""
+    numbers = figures.all_milliseconds
     line = (
-        f"rtt min/avg/max/mdev = {_numbers(rtt.min, rtt.avg, rtt.max, rtt.mdev)} ms, "
-        f"p50/p95/p99 = {_numbers(rtt.p50, rtt.p95, rtt.p99)} ms"
+        f"rtt min/avg/max/mdev = {numbers(rtt.min, rtt.avg, rtt.max, rtt.mdev)} ms, "
+        f"p50/p95/p99 = {numbers(rtt.p50, rtt.p95, rtt.p99)} ms"
     )
-    return line if server is None else f"{line}, server {_number(server.avg)} ms"
+    return line if server is None else f"{line}, server {figures.milliseconds(server.avg)} ms"
 
 
-def _connect(times: ConnectTimes, draft: str) -> str:
+def _outages(run: RunSummary) -> str:
+    if not run.outages:
+        return ""
+    total = figures.duration(run.outage_ns)
+    if run.outages == 1:
+        return f"1 outage of {total}"
+    return f"{run.outages} outages, {total} in all"
+
+
+def _connect(times: ConnectTimes, draft: str, connections: int) -> str:
     steps = {
         "resolve": times.resolve_ns,
         "handshake": times.handshake_ns,
         "session": times.session_ns,
     }
-    parts = [f"{step} {_number(time)} ms" for step, time in steps.items() if time is not None]
+    parts = [
+        f"{step} {figures.milliseconds(time)} ms"
+        for step, time in steps.items()
+        if time is not None
+    ]
+    if connections > 1:
+        parts.append(f"{connections} connections")
     return f"connect: {', '.join([*parts, draft])}"
-
-
-# Numbers
-
-
-def _number(time_ns: float) -> str:
-    """Write a time in milliseconds as ping(8) does: the larger, the fewer decimals."""
-    for decimals, limit in ((3, 1), (2, 10), (1, 100)):
-        # Rounded first: 0.9996 is 1.00, and not 1.000.
-        text = f"{time_ns / 1e6:.{decimals}f}"
-        if float(text) < limit:
-            return text
-    return _rounded(time_ns)
-
-
-def _numbers(*times_ns: float) -> str:
-    return "/".join(map(_number, times_ns))
-
-
-def _rounded(time_ns: float) -> str:
-    return f"{time_ns / 1e6:.0f}"
-
-
-def _percent(fraction: float) -> str:
-    """Write a percentage with one decimal, or as many as it takes not to claim none or all."""
-    percentage = fraction * 100
-    for decimals in range(1, 10):
-        text = f"{percentage:.{decimals}f}"
-        if float(text) not in (0, 100) or percentage in (0, 100):
-            break
-    return f"{text.rstrip('0').rstrip('.')}%"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _stamp(at_ns: int | None) -> str:
-    """Write a Unix time as ping(8) -D does, to the microsecond."""
-    if at_ns is None:
-        return ""
-    seconds, rest = divmod(at_ns, 1_000_000_000)
-    return f"[{seconds}.{rest // 1000:06}] "
-
-
-def _milliseconds(time_ns: float | None) -> float | None:
-    """Convert to milliseconds, with the nanosecond as the last digit."""
-    return None if time_ns is None else round(time_ns / 1e6, 6)
-
-
-def _distribution(times: Distribution | None) -> dict[str, float | None] | None:
-    if times is None:
-        return None
-    names = ("min", "avg", "p50", "p95", "p99", "max", "mdev")
-    return {name: _milliseconds(getattr(times, name)) for name in names}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 TOLERANCE = 0.01
 """Seconds that a ping may be late for its slot, where slots are closer together than that."""
 
@@ -38,3 +40,16 @@ class Schedule:
             self.skipped += missed
             self._slot += missed
         self._slot += 1
+
+
+def spread(key: str, index: int = 0, count: int = 1) -> float:
+    """Where in an interval the slots of a target lie, from 0 up to 1: so that not all fire at once.
+
+    The same for a name at any time; `count` modes of one target lie evenly apart.
+    """
+    return (zlib.crc32(key.encode()) / 2**32 + index / count) % 1.0
+
+
+def first_slot(now: float, interval: float, place: float) -> float:
+    """When the first slot after `now` is, of those that lie at `place` of every interval."""
+    return now + (place * interval - now) % interval

@@ -6,7 +6,7 @@ A probe that was sent ends as one of these:
   where the client looked at it only later;
 - *late*: its answer came after the timeout but within the horizon. Late is not lost;
 - *lost*: no answer came. After the timeout it counts as lost, until a late answer takes that
-  back; after the horizon it is forgotten and stays lost.
+  back; after the horizon it is forgotten and stays lost: it is *given up*.
 
 A probe that could not be sent is a send error, and not among those sent.
 
@@ -20,12 +20,12 @@ is unknown; so is what was lost after the last answer, about which nothing is kn
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import Enum
 from itertools import chain
-from typing import NamedTuple
 
-from .latencies import EXACT_SAMPLES, Distribution, Latencies
+from .latencies import EXACT_SAMPLES, Latencies
+from .outcomes import Losses, Outcome, Summary, Verdict
 
 _U32 = 0xFFFF_FFFF
 _HALF = 0x8000_0000
@@ -36,73 +36,7 @@ HORIZON_NS = 60_000_000_000
 CAPACITY = 65_536
 """How many probes are remembered at once, unless told otherwise."""
 
-# Probes
-
-
-class Verdict(Enum):
-    """What an answer means."""
-
-    OK = "ok"
-    """The first answer to its probe, in time."""
-    LATE = "late"
-    """The first answer to its probe, after the probe's timeout."""
-    DUPLICATE = "duplicate"
-    """The probe has been answered before."""
-    UNKNOWN = "unknown"
-    """No such probe was sent, or it has been forgotten."""
-
-
-class Outcome(NamedTuple):
-    """What there is to say about one answer."""
-
-    seq: int
-    """As it was given to `Statistics.sent`; as it came when the verdict is UNKNOWN."""
-    verdict: Verdict
-    reordered: bool
-    """Whether a probe sent later was answered before (as RFC 4737 has it; not of duplicates)."""
-    rtt_ns: int | None
-    """The round trip without the server's own time; None when the verdict is UNKNOWN."""
-    server_ns: int | None
-    """The server's own time; None where it isn't told, and when the verdict is UNKNOWN."""
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """All that is known at one moment.
-
-    `sent` = `received` + `lost` + `waiting`, and `lost` = `lost_out` + `lost_back` +
-    `lost_unknown`. Send errors are not among `sent`, duplicates not among `received`.
-    """
-
-    sent: int
-    received: int
-    late: int
-    """Answered after the timeout; among `received`."""
-    lost: int
-    lost_out: int | None
-    """Lost on the way to the server; None where the server doesn't count."""
-    lost_back: int | None
-    """Lost on the way back; None where the server doesn't count."""
-    lost_unknown: int
-    waiting: int
-    """Not answered, and within their timeout."""
-    duplicates: int
-    reordered: int
-    send_errors: int
-    unknown: int
-    """Answers to no probe that is known."""
-    rtt: Distribution | None
-    """Of all that were received, late ones too; None when there are none."""
-    server: Distribution | None
-    """The server's own times; None where they aren't told."""
-    elapsed_ns: int
-    """Since the first probe was sent."""
-
-    @property
-    def loss(self) -> float:
-        """The fraction that was lost, 0 to 1, of the probes that aren't waited for any more."""
-        settled = self.sent - self.waiting
-        return self.lost / settled if settled else 0.0
+__all__ = ["Losses", "Outcome", "Statistics", "Summary", "Verdict"]
 
 
 class _State(Enum):
@@ -113,10 +47,11 @@ class _State(Enum):
 
 
 class _Probe:
-    __slots__ = ("ordinal", "received", "seq", "state", "t1")
+    __slots__ = ("kind", "ordinal", "received", "seq", "state", "t1")
 
-    def __init__(self, seq: int, ordinal: int, t1: int) -> None:
+    def __init__(self, seq: int, kind: str, ordinal: int, t1: int) -> None:
         self.seq = seq
+        self.kind = kind
         # Its place among those that were really sent, from 1.
         self.ordinal = ordinal
         self.t1 = t1
@@ -130,7 +65,9 @@ class Statistics:
 
     All times are nanoseconds of one clock, the caller's. `seq` may be any number, but is compared
     modulo 2^32, as it is on the wire. One session only, because the server's count begins anew in
-    each. A server that counts (`pingpong.v1`) has `directions` on.
+    each. A server that counts (`pingpong.v1`) has `directions` on. Probes may be of several kinds,
+    which travel in different ways: only one of the same kind can be overtaken, but the server
+    counts them all. Without `keep_times` no distributions are kept: the caller does.
 
     At most `capacity` probes are remembered, and none longer than `horizon_ns` after its timeout;
     `expire` is to be called at least as often as probes time out.
@@ -146,7 +83,9 @@ class Statistics:
         "_first_t1",
         "_given_up",
         "_highest",
+        "_highest_of",
         "_horizon",
+        "_keep_times",
         "_late",
         "_probes",
         "_received",
@@ -169,6 +108,7 @@ class Statistics:
         horizon_ns: int = HORIZON_NS,
         capacity: int = CAPACITY,
         exact_samples: int = EXACT_SAMPLES,
+        keep_times: bool = True,
     ) -> None:
         self._timeout = timeout_ns
         self._directions = directions
@@ -187,23 +127,40 @@ class Statistics:
         self._sent = 0
         self._answered = 0
         self._late = 0
-        self._given_up = 0
+        self._given_up: dict[str, int] = {}
         self._duplicates = 0
         self._reordered = 0
         self._send_errors = 0
         self._unknown = 0
-        # The highest ordinal answered, the server's highest count (not modulo), and how many
-        # of those it counted were copies of a ping that the network made.
+        # The highest ordinal answered, of all and of each kind, the server's highest count (not
+        # modulo), and how many of those it counted were copies of a ping that the network made.
         self._highest = 0
+        self._highest_of: dict[str, int] = {}
         self._received = 0
         self._extra = 0
+        self._keep_times = keep_times
         self._rtt = Latencies(exact_samples)
         self._server = Latencies(exact_samples)
 
     @property
     def given_up(self) -> int:
         """How many probes are lost for good, being forgotten. It never decreases."""
+        return sum(self._given_up.values())
+
+    @property
+    def given_up_by_kind(self) -> Mapping[str, int]:
+        """The same for each kind that has any."""
         return self._given_up
+
+    @property
+    def open(self) -> int:
+        """How many probes may still be answered, in time or late."""
+        return self._sent - self._answered - self.given_up
+
+    @property
+    def duplicates(self) -> int:
+        """How many answers came again. It never decreases."""
+        return self._duplicates
 
     @property
     def deadline(self) -> int | None:
@@ -213,7 +170,7 @@ class Statistics:
             self._settled.append(waiting.popleft())
         return waiting[0].t1 + self._timeout if waiting else None
 
-    def sent(self, seq: int, t1_ns: int) -> None:
+    def sent(self, seq: int, t1_ns: int, kind: str = "") -> None:
         """Note that a probe is sent. Probes are noted in the order of sending.
 
         Raises `ValueError` when a probe of this number is remembered.
@@ -224,7 +181,7 @@ class Statistics:
         self._sent += 1
         if self._first_t1 is None:
             self._first_t1 = t1_ns
-        probe = self._probes[key] = _Probe(seq, self._sent, t1_ns)
+        probe = self._probes[key] = _Probe(seq, kind, self._sent, t1_ns)
         self._waiting.append(probe)
         if len(self._waiting) + len(self._settled) > self._capacity:
             oldest = (self._settled or self._waiting).popleft()
@@ -256,11 +213,18 @@ class Statistics:
             later.ordinal -= 1
         if probe.ordinal < self._highest:
             self._highest -= 1
+        for kind, highest in self._highest_of.items():
+            if probe.ordinal < highest:
+                self._highest_of[kind] = highest - 1
         self._sent -= 1
         self._send_errors += 1
         while self._waiting and self._waiting[-1].state is _State.FAILED:
             self._waiting.pop()
         return True
+
+    def copied(self, count: int) -> None:
+        """Note so many answers that the network delivered again: QUIC lets none of them pass."""
+        self._duplicates += count
 
     def answered(
         self,
@@ -295,22 +259,24 @@ class Statistics:
                 # Answered twice by the server: the ping was copied on its way out.
                 self._extra += 1
                 probe.received = received
-            return Outcome(probe.seq, Verdict.DUPLICATE, False, rtt, server_ns)
+            return Outcome(probe.seq, Verdict.DUPLICATE, False, rtt, server_ns, probe.kind)
         probe.state = _State.ANSWERED
         probe.received = received
         self._answered += 1
-        self._rtt.add(rtt)
-        if server_ns is not None:
-            self._server.add(server_ns)
-        reordered = probe.ordinal < self._highest
+        if self._keep_times:
+            self._rtt.add(rtt)
+            if server_ns is not None:
+                self._server.add(server_ns)
+        self._highest = max(self._highest, probe.ordinal)
+        reordered = probe.ordinal < self._highest_of.get(probe.kind, 0)
         if reordered:
             self._reordered += 1
         else:
-            self._highest = probe.ordinal
+            self._highest_of[probe.kind] = probe.ordinal
         if elapsed < self._timeout:
-            return Outcome(probe.seq, Verdict.OK, reordered, rtt, server_ns)
+            return Outcome(probe.seq, Verdict.OK, reordered, rtt, server_ns, probe.kind)
         self._late += 1
-        return Outcome(probe.seq, Verdict.LATE, reordered, rtt, server_ns)
+        return Outcome(probe.seq, Verdict.LATE, reordered, rtt, server_ns, probe.kind)
 
     def expire(self, now_ns: int) -> list[int]:
         """Return the probes whose timeout passed without an answer since the last call.
@@ -332,6 +298,30 @@ class Statistics:
         while settled and settled[0].t1 <= limit:
             self._forget(settled.popleft())
         return lost
+
+    def give_up(self) -> None:
+        """No answer can come any more, the session being over: what has none is lost, now."""
+        for probe in chain(self._settled, self._waiting):
+            if probe.state is _State.WAITING:
+                probe.state = _State.OVERDUE
+            self._forget(probe)
+        self._settled.clear()
+        self._waiting.clear()
+
+    def losses(self) -> Losses:
+        """Say where the probes that were given up got lost.
+
+        Only what is proven, whatever becomes of those that may still be answered: none of the
+        directions is ever said to be more than it is, but it may be said to be less for a while.
+        """
+        before = 0
+        if self.open:
+            before = sum(
+                probe.state is not _State.ANSWERED and probe.ordinal < self._highest
+                for probe in self._probes.values()
+            )
+        out, back = self._lost_by_direction(before)
+        return Losses(out, back, max(self.given_up - out - back, 0))
 
     def summary(self, now_ns: int) -> Summary:
         """Sum up. What is overdue at `now_ns` counts as lost, whether `expire` has told or not."""
@@ -382,5 +372,5 @@ class Statistics:
         if probe.state is _State.FAILED:
             return
         if probe.state is _State.OVERDUE:
-            self._given_up += 1
+            self._given_up[probe.kind] = self._given_up.get(probe.kind, 0) + 1
         del self._probes[probe.seq & _U32]

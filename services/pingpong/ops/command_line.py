@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import shlex
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from .values import looks_secret, quoted
+
 PREFIX = "PINGPONG_"
+
+_SECTIONS = (
+    *("Targets", "Listening", "TLS", "Access", "Pings", "Connection"),
+    *("Limits", "Health", "Output", "Logs"),
+)
+"""In the order of the help text."""
 
 # What kubelet sets for a Service whose name begins with "pingpong".
 _KUBELET_NAME = re.compile(
@@ -83,9 +90,14 @@ class _Setting:
 
     @property
     def placeholder(self) -> str:
-        if self.flag is None:
-            return self.name.upper()
-        return self.flag.value
+        if self.flag is not None:
+            return self.flag.value
+        # Of several: one or more of the singular.
+        return f"{self.name.removesuffix('s')}...".upper() if self.is_tuple else self.name.upper()
+
+    @property
+    def is_tuple(self) -> bool:
+        return get_origin(self._unwrapped()[0][0]) is tuple
 
     @property
     def default(self) -> str:
@@ -94,15 +106,19 @@ class _Setting:
             return ""
         if isinstance(value, bool):
             return str(value).lower()
+        if isinstance(value, tuple):
+            return ",".join(map(str, value))
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     @property
     def allowed(self) -> str:
         """What a value may be, from the field's type and bounds."""
         types, metadata = self._unwrapped()
+        if self.is_tuple:
+            types = [get_args(types[0])[0]]
         if get_origin(types[0]) is Literal:
             *most, last = get_args(types[0])
-            return f"{', '.join(most)} or {last}"
+            return f"{', '.join(most)} or {last}" if most else str(last)
         bounds = {
             bound: getattr(meta, bound)
             for meta in metadata
@@ -110,7 +126,8 @@ class _Setting:
             if hasattr(meta, bound)
         }
         if types[0] is float:
-            return f"a number of seconds above {bounds['gt']}, at most {bounds['le']}"
+            least = f"above {bounds['gt']}" if "gt" in bounds else f"from {bounds['ge']}"
+            return f"a number of seconds {least}, at most {bounds['le']}"
         if types[0] is int:
             return f"a whole number from {bounds['ge']} to {bounds['le']}"
         return "true or false" if types[0] is bool else "text"
@@ -136,17 +153,10 @@ class _Setting:
 
     def given_as(self, value: object, *, on_command_line: bool) -> str:
         """The setting with its wrong value, as the person wrote it: ``--count 0``."""
-        shown = "***" if self.is_secret else _quoted(str(value))
+        shown = "***" if self.is_secret or looks_secret(value) else quoted(str(value))
         if not on_command_line:
             return f"{self.variable}={shown}"
-        return f"{self.flags[-1] if self.flags else self.placeholder} {shown}"
-
-
-def _quoted(text: str) -> str:
-    text = re.sub(r"[^/@]+@", "***@", text)  # a URL's user name and password
-    if len(text) > 100:
-        text = text[:100] + "…"
-    return shlex.quote(text) if text.isprintable() else repr(text)
+        return f"{self.flags[-1] if self.flags else self.placeholder.rstrip('.')} {shown}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -163,16 +173,26 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError([message])
 
     def parse_settings(self, argv: Sequence[str]) -> argparse.Namespace:
-        namespace, rest = self.parse_known_args(argv)
-        if not rest:
-            return namespace
+        # By hand: argparse takes arguments from among the options in one place only.
+        end = argv.index("--") if "--" in argv else len(argv)
+        namespace, rest = self.parse_known_args(argv[:end])
         known = [flag for setting in _settings_of(self._settings) for flag in setting.flags]
         options = [word.split("=")[0] for word in rest if word.startswith("-")]
         if options:
             raise SettingsError(
-                [f"{_quoted(word)}: no such option{_nearest(word, known)}" for word in options]
+                [f"{quoted(word)}: no such option{_nearest(word, known)}" for word in options]
             )
-        raise SettingsError([f"{_quoted(word)}: one argument too many" for word in rest])
+        words = [*rest, *argv[end + 1 :]]
+        settings = _settings_of(self._settings)
+        takers = [setting for setting in settings if setting.flag is None and setting.is_tuple]
+        if words and not takers:
+            raise SettingsError([f"{quoted(word)}: one argument too many" for word in words])
+        for setting in takers:
+            first = getattr(namespace, setting.name)
+            if words:
+                first = first if isinstance(first, list) else []
+                setattr(namespace, setting.name, [*first, *words])
+        return namespace
 
     def format_usage(self) -> str:
         positionals = [f" {s.placeholder}" for s in _settings_of(self._settings) if not s.flags]
@@ -216,7 +236,8 @@ def _two_columns(left: str, right: str, column: int, width: int) -> list[str]:
 
 def _add_argument(parser: argparse.ArgumentParser, *names: str, **options: Any) -> argparse.Action:
     if not names[0].startswith("-"):
-        options["nargs"] = "?"  # the variable may give it; the class says whether it is missing
+        # The variable may give it; the class says whether it is missing.
+        options["nargs"] = "*" if options.get("nargs") == "+" else "?"
     return parser.add_argument(*sorted(names, key=len), **options)
 
 
@@ -290,13 +311,15 @@ class Settings(BaseSettings):
             return cls(**values)
         except _ValidationError as error:
             mistakes = []
-            for detail in error.errors(include_url=False):
+            places = {name: place for place, name in enumerate(settings)}
+            details = error.errors(include_url=False)
+            for detail in sorted(details, key=lambda d: places.get(str((*d["loc"], "")[0]), 99)):
                 reason = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else ""
                 setting = settings.get(str(detail["loc"][0])) if detail["loc"] else None
                 if setting is None:
                     mistakes.append(reason or detail["msg"])
                 elif detail["type"] == "missing":
-                    name = "/".join(setting.flags) or setting.placeholder
+                    name = "/".join(setting.flags) or setting.placeholder.rstrip(".")
                     mistakes.append(f"{name} is missing (or set {setting.variable})")
                 else:
                     given = setting.given_as(
@@ -311,12 +334,16 @@ class Settings(BaseSettings):
 
 
 def _settings_of(cls: type[Settings]) -> list[_Setting]:
-    """The settings of ``cls`` in the order of their fields, positionals first."""
+    """The settings of ``cls`` by section, positionals first."""
     settings = [
         _Setting(name, field, next((m for m in field.metadata if isinstance(m, Flag)), None))
         for name, field in cls.model_fields.items()
     ]
-    return sorted(settings, key=lambda setting: setting.flag is not None)
+
+    def place(setting: _Setting) -> int:
+        return -1 if setting.flag is None else _SECTIONS.index(setting.flag.section)
+
+    return sorted(settings, key=place)
 
 
 def unknown_variables(classes: Sequence[type[Settings]], environ: Mapping[str, str]) -> list[str]:

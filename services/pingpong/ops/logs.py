@@ -5,48 +5,106 @@ Events have stable names in snake case and carry their facts as key-value pairs:
     log = get_logger(__name__)
     log.info("session_opened", path="/ping", draft=16)
 
-What libraries log through :mod:`logging` (aioquic, asyncio) comes out of the same pipeline from
-WARNING up, as the event ``library_log`` with the text as its ``message``. aioquic warns of every
-packet and handshake of a peer that it does not like, so that a flood of them would fill the log:
-its warnings come out at the level debug only.
+What libraries log through :mod:`logging` (aioquic, asyncio), and warnings, come out of the same
+pipeline from WARNING up, as the event ``library_log`` with the text as its ``message``. aioquic
+warns of every packet and handshake of a peer that it does not like, so that a flood of them would
+fill the log: its warnings come out at the level debug only. What a library repeats comes out once a
+minute, with a count.
+
+A log holds nobody up (:mod:`pingpong.ops.log_writer`) and shows no secret
+(:mod:`pingpong.ops.masking`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Iterator
 from functools import partial
-from typing import Literal, TextIO, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Literal, TextIO, cast
 
-import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from .log_writer import LogWriter
+from .masking import mask_text, mask_values
+from .repeats import Repeats
+
+
+@contextlib.contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Let the import of a module fail, unless it has been imported."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = cast("Any", None)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# structlog would import rich, for tracebacks that are not used here: 3 MB and 50 ms.
+with _hidden("rich"):
+    import structlog
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
+
+FLUSH_TIMEOUT = 0.5
+"""Seconds that the end of the process waits for the last lines to leave."""
 
 _PEERS_FAULTS = "quic"
 """aioquic's logger."""
 
 
-class _Writer:
-    """Writes lines, and knows the name that :func:`get_logger` was given."""
+class _Output:
+    """Takes finished lines, and knows the name that :func:`get_logger` was given."""
 
-    def __init__(self, stream: TextIO, name: str | None = None) -> None:
-        self._stream = stream
+    def __init__(self, writer: LogWriter, name: str | None = None) -> None:
+        self._writer = writer
         self.name = name
 
     def msg(self, line: str) -> None:
-        # Whoever read the logs may be gone (a pipe, a full disk): that must not stop a service.
-        with suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        self._writer.write(mask_text(line))
 
     debug = info = warning = error = critical = msg
 
 
-class _LibraryHandler(logging.StreamHandler[TextIO]):
+class _LibraryHandler(logging.Handler):
     """The handler that :func:`configure` puts on the root logger, told apart by its type."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self.writer = writer
+        self._repeats = Repeats()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # A library may say the same by the thousand (the event loop, of a lack of descriptors).
+        kind = record.exc_info[0] if record.exc_info else None
+        told = self._repeats.failed(record.name, f"{record.msg} {kind}", time.monotonic())
+        if told is None:
+            return
+        if told.count > 1:
+            record.count = told.count
+        try:
+            self.writer.write(mask_text(self.format(record)))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        # The interpreter calls this when it ends.
+        self.writer.flush(FLUSH_TIMEOUT)
+
+    def close(self) -> None:
+        self.writer.close(FLUSH_TIMEOUT)
+        super().close()
 
 
 def configure(level: Level, format: Format = "auto", stream: TextIO | None = None) -> None:
@@ -60,6 +118,7 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
         format = "console" if stream.isatty() else "json"
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -67,6 +126,7 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
     renderers: list[Processor]
     if format == "json":
         renderers = [
+            _masked,
             structlog.processors.format_exc_info,
             _in_order,
             structlog.processors.JSONRenderer(),
@@ -74,7 +134,8 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
     else:
         shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
         renderers = [
-            _without_logger,
+            _masked,
+            _for_people,
             structlog.dev.ConsoleRenderer(
                 colors=stream.isatty(),
                 exception_formatter=structlog.dev.plain_traceback,
@@ -83,13 +144,14 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
                 sort_keys=False,
             ),
         ]
+    writer = LogWriter(stream, partial(_dropped_line, [*shared, *renderers]))
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *shared, *renderers],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=partial(_Writer, stream),
+        logger_factory=partial(_Output, writer),
         cache_logger_on_first_use=False,
     )
-    handler = _LibraryHandler(stream)
+    handler = _LibraryHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _library_event],
@@ -97,13 +159,16 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
         )
     )
     root = logging.getLogger()
-    for previous in [h for h in root.handlers if isinstance(h, _LibraryHandler)]:
+    for previous in _handlers():
         root.removeHandler(previous)
+        previous.close()
     root.addHandler(handler)
     root.setLevel(max(threshold, logging.WARNING))
     logging.getLogger(_PEERS_FAULTS).setLevel(
         logging.WARNING if level == "debug" else logging.ERROR
     )
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -116,17 +181,70 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
+def flush() -> None:
+    """Wait until what was logged is written, at most `FLUSH_TIMEOUT` seconds.
+
+    The interpreter's end does it; ``os._exit`` does not.
+    """
+    for handler in _handlers():
+        handler.flush()
+
+
+def dropped_lines() -> int:
+    """How many lines were dropped, since who reads the log stalled or the disk was full."""
+    return sum(handler.writer.dropped for handler in _handlers())
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """What ends the program is an event as well, and comes after what was logged before it."""
+    if issubclass(kind, KeyboardInterrupt):
+        flush()
+        sys.__excepthook__(kind, error, traceback)
+        return
+    get_logger("pingpong").critical("crashed", exc_info=(kind, error, traceback))
+    flush()
+
+
+def _handlers() -> list[_LibraryHandler]:
+    return [h for h in logging.getLogger().handlers if isinstance(h, _LibraryHandler)]
+
+
+def _dropped_line(processors: list[Processor], count: int) -> str:
+    logger = SimpleNamespace(name="pingpong.logs")
+    event: Any = {"event": "log_lines_dropped", "count": count}
+    for processor in processors:
+        event = processor(logger, "warning", event)
+    return cast("str", event)
+
+
 def _library_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     event["message"] = event["event"]
     event["event"] = "library_log"
+    if count := getattr(event["_record"], "count", None):
+        event["count"] = count
     return event
 
 
-def _without_logger(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def _masked(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    return mask_values(event)
+
+
+def _for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     # On a line that a person reads, the event says enough; of a library, which one.
     if event["event"] != "library_log":
         event.pop("logger", None)
-    return event
+    # What a peer sent is not to move the cursor of a terminal.
+    return {
+        key: _printable(value) if isinstance(value, str) else value for key, value in event.items()
+    }
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _in_order(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

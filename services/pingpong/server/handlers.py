@@ -2,11 +2,20 @@
 
 Handlers are called in the turn in which a packet arrived, and answer in it: between a
 ping and its pong there is no task, no queue and no future.
+
+A session that asks for more than its rate allows has its messages dropped and counted, in all
+modes. On a stream they could be left to wait instead, but then what the client measures would be
+the limit, shown as latency; a ping that is not answered is seen for what it is. It counts as
+received in what later pongs tell, since it was not lost on its way here. Of a plain stream's
+pings the last of those that came together are the ones that get no answer. The bytes of an
+echoed stream are no messages: they go as fast as the peer takes them back.
 """
 
 from __future__ import annotations
 
+import re
 import time
+from functools import partial
 from typing import NamedTuple
 
 from ..ping import (
@@ -18,26 +27,35 @@ from ..ping import (
     answer_ping,
     frame,
 )
-from ..webtransport.errors import DatagramTooLargeError
-from ..webtransport.events import SessionClosed
-from ..webtransport.handler import ConnectionHandler, SessionHandler
+from ..webtransport.errors import DatagramTooLargeError, ErrorCode
+from ..webtransport.events import SessionClosed, State
+from ..webtransport.handler import ConnectionHandler
 from ..webtransport.session import Session
 from ..webtransport.streams import SilentStreamHandler, Stream, StreamHandler
+from .admission import Admission, RateLimit, Refusal, Result, SessionCounters
+from .echo import EchoSession
 from .messages import (
-    ECHO,
+    DATAGRAM,
+    MALFORMED,
     MESSAGE_TOO_LARGE,
+    QUEUE_FULL,
+    RATE,
+    STREAM,
+    TOO_LARGE,
+    UNI,
+    CountedSession,
     MessageCounters,
     Paused,
-    UnidirectionalAnswers,
     WholeMessage,
 )
 
 PING_PATHS = frozenset(("/", "/ping"))
 ECHO_PATH = "/echo"
+PATHS = PING_PATHS | {ECHO_PATH}
+"""All that there are."""
 
-_DATAGRAM = "datagram"
-_STREAM = "stream"
-_UNI = "uni"
+_NS = 1e-9
+_PLAIN_ANSWER = re.compile(rb"pong|\?")
 
 
 class Answers(NamedTuple):
@@ -71,12 +89,12 @@ class PingStream:
         if self._messages is None:
             answers = session.answer_tokens(self._scanner, data, end_stream)
         else:
-            answers = session.answer_frames(self._messages, data, end_stream, _STREAM)
+            answers = session.answer_frames(self._messages, data, end_stream, STREAM)
         if not stream.send_open:
             return
         if answers.data or end_stream:
             stream.send(answers.data, end_stream and answers.may_go_on)
-            session.counters.count_answers(_STREAM, answers.number, answers.size)
+            session.counters.count_answers(STREAM, answers.number, answers.size)
         if not answers.may_go_on:
             stream.stop(MESSAGE_TOO_LARGE)
             stream.reset(MESSAGE_TOO_LARGE)
@@ -112,32 +130,30 @@ class PingUnidirectional(SilentStreamHandler):
 
     def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Answer each message as it is complete."""
-        answers = self._session.answer_frames(self._messages, data, end_stream, _UNI)
+        answers = self._session.answer_frames(self._messages, data, end_stream, UNI)
         if answers.number:
             self._session.uni_answers.send(answers.data, answers.number, answers.size)
         if not answers.may_go_on:
             stream.stop(MESSAGE_TOO_LARGE)
 
 
-class PingSession(SessionHandler):
+class PingSession(CountedSession):
     """Answers pings, in plain ping-pong or `pingpong.v1`."""
 
-    __slots__ = (
-        "_received",
-        "_session",
-        "counters",
-        "is_v1",
-        "max_message_size",
-        "uni_answers",
-    )
+    __slots__ = ("_received", "_session", "is_v1")
 
     def __init__(
-        self, session: Session, counters: MessageCounters, max_message_size: int, *, is_v1: bool
+        self,
+        session: Session,
+        counters: MessageCounters,
+        max_message_size: int,
+        *,
+        is_v1: bool,
+        limit: RateLimit | None = None,
+        sessions: SessionCounters | None = None,
     ) -> None:
-        self.counters = counters
+        super().__init__(session, counters, max_message_size, UNI, limit, sessions)
         self.is_v1 = is_v1
-        self.max_message_size = max_message_size
-        self.uni_answers = UnidirectionalAnswers(session, counters, _UNI)
         self._session = session
         self._received = 0
         """Pings of this session, in all modes: what a pong reports (RFC 8762, section 4)."""
@@ -146,23 +162,21 @@ class PingSession(SessionHandler):
         """One message, one answer."""
         counters = self.counters
         if self.is_v1:
-            answer = self._answer(data, _DATAGRAM)
-            if answer is None:
-                return
+            answer = self._answer(data, DATAGRAM)
         else:
-            answer = answer_message(data)
-            counters.received[_DATAGRAM] += 1
-            counters.received_bytes += len(data)
+            answer = self._answer_plain(data, DATAGRAM)
+        if answer is None:
+            return
         try:
             sent = session.send_datagram(answer)
         except DatagramTooLargeError:
-            counters.dropped[_DATAGRAM, "too_large"] += 1
+            counters.dropped[DATAGRAM, TOO_LARGE] += 1
             return
         if sent:
-            counters.answered[_DATAGRAM] += 1
+            counters.answered[DATAGRAM] += 1
             counters.sent_bytes += len(answer)
         else:
-            counters.dropped[_DATAGRAM, "queue_full"] += 1
+            counters.dropped[DATAGRAM, QUEUE_FULL] += 1
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         """A stream of pings."""
@@ -172,22 +186,24 @@ class PingSession(SessionHandler):
             return PingUnidirectional(self)
         return WholeMessage(self.max_message_size, self._answer_whole, self._whole_too_large)
 
-    def credit_received(self, session: Session) -> None:
-        """Answers may be waiting for a stream."""
-        self.uni_answers.credit_received()
-
-    def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """Nothing waits any more."""
-        self.uni_answers.session_closed()
-
     # What its streams call.
 
     def answer_tokens(self, scanner: PlainScanner, data: bytes, end: bool) -> Answers:
         """Answer the plain pings that are complete now; anything else gets a `?`."""
+        counters = self.counters
         answers = scanner.feed(data, end)
         count = answers.count(b"pong") + answers.count(b"?")
-        self.counters.received[_STREAM] += count
-        self.counters.received_bytes += len(data)
+        counters.received[STREAM] += count
+        counters.received_bytes += len(data)
+        arrival = self._session.arrival
+        if self._limit is not None and count:
+            granted = self._limit.take(arrival, count)
+            if granted < count:
+                counters.dropped[STREAM, RATE] += count - granted
+                answers = b"".join(_PLAIN_ANSWER.findall(answers)[:granted])
+                count = granted
+        if count:
+            counters.answer_durations.observe((time.monotonic_ns() - arrival) * _NS)
         return Answers(answers, count, len(answers), True)
 
     def answer_frames(self, messages: Deframer, data: bytes, end: bool, mode: str) -> Answers:
@@ -200,7 +216,7 @@ class PingSession(SessionHandler):
         try:
             complete = messages.feed(data)
         except MessageTooLarge as error:
-            counters.dropped[mode, "too_large"] += 1
+            counters.dropped[mode, TOO_LARGE] += 1
             complete = error.messages
             may_go_on = False
         answers = b""
@@ -212,124 +228,108 @@ class PingSession(SessionHandler):
                 count += 1
                 size += len(answer)
         if end and may_go_on and messages.pending:
-            counters.dropped[mode, "malformed"] += 1
+            counters.dropped[mode, MALFORMED] += 1
         return Answers(answers, count, size, may_go_on)
 
     # The rest.
 
     def _answer(self, message: bytes, mode: str) -> bytes | None:
-        """Answer a v1 message; None, and counted, where it is none."""
+        """Answer a v1 message; None, and counted, where it is none, or one too many."""
         counters = self.counters
         counters.received_bytes += len(message)
-        answer = answer_ping(
-            message, self._received + 1, self._session.arrival, time.monotonic_ns()
-        )
+        arrival = self._session.arrival
+        leaves = counters.departure.expect()
+        received = self._received + 1
+        answer = answer_ping(message, received, arrival, leaves)
         if answer is None:
-            counters.dropped[mode, "malformed"] += 1
+            counters.dropped[mode, MALFORMED] += 1
             return None
         counters.received[mode] += 1
-        self._received += 1
+        self._received = received
+        if self._limit is not None and not self._limit.allow(arrival):
+            counters.dropped[mode, RATE] += 1
+            return None
+        counters.answer_durations.observe((leaves - arrival) * _NS)
         return answer
 
+    def _answer_plain(self, message: bytes, mode: str) -> bytes | None:
+        """Answer a plain message; None, and counted, where it is one too many."""
+        counters = self.counters
+        counters.received_bytes += len(message)
+        counters.received[mode] += 1
+        arrival = self._session.arrival
+        if self._limit is not None and not self._limit.allow(arrival):
+            counters.dropped[mode, RATE] += 1
+            return None
+        counters.answer_durations.observe((time.monotonic_ns() - arrival) * _NS)
+        return answer_message(message)
+
     def _answer_whole(self, message: bytes) -> None:
-        self.counters.received[_UNI] += 1
-        self.counters.received_bytes += len(message)
-        answer = answer_message(message)
-        self.uni_answers.send(answer, 1, len(answer))
+        answer = self._answer_plain(message, UNI)
+        if answer is not None:
+            self.uni_answers.send(answer, 1, len(answer))
 
     def _whole_too_large(self) -> None:
-        self.counters.dropped[_UNI, "too_large"] += 1
-
-
-class EchoStream:
-    """Sends back what it gets, as it gets it, and ends as it ends."""
-
-    __slots__ = ("_paused",)
-
-    def __init__(self) -> None:
-        self._paused = Paused()
-
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
-        """Send it back, unless what was sent before is still unread."""
-        if stream.send_open and not self._paused.keep(stream, data, end_stream):
-            stream.send(data, end_stream)
-            self._paused.check(stream)
-
-    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        """A reset is echoed too."""
-        self._paused.drop(stream)
-        stream.reset(code or 0)
-
-    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """Nobody reads the echo."""
-        stream.stop(code or 0)
-        self._paused.drop(stream)
-
-    def stream_writable(self, stream: Stream) -> None:
-        """The peer has read on."""
-        data, ended = self._paused.resume(stream)
-        if data or ended:
-            self.stream_data_received(stream, data, ended)
-
-
-class EchoSession(SessionHandler):
-    """Echoes datagrams and streams; a unidirectional one comes back whole, on another."""
-
-    __slots__ = ("_counters", "_max_message_size", "_uni_answers")
-
-    def __init__(self, session: Session, counters: MessageCounters, max_message_size: int) -> None:
-        self._counters = counters
-        self._max_message_size = max_message_size
-        self._uni_answers = UnidirectionalAnswers(session, counters, ECHO)
-
-    def datagram_received(self, session: Session, data: bytes) -> None:
-        """Send it back."""
-        try:
-            if not session.send_datagram(data):
-                self._counters.dropped[ECHO, "queue_full"] += 1
-        except DatagramTooLargeError:
-            self._too_large()
-
-    def stream_opened(self, stream: Stream) -> StreamHandler:
-        """Have it echoed."""
-        if stream.is_unidirectional:
-            return WholeMessage(self._max_message_size, self._echo, self._too_large)
-        return EchoStream()
-
-    def credit_received(self, session: Session) -> None:
-        """Echoes may be waiting for a stream."""
-        self._uni_answers.credit_received()
-
-    def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """Nothing waits any more."""
-        self._uni_answers.session_closed()
-
-    def _echo(self, data: bytes) -> None:
-        self._uni_answers.send(data, 1, len(data))
-
-    def _too_large(self) -> None:
-        self._counters.dropped[ECHO, "too_large"] += 1
+        self.counters.dropped[UNI, TOO_LARGE] += 1
 
 
 class Router(ConnectionHandler):
-    """Gives each session to the handler of its path; unknown paths get 404."""
+    """Gives each session that is admitted to the handler of its path, and counts the others.
 
-    __slots__ = ("_max_message_size", "counters")
+    Messages a second that a session may send: `rate_limit`; 0 is any number.
+    """
 
-    def __init__(self, max_message_size: int, counters: MessageCounters | None = None) -> None:
+    __slots__ = ("_max_message_size", "_rate_limit", "admission", "counters")
+
+    def __init__(
+        self,
+        max_message_size: int,
+        counters: MessageCounters | None = None,
+        *,
+        admission: Admission | None = None,
+        rate_limit: int = 0,
+    ) -> None:
+        self.admission = admission or Admission(PATHS)
         self.counters = counters or MessageCounters()
         self._max_message_size = max_message_size
+        self._rate_limit = rate_limit
 
     def session_requested(self, session: Session) -> None:
-        """Accept or reject at once."""
-        path = session.request.path.partition("?")[0]
-        if path in PING_PATHS:
-            is_v1 = PROTOCOL in session.request.protocols
-            session.accept(
-                PingSession(session, self.counters, self._max_message_size, is_v1=is_v1),
-                PROTOCOL if is_v1 else None,
-            )
-        elif path == ECHO_PATH:
-            session.accept(EchoSession(session, self.counters, self._max_message_size))
-        else:
-            session.reject(404)
+        """Accept or reject, at once or when it is known whether the token is good."""
+        self.admission.decide(session.request, partial(self._decided, session))
+
+    def request_refused(self, session: Session, closed: SessionClosed) -> None:
+        """Count a request that ended before it was asked about."""
+        result = _refused_as(session, closed)
+        if result is not None:
+            self.admission.counters.results[result] += 1
+
+    def _decided(self, session: Session, refusal: Refusal | None) -> None:
+        if session.state is not State.REQUESTED:
+            return  # The client didn't wait.
+        sessions = self.admission.counters
+        if refusal is not None:
+            sessions.results[refusal.result] += 1
+            session.reject(refusal.status, refusal.headers)
+            return
+        sessions.opened()
+        counters, size = self.counters, self._max_message_size
+        limit = RateLimit(self._rate_limit) if self._rate_limit else None
+        if session.request.path.partition("?")[0] == ECHO_PATH:
+            session.accept(EchoSession(session, counters, size, limit=limit, sessions=sessions))
+            return
+        is_v1 = PROTOCOL in session.request.protocols
+        handler = PingSession(session, counters, size, is_v1=is_v1, limit=limit, sessions=sessions)
+        session.accept(handler, PROTOCOL if is_v1 else None)
+
+
+def _refused_as(session: Session, closed: SessionClosed) -> Result | None:
+    """What the connection refused a request for; None: the client took it back."""
+    if closed.by_peer:
+        return None
+    if closed.status == 429:
+        return Result.CAPACITY
+    if closed.wire_code == ErrorCode.H3_REQUEST_REJECTED:
+        # Without flow control a connection has room for one session only.
+        return Result.DRAINING if session.connection.draining else Result.CAPACITY
+    return Result.MALFORMED

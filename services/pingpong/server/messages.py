@@ -1,4 +1,4 @@
-"""What the handlers of sessions share: counters, and answers that a slow peer makes wait.
+"""What the handlers of sessions share: counters, limits, and answers that a slow peer makes wait.
 
 A peer may ask as much as it likes and read nothing. What is kept for it is bounded: on a
 bidirectional stream its questions wait, uncredited, until it has read (`Paused`); answers on
@@ -7,15 +7,47 @@ streams of their own wait for credit, and above a bound are dropped (`Unidirecti
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..ops.metrics import BucketCounts
+from ..webtransport.events import SessionClosed
+from ..webtransport.handler import SessionHandler
 from ..webtransport.session import Session
 from ..webtransport.streams import SilentStreamHandler, Stream
+from .admission import RateLimit, SessionCounters
+from .departure import Departure
 
+DATAGRAM = "datagram"
+STREAM = "stream"
+UNI = "uni"
+MODES = (DATAGRAM, STREAM, UNI)
+"""How a message comes; the client's mode `streams` is many of `stream` to the server."""
 ECHO = "echo"
 """The mode under which drops of what is echoed are counted."""
+
+TOO_LARGE = "too_large"
+"""It, or its answer, is above a limit."""
+QUEUE_FULL = "queue_full"
+"""Too many answers wait to leave."""
+UNREAD = "unread"
+"""Too many answers were sent that the peer has not read."""
+CLOSED = "closed"
+"""Its answer still waited when the session ended."""
+MALFORMED = "malformed"
+"""It is no ping."""
+RATE = "rate"
+"""The session has had its messages of this second."""
+DROP_REASONS = (TOO_LARGE, QUEUE_FULL, UNREAD, CLOSED, MALFORMED, RATE)
+"""Why a message gets no answer: all there are."""
+
+ANSWER_BUCKETS = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+)
+"""Seconds, for a histogram of the server's own time with a message."""
 
 MESSAGE_TOO_LARGE = 1
 """The code with which a stream is ended that brought a message above the limit."""
@@ -33,19 +65,26 @@ UNREAD_ANSWER_BYTES = 1 << 20
 """Bytes of both, above which further ones are dropped."""
 
 
+def _by_mode() -> dict[str, int]:
+    return dict.fromkeys(MODES, 0)
+
+
 @dataclass(slots=True)
 class MessageCounters:
     """What was done with messages, by mode (and reason); all of them only grow.
 
     Received are those that deserve an answer; each is answered, or dropped for one of the
-    reasons `too_large` (for a datagram), `queue_full`, `unread` and `closed`. The reasons
+    reasons `rate`, `too_large` (for a datagram), `queue_full`, `unread` and `closed`. The reasons
     `malformed` and `too_large` (for a stream) are of those that were not received. Of what is
     echoed only drops are counted, as mode `echo`.
     """
 
-    received: Counter[str] = field(default_factory=Counter)
-    answered: Counter[str] = field(default_factory=Counter)
+    received: dict[str, int] = field(default_factory=_by_mode)
+    answered: dict[str, int] = field(default_factory=_by_mode)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    answer_durations: BucketCounts = field(default_factory=lambda: BucketCounts(ANSWER_BUCKETS))
+    """Seconds from a message's arrival to its answer, for each that was answered at once."""
+    departure: Departure = field(default_factory=Departure)
     received_bytes: int = 0
     sent_bytes: int = 0
 
@@ -119,14 +158,14 @@ class UnidirectionalAnswers:
         """
         self._forget_read()
         if self._pending_bytes >= UNREAD_ANSWER_BYTES or len(self._unread) >= UNREAD_ANSWERS:
-            self._drop(count, "unread")
+            self._drop(count, UNREAD)
         elif not self._waiting and self._session.can_open_stream(True):
             self._open(data, count, size)
         elif len(self._waiting) < WAITING_ANSWERS:
             self._waiting.append((data, count, size))
             self._pending_bytes += len(data)
         else:
-            self._drop(count, "queue_full")
+            self._drop(count, QUEUE_FULL)
 
     def credit_received(self) -> None:
         """Streams may be opened again."""
@@ -139,7 +178,7 @@ class UnidirectionalAnswers:
     def session_closed(self) -> None:
         """What still waits will never leave."""
         for _, count, _ in self._waiting:
-            self._drop(count, "closed")
+            self._drop(count, CLOSED)
         self._waiting.clear()
         self._unread.clear()
 
@@ -184,3 +223,36 @@ class WholeMessage(SilentStreamHandler):
             stream.stop(MESSAGE_TOO_LARGE)
         elif end_stream:
             self._answer(self._data)
+
+
+class CountedSession(SessionHandler):
+    """A session whose messages are counted and limited, and whose length is told at its end."""
+
+    __slots__ = ("_limit", "_opened_at", "_sessions", "counters", "max_message_size", "uni_answers")
+
+    def __init__(
+        self,
+        session: Session,
+        counters: MessageCounters,
+        max_message_size: int,
+        mode: str,
+        limit: RateLimit | None,
+        sessions: SessionCounters | None,
+    ) -> None:
+        self.counters = counters
+        self.max_message_size = max_message_size
+        self.uni_answers = UnidirectionalAnswers(session, counters, mode)
+        """`mode` is what these are counted as."""
+        self._limit = limit
+        self._sessions = sessions
+        self._opened_at = time.monotonic()
+
+    def credit_received(self, session: Session) -> None:
+        """Answers may be waiting for a stream."""
+        self.uni_answers.credit_received()
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        """Nothing waits any more."""
+        self.uni_answers.session_closed()
+        if self._sessions is not None:
+            self._sessions.closed(time.monotonic() - self._opened_at)

@@ -1,36 +1,75 @@
-"""`pingpong serve`: settings, certificate, listener, and an orderly end."""
+"""`pingpong serve`: settings, certificate, workers, admin port, and an orderly end."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
-import errno
-import gc
+import contextlib
+import math
 import os
 import re
-import signal
 import socket
-from typing import Any
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
 
+from ..ops.admin import Admin, AdminError
+from ..ops.health import Check, Result
+from ..ops.lifecycle import collect_garbage_seldom, stop_signal
 from ..ops.logs import get_logger
+from ..ops.metrics import Family
+from ..ops.process import versions
 from ..ops.settings import ServeSettings
-from ..webtransport.asyncio import EndpointConfig, Limits, Listener, listen
-from ..webtransport.config import Windows
-from ..webtransport.connection import Connection
-from ..webtransport.errors import ProtocolError
-from ..webtransport.session import Session
-from .handlers import Router
-from .tls import Certificate, CertificateError, load_certificate, make_certificate
+from ..webtransport.connection_ids import MAX_WORKERS
+from . import metrics
+from .certificates import CertificateFiles, CertificateKeeper, MadeCertificates
+from .failures import ServeError
+from .health import LIVENESS, READINESS, Health
+from .keys import shared_keys
+from .tls import Certificate, CertificateError
+from .worker import Worker
+from .workers import ProcessGroup
 
-SHUTTING_DOWN = "the server is shutting down"
-
+_HOUSEKEEPING_INTERVAL = 1.0
+"""Seconds between looks at the files."""
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?")
-_LAST_BATCHES = 64
-"""Batches of packets that are still answered at the end: under a flood there is no last one."""
 
 
-class ServeError(Exception):
-    """The server cannot start; the text says in one line why, and what to do."""
+class Workers(Protocol):
+    """Whoever answers: one worker in this process, or a group of processes."""
+
+    @property
+    def host(self) -> str:
+        """The address that is listened on."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """The UDP port that is listened on."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to listen. Raises `ServeError`."""
+
+    def health(self) -> Health:
+        """What is known of it now."""
+        ...
+
+    async def families(self) -> Iterable[Family]:
+        """The metrics of all workers, as one."""
+        ...
+
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Show another certificate in handshakes that begin from now on."""
+
+    def reload(self) -> None:
+        """Read again what is in files."""
+
+    async def drain(self) -> None:
+        """Ask the sessions to leave, wait for it as long as is set, close what is left."""
+
+    async def close(self) -> None:
+        """Close what is left, at once."""
 
 
 def make_hosts(bind_host: str) -> list[str]:
@@ -44,159 +83,135 @@ def make_hosts(bind_host: str) -> list[str]:
     return list(dict.fromkeys(hosts))
 
 
-def get_certificate(settings: ServeSettings, now: datetime.datetime) -> Certificate:
-    """The certificate that the settings name, or one made for this machine.
+def keep_certificate(settings: ServeSettings, now: datetime) -> CertificateKeeper:
+    """Take the certificate that the settings name, or make one for this machine.
 
     Raises `ServeError`.
     """
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         try:
-            return make_certificate(make_hosts(settings.bind_host), now)
+            return MadeCertificates(make_hosts(settings.bind_host), now)
         except ValueError as error:
             raise ServeError(
                 f"cannot listen on {settings.bind_host}: {error} (--bind-host)"
             ) from None
     try:
-        return load_certificate(settings.tls_cert_file, settings.tls_key_file)
+        return CertificateFiles(settings.tls_cert_file, settings.tls_key_file, now)
     except CertificateError as error:
         raise ServeError(str(error)) from error
 
 
-def endpoint_config(settings: ServeSettings, certificate: Certificate) -> EndpointConfig:
-    """What the QUIC endpoint is made with.
-
-    Each session takes a stream beside those that it opens, its CONNECT stream.
-    """
-    return EndpointConfig(
-        certificate=certificate.certificate,
-        certificate_chain=certificate.chain,
-        private_key=certificate.private_key,
-        idle_timeout=settings.idle_timeout,
-        max_connections=settings.max_connections,
-        max_handshakes=settings.max_handshakes,
-        windows=Windows(
-            streams_bidi=settings.max_streams + settings.max_sessions,
-            streams_uni=settings.max_streams + 8,
-        ),
-    )
+def usable_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """The cores that this process may keep busy: those it may run on, or its container's share."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = quota_file.read_text().split()  # "max" is no number
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(cores, 1)
 
 
-class PingServer(Router):
-    """The server's handler of connections: answers, and writes down what happens."""
+def make_workers(settings: ServeSettings, certificate: Certificate) -> Workers:
+    """One worker in this process, or as many processes as the settings ask for."""
+    count = settings.workers or min(usable_cores(), MAX_WORKERS)
+    if count == 1:
+        return Worker(settings, certificate, keys=shared_keys(settings, certificate))
+    return ProcessGroup(settings, certificate, count)
 
-    __slots__ = ("_logger", "protocol_errors")
+
+class Service:
+    """The server as a whole, from its start to its end."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        super().__init__(settings.max_message_size)
-        self._logger = get_logger("pingpong.server").bind()
-        self.protocol_errors = 0
-
-    def session_requested(self, session: Session) -> None:
-        """Answer, and say so."""
-        super().session_requested(session)
-        request = session.request
-        self._logger.debug(
-            "session_requested",
-            path=request.path,
-            authority=request.authority,
-            protocol=session.protocol,
-            state=session.state.value,
+        self._settings = settings
+        self._logger = get_logger("pingpong.server")
+        self._keeper = keep_certificate(settings, datetime.now(UTC))
+        self._workers = make_workers(settings, self._keeper.certificate)
+        self._versions = versions()
+        self._admin = Admin(
+            settings.admin_host,
+            settings.admin_port,
+            liveness=[self._check(name) for name in LIVENESS],
+            readiness=[self._check(name) for name in READINESS],
+            families=self._families,
+            config=settings.masked,
+            version=self._versions,
         )
 
-    def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
-        """A peer broke the rules."""
-        self.protocol_errors += 1
-        self._logger.debug("protocol_error", error=str(error))
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises `ServeError` where it cannot begin."""
+        stopped = stop_signal(self._reload)
+        housekeeping: asyncio.Task[None] | None = None
+        try:
+            await self._workers.start()
+            await self._start_admin()
+            collect_garbage_seldom()
+            self._log_listening()
+            housekeeping = asyncio.create_task(self._keep_house())
+            received = await stopped
+            self._logger.info("stopping", signal=received.name)
+            await self._workers.drain()
+        finally:
+            if housekeeping is not None:
+                housekeeping.cancel()
+            await self._workers.close()
+            await self._admin.close()  # last, so that liveness stays green until the end
+        self._logger.info("stopped")
 
+    async def _start_admin(self) -> None:
+        try:
+            await self._admin.start()
+        except AdminError as error:
+            raise ServeError(str(error)) from error
 
-def start(settings: ServeSettings, certificate: Certificate) -> Listener:
-    """Begin to listen. Raises `ServeError` where the port cannot be had."""
-    limits = Limits(
-        max_sessions=settings.max_sessions,
-        initial_max_streams_bidi=settings.max_streams,
-        initial_max_streams_uni=settings.max_streams,
-    )
-    try:
-        return listen(
-            PingServer(settings),
-            settings.bind_host,
-            settings.bind_port,
-            config=endpoint_config(settings, certificate),
-            limits=limits,
+    def _log_listening(self) -> None:
+        certificate = self._keeper.certificate
+        self._logger.info(
+            "listening",
+            host=self._workers.host,
+            port=self._workers.port,
+            admin_port=self._admin.port,
+            certificate=self._keeper.origin,
+            sha256=certificate.sha256.hex(),
+            not_after=certificate.not_after.isoformat(),
         )
-    except OSError as error:
-        raise ServeError(_listen_failure(settings, error)) from error
 
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_INTERVAL)
+            try:
+                self._look_at_files()
+            except Exception:
+                self._logger.exception("housekeeping_failed")
 
-def _listen_failure(settings: ServeSettings, error: OSError) -> str:
-    where = f"UDP port {settings.bind_port} of {settings.bind_host}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another with --bind-port, or 0 for a free one"
-    if error.errno == errno.EACCES:
-        return f"{where} needs more rights: choose one above 1023 with --bind-port"
-    text = error.strerror or str(error)
-    return f"cannot listen on {where}: {text} (--bind-host, --bind-port)"
+    def _look_at_files(self) -> None:
+        certificate = self._keeper.check(datetime.now(UTC))
+        if certificate is not None:
+            self._workers.use_certificate(certificate)
 
+    def _reload(self) -> None:
+        self._logger.info("reloading", signal="SIGHUP")
+        self._look_at_files()
+        self._workers.reload()
 
-def signal_future(*signals: signal.Signals) -> asyncio.Future[signal.Signals]:
-    """Done when one of the signals comes; a second one ends the process at once."""
-    loop = asyncio.get_running_loop()
-    received: asyncio.Future[signal.Signals] = loop.create_future()
+    def _check(self, name: str) -> Check:
+        def run() -> Result:
+            return self._workers.health().result(name)
 
-    def receive(number: signal.Signals) -> None:
-        if received.done():
-            os._exit(128 + number)
-        received.set_result(number)
+        return Check(name, run)
 
-    for number in signals:
-        loop.add_signal_handler(number, receive, number)
-    return received
-
-
-def answer_what_has_come(listener: Listener) -> None:
-    """Answer the packets that wait in the socket: they were sent before anybody heard of the end."""
-    pump = listener.endpoint.pump
-    for _ in range(_LAST_BATCHES):
-        received = pump.received_packets
-        pump.receive_pending()
-        if pump.received_packets == received:
-            break
-
-
-def collect_garbage_seldom() -> None:
-    """Have Python look for unreachable cycles seldom, and never among what is there by now.
-
-    Connections live long, and only their ends leave cycles. By its defaults the collector
-    visits all of them every few thousand pings, which holds up each time every ping.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 5, 5)
+    async def _families(self) -> Iterable[Family]:
+        certificate = self._keeper.certificate
+        return [
+            *await self._workers.families(),
+            metrics.CERTIFICATE_NOT_AFTER.family([((), certificate.not_after.timestamp())]),
+            metrics.CERTIFICATE_RELOAD_FAILED.family([((), int(self._keeper.reload_failed))]),
+            metrics.BUILD_INFO.family([(tuple(self._versions.values()), 1)]),
+        ]
 
 
 async def serve(settings: ServeSettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises `ServeError` where it cannot begin."""
-    logger = get_logger("pingpong.server")
-    stopped = signal_future(signal.SIGTERM, signal.SIGINT)
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = get_certificate(settings, now)
-    if (warning := certificate.warning(now)) is not None:
-        logger.warning("certificate", warning=warning)
-    listener = start(settings, certificate)
-    pump = listener.endpoint.pump
-    facts: dict[str, Any] = {
-        "host": listener.local_address[0],
-        "port": listener.port,
-        "certificate": "file" if settings.tls_cert_file else "made",
-        "sha256": certificate.sha256.hex(),
-        "not_after": certificate.not_after.isoformat(),
-        "receive_buffer": pump.receive_buffer.got,
-    }
-    collect_garbage_seldom()
-    logger.info("listening", **facts)
-    received = await stopped
-    logger.info("stopping", signal=received.name, connections=len(listener.connections))
-    answer_what_has_come(listener)
-    listener.drain()
-    await listener.close(0, SHUTTING_DOWN)
-    logger.info("stopped")
+    await Service(settings).run()
+
+
+__all__ = ["ServeError", "Service", "serve"]

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -44,7 +44,7 @@ class Certificate:
 
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
-    private_key: PrivateKey = field(repr=False)
+    private_key: PrivateKey = field(repr=False, compare=False)
 
     @property
     def sha256(self) -> bytes:
@@ -84,6 +84,17 @@ class Certificate:
         """The certificate and its chain in PEM, without the key."""
         encoding = serialization.Encoding.PEM
         return b"".join(cert.public_bytes(encoding) for cert in (self.certificate, *self.chain))
+
+    def private_pem(self) -> bytes:
+        """The certificate, its chain and its key in PEM: a secret, for another process only.
+
+        `parse_certificate` reads it, as both files at once.
+        """
+        return self.pem() + self.private_key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
 
 
 def make_certificate(hosts: Sequence[str], now: datetime, valid: timedelta = VALID) -> Certificate:
@@ -144,8 +155,35 @@ def load_certificate(cert_file: Path, key_file: Path) -> Certificate:
     Raises:
         CertificateError: they cannot be read, or do not belong together.
     """
-    certificate, *chain = _load_certificates(cert_file)
-    key = _load_key(key_file)
+    try:
+        cert_data = cert_file.read_bytes()
+        key_data = key_file.read_bytes()
+    except OSError as error:
+        raise unreadable(error, cert_file, key_file) from None
+    return parse_certificate(cert_data, key_data, cert_file, key_file)
+
+
+def unreadable(error: OSError, cert_file: Path, key_file: Path) -> CertificateError:
+    """Say which of the two files cannot be read, and why."""
+    what, file = (
+        ("key", key_file) if error.filename == str(key_file) else ("certificate", cert_file)
+    )
+    reason = (error.strerror or str(error)).lower()
+    return CertificateError(
+        f"cannot read the {what} file {file}: {reason}; check its path and permissions"
+    )
+
+
+def parse_certificate(
+    cert_data: bytes, key_data: bytes, cert_file: Path, key_file: Path
+) -> Certificate:
+    """Make a certificate of what was read from two files; their names are for the errors.
+
+    Raises:
+        CertificateError: it is no certificate, or no key, or they do not belong together.
+    """
+    certificate, *chain = _parse_certificates(cert_data, cert_file)
+    key = _parse_key(key_data, key_file)
     wanted = _public_bytes(key.public_key())
     if _public_bytes(certificate.public_key()) != wanted:
         if any(_public_bytes(other.public_key()) == wanted for other in chain):
@@ -180,18 +218,7 @@ def _ascii_name(host: str) -> str:
     return name
 
 
-def _read(file: Path, what: str) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CertificateError(
-            f"cannot read the {what} file {file}: {reason}; check its path and permissions"
-        ) from None
-
-
-def _load_certificates(file: Path) -> list[x509.Certificate]:
-    data = _read(file, "certificate")
+def _parse_certificates(data: bytes, file: Path) -> list[x509.Certificate]:
     if b"-----BEGIN CERTIFICATE-----" not in data:
         advice = "give a PEM file (-----BEGIN CERTIFICATE-----)"
         if _PRIVATE_KEY.search(data):
@@ -201,7 +228,7 @@ def _load_certificates(file: Path) -> list[x509.Certificate]:
         certificates = x509.load_pem_x509_certificates(data)
         for certificate in certificates:
             certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise CertificateError(
             f"the certificate in {file} cannot be read: it is damaged or of an unknown kind;"
             " get it anew from its issuer"
@@ -209,20 +236,26 @@ def _load_certificates(file: Path) -> list[x509.Certificate]:
     return certificates
 
 
-def _load_key(file: Path) -> PrivateKey:
-    block = _PRIVATE_KEY.search(_read(file, "key"))
+def _parse_key(data: bytes, file: Path) -> PrivateKey:
+    block = _PRIVATE_KEY.search(data)
     if block is None:
         raise CertificateError(
-            f"no private key in {file}: give a PEM file (-----BEGIN PRIVATE KEY-----)"
+            f"no private key in {file}: give a PEM file with a block named PRIVATE KEY"
         )
     try:
-        key = serialization.load_pem_private_key(block[0] + b"\n", password=None)
+        # To test an RSA key's primes takes a quarter of a second, in which no ping is answered;
+        # whether the key works is tested below.
+        key = serialization.load_pem_private_key(
+            block[0] + b"\n", password=None, unsafe_skip_rsa_key_validation=True
+        )
+        if isinstance(key, rsa.RSAPrivateKey):
+            _try_out(key)
     except TypeError:
         raise CertificateError(
             f"the key in {file} is encrypted: decrypt it (openssl pkey -in {file} -out ...) and"
             " protect the file instead"
         ) from None
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
         raise CertificateError(
             f"the key in {file} cannot be read: it is damaged or of an unknown kind"
         ) from None
@@ -235,6 +268,13 @@ def _load_key(file: Path) -> PrivateKey:
             " or P-384, Ed25519, Ed448 or RSA"
         )
     return key
+
+
+def _try_out(key: rsa.RSAPrivateKey) -> None:
+    """Sign something: raises `ValueError` or `InvalidSignature` where the key is damaged."""
+    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+    signature = key.sign(b"pingpong", scheme, hashes.SHA256())
+    key.public_key().verify(signature, b"pingpong", scheme, hashes.SHA256())
 
 
 def _public_bytes(key: CertificatePublicKeyTypes) -> bytes:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .connection_ids import SharedKeys
+
 
 @dataclass(frozen=True, slots=True)
 class Windows:
@@ -49,4 +51,17 @@ class EndpointConfig:
     max_connections: int = 10_000
     max_handshakes: int = 256
     """Unfinished handshakes above which a client's address is validated by Retry."""
+    max_validated_handshakes: int = 1_024
+    """Unfinished handshakes above which the oldest has to make room for the next."""
+    handshake_timeout: float = 10.0
+    """A client that has not completed its handshake by then is given up and forgotten."""
     windows: Windows = field(default_factory=Windows)
+    worker: int = 0
+    workers: int = 1
+    """All connection ids that the endpoint makes lead to this one of the workers of a port.
+
+    Of a client's these are also the ones of its first packets: it reaches the worker of its
+    own number, where the server has as many.
+    """
+    keys: SharedKeys = field(default_factory=SharedKeys)
+    """The same for all workers of a port, and for whoever takes their place."""

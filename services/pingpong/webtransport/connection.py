@@ -32,7 +32,7 @@ from .errors import (
 )
 from .events import ConnectionClosed, Headers, Request, State
 from .h3 import FrameType, StreamType, encode_frame, encode_settings
-from .handler import ConnectionHandler, SessionHandler, lost_with
+from .handler import ConnectionHandler, SessionHandler, UnaskedHandler, lost_with
 from .limits import Limits
 from .messages import request_headers
 from .receivers import Discarded, Preface, Receiver, begin_critical_stream
@@ -289,7 +289,7 @@ class Connection:
             raise ConnectionProtocolError(ErrorCode.H3_STREAM_CREATION_ERROR, reason)
         else:
             self._last_request_id = max(self._last_request_id, stream_id)
-            session = Session(self, stream_id, SessionHandler())
+            session = Session(self, stream_id, UnaskedHandler())
             self._streams[stream_id] = session
             session.receive(data, end_stream)
 
@@ -469,6 +469,7 @@ class Connection:
             session.reject(429)
             return
         self._sessions[session.id] = session
+        session.handler = SessionHandler()
         self.handler.session_requested(session)
 
     def fail(self, error: ProtocolError, stream_id: int) -> None:

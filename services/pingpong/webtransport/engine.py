@@ -73,6 +73,16 @@ class QuicConnection(Protocol):
         """The peer's address, as last seen."""
         ...
 
+    @property
+    def peer_certificate(self) -> Any:
+        """The certificate that the server has shown, of the cryptography package; None before."""
+        ...
+
+    @property
+    def duplicate_packets(self) -> int:
+        """Packets that the network delivered more than once, 1-RTT packets only."""
+        ...
+
     def can_open_stream(self, unidirectional: bool) -> bool:
         """Whether the peer's stream limit allows one more."""
         ...
@@ -130,11 +140,17 @@ class EndpointCounters:
     connections: int = 0
     handshakes: int = 0
     handshake_failures: int = 0
+    handshake_timeouts: int = 0
+    """Of the failures: those that the peer did not go on with."""
     retries_sent: int = 0
     retries_invalid: int = 0
     refused_connections: int = 0
     version_negotiations: int = 0
+    resets_sent: int = 0
+    resets_received: int = 0
+    """Stateless resets (RFC 9000, section 10.3): by the latter, connections ended."""
     dropped_packets: int = 0
+    """Packets of no connection that were answered with nothing."""
 
 
 class QuicEndpoint(Protocol):

@@ -51,6 +51,17 @@ class SessionHandler:
         """More streams may be opened now: ask `can_open_stream` again."""
 
 
+class UnaskedHandler(SessionHandler):
+    """Of a request, until the connection's handler is asked about it."""
+
+    __slots__ = ()
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        """It came to nothing; not worth telling where the whole connection is gone."""
+        if session.connection.closed is None:
+            session.connection.handler.request_refused(session, closed)
+
+
 class ConnectionHandler:
     """What a connection tells its user, by plain calls; each does nothing unless overridden."""
 
@@ -62,6 +73,13 @@ class ConnectionHandler:
     def session_requested(self, session: Session) -> None:
         """Server: decide with `accept` or `reject`, now or later."""
         session.reject(404)
+
+    def request_refused(self, session: Session, closed: SessionClosed) -> None:
+        """Server: a request ended that `session_requested` was not asked about.
+
+        It was malformed or above a limit, and `closed` says how it was answered, or the client
+        took it back (`closed.by_peer`).
+        """
 
     def requests_over(self, connection: Connection) -> None:
         """No CONNECT stream is left: nothing of a session's close is on its way any more."""

@@ -1,7 +1,8 @@
 """aioquic's connection, bent to the seam in `engine`.
 
-All contact with aioquic's inner parts is here, in `HookedConnection`; tests pin each of
-them, and fail when one moves. What is changed of aioquic's ways, and why:
+All contact with aioquic's inner parts is here, in `HookedConnection`, and in its lower half
+in `quic_ids`; tests pin each of them, and fail when one moves. What is changed of aioquic's
+ways, and why:
 
 - RESET_STREAM_AT is offered, understood and sent (draft-ietf-quic-reliable-stream-reset):
   a reset of a stream must not take the header that says whose stream it was.
@@ -9,6 +10,7 @@ them, and fail when one moves. What is changed of aioquic's ways, and why:
   application that does not read makes its peer wait.
 - STOP_SENDING does not reset the stream by itself: who owns it does. A half that is complete
   and was sent is left to arrive, such as the reason for a close (RFC 9000, section 3.5).
+- What the handshake alone needed, 48 KiB, is given back after it.
 - An acknowledgement that is due soon leaves with an answer that goes now; that nothing is to
   be sent is found out without making a packet for it.
 """
@@ -27,7 +29,6 @@ from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
     EPOCHS,
     MAX_STREAM_DATA_FRAME_CAPACITY,
-    QuicConnection,
     QuicConnectionError,
     QuicReceiveContext,
 )
@@ -38,6 +39,8 @@ from aioquic.quic.stream import QuicStream
 
 from . import varint
 from .config import Windows
+from .connection_ids import ConnectionIds
+from .quic_ids import IdentifiedConnection
 
 RESET_STREAM_AT = 0x24
 RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
@@ -60,17 +63,22 @@ class StreamCreditReceived(events.QuicEvent):
     """The peer raised a stream limit: not an event of aioquic's."""
 
 
-class HookedConnection(QuicConnection):
+class HookedConnection(IdentifiedConnection):
     """aioquic's connection with the changes that the module's text lists.
 
     Its methods without an underscore are all that the rest of the package uses of it.
     """
 
-    def __init__(self, configuration: QuicConfiguration, windows: Windows, **kwargs: Any) -> None:
-        super().__init__(configuration=configuration, **kwargs)
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        windows: Windows,
+        ids: ConnectionIds,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(configuration, ids, **kwargs)
         self.windows = windows
         self.peer_resets_at = False
-        self.closed_by_peer = False
         self._packet_begun = False
         """Whether a packet has been begun since `prepare`."""
         self._granted_for = -1
@@ -241,7 +249,15 @@ class HookedConnection(QuicConnection):
             # Lost, or acknowledged before the promised bytes were: say it again.
             sender.reset_pending = True
 
-    # STOP_SENDING, stream limits, close.
+    # The handshake's end.
+
+    def _confirm_handshake(self) -> None:
+        super()._confirm_handshake()
+        # Where TLS would write what it has to send: it has nothing more.
+        nothing = Buffer(capacity=1)
+        self._crypto_buffers = dict.fromkeys(self._crypto_buffers, nothing)
+
+    # STOP_SENDING, stream limits.
 
     def _handle_stop_sending_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
@@ -261,13 +277,6 @@ class HookedConnection(QuicConnection):
     def _unblock_streams(self, is_unidirectional: bool) -> None:
         super()._unblock_streams(is_unidirectional)
         self._events.append(StreamCreditReceived())
-
-    def _handle_connection_close_frame(
-        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
-    ) -> None:
-        if self._close_event is None:
-            self.closed_by_peer = True
-        super()._handle_connection_close_frame(context, frame_type, buf)
 
     # Credit for what was read.
 
@@ -383,21 +392,6 @@ class HookedConnection(QuicConnection):
         return self._events
 
     @property
-    def ending(self) -> events.ConnectionTerminated | None:
-        """Why the connection ends, as soon as it is known: aioquic reports it much later."""
-        return self._close_event
-
-    @property
-    def connection_ids(self) -> list[bytes]:
-        """What packets to this connection may be addressed to now."""
-        return [connection_id.cid for connection_id in self._host_cids]
-
-    @property
-    def peer_connection_id_size(self) -> int:
-        """Bytes of the connection id on the packets that are sent."""
-        return len(self._peer_cid.cid)
-
-    @property
     def peer_certificate(self) -> Any:
         """The certificate that the peer has shown, None before it has."""
         return self.tls._peer_certificate
@@ -450,7 +444,7 @@ class HookedConnection(QuicConnection):
 
         The first that does not fit would keep all others from leaving.
         """
-        room = self._max_datagram_size - _PACKET_OVERHEAD - self.peer_connection_id_size
+        room = self._max_datagram_size - _PACKET_OVERHEAD - len(self._peer_cid.cid)
         room = max(0, min(room, self._remote_max_datagram_frame_size or 0) - _DATAGRAM_OVERHEAD)
         if any(len(data) > room for data in self._datagrams_pending):
             self._datagrams_pending = deque(d for d in self._datagrams_pending if len(d) <= room)

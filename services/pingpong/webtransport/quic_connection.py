@@ -13,6 +13,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from .config import Windows
+from .connection_ids import ConnectionIds
 from .engine import Address, QuicEvents
 from .errors import ErrorCode
 from .quic import HookedConnection, StreamCreditReceived
@@ -34,8 +35,11 @@ class Owner(Protocol):
     def handshake_completed(self, connection: AioquicConnection) -> None:
         """The handshake is complete on this side."""
 
-    def connection_ended(self, connection: AioquicConnection) -> None:
-        """The connection ends, for whatever reason."""
+    def connection_ended(self, connection: AioquicConnection, timed_out: bool) -> None:
+        """The connection ends, for whatever reason; whether because nobody was heard."""
+
+    def reset_token_changed(self, connection: AioquicConnection, before: bytes) -> None:
+        """The peer's stateless reset of a connection would end in another token now."""
 
     def add_route(self, connection_id: bytes, connection: AioquicConnection) -> None:
         """The peer was given another id for the connection."""
@@ -53,11 +57,11 @@ class AioquicConnection:
 
     __slots__ = (
         "_certificate_hash",
-        "_cid_size",
         "_close_packets",
         "_closing_received",
         "_has_data",
         "_owner",
+        "_peer_id",
         "_queue",
         "_quic",
         "_reported_end",
@@ -66,9 +70,11 @@ class AioquicConnection:
         "counted_handshake",
         "events",
         "first_route",
+        "give_up_at",
         "is_client",
         "max_datagram_size",
         "reset_stream_at",
+        "reset_token",
         "timers",
         "touched",
     )
@@ -78,18 +84,19 @@ class AioquicConnection:
         owner: Owner,
         configuration: QuicConfiguration,
         windows: Windows,
+        ids: ConnectionIds,
         certificate_hash: bytes | None = None,
         **kwargs: Any,
     ) -> None:
         self._owner = owner
-        self._quic = HookedConnection(configuration, windows, **kwargs)
+        self._quic = HookedConnection(configuration, windows, ids, **kwargs)
         self._queue: deque[events.QuicEvent] = self._quic.event_queue
         self._certificate_hash = certificate_hash
-        self._cid_size = 0
         self._close_packets: list[tuple[bytes, Address]] = []
         self._closing_received = 0
         """Packets that came after our CONNECTION_CLOSE: the peer may not have it."""
         self._has_data = False
+        self._peer_id: object = None
         self._reported_end = False
         self._writable_below: dict[int, int] = {}
         self.arrival = 0
@@ -98,8 +105,12 @@ class AioquicConnection:
         self.is_client: bool = configuration.is_client
         self.max_datagram_size = 0
         self.reset_stream_at = False
+        self.reset_token = b""
+        """What ends a stateless reset of the peer's; empty while there is none."""
         self.first_route = b""
         """For the endpoint: what the client's first packet was addressed to."""
+        self.give_up_at: float | None = None
+        """When the handshake is to be complete; None where it may take its time, or is."""
         self.timers: list[tuple[float, int]] = []
         """For the endpoint: when its timers come to this connection, the next one last."""
         self.touched = False
@@ -111,6 +122,11 @@ class AioquicConnection:
     def address(self) -> Address:
         """The peer's address, as last seen."""
         return self._quic.get_peer_address()
+
+    @property
+    def duplicate_packets(self) -> int:
+        """Packets that the network delivered more than once."""
+        return self._quic.duplicate_packets
 
     def can_open_stream(self, unidirectional: bool) -> bool:
         """Whether the peer's stream limit allows one more."""
@@ -230,11 +246,11 @@ class AioquicConnection:
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """The packets to send now."""
         quic = self._quic
+        if quic.peer_id is not self._peer_id:
+            self._note_peer_id()
         has_news, self._has_data = self._has_data, False
         if not quic.prepare(now, has_news=has_news):
             return []
-        if quic.peer_connection_id_size != self._cid_size:
-            self._set_datagram_size()
         if self._close_packets:
             return self._repeat_close()
         packets: list[tuple[bytes, Address]] = quic.datagrams_to_send(now)
@@ -247,13 +263,23 @@ class AioquicConnection:
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called."""
         timer: float | None = self._quic.get_timer()
+        if self.give_up_at is not None and timer is not None:
+            return min(timer, self.give_up_at)
         return timer
 
     def handle_timer(self, now: float) -> None:
         """Let time act: acknowledge, retransmit, probe, give up."""
         # A timer may be early; an acknowledgement is not worth another one.
         self._has_data = True
-        self._quic.handle_timer(now)
+        if self.give_up_at is not None and now >= self.give_up_at:
+            self._quic.give_up(now)
+        else:
+            self._quic.handle_timer(now)
+        self._report()
+
+    def reset_received(self, now: float) -> None:
+        """The peer has sent a stateless reset: it is the end."""
+        self._quic.reset_received(now)
         self._report()
 
     # The rest.
@@ -303,13 +329,14 @@ class AioquicConnection:
             # What the wrong server said with its first words is not listened to.
             self._queue.clear()
             return
+        self.give_up_at = None
         self._owner.handshake_completed(self)
         if self.is_client:
             self._begin()
 
     def _begin(self) -> None:
         self.reset_stream_at = self._quic.peer_resets_at
-        self._set_datagram_size()
+        self._note_peer_id()
         if self.events is not None:
             self.events.handshake_completed()
 
@@ -323,10 +350,15 @@ class AioquicConnection:
         received = self._closing_received
         return self._close_packets if received and not received & (received - 1) else []
 
+    def _note_peer_id(self) -> None:
+        self._peer_id = self._quic.peer_id
+        self._set_datagram_size()
+        before, self.reset_token = self.reset_token, self._quic.reset_token
+        if self.reset_token != before:
+            self._owner.reset_token_changed(self, before)
+
     def _set_datagram_size(self) -> None:
-        quic = self._quic
-        self._cid_size = quic.peer_connection_id_size
-        self.max_datagram_size = quic.fit_datagrams()
+        self.max_datagram_size = self._quic.fit_datagrams()
 
     def _report_reset(self, event: events.StreamReset) -> None:
         if self.events is not None:
@@ -358,13 +390,14 @@ class AioquicConnection:
     def _report_end(self, ending: events.ConnectionTerminated) -> None:
         self._reported_end = True
         self._writable_below.clear()
-        self._owner.connection_ended(self)
+        self.give_up_at = None
         by_peer = self._quic.closed_by_peer
         timed_out = (
             not by_peer
             and ending.error_code == QuicErrorCode.INTERNAL_ERROR
             and ending.reason_phrase == _IDLE_REASON
         )
+        self._owner.connection_ended(self, timed_out)
         if self.events is not None:
             self.events.connection_terminated(
                 ending.error_code,

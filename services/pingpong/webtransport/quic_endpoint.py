@@ -2,45 +2,43 @@
 
 `engine.QuicEndpoint` for aioquic, which routes nothing by itself. A packet finds its
 connection by the destination connection id; what belongs to none is dropped, answered
-without state (version negotiation, Retry, refusal: RFC 9000, sections 6, 8.1.2, 5.2.2),
-or begins a connection.
+without state (version negotiation, Retry, refusal, stateless reset: RFC 9000, sections 6,
+8.1.2, 5.2.2 and 10.3), or begins a connection.
 """
 
 from __future__ import annotations
 
 import heapq
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
-from aioquic.quic.connection import TRANSPORT_CLOSE_FRAME_CAPACITY
-from aioquic.quic.crypto import CryptoPair
-from aioquic.quic.packet import (
-    QuicErrorCode,
-    QuicFrameType,
-    QuicHeader,
-    QuicPacketType,
-    encode_quic_retry,
-    encode_quic_version_negotiation,
-    pull_quic_header,
-)
-from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.retry import QuicRetryTokenHandler
+from aioquic.quic.packet import QuicErrorCode, QuicHeader, QuicPacketType, pull_quic_header
 
+from . import quic_answers as answers
 from .config import EndpointConfig, ServerIdentity
+from .connection_ids import (
+    CONNECTION_ID_SIZE,
+    FIXED_BIT,
+    LONG_HEADER,
+    LONG_ID_AT,
+    RESET_TOKEN_SIZE,
+    SHORT_ID_AT,
+    ConnectionIds,
+)
 from .engine import Address, EndpointCounters, QuicConnection, QuicEvents, Wake
 from .h3 import ALPN
 from .quic_connection import AioquicConnection
+from .retry import RetryTokens
 
-CONNECTION_ID_SIZE = 8
-_LONG_HEADER = 0x80
 _VERIFY_NOTHING = 0
 """`ssl.CERT_NONE`, without the module."""
 _SMALLEST_FIRST_ID = 8
 """Bytes of the connection id that a client makes up (RFC 9000, section 7.2)."""
+_ANSWERS_A_SECOND = 1_000.0
+"""Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
 _TIMER_GRANULARITY = 0.001
 """Timers may fire this much early or late: loops count in milliseconds."""
 
@@ -65,7 +63,7 @@ class AioquicEndpoint:
         self._accept = accept
         self._routes: dict[bytes, AioquicConnection] = {}
         self._connections: set[AioquicConnection] = set()
-        self._handshakes: set[AioquicConnection] = set()
+        self._handshakes: dict[AioquicConnection, None] = {}
         self._touched: deque[AioquicConnection] = deque()
         self._answers: list[tuple[Address, list[bytes]]] = []
         self._working = False
@@ -73,7 +71,12 @@ class AioquicEndpoint:
         self._timer_owners: dict[int, AioquicConnection] = {}
         """Apart from the heap, on which the dead would otherwise stay until their time."""
         self._timer_count = 0
-        self._retry = QuicRetryTokenHandler()
+        self._ids = ConnectionIds(config.keys.reset, config.worker, config.workers)
+        self._retry = RetryTokens(config.keys.retry)
+        self._reset_tokens: dict[bytes, AioquicConnection] = {}
+        """What a stateless reset of a connection's peer would end in."""
+        self._refusals = answers.Allowance(_ANSWERS_A_SECOND)
+        self._resets = answers.Allowance(_ANSWERS_A_SECOND)
         self._server = self._server_configuration(config) if accept is not None else None
 
     def __len__(self) -> int:
@@ -91,12 +94,12 @@ class AioquicEndpoint:
         self._working = True
         if not data:
             return
-        if data[0] & _LONG_HEADER:
+        if data[0] & LONG_HEADER:
             connection = self._route_long_header(data, address, now)
         else:
-            connection = self._routes.get(data[1 : 1 + CONNECTION_ID_SIZE])
+            connection = self._routes.get(data[SHORT_ID_AT : SHORT_ID_AT + CONNECTION_ID_SIZE])
             if connection is None:
-                self.counters.dropped_packets += 1
+                self._unknown(data, address, now)
         if connection is not None:
             if not connection.touched:
                 connection.touched = True
@@ -179,7 +182,7 @@ class AioquicEndpoint:
                     pass  # Here and now, where it can be said; not in the midst of a handshake.
             configuration.load_verify_locations(cafile=identity.ca_file, capath=identity.ca_path)
         connection = AioquicConnection(
-            self, configuration, self._config.windows, identity.certificate_hash
+            self, configuration, self._config.windows, self._ids, identity.certificate_hash
         )
         connection.events = events(connection)
         self._connections.add(connection)
@@ -208,15 +211,22 @@ class AioquicEndpoint:
 
     def handshake_completed(self, connection: AioquicConnection) -> None:
         """A handshake is complete, on both sides as far as this one knows."""
-        self._handshakes.discard(connection)
+        self._handshakes.pop(connection, None)
         self.counters.handshakes += 1
         connection.counted_handshake = True
 
-    def connection_ended(self, connection: AioquicConnection) -> None:
+    def connection_ended(self, connection: AioquicConnection, timed_out: bool) -> None:
         """A connection ends; it lives on for a while to absorb what is still on its way."""
-        self._handshakes.discard(connection)
+        self._handshakes.pop(connection, None)
         if not connection.counted_handshake:
             self.counters.handshake_failures += 1
+            self.counters.handshake_timeouts += timed_out
+
+    def reset_token_changed(self, connection: AioquicConnection, before: bytes) -> None:
+        """A stateless reset of the connection's peer would end in another token now."""
+        self._forget_reset_token(connection, before)
+        if connection.reset_token:
+            self._reset_tokens[connection.reset_token] = connection
 
     def add_route(self, connection_id: bytes, connection: AioquicConnection) -> None:
         """A connection has told its peer another id."""
@@ -266,24 +276,30 @@ class AioquicEndpoint:
     def _forget(self, connection: AioquicConnection) -> None:
         if connection in self._connections and connection.is_over:
             self._connections.discard(connection)
-            self._handshakes.discard(connection)
+            self._handshakes.pop(connection, None)
             for connection_id in connection.connection_ids:
                 self._routes.pop(connection_id, None)
             self._routes.pop(connection.first_route, None)
+            self._forget_reset_token(connection, connection.reset_token)
             for _, number in connection.timers:
                 del self._timer_owners[number]
             connection.timers.clear()
+
+    def _forget_reset_token(self, connection: AioquicConnection, token: bytes) -> None:
+        # A peer can claim another's token, which is then not its own to take away.
+        if self._reset_tokens.get(token) is connection:
+            del self._reset_tokens[token]
 
     def _route_long_header(
         self, data: bytes, address: Address, now: float
     ) -> AioquicConnection | None:
         # RFC 8999: version, then both connection ids with their lengths, in any version.
-        size = data[5] if len(data) > 6 else 255
-        connection = self._routes.get(data[6 : 6 + size])
+        size = data[5] if len(data) > LONG_ID_AT else 255
+        connection = self._routes.get(data[LONG_ID_AT : LONG_ID_AT + size])
         if connection is not None:
             return connection
         if self._server is None or len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
-            self.counters.dropped_packets += 1
+            self._unknown(data, address, now)
             return None
         try:
             header = pull_quic_header(Buffer(data=data), host_cid_length=CONNECTION_ID_SIZE)
@@ -295,12 +311,7 @@ class AioquicEndpoint:
             self.counters.dropped_packets += 1
         elif header.version not in versions:
             self.counters.version_negotiations += 1
-            packet = encode_quic_version_negotiation(
-                source_cid=header.destination_cid,
-                destination_cid=header.source_cid,
-                supported_versions=versions,
-            )
-            self._answers.append((address, [packet]))
+            self._answers.append((address, [answers.version_negotiation(header, versions)]))
         elif header.packet_type is QuicPacketType.INITIAL:
             return self._admit(header, address, now)
         else:
@@ -316,79 +327,85 @@ class AioquicEndpoint:
         retry_id: bytes | None = None
         if header.token:
             try:
-                original_id = self._retry.validate_token(
-                    address=address,
-                    destination_cid=header.destination_cid,
-                    token=header.token,
-                    now=now,
+                original_id = self._retry.validate(
+                    address, header.destination_cid, header.token, now
                 )
             except ValueError:
                 self.counters.retries_invalid += 1
-                self._refuse(header, address, QuicErrorCode.INVALID_TOKEN)
+                self._refuse(header, address, QuicErrorCode.INVALID_TOKEN, now)
                 return None
             retry_id = header.destination_cid
         if len(self._connections) >= self._config.max_connections:
             self.counters.refused_connections += 1
-            self._refuse(header, address, QuicErrorCode.CONNECTION_REFUSED)
+            self._refuse(header, address, QuicErrorCode.CONNECTION_REFUSED, now)
             return None
         if retry_id is None and len(self._handshakes) >= self._config.max_handshakes:
             self._send_retry(header, address, now)
             return None
+        if len(self._handshakes) >= self._config.max_validated_handshakes:
+            # Of one client's making perhaps, which is not to keep all others out.
+            self._give_up(next(iter(self._handshakes)), now)
         assert self._server is not None
         assert self._accept is not None
         connection = AioquicConnection(
             self,
             self._server,
             self._config.windows,
+            self._ids,
             original_destination_connection_id=original_id,
             retry_source_connection_id=retry_id,
         )
         connection.events = self._accept(connection)
+        connection.give_up_at = now + self._config.handshake_timeout
         self.counters.connections += 1
         self._connections.add(connection)
-        self._handshakes.add(connection)
+        self._handshakes[connection] = None
         connection.first_route = header.destination_cid
         self._routes[header.destination_cid] = connection
         for connection_id in connection.connection_ids:
             self._routes[connection_id] = connection
         return connection
 
+    def _give_up(self, connection: AioquicConnection, now: float) -> None:
+        """A handshake is not waited for any more."""
+        connection.give_up_at = now
+        connection.handle_timer(now)
+        if not connection.touched:
+            self.touch(connection)
+
     def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
         self.counters.retries_sent += 1
-        source_id = os.urandom(CONNECTION_ID_SIZE)
-        token = self._retry.create_token(
-            address=address,
-            original_destination_connection_id=header.destination_cid,
-            retry_source_connection_id=source_id,
-            now=now,
-        )
-        packet = encode_quic_retry(
-            version=header.version or 0,
-            source_cid=source_id,
-            destination_cid=header.source_cid,
-            original_destination_cid=header.destination_cid,
-            retry_token=token,
-        )
-        self._answers.append((address, [packet]))
+        retry_id = self._ids.make()
+        token = self._retry.make(address, header.destination_cid, retry_id, now)
+        self._answers.append((address, [answers.retry(header, retry_id, token)]))
 
-    def _refuse(self, header: QuicHeader, address: Address, code: int) -> None:
-        """Close a connection that never began, in an Initial of the client's own keys."""
-        crypto = CryptoPair()
-        crypto.setup_initial(
-            cid=header.destination_cid, is_client=False, version=header.version or 0
-        )
-        builder = QuicPacketBuilder(
-            host_cid=header.destination_cid,
-            is_client=False,
-            max_datagram_size=SMALLEST_MAX_DATAGRAM_SIZE,
-            peer_cid=header.source_cid,
-            version=header.version or 0,
-        )
-        builder.start_packet(QuicPacketType.INITIAL, crypto)
-        buffer = builder.start_frame(
-            QuicFrameType.TRANSPORT_CLOSE, capacity=TRANSPORT_CLOSE_FRAME_CAPACITY
-        )
-        buffer.push_uint_var(code)
-        buffer.push_uint_var(QuicFrameType.PADDING)
-        buffer.push_uint_var(0)
-        self._answers.append((address, builder.flush()[0]))
+    def _refuse(self, header: QuicHeader, address: Address, code: int, now: float) -> None:
+        if self._refusals.take(now):
+            self._answers.append((address, answers.refusal(header, code)))
+
+    def _unknown(self, data: bytes, address: Address, now: float) -> None:
+        """A packet that belongs to no connection, and begins none."""
+        # The table is of keyed hashes: how long it takes tells nothing about the tokens in it.
+        connection = self._reset_tokens.get(data[-RESET_TOKEN_SIZE:])
+        if (
+            connection is not None
+            and connection.address == address
+            and len(data) >= answers.MIN_RESET_SIZE
+        ):
+            self.counters.resets_received += 1
+            if not connection.touched:
+                connection.touched = True
+                self._touched.append(connection)
+            connection.reset_received(now)
+            return
+        if (
+            self._server is not None
+            and data[0] & (LONG_HEADER | FIXED_BIT) == FIXED_BIT
+            and len(data) > answers.MIN_RESET_SIZE
+            and self._resets.take(now)
+        ):
+            self.counters.resets_sent += 1
+            token = self._ids.reset_token(data[SHORT_ID_AT : SHORT_ID_AT + CONNECTION_ID_SIZE])
+            self._answers.append((address, [answers.stateless_reset(len(data), token)]))
+        else:
+            self.counters.dropped_packets += 1

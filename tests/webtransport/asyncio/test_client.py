@@ -25,8 +25,8 @@ from pingpong.webtransport.asyncio import (
     connect,
     listen,
     open_connection,
+    race,
 )
-from pingpong.webtransport.asyncio import client as client_module
 from pingpong.webtransport.asyncio.client import SessionWaiter, establish, resolve
 from tests.webtransport.asyncio.peers import (
     closed_port,
@@ -360,7 +360,7 @@ async def test_a_dead_first_address_does_not_cost_the_timeout(
 async def test_an_address_that_refuses_is_followed_by_the_next_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "CONNECTION_ATTEMPT_DELAY", 60)
+    monkeypatch.setattr(race, "CONNECTION_ATTEMPT_DELAY", 60)
     async with serving(stay, host="::1") as server:
         addresses: list[tuple[int, Any]] = [
             (socket.AF_INET, ("127.0.0.1", closed_port())),
@@ -398,7 +398,7 @@ async def test_when_all_fail_what_says_most_is_told() -> None:
 
 @on_a_loop
 async def test_of_two_that_answer_one_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "CONNECTION_ATTEMPT_DELAY", 0)
+    monkeypatch.setattr(race, "CONNECTION_ATTEMPT_DELAY", 0)
     async with serving(stay) as server:
         address = (socket.AF_INET, ("127.0.0.1", server.port))
         before = sockets()

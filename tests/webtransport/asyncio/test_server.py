@@ -338,3 +338,18 @@ async def test_no_session_begins_while_a_listener_closes() -> None:
     assert raised.value.status == 503
     await asyncio.gather(listener.close(1, "bye"), listener.close(1, "bye"))
     client.endpoint.close()
+
+
+@on_a_loop
+async def test_sessions_can_be_closed_without_their_connections() -> None:
+    async with serving(stay) as server:
+        session = await joined(server)
+        await server.listener.close_sessions(7, "go")
+        closed = await session.closed
+        assert (closed.code, closed.reason) == (7, "go")
+        assert len(server.listener.connections) == 1
+        # Who asks now is told so, and not left without an answer.
+        with pytest.raises(ConnectError) as raised:
+            await joined(server)
+        assert raised.value.status == 503
+        await session.wait_closed()

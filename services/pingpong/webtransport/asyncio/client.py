@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import socket
 import ssl
@@ -18,15 +19,13 @@ from ..config import EndpointConfig, ServerIdentity
 from ..connection import Connection
 from ..engine import Address, QuicConnection
 from ..errors import ProtocolError, StateError
-from ..events import ConnectionClosed, Request, SessionClosed
+from ..events import ConnectionClosed, Headers, Request, SessionClosed
 from ..handler import ConnectionHandler, SessionHandler
 from ..limits import Limits
 from ..session import Session as CoreSession
 from .endpoint import UdpEndpoint
 from .failures import Cause, ConnectError, connection_failure, session_failure
-
-CONNECTION_ATTEMPT_DELAY = 0.25
-"""Seconds before the next address is tried beside the one before (RFC 8305, section 5)."""
+from .race import Race, more_telling
 
 HTTPS_PORT = 443
 
@@ -155,7 +154,11 @@ class ClientConnection(ConnectionHandler):
         await asyncio.shield(self.ready)
 
     def open_session(
-        self, handler: SessionHandler, protocols: Sequence[str] = (), origin: str | None = None
+        self,
+        handler: SessionHandler,
+        protocols: Sequence[str] = (),
+        origin: str | None = None,
+        headers: Headers = (),
     ) -> CoreSession:
         """Ask for a session on the target's path. Raises `StateError` as the core does."""
         request = Request(
@@ -163,6 +166,7 @@ class ClientConnection(ConnectionHandler):
             path=self.target.path,
             origin=origin,
             protocols=tuple(protocols),
+            headers=headers,
         )
         session = self.connection.open_session(request, handler)
         self.endpoint.flush()
@@ -216,6 +220,8 @@ class ClientConnection(ConnectionHandler):
     def _socket_error(self, error: OSError) -> None:
         if self.socket_error is not None:
             self.socket_error(error)
+        if error.errno == errno.EMSGSIZE:
+            return  # ICMP's claim, that anybody can make; QUIC finds out itself (RFC 9000, 14.2.1)
         self._fail(
             ConnectError(
                 Cause.UNREACHABLE,
@@ -273,7 +279,8 @@ async def open_connection(
 ) -> ClientConnection:
     """Connect to the first address that answers; the others' attempts are given up.
 
-    A further address is tried 250 ms after the one before, or as soon as that has failed.
+    A further address is tried 250 ms after the one before, or as soon as that has failed. One
+    that stays silent is tried again each second, from another port, beside what is under way.
     Raises `ConnectError` when all have failed, or nothing answered within `timeout`.
     """
     deadline = asyncio.get_running_loop().time() + timeout
@@ -290,7 +297,11 @@ async def open_connection(
                 Cause.NAME, f"no address for {target.host} within {timeout:g} s"
             ) from None
         timings.resolve = time.monotonic_ns() - began
-    race = _Race(target, config or EndpointConfig(), limits or Limits())
+    config, limits = config or EndpointConfig(), limits or Limits()
+    race = Race(
+        lambda family, address: ClientConnection.begin(target, family, address, config, limits),
+        target.host,
+    )
     try:
         async with asyncio.timeout_at(deadline):
             winner = await race.run(addresses)
@@ -299,72 +310,11 @@ async def open_connection(
             Cause.NO_ANSWER,
             f"no answer on UDP port {target.port} of {target.host} within {timeout:g} s",
         )
-        raise _more_telling(race.failure, silence) from None
+        raise more_telling(race.failure, silence) from None
     finally:
         race.abandon_losers()
     winner.timings.resolve = timings.resolve
     return winner
-
-
-class _Race:
-    """Connection attempts side by side, until one gets ready."""
-
-    def __init__(self, target: Target, config: EndpointConfig, limits: Limits) -> None:
-        self.failure: ConnectError | None = None
-        """What is most worth telling of the attempts that failed."""
-        self._target = target
-        self._config = config
-        self._limits = limits
-        self._attempts: dict[asyncio.Future[None], ClientConnection] = {}
-
-    async def run(self, addresses: Sequence[tuple[int, Address]]) -> ClientConnection:
-        waiting = list(addresses)
-        while waiting or self._attempts:
-            if waiting:
-                family, address = waiting.pop(0)
-                try:
-                    self._begin(family, address)
-                except OSError as error:
-                    self._failed(self._no_way(error))
-                    continue
-            done, _ = await asyncio.wait(
-                self._attempts,
-                timeout=CONNECTION_ATTEMPT_DELAY if waiting else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for ready in done:
-                attempt = self._attempts.pop(ready)
-                failure = ready.exception()
-                if failure is None:
-                    return attempt
-                attempt.abort()
-                assert isinstance(failure, ConnectError)
-                self._failed(failure)
-        raise self.failure or ConnectError(Cause.NAME, f"no address for {self._target.host}")
-
-    def abandon_losers(self) -> None:
-        for attempt in self._attempts.values():
-            attempt.abort()
-        self._attempts.clear()
-
-    def _begin(self, family: int, address: Address) -> None:
-        attempt = ClientConnection.begin(self._target, family, address, self._config, self._limits)
-        self._attempts[attempt.ready] = attempt
-
-    def _failed(self, error: ConnectError) -> None:
-        self.failure = error if self.failure is None else _more_telling(self.failure, error)
-
-    def _no_way(self, error: OSError) -> ConnectError:
-        return ConnectError(Cause.UNREACHABLE, f"no way to {self._target.host}: {error.strerror}")
-
-
-def _more_telling(first: ConnectError | None, second: ConnectError) -> ConnectError:
-    """What a server said of itself tells more than that another gave no answer."""
-    silent = (Cause.NO_ANSWER, Cause.UNREACHABLE)
-    if first is None or (first.cause in silent and second.cause not in silent):
-        return second
-    # That somebody has not answered yet, after others were refused, is the news.
-    return second if second.cause is Cause.NO_ANSWER and first.cause in silent else first
 
 
 class SessionWaiter(SessionHandler):
@@ -395,12 +345,13 @@ async def establish(
     *,
     protocols: Sequence[str] = (),
     origin: str | None = None,
+    headers: Headers = (),
     timeout: float = 5.0,
 ) -> CoreSession:
     """Open a session and wait for the server's answer. Raises `ConnectError`."""
     began = time.monotonic_ns()
     try:
-        session = client.open_session(handler, protocols, origin)
+        session = client.open_session(handler, protocols, origin, headers)
     except StateError as error:
         raise ConnectError(Cause.SESSION, f"no session for {client.target.path}: {error}") from None
     try:

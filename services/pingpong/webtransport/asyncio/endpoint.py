@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 
 from ..config import EndpointConfig, ServerIdentity
+from ..connection_ids import worker_of
 from ..engine import Address, QuicConnection, QuicEvents
 from ..quic_connection import AioquicConnection
 from ..quic_endpoint import AioquicEndpoint
+from .handover import Handover
 from .pump import Pump
 
 _NANOSECOND = 1e-9
@@ -27,6 +29,9 @@ class UdpEndpoint:
     With `accept` it is a server: it is called for each new connection and returns who is
     told of its events. Answers to a batch of packets leave together at the batch's end;
     what is sent at any other time leaves at the next turn of the loop, or at `flush`.
+
+    With `handover`, which it owns, it is one of several workers on a port, as `config` has it:
+    packets of other workers' connections are passed on to them.
     """
 
     def __init__(
@@ -35,16 +40,28 @@ class UdpEndpoint:
         config: EndpointConfig,
         accept: Callable[[QuicConnection], QuicEvents] | None = None,
         error_received: Callable[[OSError], None] | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.engine = AioquicEndpoint(config, self._wake, accept)
         self.pump = Pump(
             sock,
             self._loop,
-            receive=self._receive,
+            receive=self._receive if handover is None else self._receive_or_pass_on,
             batch_received=self._batch_received,
             error_received=error_received,
         )
+        self.answered: Callable[[int], None] | None = None
+        """Told when the answers to a batch of packets left: see `flush`."""
+        self.handover = handover
+        self._worker, self._workers = config.worker, config.workers
+        if handover is not None:
+            handover.start(
+                self._loop,
+                receive=self._receive,
+                note_source=self.pump.note_source,
+                batch_received=self._batch_received,
+            )
         self._woken: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -89,6 +106,14 @@ class UdpEndpoint:
                 self._emptied = None
         return sent_at
 
+    def receive_pending(self) -> bool:
+        """Take in what waits in the socket, at most a batch, and answer it; whether it was any."""
+        pump = self.pump
+        before = pump.received_packets
+        pump.receive_pending()
+        taken = self.handover.receive_pending() if self.handover is not None else 0
+        return pump.received_packets != before or taken > 0
+
     async def wait_empty(self, timeout: float) -> bool:
         """Wait until no connection is left, at most `timeout` seconds; whether it came so."""
         self.flush()
@@ -116,14 +141,25 @@ class UdpEndpoint:
                 self._emptied.set_result(None)
                 self._emptied = None
             self.pump.close()
+            if self.handover is not None:
+                self.handover.close()
 
     # The engine's time is the packet's, as is everything that is measured from it.
 
     def _receive(self, data: bytes, address: Address, arrival: int) -> None:
         self.engine.receive(data, address, arrival * _NANOSECOND, arrival)
 
+    def _receive_or_pass_on(self, data: bytes, address: Address, arrival: int) -> None:
+        worker = worker_of(data, self._workers)
+        if worker == self._worker:
+            self._receive(data, address, arrival)
+        elif self.handover is not None:
+            self.handover.pass_on(worker, data, address, arrival, self.pump.source(address))
+
     def _batch_received(self) -> None:
-        self.flush()
+        sent_at = self.flush()
+        if sent_at and self.answered is not None:
+            self.answered(sent_at)
 
     def _wake(self) -> None:
         if self._woken is None and not self._closed:
@@ -148,11 +184,8 @@ class UdpEndpoint:
         self._timer = None
         # What has arrived comes first: after a pause of the process, the answer that a timer
         # would give up on may be in the socket already, behind batches of others.
-        pump = self.pump
         for _ in range(_BATCHES_BEFORE_TIMERS):
-            received = pump.received_packets
-            pump.receive_pending()
-            if pump.received_packets == received or self._closed:
+            if not self.receive_pending() or self._closed:
                 break
         if not self._closed:
             try:

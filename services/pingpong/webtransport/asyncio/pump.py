@@ -29,12 +29,13 @@ from .sockets import (
     SOL_UDP,
     UDP_GRO,
     UDP_SEGMENT,
+    dissolve,
     dont_fragment,
     enlarge,
     group_segments,
     try_option,
 )
-from .sources import IP_PKTINFO, IPV6_PKTINFO, Sources
+from .sources import IP_PKTINFO, IPV6_PKTINFO, Ancillary, Sources
 
 Address: TypeAlias = tuple[Any, ...]
 """A peer's address as the kernel gave it: passed back unchanged, never looked into."""
@@ -50,6 +51,9 @@ _uint32 = struct.Struct("@I")
 _NO_ROOM = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.EINTR})
 _GSO_REFUSED = frozenset({errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EMSGSIZE})
 _SOURCE_REFUSED = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETUNREACH})
+_ADDRESS_GONE = frozenset(
+    {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EDESTADDRREQ}
+)
 _FROM_ICMP = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 _SENT, _DROPPED, _QUEUE, _SPLIT = range(4)  # what became, or is to become, of a group
@@ -138,8 +142,10 @@ class Pump:
         self._segmentation: list[tuple[int, int, bytes]] = []
         self._closed = False
         self._connected = False
+        self._peer: Address = ()
         with contextlib.suppress(OSError):
-            self._connected = bool(sock.getpeername())
+            self._peer = sock.getpeername()
+            self._connected = True
         loop.add_reader(self._fd, self.receive_pending)
 
     def send(self, packets: Sequence[bytes], address: Address) -> int:
@@ -168,6 +174,14 @@ class Pump:
             return 0
         return sent_at if self._flush() else 0
 
+    def source(self, address: Address) -> Ancillary | None:
+        """Which address of this machine `address` has sent to, where the socket has several."""
+        return self._sources.get(address)
+
+    def note_source(self, address: Address, kind: int, value: bytes) -> None:
+        """Answer `address` from where it has sent to, as somebody else's `source` has it."""
+        self._sources.note(address, kind, value)
+
     def close(self) -> None:
         """Close the socket. What is queued is dropped; nothing is called back any more."""
         if self._closed:
@@ -182,6 +196,8 @@ class Pump:
 
     def receive_pending(self) -> None:
         """Hand up what the socket has, at most a batch: what the loop calls when it is readable."""
+        if self._closed:
+            return
         messages: list[_Message] = []
         drained = self._read_messages(messages)
         if not messages or self._closed:
@@ -271,6 +287,9 @@ class Pump:
                 return self._transmit(group, address, retried)
             if len(group) > 1 and exc.errno in _GSO_REFUSED:
                 return _SPLIT
+            if self._connected and not retried and exc.errno in _ADDRESS_GONE:
+                self._take_another_address()
+                return self._transmit(group, address, retried=True)
             self._failed(exc)
             # What came by ICMP was an earlier packet's, and this one is still to be sent.
             if exc.errno in _FROM_ICMP and not retried and not self._closed:
@@ -279,6 +298,18 @@ class Pump:
             return _DROPPED
         self.sent_packets += len(group)
         return _SENT
+
+    def _take_another_address(self) -> None:
+        """Connect anew: the source address that was chosen then is this host's no more.
+
+        To QUIC that is a change of path like a NAT's (RFC 9000, section 9).
+        """
+        try:
+            dissolve(self._sock)
+            self._sock.connect(self._peer)
+        except OSError:
+            return  # no way leads there now; the next packet tries again
+        self.local_address = self._sock.getsockname()
 
     def _flush(self) -> bool:
         """Send what is queued while there is room; return whether the first of it was sent."""

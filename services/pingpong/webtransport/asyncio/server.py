@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
@@ -11,11 +12,12 @@ from ..config import EndpointConfig
 from ..connection import Connection
 from ..engine import Address, QuicConnection
 from ..errors import ErrorCode, ProtocolError, SessionClosedError, StreamResetError
-from ..events import ConnectionClosed, Request, State
+from ..events import ConnectionClosed, Request, SessionClosed, State
 from ..handler import ConnectionHandler
 from ..limits import Limits
 from ..session import Session as CoreSession
 from .endpoint import UdpEndpoint
+from .handover import Handover
 from .session import Session
 from .sockets import bind_udp
 
@@ -59,21 +61,28 @@ class Listener(ConnectionHandler):
             connection.drain()
         self.endpoint.flush()
 
-    async def close(self, code: int = 0, reason: str = "", timeout: float = 1.0) -> None:
-        """Close all sessions with a code and a reason, then connections, then the socket.
+    async def close_sessions(self, code: int = 0, reason: str = "", timeout: float = 1.0) -> None:
+        """Close all sessions with a code and a reason, and refuse new ones with 503.
 
-        What the sessions' ends need is waited for, at most `timeout` seconds: a
-        CONNECTION_CLOSE that overtakes them would take the code (draft-16, section 6).
+        What their ends need is waited for, at most `timeout` seconds. Connections stay.
         """
         self._closing = True
+        for connection in list(self.connections):
+            for session in connection.sessions:
+                session.close(code, reason)
+        self.endpoint.flush()
+        if self._has_requests():
+            self._over = self._over or asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._over], timeout=timeout)
+
+    async def close(self, code: int = 0, reason: str = "", timeout: float = 1.0) -> None:
+        """Close all sessions as `close_sessions` does, then connections, then the socket.
+
+        In that order: a CONNECTION_CLOSE that overtakes the sessions' ends would take the code
+        (draft-16, section 6).
+        """
         try:
-            for connection in list(self.connections):
-                for session in connection.sessions:
-                    session.close(code, reason)
-            self.endpoint.flush()
-            if self._has_requests():
-                self._over = self._over or asyncio.get_running_loop().create_future()
-                await asyncio.wait([self._over], timeout=timeout)
+            await self.close_sessions(code, reason, timeout)
         finally:
             for connection in list(self.connections):
                 connection.close(ErrorCode.H3_NO_ERROR)
@@ -91,6 +100,10 @@ class Listener(ConnectionHandler):
             session.reject(503)
         else:
             self._handler.session_requested(session)
+
+    def request_refused(self, session: CoreSession, closed: SessionClosed) -> None:
+        """Nobody was asked."""
+        self._handler.request_refused(session, closed)
 
     def requests_over(self, connection: Connection) -> None:
         """What `close` waits for, of every connection."""
@@ -123,21 +136,30 @@ def listen(
     *,
     config: EndpointConfig,
     limits: Limits | None = None,
-    reuse_port: bool = False,
+    sock: socket.socket | None = None,
+    handover: Handover | None = None,
 ) -> Listener:
     """Take connections on a UDP port (0: any). Call it with a running loop.
+
+    A worker of several on one port has a bound socket from `steering.bind_group` in place of
+    host and port, and a way to the others; `config` says which of them it is. Both are the
+    listener's from now on, also where it raises.
 
     Raises `OSError` where the port cannot be had, `ValueError` where `config` has no
     certificate.
     """
-    if config.certificate is None or config.private_key is None:
-        raise ValueError("a server needs a certificate and its key")
     listener = Listener(handler, limits or Limits())
-    sock = bind_udp(host, port, reuse_port=reuse_port)
     try:
-        listener.endpoint = UdpEndpoint(sock, config, listener.attach)
+        if config.certificate is None or config.private_key is None:
+            raise ValueError("a server needs a certificate and its key")
+        if sock is None:
+            sock = bind_udp(host, port)
+        listener.endpoint = UdpEndpoint(sock, config, listener.attach, handover=handover)
     except BaseException:
-        sock.close()
+        if sock is not None:
+            sock.close()
+        if handover is not None:
+            handover.close()
         raise
     return listener
 

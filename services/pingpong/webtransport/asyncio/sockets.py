@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -115,6 +117,15 @@ def enlarge(sock: socket.socket, option: int, force: int, asked: int) -> BufferS
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, option, asked)
     return BufferSize(asked, sock.getsockopt(socket.SOL_SOCKET, option) // factor)
+
+
+def dissolve(sock: socket.socket) -> None:
+    """Undo a UDP socket's connect, its choice of a source address included. Raises OSError."""
+    # connect(2): an address of the family AF_UNSPEC does that; socket.connect can't name one.
+    unspecified = bytes(128)
+    if ctypes.CDLL(None, use_errno=True).connect(sock.fileno(), unspecified, len(unspecified)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def dont_fragment(sock: socket.socket) -> None:

@@ -1,0 +1,203 @@
+"""A process that probes many targets, and says what that took: ours, or the bare engine.
+
+Both keep a connection and a socket for each target, and send a datagram on each every second, spread
+over the second. The bare engine does it with nothing else: no HTTP/3, no session, no count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import itertools
+import json
+import os
+import resource
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvloop
+
+from pingpong.client.discovery import Destination
+from pingpong.client.metrics import ProbeMetrics
+from pingpong.client.schedule import Schedule, first_slot, spread
+from pingpong.client.supervisor import Supervisor
+from pingpong.ops.exposition import Format
+from pingpong.ops.lifecycle import collect_garbage_seldom
+from pingpong.ops.logs import configure
+from pingpong.ops.process import process_source
+from pingpong.ops.scrapes import Scrapes
+from pingpong.ops.settings import ProbeSettings
+from pingpong.webtransport.asyncio import EndpointConfig
+from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
+
+from .clients import BareClient
+from .measures import cpu_time, resident_memory
+from .servers import HOST, IDLE_TIMEOUT
+
+_CONNECT = 60.0
+_SETTLE = 3.0
+"""Seconds after the last connection that are not measured."""
+
+_taken: list[float] = []
+"""By how many seconds each slot was late, since the measurement began."""
+
+
+class _Noted(Schedule):
+    """A schedule that notes how late its slots are taken."""
+
+    __slots__ = ()
+
+    def take(self, now: float) -> None:
+        _taken.append(now - self.next)
+        super().take(now)
+
+
+class Bare:
+    """One connection of the bare engine, and its slots."""
+
+    def __init__(self, client: BareClient, name: str) -> None:
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        self._schedule = _Noted(first_slot(now, 1.0, spread(name)), 1.0)
+        client.begin("datagram")
+        self._arm()
+
+    def _arm(self) -> None:
+        delay = max(self._schedule.next - time.monotonic(), 0)
+        self._loop.call_later(delay, self._send)
+
+    def _send(self) -> None:
+        self._schedule.take(time.monotonic())
+        self._arm()
+        self._client.send()
+
+
+class BareProbes:
+    """The bare engine."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self._kept: list[Bare] = []
+
+    def _count(self, count: int) -> None:
+        self.answered += count
+
+    async def connect(self, port: int, names: list[str]) -> None:
+        config = EndpointConfig(idle_timeout=IDLE_TIMEOUT)
+        for name in names:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            sock.connect((HOST, port))
+            client = BareClient(UdpEndpoint(sock, config), self._count)
+            await client.connect(port)
+            self._kept.append(Bare(client, name))
+
+
+class OurProbes:
+    """What `pingpong probe` runs."""
+
+    def __init__(self) -> None:
+        self.metrics = ProbeMetrics()
+        self._destinations: dict[str, Destination] = {}
+        self._supervisor: Supervisor | None = None
+
+    @property
+    def answered(self) -> int:
+        return sum(t.modes["datagram"].completed["ok"] for t in self.metrics.targets.values())
+
+    async def connect(self, port: int, names: list[str]) -> None:
+        url = f"https://{HOST}:{port}/ping"
+        self._destinations = {name: Destination(name, url, (HOST,)) for name in names}
+        settings = ProbeSettings(server=(url,), insecure=True, connect_timeout=_CONNECT)
+        self._supervisor = Supervisor(settings, self.metrics, self._look_up)
+        self._supervisor.changed(self._destinations)
+        async with asyncio.timeout(_CONNECT):
+            while not all(target.is_up for target in self.metrics.targets.values()):
+                await asyncio.sleep(0.05)
+
+    async def _look_up(self, name: str) -> Destination:
+        return self._destinations[name]
+
+    async def scrape(self, scrapes: int) -> list[float]:
+        """Have the text of the metrics made; how long each took, in seconds."""
+        process = process_source()
+
+        async def families() -> Any:
+            return itertools.chain(self.metrics.families(), process())
+
+        took = []
+        for _ in range(scrapes):
+            began = time.perf_counter()
+            await Scrapes(families).text(Format.TEXT, compressed=False)
+            took.append(time.perf_counter() - began)
+            await asyncio.sleep(0.2)
+        return took
+
+
+SUBJECTS: dict[str, Callable[[], BareProbes | OurProbes]] = {
+    "bare": BareProbes,
+    "ours": OurProbes,
+}
+
+
+async def run(
+    subject: str, port: int, targets: int, seconds: float, scrapes: int
+) -> dict[str, Any]:
+    """Connect, let it settle, measure."""
+    probes = SUBJECTS[subject]()
+    await probes.connect(port, [f"target-{number:03}" for number in range(targets)])
+    collect_garbage_seldom()
+    await asyncio.sleep(_SETTLE)
+    _taken.clear()
+    answered, cpu, began = probes.answered, cpu_time(), time.monotonic()
+    took = await probes.scrape(scrapes) if scrapes and isinstance(probes, OurProbes) else []
+    await asyncio.sleep(max(seconds - (time.monotonic() - began), 0))
+    wall = time.monotonic() - began
+    cpu = cpu_time() - cpu
+    late = sorted(_taken)
+    return {
+        "answered": probes.answered - answered,
+        "slots": len(late),
+        "core": cpu / (wall * 1e9),
+        "late": {
+            "p50": statistics.median(late),
+            "p99": late[len(late) * 99 // 100],
+            "max": late[-1],
+        },
+        "scrapes": took,
+        "memory": resident_memory(),
+    }
+
+
+def main() -> None:
+    """Prints a line of JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("subject", choices=sorted(SUBJECTS))
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--targets", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--scrapes", type=int, default=0)
+    parser.add_argument("--cpu", type=int)
+    arguments = parser.parse_args()
+    if arguments.cpu is not None:
+        os.sched_setaffinity(0, {arguments.cpu})
+    configure("warning")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # What is measured notes how late its slots are taken.
+    sys.modules["pingpong.client.prober"].Schedule = _Noted  # type: ignore[attr-defined]
+    work = functools.partial(run, arguments.subject, arguments.port, arguments.targets)
+    result = uvloop.run(work(arguments.seconds, arguments.scrapes))
+    print(json.dumps(result), flush=True)
+    # Its connections end with the process.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""What probing many targets costs, and how punctual it is: ours beside the bare QUIC engine.
+
+`python bench/probing.py` runs it in some two minutes. Every target is a connection with a socket of
+its own, to one server in another process, on another CPU where there are two. Measured:
+
+- CPU time of the probing process, for targets that are pinged once a second; and what of it the
+  bare engine takes for the same, by doing only that
+- by how much slots are late, beside the bare engine's, which have nothing but the same timers: what
+  those are late by is this machine's doing, who else runs on it included
+- how long the text of the metrics takes, and slots while it is made
+- memory, start and end of `pingpong probe` itself
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "services"))
+
+from bench.overhead import write_certificate
+from bench.processes import ROOT, Process, WorkerError
+from bench.results import BARE, OURS
+
+MAX_CORE = 0.25
+"""Of one core, beyond the bare engine, for 200 targets a second."""
+MAX_LATE = 0.002
+"""Seconds that a slot may be late, in 99 of 100 cases, with 100 targets."""
+MAX_SCRAPE = 0.030
+"""Seconds for the metrics of 100 targets."""
+MAX_MEMORY = 60e6
+"""Bytes of `pingpong probe` with 100 targets."""
+MAX_START = 1.0
+MAX_END = 0.3
+"""Seconds: to be started, and from SIGTERM to the end with no session."""
+
+_IDLE = 5.0
+"""Seconds after which memory is looked at."""
+
+
+def environment() -> dict[str, str]:
+    """This process's, without what is set for pingpong, and with what is measured on the path."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
+    paths = [environ.get("PYTHONPATH", ""), str(ROOT), str(ROOT / "services")]
+    environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return environ
+
+
+class Bench:
+    """Servers, and processes that probe one of them, one after the other."""
+
+    def __init__(self, servers: dict[str, int], seconds: float) -> None:
+        self.seconds = seconds
+        self._servers = servers
+        self._cpu = sorted(os.sched_getaffinity(0))[-1]
+
+    def probe(self, subject: str, targets: int, *, scrapes: int = 0) -> dict[str, Any]:
+        """Run one. Raises `WorkerError` where it fails."""
+        command = [
+            *(sys.executable, "-m", "bench.probers", subject),
+            *("--port", str(self._servers[subject]), "--targets", str(targets)),
+            *("--seconds", str(self.seconds), "--scrapes", str(scrapes)),
+            *("--cpu", str(self._cpu)),
+        ]
+        done = subprocess.run(
+            command,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=120 + self.seconds,
+            check=False,
+        )
+        if done.returncode:
+            raise WorkerError(f"the probing process has ended with {done.returncode}")
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+
+class Command:
+    """`pingpong` with these words, and what it logs."""
+
+    def __init__(self, *words: str) -> None:
+        self.began = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pingpong", *words, "--admin-port=0", "--log-format=json"],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def events(self, name: str) -> Iterator[dict[str, Any]]:
+        """Each event of this name, as it is logged. Raises `WorkerError` at the end."""
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == name:
+                yield event
+        raise WorkerError("pingpong has ended")
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of it that are in memory, and how many of them are no file's."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii").splitlines()
+        status = {line.partition(":")[0]: line.split()[1] for line in lines if " kB" in line}
+        return int(status["VmRSS"]) * 1024, int(status["RssAnon"]) * 1024
+
+    def close(self) -> float:
+        """End it. Returns how long that took, in seconds."""
+        began = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        self._process.communicate(timeout=30)
+        return time.monotonic() - began
+
+
+def _verdict(value: float, limit: float) -> str:
+    return f"{'ok' if value <= limit else 'OVER'} (limit {limit:g})"
+
+
+class Report:
+    """Measures and prints; `over` is how many figures were over their limits."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.over = 0
+
+    def cost(self) -> None:
+        """What 200 targets cost."""
+        bare, ours = self._bench.probe(BARE, 200), self._bench.probe(OURS, 200)
+        print("200 targets, a datagram each second      of one core   us a probe   answered")
+        for name, result in (("bare engine", bare), ("ours", ours)):
+            each = result["core"] * 1e6 * self._bench.seconds / max(result["answered"], 1)
+            answered = f"{result['answered']} of {result['slots']}"
+            print(f"{name:<40} {result['core']:11.2%} {each:12.0f}   {answered}")
+        beyond = ours["core"] - bare["core"]
+        self._print("ours beyond the engine", f"{beyond:11.2%}", beyond, MAX_CORE)
+
+    def punctuality(self) -> None:
+        """How late slots are, and how long scrapes take."""
+        bare = self._bench.probe(BARE, 100)
+        quiet = self._bench.probe(OURS, 100)
+        scraped = self._bench.probe(OURS, 100, scrapes=20)
+        print("\n100 targets: a slot is late by, ms               p50      p99      max")
+        for name, result, limit in (
+            ("bare engine", bare, None),
+            ("ours", quiet, MAX_LATE),
+            ("ours, its metrics scraped 5 times a second", scraped, None),
+        ):
+            late = "".join(f"{result['late'][key] * 1e3:9.2f}" for key in ("p50", "p99", "max"))
+            self._print(f"{name:<43}", late, result["late"]["p99"], limit)
+        scrape = sorted(scraped["scrapes"])[len(scraped["scrapes"]) // 2]
+        self._print("\nmetrics of 100 targets, ms", f"{scrape * 1e3:8.1f}", scrape, MAX_SCRAPE)
+
+    def service(self) -> None:
+        """Memory, start and end of the command."""
+        server = Command("serve", "--bind-host=0.0.0.0", "--bind-port=0")
+        port = next(server.events("listening"))["port"]
+        urls = ",".join(f"https://127.1.0.{number}:{port}/ping" for number in range(1, 101))
+        probe = Command("probe", f"--server={urls}", "--insecure")
+        next(probe.events("started"))
+        start = time.monotonic() - probe.began
+        ups = probe.events("target_up")
+        for _ in range(100):
+            next(ups)
+        up = time.monotonic() - probe.began
+        time.sleep(_IDLE)
+        memory, anonymous = probe.memory()
+        end = probe.close()
+        server.close()
+        alone = Command("probe", f"--server=https://127.1.0.1:{port}/ping", "--insecure")
+        next(alone.events("connect_failed"))
+        end_alone = alone.close()
+        self._print("\nmemory with 100 targets, MB", f"{memory / 1e6:8.1f}", memory, MAX_MEMORY)
+        print(f"{'of that, no file and so nobody else has it':<40}{anonymous / 1e6:8.1f}")
+        self._print("started after, s", f"{start:8.2f}", start, MAX_START)
+        print(f"{'all 100 up after, s':<40}{up:8.2f}")
+        self._print("ended after, with no session, s", f"{end_alone:8.2f}", end_alone, MAX_END)
+        print(f"{'with 100, s':<40}{end:8.2f}")
+
+    def _print(self, name: str, text: str, value: float, limit: float | None) -> None:
+        verdict = "" if limit is None else f"   {_verdict(value, limit)}"
+        width = 41 if name.startswith("\n") else 40
+        print(f"{name:<{width}}{text}{verdict}")
+        self.over += limit is not None and value > limit
+
+
+def main() -> int:
+    """Returns the exit status: 1 where a figure is over its limit, or a process has failed."""
+    parser = argparse.ArgumentParser(description="What probing many targets costs.")
+    parser.add_argument("--seconds", type=float, default=15.0, help="for each measurement")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        certificate = Path(folder) / "certificate.pem"
+        write_certificate(certificate)
+        cpu = sorted(os.sched_getaffinity(0))[0]
+        servers = {}
+        try:
+            for kind in (BARE, OURS):
+                server = Process("server", kind, "--certificate", str(certificate))
+                stack.callback(server.close)
+                servers[kind] = server.read()["port"]
+                server.do("pin", cpu=cpu)
+            report = Report(Bench(servers, arguments.seconds))
+            report.cost()
+            report.punctuality()
+            report.service()
+        except WorkerError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
+    print(f"\n{report.over} over the limits." if report.over else "\nAll within the limits.")
+    return 1 if report.over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Sources, read from the setting, and the destinations that their endpoints make. Pure.
+
+A destination's name is a label of metrics, so that it depends on the setting and on what the
+endpoint is called, never on the order of answers:
+
+=========================  =================================  ==================================
+source                     a target for each name             a target for each address
+=========================  =================================  ==================================
+``https://host:4433/ping`` ``host:4433``                      ``host:4433[10.0.0.7]``
+``https://10.0.0.7:4433``  ``10.0.0.7:4433``                  ``10.0.0.7:4433``
+``srv://_s._udp.name``     ``host:port`` of each record       ``host:port[10.0.0.7]``
+``endpointslice://ns/svc`` ``ns/svc``                         the pod's name, or ``ns/svc[pod]``
+                                                              with several such sources
+=========================  =================================  ==================================
+
+A path other than `/` and `/ping` follows the port, or the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Literal
+from urllib.parse import urlsplit
+
+from .addresses import in_turns, is_address
+from .lookups import Endpoint
+
+Kind = Literal["address", "host", "srv", "endpointslice"]
+
+DEFAULT_PORT = 4433
+DEFAULT_PATH = "/ping"
+HTTPS_PORT = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What is to be pinged.
+
+    `name` is the metrics' label `target`; `url` the https URL, for the authority, the name in the
+    certificate, and the path; `addresses` are the IP addresses to connect to, in this order, an
+    IPv6 address with its zone if it has one. Without any, the URL's host is to be resolved.
+    """
+
+    name: str
+    url: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One entry of `PINGPONG_SERVER`.
+
+    `name` is what is looked up: a host's name or its address, an SRV record's name, or a service.
+    `port` is a number, the name of a service's port, or None: the service says it.
+    """
+
+    kind: Kind
+    label: str
+    name: str
+    path: str = DEFAULT_PATH
+    port: int | str | None = None
+    namespace: str = ""
+
+    @property
+    def host(self) -> str:
+        """The name that the certificate is for; an SRV record's targets have their own."""
+        if self.kind == "endpointslice":
+            return f"{self.name}.{self.namespace}.svc"
+        # The dot that makes a name absolute is DNS's own: no certificate and no server knows it.
+        return self.name.removesuffix(".")
+
+
+def read_sources(servers: Iterable[str]) -> tuple[Source, ...]:
+    """Read the setting's entries. What would be the same target is taken once.
+
+    Raises `ValueError` for what is none.
+    """
+    sources: dict[str, Source] = {}
+    for text in servers:
+        source = _read_source(text)
+        label, number = source.label, 1
+        while (known := sources.get(label)) is not None and known.path != source.path:
+            number += 1
+            label = f"{source.label}#{number}"
+        sources.setdefault(label, replace(source, label=label))
+    return tuple(sources.values())
+
+
+def _read_source(text: str) -> Source:
+    scheme, _, rest = text.partition("://")
+    if scheme == "srv" and rest:
+        name, slash, path = rest.partition("/")
+        path = f"/{path}" if slash else DEFAULT_PATH
+        return Source("srv", f"{name}{_shown(path)}", name, path)
+    if scheme == "endpointslice":
+        namespace, _, rest = rest.partition("/")
+        service, slash, path = rest.partition("/")
+        path = f"/{path}" if slash else DEFAULT_PATH
+        service, colon, wanted = service.partition(":")
+        if namespace and service:
+            port = int(wanted) if wanted.isdecimal() else wanted or None
+            label = f"{namespace}/{service}{colon}{wanted}{_shown(path)}"
+            return Source("endpointslice", label, service, path, port, namespace)
+    parts = urlsplit(text)
+    if scheme != "https" or not parts.hostname:
+        raise ValueError(f"neither https://, srv:// nor endpointslice://: {text!r}")
+    name = parts.hostname
+    path = parts.path or "/"
+    if parts.query:
+        path = f"{path}?{parts.query}"
+    port = parts.port or HTTPS_PORT
+    label = f"{_bracketed(name.removesuffix('.'))}:{port}{_shown(path)}"
+    return Source("address" if is_address(name) else "host", label, name, path, port)
+
+
+def destinations(
+    source: Source, endpoints: Sequence[Endpoint], *, per_address: bool, is_only_service: bool
+) -> Iterator[Destination]:
+    """Make destinations of a source's endpoints; `is_only_service`: no other one has pods.
+
+    Per address, those whose names sort first come first.
+    """
+    if source.kind == "endpointslice":
+        make = _pods if per_address else _ports
+        yield from make(source, endpoints, is_only_service)
+        return
+    for endpoint in endpoints:
+        name = source.label
+        if source.kind == "srv":
+            name = f"{_bracketed(endpoint.host)}:{endpoint.port}{_shown(source.path)}"
+        url = _url(endpoint.host, endpoint.port, source.path)
+        if not per_address or source.kind == "address":
+            yield Destination(name, url, in_turns(endpoint.addresses))
+            continue
+        for address in sorted(endpoint.addresses, key=_by_number):
+            yield Destination(f"{name}[{address}]", url, (address,))
+
+
+def _pods(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterator[Destination]:
+    for endpoint in sorted(endpoints, key=lambda e: (e.pod is None, e.pod or "", e.port)):
+        url = _url(endpoint.host, endpoint.port, source.path)
+        if endpoint.pod is not None:
+            name = endpoint.pod if alone else f"{source.label}[{endpoint.pod}]"
+            yield Destination(name, url, in_turns(endpoint.addresses))
+            continue
+        for address in sorted(endpoint.addresses, key=_by_number):
+            yield Destination(f"{source.label}[{address}]", url, (address,))
+
+
+def _ports(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterator[Destination]:
+    """A service is one target, but a URL has one port: while pods differ, the others stand apart."""
+    ports = sorted({endpoint.port for endpoint in endpoints})
+    for port in ports:
+        name = source.label if port == ports[0] else f"{source.label}[{port}]"
+        addresses = [a for e in endpoints if e.port == port for a in e.addresses]
+        yield Destination(name, _url(source.host, port, source.path), in_turns(addresses))
+
+
+class Cap:
+    """Keeps the number of targets down: who is in stays in, and who comes late waits."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.left_out = 0
+        """How many there was no room for, the last time."""
+        self._inside: frozenset[str] = frozenset()
+
+    def admit(self, candidates: Iterable[Destination]) -> dict[str, Destination]:
+        """Choose among these, by name; of several with one name, the first."""
+        by_name: dict[str, Destination] = {}
+        for candidate in candidates:
+            by_name.setdefault(candidate.name, candidate)
+        stay = [name for name in by_name if name in self._inside]
+        come = [name for name in by_name if name not in self._inside]
+        self._inside = frozenset((stay + come)[: self.limit])
+        self.left_out = len(by_name) - len(self._inside)
+        return {name: made for name, made in by_name.items() if name in self._inside}
+
+
+def _url(host: str, port: int, path: str) -> str:
+    shown = "" if port == HTTPS_PORT else f":{port}"
+    return f"https://{_bracketed(host)}{shown}{path}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _shown(path: str) -> str:
+    # What follows the question mark may be a secret.
+    path = path.partition("?")[0]
+    return "" if path in ("/", DEFAULT_PATH) else path
+
+
+def _by_number(address: str) -> tuple[int, IPv4Address | IPv6Address, str]:
+    number = ip_address(address.partition("%")[0])
+    return number.version, number, address

@@ -1,0 +1,323 @@
+"""Looks names up as this host is set up to: hosts file, DNS with its search list, and what else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .addresses import normal
+from .hosts import LOOPBACK, HostsFile, SystemLookups, is_localhost
+from .lookups import BOTH, Answer, DiscoveryError, Endpoint, Result
+
+if TYPE_CHECKING:
+    import dns.asyncresolver
+    import dns.name
+    import dns.resolver
+
+DNS_PORT = 53
+
+_TRY = 1.0
+"""Seconds until the next name server is asked, or the same one again."""
+_LIFETIME = 4.0
+"""Seconds for one question, at most."""
+_LOOKUP = 10.0
+"""Seconds for a lookup, at most: a question for each entry of the search list, and more for SRV."""
+_SECOND_FAMILY = 1.0
+"""Seconds that IPv6 addresses are waited for once IPv4's are here, and the other way round."""
+_REMEMBERED = 300.0
+"""Seconds for which the entry of the search list that had the name is asked first."""
+_HOSTS_AT_ONCE = 16
+"""Hosts of an SRV record that are looked up at one time."""
+
+_VERSIONS = {"AAAA": 6, "A": 4}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddresses:
+    """The addresses of a host: IPv6 first, each family in the order of the name server.
+
+    `ttl` is in seconds, None where nobody said one; `missing` are the IP versions that could not
+    be asked for.
+    """
+
+    addresses: tuple[str, ...]
+    ttl: float | None = None
+    missing: frozenset[int] = frozenset()
+
+
+class Resolver:
+    """Looks up hosts and SRV records; keeps no answers.
+
+    Reads `resolv_conf` anew when it changes. `port` is the name servers'.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolv_conf: Path = Path("/etc/resolv.conf"),
+        port: int = DNS_PORT,
+        hosts: HostsFile | None = None,
+        system: SystemLookups | None = None,
+    ) -> None:
+        self._resolv_conf = resolv_conf
+        self._port = port
+        self._hosts = hosts or HostsFile()
+        self._system = system or SystemLookups()
+        self._dns: dns.asyncresolver.Resolver | None = None
+        self._status: tuple[int, ...] = ()
+        self._found_at: dict[str, tuple[dns.name.Name, float]] = {}
+
+    async def addresses(self, name: str) -> HostAddresses:
+        """Look up a host. A name that ends with a dot is not sought in the search list.
+
+        Raises `DiscoveryError`, also where there is no address.
+        """
+        if found := self._hosts.addresses(name):
+            return HostAddresses(found)
+        if is_localhost(name):
+            return HostAddresses(LOOPBACK)
+        try:
+            async with asyncio.timeout(_LOOKUP):
+                return await self._search(name, self._ask_addresses)
+        except TimeoutError:
+            raise _no_answer(name) from None
+        except DiscoveryError as failure:
+            unknown = failure.result in (Result.NXDOMAIN, Result.EMPTY)
+            if not unknown or not self._system.knows_more:
+                raise
+            if found := await self._system.addresses(name, _LIFETIME):
+                return HostAddresses(found)
+            raise
+
+    async def services(self, name: str) -> Answer:
+        """Look up an SRV record and the hosts in it: the best priority and most weight first.
+
+        A host that could not be looked up has no addresses, and both IP versions missing.
+        Raises `DiscoveryError`.
+        """
+        try:
+            async with asyncio.timeout(_LOOKUP):
+                return await self._search(name, self._ask_services)
+        except TimeoutError:
+            raise _no_answer(name) from None
+
+    async def _ask_addresses(self, name: dns.name.Name) -> HostAddresses:
+        """Both families at once; the one that answers does not wait long for the other."""
+        queries = {
+            asyncio.create_task(self._try_query(name, rdtype)): version
+            for rdtype, version in _VERSIONS.items()
+        }
+        try:
+            done, waiting = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
+            if waiting:
+                is_found = any(_has_records(query.result()) for query in done)
+                await asyncio.wait(waiting, timeout=_SECOND_FAMILY if is_found else None)
+        finally:
+            for query in queries:
+                query.cancel()
+        addresses: list[str] = []
+        ttls: list[float] = []
+        failures: dict[int, DiscoveryError] = {}
+        for query, version in queries.items():
+            answer = query.result() if query.done() else _no_answer(name)
+            if isinstance(answer, DiscoveryError):
+                failures[version] = answer
+            elif _has_records(answer):
+                addresses += (record.address for record in answer)
+                ttls.append(answer.chaining_result.minimum_ttl)
+        unknown = {v: f for v, f in failures.items() if f.result is not Result.NXDOMAIN}
+        if found := normal(addresses):
+            return HostAddresses(found, min(ttls), frozenset(unknown))
+        # That there is no such name holds for both families, whatever becomes of the other one.
+        for failure in sorted(failures.values(), key=lambda f: f.result is not Result.NXDOMAIN):
+            raise failure
+        raise DiscoveryError(Result.EMPTY, f"{_text(name)} has no address")
+
+    async def _ask_services(self, name: dns.name.Name) -> Answer:
+        answer = await self._query(name, "SRV")
+        records = sorted(answer, key=lambda r: (r.priority, -r.weight, r.target, r.port))
+        records = [record for record in records if _text(record.target)]  # ".": not offered here
+        if not records:
+            raise DiscoveryError(Result.EMPTY, f"{_text(name)} has no SRV record")
+        told = _additional_addresses(answer.response)
+        turn = asyncio.Semaphore(_HOSTS_AT_ONCE)
+
+        async def look_up(target: dns.name.Name) -> HostAddresses | DiscoveryError:
+            if target in told:
+                return told[target]
+            try:
+                async with turn:
+                    return await self.addresses(f"{_text(target)}.")
+            except DiscoveryError as failure:
+                return failure
+
+        targets = list(dict.fromkeys(record.target for record in records))
+        hosts = dict(zip(targets, await asyncio.gather(*map(look_up, targets)), strict=True))
+        ttls: list[float] = [answer.chaining_result.minimum_ttl]
+        endpoints: dict[tuple[str, int, str | None], Endpoint] = {}
+        problem = None
+        for record in records:
+            host = hosts[record.target]
+            if isinstance(host, DiscoveryError):
+                problem = problem or host
+                host = HostAddresses((), missing=BOTH)
+            if host.ttl is not None:
+                ttls.append(host.ttl)
+            endpoint = Endpoint(
+                _text(record.target), record.port, host.addresses, missing=host.missing
+            )
+            endpoints.setdefault(endpoint.key, endpoint)
+        return Answer(tuple(endpoints.values()), min(ttls), problem)
+
+    async def _search(self, name: str, ask: Callable[[dns.name.Name], Awaitable[T]]) -> T:
+        """Ask for a name as the search list has it, as a system's resolver does.
+
+        Where the name was last is asked first: with Kubernetes' five dots and five domains,
+        almost all questions would be in vain else.
+        """
+        candidates = self._candidates(name, self._resolver())
+        remembered, until = self._found_at.get(name, (candidates[0], 0.0))
+        if time.monotonic() < until and remembered in candidates:
+            try:
+                return await ask(remembered)
+            except DiscoveryError as failure:
+                if failure.result not in (Result.NXDOMAIN, Result.EMPTY):
+                    # It may be there nevertheless: a namesake in another domain won't do.
+                    raise
+        failures: dict[Result, DiscoveryError] = {}
+        for candidate in candidates:
+            try:
+                found = await ask(candidate)
+            except DiscoveryError as failure:
+                failures.setdefault(failure.result, failure)
+                if failure.result in (Result.TIMEOUT, Result.ERROR):
+                    break
+                continue
+            if len(candidates) > 1:
+                self._found_at[name] = (candidate, time.monotonic() + _REMEMBERED)
+            return found
+        # The one that says most: NXDOMAIN only if there really is no such name anywhere.
+        order = (Result.TIMEOUT, Result.ERROR, Result.SERVFAIL, Result.EMPTY, Result.NXDOMAIN)
+        raise next(failures[result] for result in order if result in failures)
+
+    def _candidates(self, name: str, resolver: dns.asyncresolver.Resolver) -> list[dns.name.Name]:
+        import dns.exception
+        import dns.name
+
+        try:
+            relative = dns.name.from_text(name, None)
+            if relative.is_absolute():
+                return [relative]
+            absolute = relative.concatenate(dns.name.root)
+        except dns.exception.DNSException:
+            raise DiscoveryError(Result.ERROR, f"{name} is no name that DNS could know") from None
+        search = resolver.search or [resolver.domain]
+        candidates = []
+        for domain in search:
+            try:
+                candidates.append(relative.concatenate(domain))
+            except dns.name.NameTooLong:
+                continue
+        ndots = 1 if resolver.ndots is None else resolver.ndots
+        first = 0 if name.count(".") >= ndots else len(candidates)
+        candidates.insert(first, absolute)
+        return list(dict.fromkeys(candidates))
+
+    def _resolver(self) -> dns.asyncresolver.Resolver:
+        """dnspython's, set up as the system's file says now."""
+        import dns.asyncresolver
+        import dns.exception
+
+        try:
+            found = os.stat(self._resolv_conf)
+            status = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            if self._dns is None or status != self._status:
+                self._dns = dns.asyncresolver.Resolver(str(self._resolv_conf))
+                self._status = status
+                self._found_at.clear()
+        except (OSError, ValueError, dns.exception.DNSException):
+            raise DiscoveryError(Result.ERROR, f"no name server in {self._resolv_conf}") from None
+        self._dns.port = self._port
+        self._dns.timeout = min(self._dns.timeout, _TRY)
+        return self._dns
+
+    async def _query(self, name: dns.name.Name, rdtype: str) -> dns.resolver.Answer:
+        """Ask one question. Raises `DiscoveryError`, but not for an answer without such records."""
+        answer = await self._try_query(name, rdtype)
+        if isinstance(answer, DiscoveryError):
+            raise answer
+        return answer
+
+    async def _try_query(
+        self, name: dns.name.Name, rdtype: str
+    ) -> dns.resolver.Answer | DiscoveryError:
+        import dns.exception
+        import dns.resolver
+
+        try:
+            return await self._resolver().resolve(
+                name, rdtype, search=False, raise_on_no_answer=False, lifetime=_LIFETIME
+            )
+        except DiscoveryError as failure:
+            return failure
+        except dns.resolver.NXDOMAIN:
+            return DiscoveryError(Result.NXDOMAIN, f"there is no name {_text(name)}")
+        except dns.resolver.LifetimeTimeout:
+            return _no_answer(name)
+        except dns.resolver.NoNameservers as error:
+            return _refused(name, error.kwargs["errors"])
+        except (dns.exception.DNSException, OSError, EOFError) as error:
+            text = str(error).partition("\n")[0] or type(error).__name__
+            return DiscoveryError(Result.ERROR, f"{_text(name)}: {text}")
+
+
+def _has_records(answer: dns.resolver.Answer | DiscoveryError) -> bool:
+    return not isinstance(answer, DiscoveryError) and bool(answer.rrset)
+
+
+def _additional_addresses(response: Any) -> dict[dns.name.Name, HostAddresses]:
+    """What a name server adds of the hosts in an SRV record (RFC 2782)."""
+    import dns.rdatatype
+
+    found: dict[dns.name.Name, list[Any]] = {}
+    for rrset in response.additional:
+        if rrset.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
+            found.setdefault(rrset.name, []).append(rrset)
+    return {
+        name: HostAddresses(
+            normal(record.address for rrset in rrsets for record in rrset),
+            min(rrset.ttl for rrset in rrsets),
+        )
+        for name, rrsets in found.items()
+    }
+
+
+def _no_answer(name: dns.name.Name | str) -> DiscoveryError:
+    return DiscoveryError(Result.TIMEOUT, f"no name server answers for {_text(name)}")
+
+
+def _refused(name: dns.name.Name, errors: Iterable[tuple[Any, ...]]) -> DiscoveryError:
+    """What the name servers said, if any of them said something."""
+    causes = []
+    for server, _, _, error, response in errors:
+        address = server.partition(":")[2].partition("@")[0]
+        if response is not None:
+            text = f"the name server {address} answered {error} for {_text(name)}"
+            return DiscoveryError(Result.SERVFAIL, text)
+        text = getattr(error, "strerror", None) or type(error).__name__
+        causes.append(f"no answer from the name server {address} for {_text(name)}: {text}")
+    return DiscoveryError(
+        Result.ERROR, causes[-1] if causes else f"no name server for {_text(name)}"
+    )
+
+
+def _text(name: dns.name.Name | str) -> str:
+    """A name without its last dot; nothing for the root."""
+    return str(name).removesuffix(".").lower()

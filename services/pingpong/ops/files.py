@@ -1,0 +1,136 @@
+"""Files that change under a running service: certificates, keys, authorities, tokens.
+
+Kubernetes changes a mounted Secret by pointing the symbolic link ``..data`` to another directory,
+cert-manager's renewals arrive that way, and people write over files in place. All are found by
+looking again; a file that cannot be read for a moment is no news.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_SIZE = 1_048_576
+"""Bytes; a larger file is not what was meant."""
+
+_RACY_NS = 2_000_000_000
+"""Within this long of its last change, a file may change without getting another time."""
+_READINGS = 8
+"""How often files are read anew until two readings in a row are alike."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was read of a file; the digest, since the content may be a secret."""
+
+    path: Path
+    digest: bytes = b""
+    status: tuple[int, ...] | None = None
+    failures: int = 0
+
+    def changed(self) -> bool:
+        try:
+            if self.status is not None and self.status == _status(os.stat(self.path)):
+                return False
+            data, status = _read(self.path)
+        except OSError:
+            self.failures += 1
+            self.status = None
+            return self.failures > 1
+        self.failures = 0
+        if _digest(data) != self.digest:
+            return True
+        self.status = status
+        return False
+
+
+class WatchedFiles:
+    """Files that belong together: a certificate and its key."""
+
+    def __init__(self, *paths: Path) -> None:
+        self._known = tuple(_Known(path) for path in paths)
+
+    def changed(self) -> bool:
+        """Whether `read` would return something new, or raise; cheap enough for every second.
+
+        True as well before the first `read`. That a file cannot be read is told from the second
+        call in a row on: it may be in the course of being replaced.
+        """
+        return any(known.changed() for known in self._known)
+
+    def read(self) -> tuple[bytes, ...]:
+        """Read them all as they were at one moment; `changed` then compares with this.
+
+        Raises:
+            OSError: one cannot be read, is no regular file, is larger than `MAX_SIZE`, or they
+                change as fast as they are read.
+        """
+        before = [_read(known.path) for known in self._known]
+        for _ in range(_READINGS):
+            # Two readings in a row that are alike: none is half written or of another time.
+            now = [_read(known.path) for known in self._known]
+            if [data for data, _ in now] == [data for data, _ in before]:
+                for known, (data, status) in zip(self._known, now, strict=True):
+                    known.digest = _digest(data)
+                    known.status = status
+                    known.failures = 0
+                return tuple(data for data, _ in now)
+            before = now
+        raise OSError(errno.EAGAIN, "changes as fast as it is read", str(self._known[0].path))
+
+
+class WatchedFile:
+    """A file, and whether it has other content than was last read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = WatchedFiles(path)
+
+    def changed(self) -> bool:
+        """Whether `read` would return something new, or raise; see `WatchedFiles.changed`."""
+        return self._files.changed()
+
+    def read(self) -> bytes:
+        """Read the file; `changed` then compares with this.
+
+        Raises:
+            OSError: it cannot be read, is no regular file, or is larger than `MAX_SIZE`.
+        """
+        return self._files.read()[0]
+
+
+def _read(path: Path) -> tuple[bytes, tuple[int, ...] | None]:
+    """A file's content, and its status where that will tell every later change."""
+    # Opening a pipe would wait for its other end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        if status.st_size > MAX_SIZE:
+            raise OSError(errno.EFBIG, f"is larger than {MAX_SIZE} bytes", str(path))
+        data = b""
+        while chunk := os.read(descriptor, MAX_SIZE + 1 - len(data)):
+            data += chunk
+    finally:
+        os.close(descriptor)
+    if len(data) > MAX_SIZE:
+        raise OSError(errno.EFBIG, f"is larger than {MAX_SIZE} bytes", str(path))
+    # A time to come is none that a later write could not have as well.
+    is_settled = time.time_ns() - status.st_ctime_ns > _RACY_NS
+    return data, _status(status) if is_settled else None
+
+
+def _status(status: os.stat_result) -> tuple[int, ...]:
+    return (
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+    )  # fmt: skip
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=32).digest()

@@ -1,0 +1,39 @@
+"""How a service begins and ends: its signals, and what it does once at its start."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Callable
+
+from .logs import flush
+
+
+def stop_signal(reload: Callable[[], None]) -> asyncio.Future[signal.Signals]:
+    """Done at SIGTERM or SIGINT; a second one ends the process at once. SIGHUP calls `reload`."""
+    loop = asyncio.get_running_loop()
+    received: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def receive(number: signal.Signals) -> None:
+        if received.done():
+            flush()
+            os._exit(128 + number)
+        received.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, receive, number)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    return received
+
+
+def collect_garbage_seldom() -> None:
+    """Have Python look for unreachable cycles seldom, and never among what is there by now.
+
+    Connections live long, and only their ends leave cycles. By its defaults the collector
+    visits all of them every few thousand pings, which holds up each time every ping.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 5, 5)

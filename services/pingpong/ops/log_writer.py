@@ -1,0 +1,141 @@
+"""Lines of a log that leave without holding anybody up.
+
+Who reads a log may stall (a pipe that nobody empties, a terminal after Ctrl-S, a slow disk), and a
+write would then stop the event loop. So a thread writes, lines wait in a queue that is bounded, and
+what does not fit is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+MAX_QUEUED = 1_048_576
+"""Characters that may wait to be written."""
+MAX_LINE = 65_536
+"""Characters of a line; the rest is cut off."""
+
+
+class LogWriter:
+    """Writes lines to a stream, or, where that has no file descriptor, at once.
+
+    `dropped` counts the lines that were dropped or could not be written.
+    """
+
+    def __init__(self, stream: TextIO, dropped_line: Callable[[int], str]) -> None:
+        """`dropped_line` makes the line that tells how many were dropped, when there is room."""
+        self.dropped = 0
+        self._stream = stream
+        self._descriptor = _descriptor(stream)
+        self._encoding = stream.encoding or "utf-8"
+        self._dropped_line = dropped_line
+        # Reentrant: a finalizer or a signal's handler may log while a line is being queued.
+        self._changed = threading.Condition(threading.RLock())
+        self._lines: deque[str] = deque()
+        self._queued = 0
+        self._untold = 0
+        self._is_writing = False
+        self._is_closing = False
+        self._is_cut = False
+        self._thread: threading.Thread | None = None
+
+    def write(self, line: str) -> None:
+        """Write a line, without its end, soon; or drop it. Never waits, never raises."""
+        if len(line) > MAX_LINE:
+            line = f"{line[:MAX_LINE]}…"
+        if self._descriptor is None:
+            self._write_now(line)
+            return
+        with self._changed:
+            if self._queued + len(line) > MAX_QUEUED:
+                self.dropped += 1
+                self._untold += 1
+                return
+            self._lines.append(line)
+            self._queued += len(line)
+            if self._thread is None:
+                self._is_closing = False
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._descriptor,), name="log", daemon=True
+                )
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all lines are written, but not longer. Returns whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._lines and not self._is_writing, timeout)
+
+    def close(self, timeout: float) -> None:
+        """Flush, and let the thread end. A line that is written later begins another one."""
+        self.flush(timeout)
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+
+    def _write_now(self, line: str) -> None:
+        try:
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.dropped += 1
+
+    def _run(self, descriptor: int) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._is_closing)
+                if not self._lines:
+                    self._thread = None
+                    return
+                lines = list(self._lines)
+                self._lines.clear()
+                self._queued = 0
+                told, self._untold = self._untold, 0
+                if told:
+                    lines.append(self._dropped_line(told))
+                self._is_writing = True
+            unwritten = self._send(descriptor, lines)
+            with self._changed:
+                if unwritten:
+                    # The line that tells is the last, so it has not been written either.
+                    lost = unwritten - (1 if told else 0)
+                    self.dropped += lost
+                    self._untold += told + lost
+                self._is_writing = False
+                self._changed.notify_all()
+
+    def _send(self, descriptor: int, lines: Sequence[str]) -> int:
+        """Write the lines. Returns how many could not be."""
+        for index, line in enumerate(lines):
+            data = f"{line}\n".encode(self._encoding, "backslashreplace")
+            if self._is_cut:
+                data = b"\n" + data
+            rest = memoryview(data)
+            try:
+                # A line at a time: up to PIPE_BUF bytes it then stays whole, also where several
+                # processes write to one pipe.
+                while rest:
+                    try:
+                        rest = rest[os.write(descriptor, rest) :]
+                    except BlockingIOError:
+                        # Somebody with whom the stream is shared made it non-blocking.
+                        poll = select.poll()
+                        poll.register(descriptor, select.POLLOUT)
+                        poll.poll()
+            except OSError:
+                self._is_cut = self._is_cut or len(rest) < len(data)
+                return len(lines) - index
+            self._is_cut = False
+        return 0
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        stream.flush()  # what was printed before comes first
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None

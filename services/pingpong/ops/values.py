@@ -1,0 +1,235 @@
+"""What a setting's value may be: types that read text, and say what is wrong with it."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import quote, urlsplit
+
+from pydantic import BeforeValidator, Field
+
+DEFAULT_PORT = 4433
+MIN_SIZE = 36  # a pingpong.v1 header
+MAX_SIZE = 1_048_576
+
+_URL_SAFE = "%/:@!$&'()*+,;=~?"
+
+
+def not_empty(value: object) -> object:
+    """Refuse the empty text.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    if value == "":
+        raise ValueError("must not be empty")
+    return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def read_url(value: object) -> object:
+    """Make ``host``, ``host:port`` and https URLs into one shape.
+
+    Raises:
+        ValueError: it is no URL that WebTransport could be spoken to.
+    """
+    if not isinstance(value, str):
+        return value
+    if not value or not value.isprintable() or " " in value:
+        raise ValueError("must be https://host[:port][/path], or host[:port]")
+    is_url = value.lower().startswith("https://")
+    if not is_url and re.match(r"https?:|.*://", value, re.IGNORECASE):
+        raise ValueError("must begin with https:// (WebTransport is HTTP/3, never without TLS)")
+    rest = value[len("https://") :] if is_url else f"[{value}]" if _is_ipv6(value) else value
+    if "#" in rest:
+        raise ValueError("must have no fragment (nothing from # on)")
+    try:
+        parts = urlsplit(f"https://{rest}")
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            "must have a port from 1 to 65535, and brackets around an IPv6 address"
+        ) from None
+    if "@" in parts.netloc:
+        raise ValueError("must have no user name and password (nothing before @)")
+    if port == 0 or parts.netloc.endswith(":"):
+        raise ValueError("must have a port from 1 to 65535")
+    if port is None and not is_url:
+        port = DEFAULT_PORT
+    path = quote(parts.path or ("/" if is_url else "/ping"), safe=_URL_SAFE)
+    query = f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
+    return f"https://{_read_host(parts.hostname or '')}{f':{port}' if port else ''}{path}{query}"
+
+
+def _read_host(host: str) -> str:
+    zone_host = host.replace("%25", "%", 1)  # in a URL, % begins an escape (RFC 6874)
+    if _is_ipv6(zone_host):
+        return f"[{zone_host}]"
+    try:
+        ascii_host = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        ascii_host = ""
+    if not re.fullmatch(r"[a-z0-9_]([a-z0-9._-]*)", ascii_host):
+        raise ValueError("must have the name or address of a host")
+    return ascii_host
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_hash(value: object) -> object:
+    """Read a SHA-256 from hex, with or without colons, or base64.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, str):
+        return value
+    digits = value.replace(":", "")
+    if re.fullmatch(r"[0-9a-fA-F]{64}", digits):
+        return bytes.fromhex(digits)
+    try:
+        decoded = base64.b64decode(
+            value.translate(str.maketrans("-_", "+/")).rstrip("=") + "=", validate=True
+        )
+    except ValueError:
+        decoded = b""
+    if len(decoded) != 32:
+        raise ValueError(
+            "must be a SHA-256: 64 hex digits, with or without colons, or 32 bytes in base64"
+        )
+    return decoded
+
+
+def read_secret_file(value: object) -> object:
+    """Refuse what is a secret itself, where the name of the file that holds it is asked for.
+
+    Raises:
+        ValueError: the value is empty, or looks like a token or a key.
+    """
+    if looks_secret(not_empty(value)):
+        raise ValueError("must be the name of a file; this looks like what belongs in it")
+    return value
+
+
+def looks_secret(value: object) -> bool:
+    """Whether a text looks like a token or a key, which must not be shown."""
+    text = str(value).strip()
+    if "PRIVATE KEY" in text or re.match(r"Bearer\s", text, re.IGNORECASE):
+        return True
+    is_token = re.fullmatch(r"[A-Za-z0-9_\-.=+~]{24,}", text) is not None
+    is_name = "." in text and re.fullmatch(r"[a-z0-9.-]+", text) is not None
+    return is_token and not is_name and not Path(text).exists()
+
+
+def quoted(text: str) -> str:
+    """A value as it can be shown: on one line, not endless, without passwords."""
+    text = re.sub(r"[^/@]+@", "***@", text)  # a URL's user name and password
+    text = re.sub(r"\?[^\s,#]+", "?***", text)  # and what its query may hold
+    if len(text) > 100:
+        text = text[:100] + "…"
+    return shlex.quote(text) if text.isprintable() else repr(text)
+
+
+T = TypeVar("T")
+
+
+def comma_separated(read: Callable[[object], object]) -> Callable[[object], object]:
+    """A reader of several values: text separated by commas or space, or a list of such texts.
+
+    Order is kept; what is said twice is taken once.
+    """
+
+    def read_all(value: object) -> object:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple):
+            return value
+        words = [word for text in texts for word in re.split(r"[,\s]+", str(text)) if word]
+        values = []
+        for word in words:
+            try:
+                values.append(read(word))
+            except ValueError as error:
+                which = f"{quoted(word)} " if len(words) > 1 else ""
+                raise ValueError(f"{which}{error}") from None
+        return tuple(dict.fromkeys(values))
+
+    return read_all
+
+
+def at_least_one(value: tuple[T, ...]) -> tuple[T, ...]:
+    """Refuse an empty tuple.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def read_source(value: object) -> object:
+    """Read where targets come from: a URL, ``srv://name`` or ``endpointslice://ns/service``.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if not isinstance(value, str):
+        return value
+    scheme, separator, rest = value.partition("://")
+    if not separator or scheme.lower() == "https":
+        return read_url(value)
+    if scheme.lower() == "srv":
+        name, slash, path = rest.partition("/")
+        if not re.fullmatch(r"_[A-Za-z0-9-]+\._udp\.[A-Za-z0-9_.-]+", name):
+            raise ValueError(
+                "must be srv://_service._udp.name, as in srv://_webtransport._udp.name"
+            )
+        return f"srv://{name.lower()}{slash}{quote(path, safe=_URL_SAFE)}"
+    if scheme.lower() == "endpointslice":
+        if not re.fullmatch(r"[a-z0-9-]{1,63}/[a-z0-9-]{1,63}(:[a-z0-9-]{1,15})?(/.*)?", rest):
+            raise ValueError("must be endpointslice://namespace/service[:port][/path]")
+        return f"endpointslice://{quote(rest, safe=_URL_SAFE)}"
+    raise ValueError("must begin with https://, srv:// or endpointslice://")
+
+
+def read_origin(value: object) -> object:
+    """Read a browser's origin, ``https://host[:port]``, or ``*`` for any.
+
+    Raises:
+        ValueError: it is no origin (RFC 6454, section 6.1).
+    """
+    if not isinstance(value, str) or value == "*":
+        return value
+    match = re.fullmatch(r"(https?)://([^/?#@\s]+)", value, re.IGNORECASE)
+    if match is None:
+        raise ValueError("must be origins, https://host[:port] without a path, or *")
+    return value.lower()
+
+
+Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+FilePath = Annotated[Path, BeforeValidator(not_empty)]
+SecretFilePath = Annotated[Path, BeforeValidator(read_secret_file)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+LogFormat = Literal["auto", "json", "console"]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+PingSize = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
+Mode = Literal["datagram", "stream", "streams", "uni"]
+
+LOG_LEVEL_HELP = "the least severe events to log: debug, info, warning or error"
+CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]

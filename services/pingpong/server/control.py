@@ -1,0 +1,62 @@
+"""What the server and its worker processes say to each other: JSON objects, a line each.
+
+The server asks: `{"id": 7, "do": "drain"}`; the worker answers: `{"id": 7, "value": …}` or
+`{"id": 7, "error": "…"}`. By itself the worker says how it is: `{"health": …}`, and what it
+has counted: `{"families": […]}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Message: TypeAlias = dict[str, Any]
+
+_MAX_LINE = 64 << 20
+_CLOGGED = 1 << 20
+"""Bytes that wait to be read: more is said only when it is asked for."""
+
+
+class Channel:
+    """One end of the way between the server and a worker."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, sock: socket.socket) -> Channel:
+        """A channel over a connected socket, which it owns."""
+        return cls(*await asyncio.open_unix_connection(sock=sock, limit=_MAX_LINE))
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether the other end does not read what it is told."""
+        return self._writer.transport.get_write_buffer_size() > _CLOGGED
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Say something; nobody hears it where the other end is gone."""
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def receive(self) -> Message | None:
+        """What the other end says next; None at its end."""
+        try:
+            line = await self._reader.readline()
+        except (OSError, ValueError):
+            return None
+        if not line.endswith(b"\n"):
+            return None
+        message: Message = json.loads(line)
+        return message
+
+    async def close(self) -> None:
+        """Close it, after what was said has been handed to the kernel."""
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except OSError:
+            pass

@@ -1,0 +1,57 @@
+"""What a worker says of its health, also across a process boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..ops.health import Result
+
+EVENT_LOOP = "event_loop"
+WORKERS = "workers"
+DRAIN = "drain"
+SELF_PING = "self_ping"
+
+LIVENESS = (EVENT_LOOP, WORKERS)
+"""The checks of liveness, of which a restart may be the answer."""
+READINESS = (DRAIN, SELF_PING, WORKERS)
+"""The checks of readiness: what new clients should know."""
+
+_UNKNOWN = Result(False, "not known yet")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The results of all checks, by name."""
+
+    results: Mapping[str, Result] = field(default_factory=dict)
+
+    def result(self, name: str) -> Result:
+        """What a check found; failed where it was not made."""
+        return self.results.get(name, _UNKNOWN)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {name: [result.ok, result.reason] for name, result in self.results.items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Health:
+        """What `to_json` gave."""
+        return cls({name: Result(bool(ok), str(reason)) for name, (ok, reason) in value.items()})
+
+
+def combine(workers: Sequence[Health]) -> Health:
+    """The health of several workers: each check is well where it is so for all of them."""
+    if len(workers) == 1:
+        return workers[0]
+    results = {}
+    for name in dict.fromkeys(name for health in workers for name in health.results):
+        found = [health.result(name) for health in workers]
+        failed = [
+            f"worker {index}: {result.reason}"
+            for index, result in enumerate(found)
+            if not result.ok
+        ]
+        results[name] = Result(not failed, "; ".join(failed) or found[0].reason)
+    return Health(results)

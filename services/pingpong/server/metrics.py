@@ -1,0 +1,148 @@
+"""What the server measures: names, help texts and labels; the values are counted where they arise."""
+
+from __future__ import annotations
+
+from ..ops.health import LAG_BUCKETS
+from ..ops.metrics import Spec
+from .admission import SESSION_BUCKETS, Result
+from .messages import ANSWER_BUCKETS, DROP_REASONS, ECHO, MODES
+
+HANDSHAKE_RESULTS = ("completed", "failed", "refused")
+
+_P = "pingpong_server_"
+
+SESSIONS_ACTIVE = Spec(f"{_P}sessions_active", "gauge", "Sessions that are open.")
+SESSIONS = Spec(
+    f"{_P}sessions_total",
+    "counter",
+    "Requests for sessions, by what became of them.",
+    {"result": tuple(Result)},
+)
+SESSION_DURATION = Spec(
+    f"{_P}session_duration_seconds",
+    "histogram",
+    "How long sessions lasted that are over.",
+    buckets=SESSION_BUCKETS,
+)
+CONNECTIONS_ACTIVE = Spec(f"{_P}connections_active", "gauge", "QUIC connections that are open.")
+HANDSHAKES_ACTIVE = Spec(
+    f"{_P}handshakes_active", "gauge", "QUIC handshakes of clients that are not complete yet."
+)
+HANDSHAKES = Spec(
+    f"{_P}handshakes_total",
+    "counter",
+    "QUIC handshakes that are over; refused: the server had as many connections as it takes.",
+    {"result": HANDSHAKE_RESULTS},
+)
+RETRIES_SENT = Spec(
+    f"{_P}retries_sent_total",
+    "counter",
+    "Clients asked to prove their address before a handshake (QUIC's Retry).",
+)
+RETRIES_INVALID = Spec(
+    f"{_P}retries_invalid_total", "counter", "Proofs of an address that were wrong or too old."
+)
+RESETS_SENT = Spec(
+    f"{_P}stateless_resets_sent_total",
+    "counter",
+    "Clients told that their connection is of a server, or a worker, that is no more.",
+)
+VERSION_NEGOTIATIONS_SENT = Spec(
+    f"{_P}version_negotiations_sent_total",
+    "counter",
+    "Clients told which versions of QUIC are spoken here, theirs being none of them.",
+)
+HANDED_OVER = Spec(
+    f"{_P}packets_handed_over_total",
+    "counter",
+    "UDP packets that came to another worker than the one that has the connection.",
+)
+PACKETS_DROPPED = Spec(
+    f"{_P}packets_dropped_total",
+    "counter",
+    "UDP packets that belong to no connection, or are no QUIC.",
+)
+PACKETS_OVERFLOWED = Spec(
+    f"{_P}packets_overflowed_total",
+    "counter",
+    "UDP packets that the kernel dropped since the socket's buffer was full.",
+)
+PACKETS_UNSENT = Spec(
+    f"{_P}packets_unsent_total", "counter", "UDP packets that the kernel did not take."
+)
+PROTOCOL_ERRORS = Spec(
+    f"{_P}protocol_errors_total", "counter", "Times that a client broke the protocol's rules."
+)
+RECEIVED = Spec(
+    f"{_P}messages_received_total",
+    "counter",
+    "Messages that deserve an answer.",
+    {"mode": MODES},
+)
+ANSWERED = Spec(f"{_P}messages_answered_total", "counter", "Messages answered.", {"mode": MODES})
+DROPPED = Spec(
+    f"{_P}messages_dropped_total",
+    "counter",
+    "Messages that got no answer, by reason.",
+    {"mode": (*MODES, ECHO), "reason": DROP_REASONS},
+)
+RECEIVED_BYTES = Spec(f"{_P}received_bytes_total", "counter", "Bytes of messages received.")
+SENT_BYTES = Spec(f"{_P}sent_bytes_total", "counter", "Bytes of answers sent.")
+ANSWER_DURATION = Spec(
+    f"{_P}answer_duration_seconds",
+    "histogram",
+    "The server's own time with a ping, from the packet's arrival to its answer.",
+    buckets=ANSWER_BUCKETS,
+)
+DRAINING = Spec(
+    f"{_P}draining", "gauge", "1 while the server asks its sessions to leave.", merge="max"
+)
+CERTIFICATE_NOT_AFTER = Spec(
+    f"{_P}certificate_not_after_timestamp_seconds",
+    "gauge",
+    "When the certificate expires, in seconds since 1970.",
+    merge="min",
+)
+CERTIFICATE_RELOAD_FAILED = Spec(
+    f"{_P}certificate_reload_failed",
+    "gauge",
+    "1 while the certificate's files have changed, but cannot be used.",
+)
+SELF_PINGS = Spec(f"{_P}self_pings_total", "counter", "Pings of the server to itself.")
+TOKENS_RELOAD_FAILED = Spec(
+    f"{_P}token_file_reload_failed",
+    "gauge",
+    "1 while the token file has changed, but cannot be used.",
+    merge="max",
+)
+WORKERS = Spec(f"{_P}workers", "gauge", "Worker processes that run.")
+WORKER_RESTARTS = Spec(
+    f"{_P}worker_restarts_total", "counter", "Workers that died, and were replaced."
+)
+EVENT_LOOP_LAG = Spec(
+    f"{_P}event_loop_lag_seconds",
+    "histogram",
+    "How late the event loop came round to what was due.",
+    buckets=LAG_BUCKETS,
+)
+LOG_LINES_DROPPED = Spec(
+    f"{_P}log_lines_dropped_total", "counter", "Log lines that could not be written."
+)
+BUILD_INFO = Spec(
+    f"{_P}build_info",
+    "info",
+    "What runs here.",
+    {"version": None, "python": None, "aioquic": None},
+)
+
+SPECS = (
+    *(SESSIONS_ACTIVE, SESSIONS, SESSION_DURATION, CONNECTIONS_ACTIVE),
+    *(HANDSHAKES_ACTIVE, HANDSHAKES, RETRIES_SENT, RETRIES_INVALID, RESETS_SENT),
+    VERSION_NEGOTIATIONS_SENT,
+    *(RECEIVED, ANSWERED, DROPPED, RECEIVED_BYTES, SENT_BYTES, ANSWER_DURATION),
+    HANDED_OVER,
+    *(PACKETS_DROPPED, PACKETS_OVERFLOWED, PACKETS_UNSENT, PROTOCOL_ERRORS),
+    *(DRAINING, CERTIFICATE_NOT_AFTER, CERTIFICATE_RELOAD_FAILED, TOKENS_RELOAD_FAILED),
+    *(SELF_PINGS, WORKERS, WORKER_RESTARTS, EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO),
+)
+"""All of them."""

@@ -1,0 +1,150 @@
+"""A server that pings itself, over WebTransport through its own port.
+
+What no probe of a kubelet can say: that this process answers over QUIC, to those who shake hands
+anew. Each time it is a new connection, and the certificate that the server shows is to be its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+from ..ops.logs import get_logger
+from ..ops.repeats import Repeats
+from ..ping import HEADER_SIZE, PROTOCOL, decode_pong, encode_ping
+from ..webtransport.asyncio import EndpointConfig, Target, open_connection
+from ..webtransport.asyncio.client import SessionWaiter, establish
+from ..webtransport.asyncio.failures import Cause, ConnectError
+from ..webtransport.engine import Address
+from ..webtransport.events import Request, SessionClosed
+from ..webtransport.session import Session
+
+HEADER = b"pingpong-self"
+"""The field by which a server knows its own request; its value is known to nobody else."""
+
+PATIENCE = 3
+"""Intervals after which the last answer is too old."""
+
+_RETRY = 0.25
+"""Seconds until the next ping, as long as none was answered yet."""
+_TIMEOUT = 2.0
+
+
+class _Answer(SessionWaiter):
+    """Waits for one pong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, session: Session, data: bytes) -> None:
+        """The answer, if it is one."""
+        if decode_pong(data) is not None and not self.answered.done():
+            self.answered.set_result(None)
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        """No answer will come."""
+        super().session_closed(session, closed)
+        if not self.answered.done():
+            self.answered.set_exception(ConnectionError(f"the session ended: {closed}"))
+            self.answered.exception()
+
+
+class SelfPing:
+    """Pings the server at `addresses` each `interval` seconds, and knows when that last succeeded.
+
+    `fingerprint` gives the SHA-256 of the certificate that the server shows now.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[tuple[int, Address]],
+        fingerprint: Callable[[], bytes],
+        interval: float,
+        config: EndpointConfig | None = None,
+    ) -> None:
+        self.count = 0
+        """Pings that were begun."""
+        self._addresses = addresses
+        self._fingerprint = fingerprint
+        self._interval = interval
+        self._config = config or EndpointConfig()
+        self._secret = secrets.token_hex(16).encode()
+        self._answered_at: float | None = None
+        self._failure = "not answered yet"
+        self._repeats = Repeats()
+        self._logger = get_logger("pingpong.server.self_ping")
+
+    def recognizes(self, request: Request) -> bool:
+        """Whether a request is this one's."""
+        value = request.header(HEADER)
+        return value is not None and secrets.compare_digest(value, self._secret)
+
+    def result(self, now: float) -> tuple[bool, str]:
+        """Whether the server answered itself lately, at `now` of the monotonic clock, and why."""
+        if self._answered_at is None:
+            return False, self._failure
+        age = now - self._answered_at
+        if age > PATIENCE * self._interval + _TIMEOUT:
+            return False, f"last answered {age:.0f} s ago: {self._failure}"
+        return True, f"answered {age:.1f} s ago"
+
+    async def run(self) -> None:
+        """Ping until cancelled."""
+        while True:
+            began = time.monotonic()
+            try:
+                await self.ping()
+            except Exception as error:
+                self._failed(error)
+            else:
+                self._succeeded()
+            pause = self._interval if self._answered_at is not None else _RETRY
+            await asyncio.sleep(max(began + pause - time.monotonic(), 0))
+
+    def _succeeded(self) -> None:
+        self._answered_at = time.monotonic()
+        recovered = self._repeats.succeeded(None, self._answered_at)
+        if recovered is not None:
+            self._logger.info("self_ping_recovered", seconds=round(recovered.seconds, 1))
+
+    def _failed(self, error: Exception) -> None:
+        is_full = isinstance(error, ConnectError) and error.cause is Cause.REFUSED
+        if is_full and self._answered_at is not None:
+            # Its own endpoint says so, over the socket: it has all the clients that it takes, and
+            # serves those. To call that unready would send them away, where it cuts their flows.
+            self._answered_at = time.monotonic()
+            return
+        self._failure = str(error) or "no answer in time"
+        failed = self._repeats.failed(None, self._failure, time.monotonic())
+        if failed is not None:
+            self._logger.warning("self_ping_failed", error=self._failure, count=failed.count)
+
+    async def ping(self) -> None:
+        """Connect, ping, leave.
+
+        Raises `ConnectError`, or `OSError` or `TimeoutError` where the session gave no answer.
+        """
+        self.count += 1
+        host, port = self._addresses[0][1][:2]
+        target = Target(str(host), int(port), "/ping", certificate_hash=self._fingerprint())
+        client = await open_connection(
+            target, config=self._config, timeout=_TIMEOUT, addresses=self._addresses
+        )
+        try:
+            answer = _Answer()
+            session = await establish(
+                client,
+                answer,
+                protocols=(PROTOCOL,),
+                headers=((HEADER, self._secret),),
+                timeout=_TIMEOUT,
+            )
+            session.send_datagram(encode_ping(1, time.monotonic_ns(), HEADER_SIZE))
+            client.endpoint.flush()
+            async with asyncio.timeout(_TIMEOUT):
+                await answer.answered
+        finally:
+            client.abort()

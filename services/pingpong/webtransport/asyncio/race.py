@@ -1,0 +1,163 @@
+"""Which address of a server, and which attempt, answers first (RFC 8305)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..engine import Address
+from .failures import Cause, ConnectError
+
+if TYPE_CHECKING:
+    from .client import ClientConnection
+
+CONNECTION_ATTEMPT_DELAY = 0.25
+"""Seconds before the next address is tried beside the one before (RFC 8305, section 5)."""
+
+RETRY_ATTEMPT_DELAY = 1.0
+"""Seconds before an address that has not answered is tried anew, beside the attempts before.
+
+QUIC by itself repeats its first packet after ever longer pauses: who waits for one of them
+learns late that a path has healed.
+"""
+
+MAX_ATTEMPTS_AT_ONE = 5
+"""At one address at one time; the oldest gives way to another."""
+
+MAX_ATTEMPTS = 20
+"""At one time, unless there are more addresses."""
+
+Begin: TypeAlias = "Callable[[int, Address], ClientConnection]"
+
+
+@dataclass(eq=False)
+class _Destination:
+    """One address, and the attempts at it."""
+
+    family: int
+    address: Address
+    attempts: list[ClientConnection] = field(default_factory=list)
+    begun_at: float = 0.0
+    """When the last one was begun, on the loop's clock."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come back from there."""
+        return not any(attempt.endpoint.pump.received_packets for attempt in self.attempts)
+
+
+class Race:
+    """Connection attempts side by side, until one gets ready.
+
+    `begin` starts one at an address of `host`; it raises `OSError` where there is no way to it.
+    """
+
+    def __init__(self, begin: Begin, host: str) -> None:
+        self.failure: ConnectError | None = None
+        """What is most worth telling of the attempts that failed."""
+        self._begin_attempt = begin
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._tried: list[_Destination] = []
+        """The addresses that have not failed."""
+
+    async def run(self, addresses: Sequence[tuple[int, Address]]) -> ClientConnection:
+        """The first connection that gets ready. Raises `ConnectError` when all have failed."""
+        waiting = [_Destination(family, address) for family, address in addresses]
+        while waiting or self._tried:
+            if waiting:
+                destination = waiting.pop(0)
+                try:
+                    self._begin(destination)
+                except OSError as error:
+                    self._failed(self._no_way(error))
+                    continue
+                self._tried.append(destination)
+            attempts = {one.ready: one for each in self._tried for one in each.attempts}
+            done, _ = await asyncio.wait(
+                attempts,
+                timeout=self._patience(waiting=bool(waiting)),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for ready in done:
+                if ready.exception() is None:
+                    return self._won(attempts[ready])
+            for ready in done:
+                failure = ready.exception()
+                assert isinstance(failure, ConnectError)
+                self._failed(failure)
+                self._give_up(attempts[ready])
+            self._try_again()
+        raise self.failure or ConnectError(Cause.NAME, f"no address for {self._host}")
+
+    def abandon_losers(self) -> None:
+        """Close all others."""
+        for destination in self._tried:
+            for attempt in destination.attempts:
+                attempt.abort()
+        self._tried.clear()
+
+    def _begin(self, destination: _Destination) -> None:
+        destination.begun_at = self._loop.time()
+        attempt = self._begin_attempt(destination.family, destination.address)
+        destination.attempts.append(attempt)
+
+    def _patience(self, *, waiting: bool) -> float | None:
+        """Seconds until the next attempt is to be made."""
+        next_one = [CONNECTION_ATTEMPT_DELAY] if waiting else []
+        now = self._loop.time()
+        next_one += [
+            max(0.0, each.begun_at + RETRY_ATTEMPT_DELAY - now)
+            for each in self._tried
+            if each.is_silent
+        ]
+        return min(next_one, default=None)
+
+    def _try_again(self) -> None:
+        now = self._loop.time()
+        for destination in self._tried:
+            if now - destination.begun_at < RETRY_ATTEMPT_DELAY or not destination.is_silent:
+                continue
+            under_way = sum(len(each.attempts) for each in self._tried)
+            is_full = under_way >= MAX_ATTEMPTS
+            if is_full and len(destination.attempts) == 1:
+                destination.begun_at = now
+                continue
+            try:
+                self._begin(destination)
+            except OSError:
+                continue  # What is under way may still be answered.
+            if is_full or len(destination.attempts) > MAX_ATTEMPTS_AT_ONE:
+                destination.attempts.pop(0).abort()
+
+    def _won(self, winner: ClientConnection) -> ClientConnection:
+        for destination in self._tried:
+            if winner in destination.attempts:
+                destination.attempts.remove(winner)
+        return winner
+
+    def _give_up(self, failed: ClientConnection) -> None:
+        """What one attempt at an address was told holds for all of them."""
+        for destination in self._tried:
+            if failed in destination.attempts:
+                for attempt in destination.attempts:
+                    attempt.abort()
+                self._tried.remove(destination)
+                break
+
+    def _failed(self, error: ConnectError) -> None:
+        self.failure = error if self.failure is None else more_telling(self.failure, error)
+
+    def _no_way(self, error: OSError) -> ConnectError:
+        return ConnectError(Cause.UNREACHABLE, f"no way to {self._host}: {error.strerror}")
+
+
+def more_telling(first: ConnectError | None, second: ConnectError) -> ConnectError:
+    """What a server said of itself tells more than that another gave no answer."""
+    silent = (Cause.NO_ANSWER, Cause.UNREACHABLE)
+    if first is None or (first.cause in silent and second.cause not in silent):
+        return second
+    # That somebody has not answered yet, after others were refused, is the news.
+    return second if second.cause is Cause.NO_ANSWER and first.cause in silent else first

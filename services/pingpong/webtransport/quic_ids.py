@@ -1,0 +1,116 @@
+"""aioquic's connection with connection ids of our making, and ends that it does not know.
+
+The lower half of `quic.HookedConnection`: aioquic makes its connection ids and stateless reset
+tokens of random bytes, where `connection_ids` has reasons for both; and it neither hears a
+stateless reset nor ends a connection without a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aioquic import tls
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicReceiveContext
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.recovery import QuicPacketNumberWindow
+
+from .connection_ids import ConnectionIds
+
+RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
+_MAX_HOST_IDS = 8
+"""Connection ids that a peer is given at one time, as aioquic has it."""
+
+
+class SeenPackets(QuicPacketNumberWindow):
+    """Packet numbers that were received; counts those that are received again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeats = 0
+
+    def __contains__(self, packet_number: int) -> bool:
+        is_repeat: bool = super().__contains__(packet_number)
+        self.repeats += is_repeat
+        return is_repeat
+
+
+class IdentifiedConnection(QuicConnection):
+    """What a connection is known by to its peer, and how it ends."""
+
+    def __init__(self, configuration: QuicConfiguration, ids: ConnectionIds, **kwargs: Any) -> None:
+        super().__init__(configuration=configuration, **kwargs)
+        self._ids = ids
+        self.closed_by_peer = False
+        first = self._host_cids[0]
+        first.cid = self.host_cid = self._local_initial_source_connection_id = ids.make()
+        if self._is_client:
+            self._peer_cid.cid = self._original_destination_connection_id = ids.make()
+            self._logger.extra = {"id": self._peer_cid.cid.hex()}
+        else:
+            first.stateless_reset_token = ids.reset_token(first.cid)
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self._spaces[tls.Epoch.ONE_RTT].received_packets = SeenPackets()
+
+    @property
+    def duplicate_packets(self) -> int:
+        """Packets that came again, and were discarded (RFC 9000, section 12.3)."""
+        seen = self._spaces[tls.Epoch.ONE_RTT].received_packets
+        assert isinstance(seen, SeenPackets)
+        return seen.repeats
+
+    def _replenish_connection_ids(self) -> None:
+        while len(self._host_cids) < min(_MAX_HOST_IDS, self._remote_active_connection_id_limit):
+            made = self._ids.make()
+            token = self._ids.reset_token(made)
+            self._host_cids.append(QuicConnectionId(made, self._host_cid_seq, token))
+            self._host_cid_seq += 1
+
+    def _handle_connection_close_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        if self._close_event is None:
+            self.closed_by_peer = True
+        super()._handle_connection_close_frame(context, frame_type, buf)
+
+    # What the seam asks for.
+
+    @property
+    def ending(self) -> events.ConnectionTerminated | None:
+        """Why the connection ends, as soon as it is known: aioquic reports it much later."""
+        return self._close_event
+
+    @property
+    def connection_ids(self) -> list[bytes]:
+        """What packets to this connection may be addressed to now."""
+        return [connection_id.cid for connection_id in self._host_cids]
+
+    @property
+    def peer_id(self) -> QuicConnectionId:
+        """The connection id on the packets that are sent; another object when it is another."""
+        return self._peer_cid
+
+    @property
+    def reset_token(self) -> bytes:
+        """What ends a stateless reset of the peer's; empty where it gave none."""
+        return self._peer_cid.stateless_reset_token or b""
+
+    def reset_received(self, now: float) -> None:
+        """The peer knows nothing of the connection any more (RFC 9000, section 10.3.1)."""
+        if self._close_event is None:
+            self.closed_by_peer = True
+            self._close_event = events.ConnectionTerminated(
+                error_code=QuicErrorCode.INTERNAL_ERROR,
+                frame_type=QuicFrameType.PADDING,
+                reason_phrase=RESET_REASON,
+            )
+            self._close_begin(is_initiator=False, now=now)
+
+    def give_up(self, now: float) -> None:
+        """End the connection here and now, as if the peer had not been heard for long."""
+        self._close_at = now
+        self.handle_timer(now)

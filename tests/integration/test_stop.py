@@ -1,0 +1,142 @@
+"""The server's orderly end: under load, with no session, at a second signal; and its start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.services import Ping, Server, at, probing, serving
+
+MODES = ("datagram", "stream", "streams", "uni")
+TRIES = 5
+"""One of them is to succeed: what a loaded machine adds to the others is nobody's fault."""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_asked_before_the_end_is_answered(workers: int) -> None:
+    with (
+        serving(drain_timeout=0.5, workers=workers) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [
+            stack.enter_context(Ping(server, "-i0.01", f"--mode={mode}", "-W5", "-D"))
+            for mode in (*MODES, "datagram")
+        ]
+        for client in clients:
+            client.wait_replies(50)
+        server.send(signal.SIGTERM)
+        assert server.finish() == 0
+        stopping, closing = (server.events(name)[0] for name in ("stopping", "closing"))
+        for client in clients:
+            client.send(signal.SIGINT)
+            report = client.report()
+            # While they were asked to leave they were answered as ever: to the end, but for
+            # what the next ping's time was after that,
+            assert max(reply["time"] for reply in report.replies) > at(closing) - 0.05
+            # and without a gap. Unanswered are those that were asked until the client had heard
+            # of the end: nobody can know which way they were lost.
+            assert sorted(r["seq"] for r in report.replies) == [*range(1, report["received"] + 1)]
+            assert report["late"] + report["malformed"] + report["duplicates"] == 0
+            assert report["lost_out"] + report["lost_back"] == 0
+        assert at(server.events("stopped")[-1]) - at(stopping) < 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_waits_in_the_socket_at_the_end_is_answered(workers: int) -> None:
+    with (
+        serving(drain_timeout=0, workers=workers) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [
+            stack.enter_context(Ping(server, "-i0.01", f"--mode={mode}", "-W5", "-D"))
+            for mode in MODES
+        ]
+        for client in clients:
+            client.wait_replies(20)
+        # What is asked now waits in the kernel, until the server goes on, and ends.
+        for pid in server.processes:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        server.send(signal.SIGTERM)
+        ended_at = time.time()
+        for pid in server.processes:
+            os.kill(pid, signal.SIGCONT)
+        assert server.finish() == 0
+        for client in clients:
+            client.send(signal.SIGINT)
+            report = client.report()
+            assert sorted(r["seq"] for r in report.replies) == [*range(1, report["received"] + 1)]
+            asked_at = max(
+                r["time"] - (r["rtt_ms"] + r["server_ms"]) / 1000 for r in report.replies
+            )
+            assert asked_at > ended_at - 0.03, "some were not answered that were asked before"
+            assert report["lost_out"] + report["lost_back"] == 0
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with serving(workers=2) as server, probing(server):
+            server.send(number)
+            server.wait_event("stopping", signal=number.name)
+            began = time.monotonic()
+            server.send(signal.SIGTERM)
+            assert server.finish() == 128 + signal.SIGTERM
+            assert time.monotonic() - began < 1
+            # Its workers are gone too: the port is free.
+            with serving(server.address) as again:
+                again.wait_ready()
+
+
+def test_probe_stops_at_once() -> None:
+    with serving() as server, probing(server, modes=",".join(MODES)) as probe:
+        probe.wait_answers()
+        probe.send(signal.SIGTERM)
+        began = time.monotonic()
+        assert probe.finish() == 0
+        assert time.monotonic() - began < 1
+        # It said goodbye: nothing is left of it at the server.
+        server.wait_metrics(
+            lambda m: m.total("pingpong_server_sessions_active") == 0, "the session is over", 2
+        )
+
+
+def can_be_within(limit: float, measure: Callable[[], float]) -> bool:
+    """Whether it takes less than so many seconds, of the clock, where nobody is in the way."""
+    return any(measure() < limit for _ in range(TRIES))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_how_long_it_takes_to_stop(workers: int) -> None:
+    def stop() -> float:
+        with serving(workers=workers) as server:
+            server.wait_ready()
+            began = time.monotonic()
+            server.send(signal.SIGTERM)
+            assert server.finish() == 0
+            return time.monotonic() - began
+
+    assert can_be_within(0.3, stop)
+
+
+def test_how_long_it_takes_to_start() -> None:
+    def start() -> float:
+        with Server() as server:
+            server.wait_ready()
+            return time.monotonic() - server.began - server.waited()
+
+    assert can_be_within(1.0, start)
+
+
+def test_how_long_a_probe_takes_to_its_first_answer() -> None:
+    with serving() as server:
+
+        def start() -> float:
+            with probing(server) as probe:
+                return time.monotonic() - probe.began - probe.waited()
+
+        assert can_be_within(1.0, start)

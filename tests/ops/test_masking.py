@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pingpong.ops.masking import MASK, is_secret_name, mask_text, mask_values
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl"
+PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIAbcdef\n-----END EC PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Authorization: Bearer abc123def", "Authorization: Bearer ***"),
+        ("bearer  abc-1._~+/=23", "bearer  ***"),
+        ("b'Basic dXNlcjpwYXNz'", "b'Basic ***'"),
+        (f"no such token: {JWT}!", "no such token: ***!"),
+        (f"key {PEM} end", "key *** end"),
+        (json.dumps({"file": PEM}), '{"file": "***"}'),
+        (PEM[:50], "***"),
+        ("https://user:pass@host/ping", "https://***@host/ping"),
+        ("token=abc123&x=1", "token=***&x=1"),
+        ("PASSWORD=hunter22", "PASSWORD=***"),
+        ('{"token": "abc123", "port": 1}', '{"token": "***", "port": 1}'),
+        ("{'token': b'abc123'}", "{'token': b'***'}"),
+        (json.dumps({"message": '{"password": "abc123"}'}), None),
+    ],
+)
+def test_a_secret_in_a_text_is_masked(text: str, masked: str | None) -> None:
+    result = mask_text(text)
+    if masked is not None:
+        assert result == masked
+    for secret in ("abc", "dXNl", "MHcC", "eyJ", "pass@", "hunter"):
+        assert secret not in result
+    assert mask_text(result) == result
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PINGPONG_AUTH=token (--auth token) needs PINGPONG_TOKEN_FILE (--token-file)",
+        "the token is not valid: expired",
+        "https://host:4433/ping?x=@",
+        "mail a@b.example",
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+        '{"auth": "token", "port": 4433}',
+        "the bearer of this",
+        "tls_key_file=/etc/tls/key.pem token_file=/etc/token",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert mask_text(text) == text
+
+
+@given(st.text())
+def test_any_text_can_be_masked(text: str) -> None:
+    assert mask_text(mask_text(text)) == mask_text(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["token", "Token", "authorization", "api_key", "private-key", "x.password", "tokens"]
+)
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["token_file", "tls_key_file", "keys_read", "target", "event", ""])
+def test_names_of_other_things(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def test_values_are_masked_by_their_names_at_any_depth() -> None:
+    values = {
+        "target": "a",
+        "token": "short",
+        "key": b"\x00",
+        "password": None,
+        "headers": {"authorization": "x", "origin": "https://a"},
+    }
+    assert mask_values(values) == {
+        "target": "a",
+        "token": MASK,
+        "key": MASK,
+        "password": None,
+        "headers": {"authorization": MASK, "origin": "https://a"},
+    }
