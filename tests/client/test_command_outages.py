@@ -111,18 +111,20 @@ async def test_a_server_that_was_killed_and_comes_back() -> None:
     assert (status, said.complaints) == (0, [])
     assert f"{GONE}; connecting again" in said.lines
     (again,) = [match for line in said.lines if (match := AGAIN.fullmatch(line))]
-    pings = re.fullmatch(r"(\d+) lost, (\d+) not sent", again[1])
-    assert pings is not None
-    lost, not_sent = map(int, pings.groups())
+    # Those that the kernel refused to send, since nobody listens there, are not lost either.
+    pings = {what: int(count) for count, what in re.findall(r"(\d+) (lost|not sent)", again[1])}
+    lost, not_sent = pings.get("lost", 0), pings.get("not sent", 0)
+    assert lost + not_sent > 0
     counts = re.fullmatch(
-        r"(\d+) sent, (\d+) received,(?: 1 waiting,)? (\d+) not sent, .*% loss(.*)", said.counts
+        r"(\d+) sent, (\d+) received,(?: 1 waiting,)?(?: (\d+) not sent,)? .*% loss(.*)",
+        said.counts,
     )
     assert counts is not None
     # What had no connection to go through was not lost by the network.
-    assert int(counts[3]) == not_sent > 0
+    assert int(counts[3] or 0) == not_sent
     assert int(counts[1]) - int(counts[2]) in (lost, lost + 1)
     # Which way they went missing, nobody knows.
-    assert counts[4] == f" (0 out, 0 back, {lost} unknown)"
+    assert counts[4] == (f" (0 out, 0 back, {lost} unknown)" if lost else "")
     assert sum(line.startswith("no answer: ") for line in said.lines) == lost
 
 
@@ -138,11 +140,11 @@ async def test_for_programs_it_is_told_beside() -> None:
     assert status == 0
     assert said.complaints[0] == f"{GONE}; connecting again"
     assert said.complaints[1].startswith("still not connected: nobody answers on UDP port")
-    assert AGAIN.fullmatch(said.complaints[2])
+    assert AGAIN.fullmatch(said.complaints[-1])
     *replies, summary = map(json.loads, said.lines)
     assert all("seq" in reply for reply in replies)
     assert (summary["outages"], summary["connections"]) == (1, 2)
-    assert summary["send_errors"] > 0
+    assert summary["send_errors"] + summary["lost"] > 0
     assert summary["sent"] == summary["received"] + summary["lost"] + summary["waiting"]
     assert summary["outage_ms"] >= 500  # through which a refusal has to be repeated
 
