@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -383,6 +384,7 @@ async def test_worker_that_dies_while_draining_is_not_replaced() -> None:
 
 
 async def test_nothing_is_left_of_a_server_that_is_closed() -> None:
+    gc.collect()  # what other tests have left is not this one's
     before = sockets()
     async with group(2) as server:
         pids, port = server.pids, server.port
@@ -391,7 +393,7 @@ async def test_nothing_is_left_of_a_server_that_is_closed() -> None:
     await client.ended
     client.connection.abort()
     assert not any(map(is_alive, pids))
-    assert sockets() == before
+    assert sockets() <= before
     assert not set(children(os.getpid())) & set(pids)
     async with group(2, bind_port=port) as server:
         assert server.port == port
