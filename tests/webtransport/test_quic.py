@@ -53,6 +53,7 @@ METHODS = {
     "_handle_stop_sending_frame": "(self, context, frame_type: int, buf) -> None",
     "_on_connection_limit_delivery": "(self, delivery, limit) -> None",
     "_on_max_stream_data_delivery": "(self, delivery, stream) -> None",
+    "_idle_timeout": "(self) -> float",
     "_parse_transport_parameters": "(self, data: bytes, from_session_ticket: bool = False) -> None",
     "_payload_received": "(self, context, plain: bytes, crypto_frame_required: bool = False)",
     "_replenish_connection_ids": "(self) -> None",

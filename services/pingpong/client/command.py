@@ -103,6 +103,8 @@ class PingCommand:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._end, None)
+        if self._settings.live and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGHUP, self._end, None)  # leaves the terminal as it was
         loop.add_signal_handler(signal.SIGQUIT, self._interim)
         loop.add_signal_handler(signal.SIGCONT, self._continued)
         if (mistake := check_ca_file(self._settings) or self._open_view()) is not None:
@@ -230,7 +232,8 @@ class PingCommand:
         ]
         alone = len(summaries) == 1
         for index, summary in enumerate(summaries):
-            if summary.peer is not None or not alone:
+            # A program reads one summary of each target, whatever became of it.
+            if summary.peer is not None or not alone or self._settings.json_lines:
                 self._print_summary(index, summary)
         self._over = True
         if self._stop.done() and (cause := self._stop.result()) is not None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _ANSWER_STREAMS = 1024
 """Streams that a server may have open for its answers (mode uni)."""
 _SHORTEST_TIMEOUT = 0.001
+_ROUNDING = 0.01
+"""Seconds by which a timeout may come before its deadline."""
 _BREATH = 0.003
 """Seconds that the event loop has for everything else before another attempt begins."""
 _MAX_BREATHS = 5
@@ -131,7 +133,7 @@ class Dialer:
             result = _RESULTS[error.cause]
             if error.status in _UNAUTHORIZED:
                 result = "unauthorized"
-            elif error.cause is Cause.SESSION and time.monotonic() >= deadline:
+            elif error.cause is Cause.SESSION and _left(deadline) <= _ROUNDING:
                 result = "timeout"
             failure = DialError(result, str(error))
         except LinkError as error:

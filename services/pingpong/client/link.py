@@ -116,6 +116,7 @@ class Link:
             draft=str(session.connection.session_draft),
         )
         self.client.socket_error = self._socket_error
+        self._pause = self.client.connection.quic.idle_timeout / _KEEP_ALIVES
         if self.end is None:
             self._keep_alive()
 

@@ -39,7 +39,9 @@ def terminal(prefix: str = "") -> Output:
         with contextlib.suppress(OSError, ValueError):
             print(f"pingpong: {line}", file=sys.stderr, flush=True)
 
-    return Output(write, complain, draw if sys.stdout.isatty() and not prefix else None)
+    # Where it was closed from the start, Python has no stdout, and print says nothing.
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Output(write, complain, draw if is_terminal and not prefix else None)
 
 
 @contextlib.contextmanager
@@ -54,6 +56,6 @@ def _unless_gone() -> Iterator[None]:
 def discard_output() -> None:
     """Send what is still in stdout's buffer nowhere: at its end Python would try once more."""
     null = os.open(os.devnull, os.O_WRONLY)
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -27,7 +27,8 @@ A session of which nothing is heard lives no longer: later, there is nobody to a
 GOODBYE = 0.5
 """Seconds that a server has to hear of our end, at most."""
 
-_KEEP_ALIVE = IDLE_TIMEOUT / 3
+_KEEP_ALIVES = 3
+"""Packets in the time after which either side takes the other for gone, at least."""
 _GONE_AFTER = 0.5
 """Seconds through which a "connection refused" must come back before it is believed.
 
@@ -68,7 +69,9 @@ class ProbeSession:
         "_client",
         "_counts",
         "_first",
+        "_has_answered",
         "_heard",
+        "_keep_alive",
         "_owner",
         "_pinger",
         "_published",
@@ -100,7 +103,9 @@ class ProbeSession:
         Only those that this process was awake in.
         """
         self.unanswered = 0
-        """Probes in a row whose timeout passed since the last answer."""
+        """Probes whose timeout passed in a time in which nothing was answered."""
+        self._has_answered = False
+        """Whether an answer came since stock was last taken."""
         self._client = client
         self._counts = counts
         self._owner = owner
@@ -123,6 +128,8 @@ class ProbeSession:
         self._first = len(settings.modes)
         """Probes up to this number are the first ones, one of each mode."""
         self._sent_at = 0.0
+        self._keep_alive = IDLE_TIMEOUT / _KEEP_ALIVES
+        """Seconds after which something is to be sent."""
         self._asked = False
         """Whether something was sent since the last packet came."""
         self._heard = 0
@@ -150,6 +157,7 @@ class ProbeSession:
             client, self._pinger, protocols=(PROTOCOL,), headers=headers, timeout=timeout
         )
         client.socket_error = self._socket_error
+        self._keep_alive = client.connection.quic.idle_timeout / _KEEP_ALIVES
         self._sent_at = time.monotonic()
         self._astray = client.endpoint.engine.counters.dropped_packets
         self._heard = client.endpoint.pump.received_packets - self._astray
@@ -177,6 +185,8 @@ class ProbeSession:
             and self._pinger.statistics.send_failed(self._seq)
         ):
             counts.completed["send_error"] += 1
+            # No answer can come: to the target that is the same silence.
+            self._asked = True
             return
         counts.sent += 1
         self._asked = True
@@ -195,11 +205,14 @@ class ProbeSession:
             self._receive_pending()
         if self.end_reason is not None:
             return
-        self.unanswered += len(statistics.expire(now_ns))
+        overdue = len(statistics.expire(now_ns))
+        # Where probes are many, those lost between two answers are no row of them.
+        self.unanswered = 0 if self._has_answered else self.unanswered + overdue
+        self._has_answered = False
         self._pinger.note_copies()
         self._publish()
         self._listen(awake)
-        if now - self._sent_at >= _KEEP_ALIVE:
+        if now - self._sent_at >= self._keep_alive:
             self._client.connection.quic.ping()
             self._asked = True
             self._sent_at = now
@@ -223,7 +236,7 @@ class ProbeSession:
             (counts.first_rtt if is_first else counts.rtt).observe(outcome.rtt_ns / _NANOSECONDS)
             if outcome.server_ns is not None:
                 self._counts.server_time.observe(outcome.server_ns / _NANOSECONDS)
-        self.unanswered = 0
+        self._has_answered = True
         self._refused_at = None
         self._owner.session_answered(self, self._client.connection.quic.arrival)
 

@@ -252,6 +252,7 @@ class Prober:
         old, need = self._current, self._need
         self._wanted.clear()
         self._failures.succeeded(self.name, time.monotonic())
+        self._connect_failure = ""
         self._current = session
         if old is not None:
             if need is not Need.DRAIN and old.open:
@@ -326,6 +327,10 @@ class Prober:
         """The end of a session: of the target too, where no other stands."""
         if session is self._current:
             self._lost(session.end_cause)
+            if self._need is Need.DRAIN and self._wanted.is_set():
+                # Those that refused were the server that left: its successor may stand already.
+                self._backoff.reset()
+                self._tell()
             self._want(Need.ENDED, session.end_cause)
         elif session not in self._retiring:
             return  # Not taken yet: whoever takes it will see.

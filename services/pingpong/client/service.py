@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -118,7 +119,11 @@ class Service:
         self._log.info("looking_again", targets=len(destinations))
         self._supervisor.connect_now()
         for name in destinations:
-            self._begin(self._discovery.fresh(name))
+            self._begin(self._look_up_again(name))
+
+    async def _look_up_again(self, name: str) -> None:
+        with contextlib.suppress(KeyError):  # it may have left by now
+            await self._discovery.fresh(name)
 
     def _discovers(self) -> Result:
         is_over = self._discovering is None or self._discovering.done()

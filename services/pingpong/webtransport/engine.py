@@ -83,6 +83,11 @@ class QuicConnection(Protocol):
         """Packets that the network delivered more than once, 1-RTT packets only."""
         ...
 
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds of silence after which the connection is over, as both sides want it."""
+        ...
+
     def can_open_stream(self, unidirectional: bool) -> bool:
         """Whether the peer's stream limit allows one more."""
         ...

@@ -128,6 +128,11 @@ class AioquicConnection:
         """Packets that the network delivered more than once."""
         return self._quic.duplicate_packets
 
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds of silence after which the connection is over, as both sides want it."""
+        return self._quic.idle_timeout
+
     def can_open_stream(self, unidirectional: bool) -> bool:
         """Whether the peer's stream limit allows one more."""
         return self._quic.can_open_stream(unidirectional)

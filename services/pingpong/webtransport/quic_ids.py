@@ -63,6 +63,11 @@ class IdentifiedConnection(QuicConnection):
         assert isinstance(seen, SeenPackets)
         return seen.repeats
 
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds of silence that end it: the shorter of both sides' (RFC 9000, section 10.1)."""
+        return float(self._idle_timeout())
+
     def _replenish_connection_ids(self) -> None:
         while len(self._host_cids) < min(_MAX_HOST_IDS, self._remote_active_connection_id_limit):
             made = self._ids.make()

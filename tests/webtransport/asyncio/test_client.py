@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -279,14 +280,17 @@ async def test_a_server_that_is_heard_of_no_more_during_the_handshake() -> None:
 
 
 def lookups(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
-    async def getaddrinfo(*arguments: Any, **options: Any) -> Any:
+    """What the system says of any name; an Event: nothing, until it is set."""
+
+    def getaddrinfo(*arguments: Any, **options: Any) -> Any:
         if isinstance(answer, Exception):
             raise answer
-        if answer is None:
-            await asyncio.get_running_loop().create_future()
+        if isinstance(answer, threading.Event):
+            answer.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "too late")
         return answer
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 def entry(family: int, *address: Any) -> tuple[Any, ...]:
@@ -309,8 +313,15 @@ async def test_a_name_that_cannot_be_one() -> None:
 
 @on_a_loop
 async def test_a_lookup_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    lookups(monkeypatch, None)
-    error = await failure("https://slow.invalid/", timeout=0.1)
+    over = threading.Event()
+    lookups(monkeypatch, over)
+    try:
+        error = await failure("https://slow.invalid/", timeout=0.1)
+    finally:
+        # The program's end would not wait for it, as it does for the loop's own threads.
+        asking = [thread for thread in threading.enumerate() if thread.name == "getaddrinfo"]
+        assert [thread.daemon for thread in asking] == [True]
+        over.set()
     assert error.cause is Cause.NAME
     assert str(error) == "no address for slow.invalid within 0.1 s"
 

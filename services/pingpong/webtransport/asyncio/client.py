@@ -8,9 +8,11 @@ import errno
 import itertools
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from cryptography.x509 import load_pem_x509_certificates
@@ -28,6 +30,9 @@ from .failures import Cause, ConnectError, connection_failure, session_failure
 from .race import Race, more_telling
 
 HTTPS_PORT = 443
+
+_AddressInfo: TypeAlias = tuple[Any, Any, int, str, Address]
+"""As `socket.getaddrinfo` gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +246,8 @@ async def resolve(target: Target) -> list[tuple[int, Address]]:
 
     Raises `ConnectError` with `Cause.NAME`.
     """
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(
-            target.host, target.port, family=target.family, type=socket.SOCK_DGRAM
-        )
+        found = await _look_up(target)
     except (OSError, UnicodeError) as error:
         text = getattr(error, "strerror", None) or str(error)
         raise ConnectError(Cause.NAME, f"no address for {target.host}: {text}") from error
@@ -255,6 +257,35 @@ async def resolve(target: Target) -> list[tuple[int, Address]]:
     others = [entry for entry in unique if entry[0] != first]
     turns = itertools.zip_longest(preferred, others)
     return [entry for turn in turns for entry in turn if entry is not None]
+
+
+async def _look_up(target: Target) -> list[_AddressInfo]:
+    """Ask the system, in a thread that nobody waits for at the end of the program."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[_AddressInfo]] = loop.create_future()
+
+    def settle(found: list[_AddressInfo], error: Exception | None) -> None:
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(found)
+        else:
+            answer.set_exception(error)
+
+    def look_up() -> None:
+        found: list[_AddressInfo] = []
+        failure = None
+        try:
+            found = socket.getaddrinfo(
+                target.host, target.port, family=target.family, type=socket.SOCK_DGRAM
+            )
+        except (OSError, UnicodeError) as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, found, failure)
+
+    threading.Thread(target=look_up, name="getaddrinfo", daemon=True).start()
+    return await answer
 
 
 def _check_authorities(ca_file: str) -> None:
