@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..ops.health import LAG_BUCKETS
 from ..ops.metrics import BucketCounts, Family, Spec
+from ..ops.service_metrics import service_specs
 
 MODES = ("datagram", "stream", "streams", "uni")
 RESULTS = ("ok", "late", "lost", "malformed", "send_error")
@@ -144,21 +144,7 @@ SKIPPED = Spec(
     "counter",
     "Probes whose time passed while this process was held up: nothing was measured then.",
 )
-EVENT_LOOP_LAG = Spec(
-    f"{_P}event_loop_lag_seconds",
-    "histogram",
-    "How late the event loop came round to what was due.",
-    buckets=LAG_BUCKETS,
-)
-LOG_LINES_DROPPED = Spec(
-    f"{_P}log_lines_dropped_total", "counter", "Log lines that could not be written."
-)
-BUILD_INFO = Spec(
-    f"{_P}build_info",
-    "info",
-    "What runs here.",
-    {"version": None, "python": None, "aioquic": None},
-)
+EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO = service_specs(_P)
 
 SPECS = (
     *(SENT, COMPLETED, RTT, FIRST_RTT, SERVER_TIME, LOST, DUPLICATES, REORDERED),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..ops.health import LAG_BUCKETS
 from ..ops.metrics import Spec
+from ..ops.service_metrics import service_specs
 from .admission import SESSION_BUCKETS, Result
 from .messages import ANSWER_BUCKETS, DROP_REASONS, ECHO, MODES
 
@@ -119,21 +119,7 @@ WORKERS = Spec(f"{_P}workers", "gauge", "Worker processes that run.")
 WORKER_RESTARTS = Spec(
     f"{_P}worker_restarts_total", "counter", "Workers that died, and were replaced."
 )
-EVENT_LOOP_LAG = Spec(
-    f"{_P}event_loop_lag_seconds",
-    "histogram",
-    "How late the event loop came round to what was due.",
-    buckets=LAG_BUCKETS,
-)
-LOG_LINES_DROPPED = Spec(
-    f"{_P}log_lines_dropped_total", "counter", "Log lines that could not be written."
-)
-BUILD_INFO = Spec(
-    f"{_P}build_info",
-    "info",
-    "What runs here.",
-    {"version": None, "python": None, "aioquic": None},
-)
+EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO = service_specs(_P)
 
 SPECS = (
     *(SESSIONS_ACTIVE, SESSIONS, SESSION_DURATION, CONNECTIONS_ACTIVE),
