@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -53,7 +54,9 @@ def test_a_path_too_narrow_for_quic_is_said_to_be_dead(link: Link, silent: bool)
     link.impair(Impairment(mtu=1200, silent_mtu=silent))
     with serving(link) as server, pinging(link, server, "-c", "1", "-w", "2") as running:
         assert running.finish() == 2
-    assert running.out == []
+    (summary,) = map(json.loads, running.out)
+    assert (summary["sent"], summary["connections"]) == (0, 0)
+    assert "no answer on UDP port" in summary["error"]
     said = "\n".join(running.err)
     assert re.search("no answer on UDP port 4433" if silent else "no answer|too long|MTU", said)
     assert "nothing listens there" not in said
