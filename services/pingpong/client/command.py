@@ -17,10 +17,10 @@ from .connecting import Connector, LinkError, check_ca_file, lookup, target_of
 from .json_report import JsonReport
 from .labels import labels
 from .lines import Dots, JsonLines, TextLines
-from .link import IDLE_TIMEOUT
 from .observer import Observer
 from .output import Output, terminal
 from .peer import ConnectTimes
+from .presence import IDLE_TIMEOUT
 from .report import TextReport
 from .results import RunSummary
 from .target_run import TargetRun

@@ -27,7 +27,8 @@ from ..webtransport.engine import Address
 from ..webtransport.errors import StateError
 from ..webtransport.events import Headers
 from .advice import advice
-from .link import IDLE_TIMEOUT, Link, LinkOwner
+from .link import Link, LinkOwner
+from .presence import IDLE_TIMEOUT
 
 _ANSWER_STREAMS = 1024
 """Streams that a server may have open for its answers (mode uni)."""

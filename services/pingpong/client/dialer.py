@@ -22,7 +22,8 @@ from ..webtransport.config import Windows
 from ..webtransport.engine import Address
 from .connecting import LinkError, authorization
 from .metrics import TargetCounts
-from .probe_session import IDLE_TIMEOUT, ProbeSession, SessionOwner
+from .presence import IDLE_TIMEOUT
+from .probe_session import ProbeSession, SessionOwner
 
 if TYPE_CHECKING:
     from .discovery import Destination

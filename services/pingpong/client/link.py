@@ -13,18 +13,9 @@ from ..webtransport.session import Session
 from .advice import describe_end
 from .peer import ConnectTimes, Peer
 from .pinger import Pinger, SendError
+from .presence import KEEP_ALIVES, Refusals
 from .statistics import Outcome, Statistics
 
-IDLE_TIMEOUT = 15.0
-"""Seconds that this side waits for any word of the server; its own timeout may be shorter."""
-
-_KEEP_ALIVES = 3
-"""Packets that the server is sent in that time, at least."""
-_GONE_AFTER = 0.5
-"""Seconds through which a "connection refused" must come back before it is believed.
-
-It can be forged, but then the server answers in between, and nothing is sent again.
-"""
 _GOODBYE = 1.0
 """Seconds that the server has to hear of our end, at most."""
 _NANOSECONDS = 1_000_000_000
@@ -86,11 +77,10 @@ class Link:
         self._is_in_use = False
         self._error = ""
         """The socket's last one."""
-        self._pause = idle_timeout / _KEEP_ALIVES
+        self._pause = idle_timeout / KEEP_ALIVES
         self._sent_at = self.began
         self._timer: asyncio.TimerHandle | None = None
-        self._refused_at: float | None = None
-        """When "connection refused" came first since the last answer."""
+        self._refusals = Refusals()
         self._is_gone = False
         """Whether there is nobody to say goodbye to."""
 
@@ -116,7 +106,7 @@ class Link:
             draft=str(session.connection.session_draft),
         )
         self.client.socket_error = self._socket_error
-        self._pause = self.client.connection.quic.idle_timeout / _KEEP_ALIVES
+        self._pause = self.client.connection.quic.idle_timeout / KEEP_ALIVES
         if self.end is None:
             self._keep_alive()
 
@@ -155,7 +145,7 @@ class Link:
     # What happens.
 
     def _answered(self, outcome: Outcome, size: int) -> None:
-        self._refused_at = None
+        self._refusals.answered()
         self._owner.link_answered(self, outcome, size)
 
     def _session_draining(self) -> None:
@@ -171,10 +161,7 @@ class Link:
         self._error = (error.strerror or str(error)).lower()
         if error.errno != errno.ECONNREFUSED:
             return  # A network that is down may come back, and the connection with it.
-        now = time.monotonic()
-        if self._refused_at is None:
-            self._refused_at = now
-        elif now - self._refused_at > _GONE_AFTER:
+        if self._refusals.refused(time.monotonic()):
             self._is_gone = True
             self._over("the server is gone: nothing listens on its port any more")
 

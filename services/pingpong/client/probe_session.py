@@ -15,10 +15,9 @@ from ..webtransport.events import Headers, SessionClosed
 from .advice import describe_end
 from .metrics import DIRECTIONS, TargetCounts
 from .pinger import Pinger, SendError
+from .presence import IDLE_TIMEOUT, KEEP_ALIVES, Refusals
 from .statistics import Outcome, Statistics, Verdict
 
-IDLE_TIMEOUT = 15.0
-"""Seconds that this side waits for any word of the server; its own timeout may be shorter."""
 HORIZON = IDLE_TIMEOUT
 """Seconds after its timeout in which a probe can still be answered late; then it is lost.
 
@@ -27,13 +26,6 @@ A session of which nothing is heard lives no longer: later, there is nobody to a
 GOODBYE = 0.5
 """Seconds that a server has to hear of our end, at most."""
 
-_KEEP_ALIVES = 3
-"""Packets in the time after which either side takes the other for gone, at least."""
-_GONE_AFTER = 0.5
-"""Seconds through which a "connection refused" must come back before it is believed.
-
-It can be forged, but then the server answers in between, and nothing is sent again.
-"""
 _NOBODY = "nothing listens on the server's port any more"
 _BATCHES = 256
 """What a socket's buffer of some MB can have filled up with; a bound, should more come."""
@@ -75,7 +67,7 @@ class ProbeSession:
         "_owner",
         "_pinger",
         "_published",
-        "_refused_at",
+        "_refusals",
         "_sent_at",
         "_seq",
         "end_cause",
@@ -128,7 +120,7 @@ class ProbeSession:
         self._first = len(settings.modes)
         """Probes up to this number are the first ones, one of each mode."""
         self._sent_at = 0.0
-        self._keep_alive = IDLE_TIMEOUT / _KEEP_ALIVES
+        self._keep_alive = IDLE_TIMEOUT / KEEP_ALIVES
         """Seconds after which something is to be sent."""
         self._asked = False
         """Whether something was sent since the last packet came."""
@@ -136,7 +128,7 @@ class ProbeSession:
         """Packets that were of this connection."""
         self._astray = 0
         """Packets from the server's address that were not."""
-        self._refused_at: float | None = None
+        self._refusals = Refusals()
         self._published: Counter[str] = Counter()
         """What has gone to `counts` by now: lost by mode, by direction, and malformed by mode."""
 
@@ -157,7 +149,7 @@ class ProbeSession:
             client, self._pinger, protocols=(PROTOCOL,), headers=headers, timeout=timeout
         )
         client.socket_error = self._socket_error
-        self._keep_alive = client.connection.quic.idle_timeout / _KEEP_ALIVES
+        self._keep_alive = client.connection.quic.idle_timeout / KEEP_ALIVES
         self._sent_at = time.monotonic()
         self._astray = client.endpoint.engine.counters.dropped_packets
         self._heard = client.endpoint.pump.received_packets - self._astray
@@ -219,7 +211,7 @@ class ProbeSession:
 
     async def close(self, reason: str) -> None:
         """Leave: the server is told, where it is likely to hear of it. Never fails."""
-        is_there = self.end_reason is None and self.silent_for == 0 and self._refused_at is None
+        is_there = self.end_reason is None and self.silent_for == 0 and not self._refusals.doubtful
         self._finish(reason, "closed by this side")
         await self._client.close(GOODBYE if is_there else 0)
 
@@ -237,7 +229,7 @@ class ProbeSession:
             if outcome.server_ns is not None:
                 self._counts.server_time.observe(outcome.server_ns / _NANOSECONDS)
         self._has_answered = True
-        self._refused_at = None
+        self._refusals.answered()
         self._owner.session_answered(self, self._client.connection.quic.arrival)
 
     def _draining(self) -> None:
@@ -259,12 +251,11 @@ class ProbeSession:
     def _socket_error(self, error: OSError) -> None:
         if error.errno != errno.ECONNREFUSED or self.end_reason is not None:
             return  # A network that is down may come back, and the connection with it.
-        now = time.monotonic()
-        if self._refused_at is None:
-            self._refused_at = now
-            self._owner.session_refused(self, _NOBODY)
-        elif now - self._refused_at >= _GONE_AFTER:
+        is_first = not self._refusals.doubtful
+        if self._refusals.refused(time.monotonic()):
             self._end("error", _NOBODY)
+        elif is_first:
+            self._owner.session_refused(self, _NOBODY)
 
     def _end(self, reason: str, cause: str) -> None:
         if self.end_reason is None:

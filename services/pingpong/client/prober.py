@@ -22,7 +22,8 @@ from .availability import Availability
 from .backoff import Backoff
 from .dialer import Dialer, DialError
 from .metrics import ProbeMetrics, TargetCounts
-from .probe_session import HORIZON, IDLE_TIMEOUT, ProbeSession
+from .presence import IDLE_TIMEOUT
+from .probe_session import HORIZON, ProbeSession
 from .schedule import Schedule, first_slot, spread
 
 _GRACE = 1.0

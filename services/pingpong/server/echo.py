@@ -13,18 +13,15 @@ from .messages import (
     TOO_LARGE,
     CountedSession,
     MessageCounters,
-    Paused,
+    PausingStream,
     WholeMessage,
 )
 
 
-class EchoStream:
+class EchoStream(PausingStream):
     """Sends back what it gets, as it gets it, and ends as it ends."""
 
-    __slots__ = ("_paused",)
-
-    def __init__(self) -> None:
-        self._paused = Paused()
+    __slots__ = ()
 
     def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Send it back, unless what was sent before is still unread."""
@@ -36,17 +33,6 @@ class EchoStream:
         """A reset is echoed too."""
         self._paused.drop(stream)
         stream.reset(code or 0)
-
-    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """Nobody reads the echo."""
-        stream.stop(code or 0)
-        self._paused.drop(stream)
-
-    def stream_writable(self, stream: Stream) -> None:
-        """The peer has read on."""
-        data, ended = self._paused.resume(stream)
-        if data or ended:
-            self.stream_data_received(stream, data, ended)
 
 
 class EchoSession(CountedSession):

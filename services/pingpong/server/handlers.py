@@ -45,7 +45,7 @@ from .messages import (
     UNI,
     CountedSession,
     MessageCounters,
-    Paused,
+    PausingStream,
     WholeMessage,
 )
 
@@ -70,14 +70,14 @@ class Answers(NamedTuple):
     """False: the peer has sent a message above the limit."""
 
 
-class PingStream:
+class PingStream(PausingStream):
     """A bidirectional stream with pings on it; answers go back on the same stream."""
 
-    __slots__ = ("_messages", "_paused", "_scanner", "_session")
+    __slots__ = ("_messages", "_scanner", "_session")
 
     def __init__(self, session: PingSession) -> None:
+        super().__init__()
         self._session = session
-        self._paused = Paused()
         self._messages = Deframer(session.max_message_size) if session.is_v1 else None
         self._scanner = PlainScanner()
 
@@ -106,17 +106,6 @@ class PingStream:
         self._paused.drop(stream)
         if stream.send_open:
             stream.send(b"", True)
-
-    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """Nobody reads the answers: nothing more is to be asked."""
-        stream.stop(code or 0)
-        self._paused.drop(stream)
-
-    def stream_writable(self, stream: Stream) -> None:
-        """The peer has read on."""
-        data, ended = self._paused.resume(stream)
-        if data or ended:
-            self.stream_data_received(stream, data, ended)
 
 
 class PingUnidirectional(SilentStreamHandler):

@@ -137,6 +137,30 @@ class Paused:
         self.resume(stream)
 
 
+class PausingStream:
+    """Base of handlers of bidirectional streams whose input waits until the peer has read."""
+
+    __slots__ = ("_paused",)
+
+    def __init__(self) -> None:
+        self._paused = Paused()
+
+    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """What a subclass does with input."""
+        raise NotImplementedError
+
+    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
+        """Nobody reads what is sent back: nothing more is to come."""
+        stream.stop(code or 0)
+        self._paused.drop(stream)
+
+    def stream_writable(self, stream: Stream) -> None:
+        """The peer has read on."""
+        data, ended = self._paused.resume(stream)
+        if data or ended:
+            self.stream_data_received(stream, data, ended)
+
+
 class UnidirectionalAnswers:
     """Answers that go on unidirectional streams of their own, as the peer's credit allows."""
 
