@@ -86,6 +86,20 @@ def test_rolling_restart_of_two_servers(names: NameServer, tmp_path: Path) -> No
                 assert_nothing_missed(probe, connections=3, drained=2)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_is_to_stay_ready_is_so_to_the_end(workers: int) -> None:
+    with (
+        serving(drain_timeout=1, drain_stay_ready="true", workers=workers) as server,
+        probing(server) as probe,
+    ):
+        probe.wait_answers()
+        server.send(signal.SIGTERM)
+        wait_until(lambda: "told to stay ready" in server.checks()["drain"][1], "it drains")
+        assert server.ask("/readyz")[0] == 200
+        assert server.metrics().total("pingpong_server_draining") == 1
+        assert server.finish() == 0
+
+
 def test_without_another_server_it_is_pinged_to_the_end() -> None:
     with serving(drain_timeout=1) as server, probing(server) as probe:
         probe.wait_answers()

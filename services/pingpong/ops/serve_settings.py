@@ -61,6 +61,11 @@ class ServeSettings(ServiceSettings):
         default=25.0,
         description="at SIGTERM, wait so long for sessions to leave before they are closed",
     )
+    drain_stay_ready: Annotated[bool, Flag("Health", ())] = Field(
+        default=False,
+        description="be ready while draining too: for a load balancer that cuts the flows of who is"
+        " not",
+    )
     auth: Annotated[Literal["none", "token", "kubernetes"], Flag("Access", (), "KIND")] = Field(
         default="none",
         description="who may open a session: none (anybody), token (who sends one of those in"

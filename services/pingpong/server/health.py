@@ -41,6 +41,20 @@ class Health:
         return cls({name: Result(bool(ok), str(reason)) for name, (ok, reason) in value.items()})
 
 
+def while_draining(stay_ready: bool) -> dict[str, Result]:
+    """What is said of readiness while the server drains and doesn't ping itself any more.
+
+    `stay_ready`: it doesn't say so, since a load balancer would take it as leave to drop the
+    packets of those who are still here.
+    """
+    if not stay_ready:
+        return {DRAIN: Result(False, "draining: no new sessions")}
+    return {
+        DRAIN: Result(True, "draining, and told to stay ready: no new sessions"),
+        SELF_PING: Result(True, "not while draining"),
+    }
+
+
 def combine(workers: Sequence[Health]) -> Health:
     """The health of several workers: each check is well where it is so for all of them."""
     if len(workers) == 1:

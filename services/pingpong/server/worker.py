@@ -30,7 +30,7 @@ from .access import Access
 from .admission import Admission
 from .failures import ServeError
 from .handlers import PingSession, Router
-from .health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health
+from .health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
 from .messages import MessageCounters
 from .self_ping import SelfPing
 from .tls import Certificate
@@ -229,20 +229,18 @@ class Worker:
     def health(self) -> Health:
         """What is known of it now."""
         now = time.monotonic()
-        drain = Result(True, "not draining")
-        if self._handler.admission.draining:
-            drain = Result(False, "draining: no new sessions")
         ping = Result(True, "listening; it doesn't ping itself")
         if self._self_ping is not None:
             ping = Result(*self._self_ping.result(now))
-        return Health(
-            {
-                EVENT_LOOP: self._lag.result(),
-                WORKERS: Result(True, "one, in this process"),
-                DRAIN: drain,
-                SELF_PING: ping,
-            }
-        )
+        results = {
+            EVENT_LOOP: self._lag.result(),
+            WORKERS: Result(True, "one, in this process"),
+            DRAIN: Result(True, "not draining"),
+            SELF_PING: ping,
+        }
+        if self._handler.admission.draining:
+            results |= while_draining(self._settings.drain_stay_ready)
+        return Health(results)
 
     async def families(self) -> list[Family]:
         """Its metrics, as they are now."""

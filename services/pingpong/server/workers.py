@@ -16,7 +16,7 @@ from ..webtransport.asyncio.handover import connect_inboxes
 from ..webtransport.asyncio.steering import bind_group, steer
 from . import metrics
 from .failures import ServeError
-from .health import DRAIN, SELF_PING, WORKERS, Health, combine
+from .health import SELF_PING, WORKERS, Health, combine, while_draining
 from .keys import shared_keys
 from .processes import ANSWER_TIMEOUT, Place, WorkerLostError, WorkerProcess
 from .tls import Certificate
@@ -139,7 +139,7 @@ class ProcessGroup:
             # Its share of the clients who come would reach nobody.
             results[SELF_PING] = Result(False, "; ".join(gone))
         if self._draining:
-            results[DRAIN] = Result(False, "draining: no new sessions")
+            results |= while_draining(self._settings.drain_stay_ready)
         return Health(results)
 
     async def families(self) -> list[Family]:
