@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,3 +222,25 @@ async def test_who_takes_long_holds_up_nobody_else(monkeypatch: pytest.MonkeyPat
             async with probing(*dead, to(listener.port)) as probes:
                 await until(probes.is_up)
                 assert all(not probes.counts(one.name).connects["timeout"] for one in dead)
+
+
+async def test_an_address_that_is_gone_is_left_for_the_new_one_while_it_is_tried() -> None:
+    async with serving() as listener:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+            gone.bind(("127.0.0.2", listener.port))  # and never reads
+            old = to(listener.port, "target", "/ping", "127.0.0.2")
+            async with probing(old, connect_timeout=60.0) as probes:
+                await until(lambda: probes.lookups)
+                probes.destinations = {"target": to(listener.port)}
+                await until(probes.is_up)
+                assert probes.session().address == "127.0.0.1"
+                assert probes.counts().connects["timeout"] == 0
+
+
+async def test_a_target_that_leaves_while_it_is_tried_does_no_harm() -> None:
+    with silent_port() as port:
+        async with probing(to(port), connect_timeout=1.3) as probes:
+            await until(lambda: probes.lookups)
+            probes.destinations = {}
+            await until(lambda: probes.counts().connects["timeout"])
+            assert not probes.events("prober_failed")

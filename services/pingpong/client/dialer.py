@@ -20,6 +20,7 @@ from ..webtransport.asyncio import (
 )
 from ..webtransport.config import Windows
 from ..webtransport.engine import Address
+from .approach import Whereabouts, approach
 from .connecting import LinkError, authorization
 from .metrics import TargetCounts
 from .presence import IDLE_TIMEOUT
@@ -155,14 +156,20 @@ class Dialer:
     ) -> ProbeSession:
         headers = authorization(self._settings.token_file)
         began = time.monotonic()
-        target, addresses = await self._find(name, deadline)
+        known = await self._find(name, deadline)
         counts.connect_duration["resolve"].observe(time.monotonic() - began)
-        client = await open_connection(
-            target,
-            config=self._config,
-            timeout=_left(deadline),
-            addresses=sorted(addresses, key=lambda entry: entry[1][0] == avoid),
-        )
+
+        async def connect(
+            target: Target, addresses: Sequence[tuple[int, Address]]
+        ) -> ClientConnection:
+            return await open_connection(
+                target,
+                config=self._config,
+                timeout=_left(deadline),
+                addresses=sorted(addresses, key=lambda entry: entry[1][0] == avoid),
+            )
+
+        client = await approach(lambda: self._find(name, deadline), connect, known)
         try:
             # Also of a server that then has no session for us.
             counts.not_after = _not_after(client)
@@ -180,9 +187,7 @@ class Dialer:
                 counts.connect_duration[phase].observe(took * 1e-9)
         return session
 
-    async def _find(
-        self, name: str, deadline: float
-    ) -> tuple[Target, Sequence[tuple[int, Address]]]:
+    async def _find(self, name: str, deadline: float) -> Whereabouts:
         """Where it is now, and what to insist on there. Raises `ConnectError`."""
         settings = self._settings
         try:

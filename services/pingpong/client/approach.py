@@ -1,0 +1,70 @@
+"""Connects to where a target is by now: it is looked up again as long as nobody answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeAlias
+
+from ..webtransport.asyncio import ClientConnection, ConnectError, Target
+from ..webtransport.asyncio.race import more_telling
+from ..webtransport.engine import Address
+
+LOOK_AGAIN = 1.0
+"""Seconds without an answer before the target is looked up again."""
+
+Whereabouts: TypeAlias = tuple[Target, Sequence[tuple[int, Address]]]
+Find: TypeAlias = Callable[[], Awaitable[Whereabouts]]
+Connect: TypeAlias = Callable[
+    [Target, Sequence[tuple[int, Address]]], Coroutine[Any, Any, ClientConnection]
+]
+
+
+async def approach(find: Find, connect: Connect, known: Whereabouts) -> ClientConnection:
+    """Connect to one of the addresses that are `known`, or that `find` comes to know meanwhile.
+
+    An address that is gone stays silent for ever, as that of a pod does; what has taken its place
+    is elsewhere. It is tried beside the others, as soon as the name leads there.
+
+    Raises `ConnectError` when all attempts have failed.
+    """
+    target, addresses = known
+    tried = set(addresses)
+    attempts = {asyncio.create_task(connect(target, addresses))}
+    looking = asyncio.create_task(_find_later(find))
+    failure: ConnectError | None = None
+    try:
+        while attempts:
+            await asyncio.wait({*attempts, looking}, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in [each for each in attempts if each.done()]:
+                attempts.discard(attempt)
+                try:
+                    return attempt.result()
+                except ConnectError as error:
+                    failure = more_telling(failure, error)
+            if looking.done() and attempts:
+                found = looking.result()
+                if found is not None:
+                    target, addresses = found
+                    more = [each for each in addresses if each not in tried]
+                    tried.update(more)
+                    if more:
+                        attempts.add(asyncio.create_task(connect(target, more)))
+                looking = asyncio.create_task(_find_later(find))
+    finally:
+        looking.cancel()
+        for attempt in attempts:
+            attempt.cancel()
+        for ended in await asyncio.gather(*attempts, return_exceptions=True):
+            if isinstance(ended, ClientConnection):
+                ended.abort()
+    assert failure is not None
+    raise failure
+
+
+async def _find_later(find: Find) -> Whereabouts | None:
+    await asyncio.sleep(LOOK_AGAIN)
+    try:
+        return await find()
+    except ConnectError:
+        return None  # What was known before still holds.
