@@ -18,6 +18,11 @@ MISMATCH = (
     "hostname 'b.test' doesn't match DNSPattern(pattern=b'a.test'), DNSPattern(pattern=b'*.c')"
 )
 
+MISMATCH_OF_ADDRESSES = (
+    "hostname 'b.test' doesn't match DNSPattern(pattern=b'a.test'), "
+    "IPAddressPattern(pattern=IPv4Address('127.0.0.1')), IPAddressPattern(pattern=IPv6Address('::1'))"
+)
+
 
 @pytest.mark.parametrize(
     ("closed", "cause", "text"),
@@ -46,6 +51,11 @@ MISMATCH = (
             ConnectionClosed(CRYPTO + 42, MISMATCH),
             Cause.CERTIFICATE,
             "the certificate is for a.test, *.c, not for b.test",
+        ),
+        (
+            ConnectionClosed(CRYPTO + 42, MISMATCH_OF_ADDRESSES),
+            Cause.CERTIFICATE,
+            "the certificate is for a.test, 127.0.0.1, ::1, not for b.test",
         ),
         (
             ConnectionClosed(CRYPTO + 45, "Certificate is no longer valid"),

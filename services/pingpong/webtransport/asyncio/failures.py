@@ -12,6 +12,8 @@ _CRYPTO_ERROR = 0x100
 _NO_APPLICATION_PROTOCOL = 120
 _CERTIFICATE_EXPIRED = 45
 _REFUSED = 0x02
+# Of DNSPattern(pattern=b'a.test') and IPAddressPattern(pattern=IPv4Address('127.0.0.1')).
+_NAMES = re.compile(r"pattern=(?:b|IPv[46]Address\()?'?([^')]+)")
 
 
 class Step(Enum):
@@ -90,7 +92,7 @@ def _tls_failure(closed: ConnectionClosed, alert: int, host: str) -> ConnectErro
     if closed.by_peer:
         return ConnectError(Cause.REFUSED, f"the server refused the TLS handshake: alert {alert}")
     if "doesn't match" in closed.reason or "service_identity" in closed.reason:
-        names = ", ".join(re.findall(r"pattern=b?'?([^')]+)", closed.reason)) or "another name"
+        names = ", ".join(_NAMES.findall(closed.reason)) or "another name"
         return ConnectError(Cause.CERTIFICATE, f"the certificate is for {names}, not for {host}")
     if alert == _CERTIFICATE_EXPIRED:
         return ConnectError(Cause.CERTIFICATE, f"the certificate is out of date: {closed.reason}")
