@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import re
 import signal
 import subprocess
@@ -64,6 +65,32 @@ def test_a_variable_that_is_no_setting(
     monkeypatch.setattr(__main__, "_run", lambda main: main.close() or 0)
     assert __main__.main(["ping", "localhost"]) == 0
     assert "PINGPONG_INTERVALL is not a setting; did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "what", "extra"),
+    [
+        (["serve", "--auth=kubernetes"], "kubernetes", "--auth kubernetes", "server"),
+        (["probe", "--server=localhost"], "dns", "pingpong probe", "client"),
+        (["ping", "--live", "localhost"], "rich", "--live", "client"),
+    ],
+)
+def test_what_needs_an_extra_that_is_not_installed(
+    words: list[str],
+    module: str,
+    what: str,
+    extra: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(__main__, "_heed_signals", lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None if name == module else name)
+        assert __main__.main(words) == 2
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"pingpong: {what} needs more than is installed:"
+        f" pip install 'pingpong-webtransport[{extra}]'"
+    )
 
 
 def test_interrupted_before_the_verb_could_handle_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,8 @@ def pins() -> list[str]:
 def requirements(project: dict[str, Any]) -> list[Requirement]:
     extras = project["project"]["optional-dependencies"].values()
     texts = [*project["project"]["dependencies"], *(text for extra in extras for text in extra)]
-    return [Requirement(text) for text in texts]
+    found = [Requirement(text) for text in texts]
+    return [each for each in found if each.name != project["project"]["name"]]  # its own extras
 
 
 def imported(path: Path) -> set[str]:

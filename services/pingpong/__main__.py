@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import sys
@@ -71,6 +72,15 @@ def _open_standard_streams() -> None:
     os.close(number)
 
 
+def _require(module: str, extra: str, what: str) -> None:
+    """Raises `SettingsError` where an extra that is needed has not been installed."""
+    from .ops.settings import SettingsError
+
+    if importlib.util.find_spec(module) is None:
+        install = f"pip install 'pingpong-webtransport[{extra}]'"
+        raise SettingsError([f"{what} needs more than is installed: {install}"])
+
+
 def _begin_logs(settings: ServiceSettings) -> None:
     from .ops.logs import configure, get_logger
 
@@ -84,6 +94,8 @@ def _serve(arguments: list[str]) -> int:
     from .ops.settings import ServeSettings
 
     settings = ServeSettings.parse(arguments, os.environ)
+    if settings.auth == "kubernetes":
+        _require("kubernetes", "server", "--auth kubernetes")
     _begin_logs(settings)
     from .ops.logs import flush
     from .server.service import ServeError, serve
@@ -102,6 +114,7 @@ def _probe(arguments: list[str]) -> int:
     from .ops.settings import ProbeSettings
 
     settings = ProbeSettings.parse(arguments, os.environ)
+    _require("dns", "client", "pingpong probe")
     _begin_logs(settings)
     from .client.service import probe
 
@@ -114,6 +127,8 @@ def _ping(arguments: list[str]) -> int:
     from .ops.settings import PingSettings
 
     settings = PingSettings.parse(arguments, os.environ)
+    if settings.live:
+        _require("rich", "client", "--live")
     for warning in _unknown_variables():
         print(f"pingpong: {warning}", file=sys.stderr)
     configure(settings.log_level, "auto")
