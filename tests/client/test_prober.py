@@ -161,6 +161,36 @@ async def test_a_dead_path_is_left_as_soon_as_another_lives() -> None:
                 assert "target_down" in probes.story()
 
 
+async def test_a_silent_path_is_left_before_it_is_called_dead_where_there_is_another() -> None:
+    async with serving() as listener, serving() as other:
+        with path_to(listener.port) as path:
+            async with probing(to(path.port), interval=1.0) as probes:
+                await until(probes.is_up)
+                probes.destinations = {"target": to(other.port)}
+                path.is_dead = True
+                await until(lambda: "session_moved" in probes.story())
+                (moved,) = probes.events("session_moved")
+                assert moved["cause"] == "nothing was heard of it for 1 s"
+                await until(probes.is_up)
+                assert probes.metrics.outages.count == 1
+
+
+async def test_a_short_silence_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probers, "_SHORTEST_PATIENCE", 60.0)
+    monkeypatch.setattr(probers, "_UNANSWERED", 10_000)
+    async with serving() as listener:
+        with path_to(listener.port) as path:
+            async with probing(to(path.port)) as probes:
+                await probes.answered()
+                path.is_frozen = True
+                await until(lambda: path.clients > 1)
+                path.let_go()
+                await probes.answered()
+                assert probes.story() == ["target_added", "target_up"]
+                assert probes.metrics.outages.count == 0
+                assert probes.completed("lost") == 0
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_frozen_server_is_late_and_nothing_is_lost() -> None:
     async with serving() as listener:

@@ -10,8 +10,11 @@ from ..webtransport.asyncio import ClientConnection, ConnectError, Target
 from ..webtransport.asyncio.race import more_telling
 from ..webtransport.engine import Address
 
-LOOK_AGAIN = 1.0
-"""Seconds without an answer before the target is looked up again."""
+LOOK_AGAIN = 0.5
+"""Seconds without an answer before it is asked again where the target is.
+
+Whoever is asked may look less often; `Discovery.fresh` does so once a second at most.
+"""
 
 Whereabouts: TypeAlias = tuple[Target, Sequence[tuple[int, Address]]]
 Find: TypeAlias = Callable[[], Awaitable[Whereabouts]]

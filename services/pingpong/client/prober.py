@@ -30,6 +30,8 @@ _GRACE = 1.0
 """Seconds that a new target has to be connected to before its slots count."""
 _CALM = 1.0
 """Seconds without such a wish after which a drained session is replaced without waiting."""
+_SUSPICION = 1.0
+"""Seconds of silence, with QUIC's repetitions in it, after which another session is tried."""
 _SHORTEST_PATIENCE = 2.0
 _LONGEST_PATIENCE = IDLE_TIMEOUT / 3
 """Seconds of silence after which a path is taken for dead: three intervals within these bounds."""
@@ -104,6 +106,7 @@ class Prober:
             _SHORTEST_PATIENCE,
             min(3 * settings.interval, _LONGEST_PATIENCE),
         )
+        self._suspicion = max(settings.timeout, _SUSPICION)
         self._current: ProbeSession | None = None
         """Where probes go."""
         self._retiring: dict[ProbeSession, _Retired] = {}
@@ -157,6 +160,8 @@ class Prober:
             self._doubt(Need.SILENT, f"nothing was heard of it for {self._patience:g} s")
         elif current.unanswered >= _UNANSWERED:
             self._doubt(Need.UNANSWERED, f"{_UNANSWERED} probes in a row were not answered")
+        elif current.silent_for >= self._suspicion and not self._wanted.is_set():
+            self._want(Need.SILENT, f"nothing was heard of it for {self._suspicion:g} s")
 
     def connect_now(self) -> None:
         """Do not wait before the next attempt: something has changed."""
