@@ -41,10 +41,11 @@ bench: $(MADE) ## measure what a ping costs, beside aioquic's own server and the
 bench-probing: $(MADE) ## measure what probing many targets costs, and how punctual it is
 	$(VENV)/bin/python bench/probing.py $(ARGS)
 
-format: $(MADE) ## put the source, and the tables of the README, into their form
+format: $(MADE) ## put the source, and the tables of the READMEs, into their form
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/python tools/readme_tables.py
+	$(VENV)/bin/python tools/chart_tables.py
 
 constraints: ## pin the newest versions that pyproject.toml allows
 	rm -rf $(VENV)-new
