@@ -19,8 +19,10 @@ from .watch import EndpointSliceWatch, Told
 
 FRESH = 2.0
 """Seconds that `Discovery.fresh` waits for a lookup, at most."""
-FRESH_IN_TROUBLE = 0.25
-"""The same while lookups fail and there is a good answer: who reconnects is not to wait."""
+FRESH_KNOWN = 0.5
+"""The same where there is a good answer: who reconnects is not to wait for a name server that is
+gone, and asks again if nobody answers there.
+"""
 
 _APART = 0.002
 """Seconds between the first lookups of two sources: not all in one turn of the event loop."""
@@ -169,7 +171,7 @@ class Discovery:
         """Look a destination up again, and return it as it is now.
 
         Its addresses are in the order of the answer, which name servers change to spread load. No
-        longer than `FRESH` is waited, or `FRESH_IN_TROUBLE`; without an answer by then it is the
+        longer than `FRESH` is waited, or `FRESH_KNOWN`; without an answer by then it is the
         last one that was good, and so it is where the last lookup ended less than a second ago, or
         a watch tells what is new. `changed` may be called meanwhile. Raises `KeyError` for a name
         that is none.
@@ -178,8 +180,7 @@ class Discovery:
         known = self._owners[name]
         now = asyncio.get_running_loop().time()
         if known.ask is not None and not known.lookups.is_recent(now):
-            in_trouble = known.lookups.error and _count(known.lookups.endpoints)
-            patience = FRESH_IN_TROUBLE if in_trouble else FRESH
+            patience = FRESH_KNOWN if _count(known.lookups.endpoints) else FRESH
             done, _ = await asyncio.wait({self._look_up(known)}, timeout=patience)
             for task in done:
                 if not task.cancelled():

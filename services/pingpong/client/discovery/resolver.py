@@ -205,7 +205,12 @@ class Resolver:
             return found
         # The one that says most: NXDOMAIN only if there really is no such name anywhere.
         order = (Result.TIMEOUT, Result.ERROR, Result.SERVFAIL, Result.EMPTY, Result.NXDOMAIN)
-        raise next(failures[result] for result in order if result in failures)
+        nearest = next(failures[result] for result in order if result in failures)
+        if nearest.result is Result.NXDOMAIN and len(candidates) > 1:
+            raise DiscoveryError(
+                Result.NXDOMAIN, f"there is no name {name}, nor with a domain of the search list"
+            )
+        raise nearest
 
     def _candidates(self, name: str, resolver: dns.asyncresolver.Resolver) -> list[dns.name.Name]:
         import dns.exception
