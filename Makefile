@@ -10,6 +10,8 @@ PEER_PYTHON ?= python3.13 python3.12 \
 # Beside one another for several Pythons: make test VENV=.venv-3.12 PYTHON=python3.12
 VENV ?= .venv
 ARGS ?=
+# Makes docker, kind and helm for the end-to-end tests on machines that haven't got them.
+KINDCTL ?= ../shared/kind/kindctl
 
 MADE := $(VENV)/.made
 # Other implementations for the interop tests, each in an environment of its own, because what they
@@ -17,17 +19,26 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-probing format constraints python clean
+.PHONY: help run test e2e e2e-check check bench bench-probing format constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: $(MADE) ## start a server and a client that pings it, until Ctrl-C
 	@$(VENV)/bin/pingpong run $(ARGS)
 
 test: $(MADE) $(PEERS) ## run the tests, in parallel
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal --timeout 120 $(ARGS)
+
+# Each test may take so long, without the cluster's and the images' making.
+e2e: $(MADE) ## install the chart on a kind cluster, and break things there
+	@KINDCTL="$(KINDCTL)" $(VENV)/bin/python tests/e2e/machine.py prepare
+	KINDCTL="$(KINDCTL)" $(VENV)/bin/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/e2e) -m e2e \
+	  --timeout 300 -o timeout_func_only=true $(ARGS)
+
+e2e-check: $(MADE) ## say whether `make e2e` can run here, with docker, kind and helm or a kindctl
+	@KINDCTL="$(KINDCTL)" $(VENV)/bin/python tests/e2e/machine.py check
 
 check: $(MADE) ## lint, formatting, types, and which module may import which
 	$(VENV)/bin/ruff check .

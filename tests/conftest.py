@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MEANT_FOR_TESTS = ("PINGPONG_TEST_", "PINGPONG_E2E_", "PINGPONG_KIND_")
 REQUIRE_ALL = "PINGPONG_TEST_REQUIRE_ALL"
 NEEDS = {
     "browser": "a Chromium on the PATH",
@@ -27,7 +28,7 @@ if "CI" not in os.environ:
 def pytest_configure() -> None:
     # What the person at this shell has set for pingpong is nothing to the tests.
     for name in list(os.environ):
-        if name.startswith("PINGPONG_") and not name.startswith("PINGPONG_TEST_"):
+        if name.startswith("PINGPONG_") and not name.startswith(MEANT_FOR_TESTS):
             del os.environ[name]
 
 
