@@ -117,4 +117,4 @@ def test_most_of_what_is_drawn_is_not_refused() -> None:
 
     draw()
     assert sum(isinstance(each, Rendered) for each in made) > 20
-    assert len({repr(each) for each in made}) > 20
+    assert len({repr(each) for each in made}) > 10

@@ -96,11 +96,14 @@ def namespace(
     yield name
     # Deleting pods at once, since nothing is to be seen of their end any more; what the chart
     # makes outside the namespace goes only with its release.
-    releases = cluster.helm("--namespace", name, "list", "--all", "--short").output.split()
-    if releases:
-        cluster.helm("--namespace", name, "uninstall", "--no-hooks", *releases)
-    cluster.core.delete_namespace(name)
-    cluster.core.delete_collection_namespaced_pod(name, grace_period_seconds=0)
+    try:
+        releases = cluster.helm("--namespace", name, "list", "--all", "--short").output.split()
+        if releases:
+            gone = cluster.helm("--namespace", name, "uninstall", "--no-hooks", *releases)
+            assert gone.ok, gone.output
+    finally:
+        cluster.core.delete_namespace(name)
+        cluster.core.delete_collection_namespaced_pod(name, grace_period_seconds=0)
 
 
 @pytest.fixture

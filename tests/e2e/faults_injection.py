@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from kubernetes.client import ApiException, V1Eviction, V1ObjectMeta
 
 from tests.e2e.cluster import Cluster
+from tests.e2e.commands import CommandError
 from tests.e2e.pods import Pod
 from tests.e2e.waiting import eventually
 
@@ -22,14 +23,19 @@ def kill_container(cluster: Cluster, pod: Pod) -> None:
     [status] = pod.found.status.container_statuses
     identifier = status.container_id.removeprefix("containerd://")
     command = ("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", identifier)
-    cluster.node_exec(pod.node, *command)
+    try:
+        cluster.node_exec(pod.node, *command)
+    except CommandError as error:
+        # It may have ended by itself in this moment.
+        if "not found" not in str(error) and "already finished" not in str(error):
+            raise
 
 
 @contextlib.contextmanager
 def network_cut(cluster: Cluster, node: str) -> Iterator[None]:
     """Nothing gets to the node's pods or from them, but for what is on the node itself."""
-    cluster.node_exec(node, "iptables", "--wait", "-I", *_CUT)
     try:
+        cluster.node_exec(node, "iptables", "--wait", "-I", *_CUT)
         yield
     finally:
         cluster.node_exec(node, "iptables", "--wait", "-D", *_CUT)

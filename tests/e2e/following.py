@@ -58,6 +58,17 @@ class Following:
         moments = [each for each in list(self.moments) if target in each.samples.targets]
         return [moment.samples.account(target=target) for moment in moments]
 
+    def assert_none_lost(self, target: str) -> None:
+        """None was lost, and none waited in all of the last scrapes, as one without an answer would.
+
+        The account of a target that leaves goes with it, long before a ping counts as lost.
+        """
+        accounts = self.accounts(target)
+        last = accounts[-1]
+        assert (last.lost, last.send_error, last.malformed) == (0, 0, 0), f"{target}: {last}"
+        assert min(each.waiting for each in accounts[-4:]) == 0, f"{target}: {accounts[-4:]}"
+        assert self.failures <= 2, f"{self.failures} scrapes failed"
+
     def first(self, condition: Callable[[Samples], bool], *, since: float = 0.0) -> float | None:
         """When a scrape first met the condition, by `time.monotonic`; None where none did."""
         for moment in list(self.moments):

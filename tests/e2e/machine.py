@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 KINDCTL = ROOT.parent / "shared" / "kind" / "kindctl"
 """Where it is looked for, unless the environment variable KINDCTL says where it is."""
+CANNOT = 3
+"""The exit status that says so: any other but 0 is a fault."""
 PROGRAMS = ("docker", "kind", "helm")
 
 _BUILD = 3600.0
@@ -139,7 +141,7 @@ def main(verb: str) -> int:
             print(f"make e2e can run here: {check(os.environ)}")
     except MachineError as error:
         print(f"make e2e cannot run here: {error}", file=sys.stderr)
-        return 1
+        return CANNOT
     return 0
 
 

@@ -99,8 +99,7 @@ def test_a_drained_node_loses_no_ping_and_the_disruption_budget_holds(
     for watcher in watchers:
         assert not watcher.events("target_down", since=drained_at)
     for target in following.targets:
-        account = following.accounts(target)[-1]
-        assert (account.lost, account.send_error) == (0, 0), target
+        following.assert_none_lost(target)
     account = by_name.release.settled(by_name.pod) - tally.account
     assert (account.lost, account.send_error) == (0, 0)
     Tally.take(by_name).assert_complete_since(tally)

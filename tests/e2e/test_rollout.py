@@ -113,8 +113,7 @@ def _assert_followed_in_time(watcher: Watcher, rollout: Rollout) -> None:
         [target] = [name for name in removed if f"[{address}]" in name]
         assert removed[target] < rollout.ended_at(address)
         # What was sent after the last scrape before it was removed is on no account.
-        account = rollout.following.accounts(target)[-1]
-        assert (account.lost, account.send_error, account.malformed) == (0, 0, 0)
+        rollout.following.assert_none_lost(target)
     for pod in rollout.new:
         [target] = [name for name in rollout.following.targets if f"[{pod.address}]" in name]
         account = watcher.release.settled(watcher.pod, target=target)

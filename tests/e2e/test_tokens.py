@@ -18,9 +18,9 @@ from kubernetes.client import (
 from tests.e2e import inside, outside
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import Install, Report
+from tests.e2e.mounted_secrets import eventually_mounted, mounted, put_secret
 from tests.e2e.pods import Pod
 from tests.e2e.release import Release, Values
-from tests.e2e.secrets import eventually_mounted, mounted, put_secret
 from tests.e2e.waiting import Stopwatch, eventually
 
 pytestmark = pytest.mark.e2e

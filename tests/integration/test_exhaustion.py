@@ -105,6 +105,7 @@ def test_probe_without_descriptors() -> None:
             server.send(signal.SIGSTOP)
             failed = probe.wait_event("connect_failed")
             assert "too many open files" in failed["error"].lower()
+            probe.wait_event("target_down")
             server.send(signal.SIGCONT)
             probe.wait_up(2)
         probe.wait(probe.is_ready, "the admin port answers again", timeout=10)

@@ -167,7 +167,8 @@ def test_probe_measures_a_bad_link_as_it_is(link: Link, lossy: Direction) -> Non
     losses = {each: total("lost_total", direction=each.name.lower()) for each in Direction}
     unknown = total("lost_total", direction="unknown")
     assert is_likely(losses[lossy], sent, LOSS)
-    assert losses[Direction(1 - lossy)] == 0
+    # None was lost on the other way, but for answers that were on it when the session ended.
+    assert losses[Direction(1 - lossy)] <= len(truth.answered) - ok
     assert losses[lossy] + unknown == lost
     assert unknown <= IN_FLIGHT
 

@@ -56,13 +56,18 @@ async def approach(find: Find, connect: Connect, known: Whereabouts) -> ClientCo
                 looking = asyncio.create_task(_find_later(find))
     finally:
         looking.cancel()
+        # Nothing is awaited here: whoever is cancelled meanwhile would drop what is returned.
         for attempt in attempts:
+            attempt.add_done_callback(_leave)
             attempt.cancel()
-        for ended in await asyncio.gather(*attempts, return_exceptions=True):
-            if isinstance(ended, ClientConnection):
-                ended.abort()
     assert failure is not None
     raise failure
+
+
+def _leave(attempt: asyncio.Task[ClientConnection]) -> None:
+    """Close what an attempt made that nobody wants any more."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().abort()
 
 
 async def _find_later(find: Find) -> Whereabouts | None:
