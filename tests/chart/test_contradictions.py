@@ -50,6 +50,10 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
         " healthCheckNodePort: 30001, adminPort: {enabled: true, nodePort: 30001}}}}",
         r"healthCheckNodePort and adminPort\.nodePort are both 30001.*choose two ports",
     ),
+    "a scrape that may take longer than until the next": (
+        "{monitoring: {podMonitor: {enabled: true, interval: 1m, scrapeTimeout: 1m1s}}}",
+        r"podMonitor\.scrapeTimeout \(1m1s\) is above interval \(1m\).*lower it",
+    ),
     "fixed replicas with an autoscaler": (
         "{server: {replicas: 2, autoscaling: {enabled: true}}}",
         r"server\.replicas \(2\) contradicts server\.autoscaling\.enabled.*leave server\.replicas out",

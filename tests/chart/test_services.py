@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.chart import cluster
+from tests.chart.release_rules import pods_of
 from tests.chart.rendering import Object, Rendered, render
 
 SERVER = {
@@ -142,6 +143,12 @@ def test_a_client_reaches_the_server_and_names_and_nothing_else() -> None:
     assert data["to"] == [{"podSelector": {"matchLabels": SERVER}}]
     assert ports(names) == DNS
     assert "to" not in names
+
+
+def test_helm_test_may_go_where_the_client_may() -> None:
+    rendered = policies()
+    selector = rendered.one("NetworkPolicy", "pingpong-client")["spec"]["podSelector"]
+    assert set(pods_of(rendered, selector)) == {"Deployment pingpong-client", "Pod pingpong-test"}
 
 
 def test_pings_from_elsewhere_are_named_and_the_releases_own_are_let_in_as_well() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tests.e2e.cluster import Cluster
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.e2e
 LIMITS = {"cpu": "100m", "memory": "128Mi"}
 RATE = 50
 PINGS = 1000
+ENOUGH = 0.9
 SKIPPED = "pingpong_client_schedule_skipped_total"
 
 
@@ -37,19 +40,24 @@ def test_a_tenth_of_a_core_and_128_mib_bear_50_pings_a_second(
         [container] = pod.found.spec.containers
         assert container.resources.limits == LIMITS
 
-    before, watch = release.metrics(client), Stopwatch()
-    after = eventually(
-        lambda: _after_so_many(release, client, before),
-        timeout=PINGS / RATE * 3,
-        what=f"{PINGS} pings are sent",
-        interval=2,
-    )
-    rate = (after.account() - before.account()).sent / watch.seconds
-    skipped = after.sum(SKIPPED) - before.sum(SKIPPED)
-    report("pings a second", f"{rate:.1f}")
-    report("pings whose time was missed, being throttled", f"{skipped:.0f}")
-    # Either takes half of its limit for that; a machine that is busy itself has less to give.
-    assert rate > 0.6 * RATE
+    # Either takes half of its limit for that; a machine that is busy itself may have less to give
+    # for a while.
+    rates: list[str] = []
+    for _ in range(3):
+        before, watch = release.metrics(client), Stopwatch()
+        after = eventually(
+            partial(_after_so_many, release, client, before),
+            timeout=PINGS / RATE * 3,
+            what=f"{PINGS} pings are sent",
+            interval=2,
+        )
+        rate = (after.account() - before.account()).sent / watch.seconds
+        skipped = after.sum(SKIPPED) - before.sum(SKIPPED)
+        rates.append(f"{rate:.1f} ({skipped:.0f} slots missed)")
+        if rate >= ENOUGH * RATE:
+            break
+    report("pings a second", "; ".join(rates))
+    assert rate >= ENOUGH * RATE, rates
     settled = release.settled()
     report("pings", settled)
     assert (settled.lost, settled.send_error, settled.malformed) == (0, 0, 0)

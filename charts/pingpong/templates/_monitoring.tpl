@@ -126,3 +126,25 @@ its name.
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* As _check.tpl. */}}
+{{- define "pingpong.check.monitoring" -}}
+{{- range $name := list "podMonitor" "serviceMonitor" }}
+{{- $monitor := get $.Values.monitoring $name }}
+{{- if and $monitor.enabled $monitor.interval $monitor.scrapeTimeout }}
+{{- if gt (include "pingpong.milliseconds" $monitor.scrapeTimeout | int) (include "pingpong.milliseconds" $monitor.interval | int) }}
+monitoring.{{ $name }}.scrapeTimeout ({{ $monitor.scrapeTimeout }}) is above interval ({{ $monitor.interval }}), and the Prometheus operator takes no such object: lower it, or raise the interval
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A duration as Prometheus has it (`1m30s`), in milliseconds. */}}
+{{- define "pingpong.milliseconds" -}}
+{{- $sum := 0 }}
+{{- range regexFindAll "[0-9]+(ms|h|m|s)" . -1 }}
+{{- $unit := regexFind "[a-z]+" . }}
+{{- $sum = add $sum (mul (trimSuffix $unit . | int) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) $unit)) }}
+{{- end }}
+{{- $sum }}
+{{- end }}
