@@ -331,7 +331,8 @@ async def test_a_draining_server_that_takes_no_other_session_is_used_to_the_end(
     assert told[1] == "the server closed the session: shutting down; connecting again"
     assert AGAIN.fullmatch(told[2])
     # The refusals before that did not matter, and are not told.
-    assert not any("503" in line for line in said.lines[: said.lines.index(told[1])])
+    before = said.lines[: said.lines.index(told[1])]
+    assert not any("answered 503" in line for line in before)
 
 
 async def test_another_address_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,8 +209,10 @@ async def test_drain_asks_waits_and_lets_nobody_in() -> None:
 
 
 async def test_drain_that_stays_ready_still_lets_nobody_in() -> None:
-    async with working(drain_stay_ready=True, self_ping_interval=0.01) as one:
-        session = await session_of(one)
+    async with (
+        working(drain_stay_ready=True, self_ping_interval=0.01) as one,
+        await session_of(one) as session,
+    ):
         draining = asyncio.create_task(one.drain())
         await session.draining
         # Its pings to itself are over, and soon too old to stand for anything.
