@@ -14,7 +14,6 @@ from kubernetes.client import (
     CoreV1Api,
     DiscoveryV1Api,
     NetworkingV1Api,
-    PolicyV1Api,
     RbacAuthorizationV1Api,
 )
 
@@ -53,7 +52,6 @@ class Cluster:
         self.apps: Any = AppsV1Api(self.api)
         self.discovery: Any = DiscoveryV1Api(self.api)
         self.networking: Any = NetworkingV1Api(self.api)
-        self.policy: Any = PolicyV1Api(self.api)
         self.rbac: Any = RbacAuthorizationV1Api(self.api)
         nodes = self._nodes()
         self.nodes: list[str] = sorted(node.metadata.name for node in nodes)

@@ -10,6 +10,7 @@ from tests.e2e import inside
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import Install, Report
 from tests.e2e.release import Release
+from tests.e2e.visitors import visitor
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -92,8 +93,8 @@ def test_the_policies_let_pings_names_and_metrics_through_and_strangers_not(
     tested = release.test()
     assert tested.ok, tested.output
 
-    strangers = stranger(install, {})
-    friends = stranger(install, friend["podSelector"]["matchLabels"], name="friend")
+    strangers = visitor(install, "stranger", {})
+    friends = visitor(install, "friend", {"podLabels": friend["podSelector"]["matchLabels"]})
     friends.wait_up(1)
     if enforces:
         samples = strangers.metrics(strangers.pod("client"))
@@ -110,19 +111,3 @@ def test_the_policies_let_pings_names_and_metrics_through_and_strangers_not(
         )
     else:
         strangers.wait_up(1)
-
-
-def stranger(install: Install, labels: dict[str, str], name: str = "stranger") -> Release:
-    """A client of another release."""
-    return install(
-        {
-            "server": {"enabled": False},
-            "client": {
-                "servers": ["https://pingpong-server:4433/ping"],
-                "targets": "name",
-                "tls": {"insecure": True},
-                "podLabels": labels,
-            },
-        },
-        name=name,
-    )

@@ -20,7 +20,8 @@ from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import Install, Report
 from tests.e2e.mounted_secrets import eventually_mounted, mounted, put_secret
 from tests.e2e.pods import Pod
-from tests.e2e.release import Release, Values
+from tests.e2e.release import Release
+from tests.e2e.visitors import visitor
 from tests.e2e.waiting import Stopwatch, eventually
 
 pytestmark = pytest.mark.e2e
@@ -38,22 +39,6 @@ def may_come(release: Release, client: Pod) -> bool:
     refusal = inside.refusal(release, client)
     assert refusal is None or "401" in refusal, refusal
     return refusal is None
-
-
-def visitor(install: Install, name: str, auth: Values) -> Release:
-    """A client of another release, that says who it is by `auth`."""
-    return install(
-        {
-            "server": {"enabled": False},
-            "client": {
-                "servers": ["https://pingpong-server:4433/ping"],
-                "targets": "name",
-                "tls": {"insecure": True},
-                "auth": auth,
-            },
-        },
-        name=name,
-    )
 
 
 def make_token(cluster: Cluster, namespace: str, account: str, audience: str) -> str:
@@ -105,8 +90,10 @@ def test_service_accounts_are_let_in_by_tokens_for_the_audience_until_they_are_r
     watch = Stopwatch()
 
     # The server remembers that one for a while. Others' tokens are refused at once.
-    assert_refused(visitor(install, "other", {"mode": "serviceAccount", "audience": "others"}))
-    assert_refused(visitor(install, "nobody", {"mode": "none"}))
+    assert_refused(
+        visitor(install, "other", {"auth": {"mode": "serviceAccount", "audience": "others"}})
+    )
+    assert_refused(visitor(install, "nobody", {"auth": {"mode": "none"}}))
     assert release.metrics(server).value(SESSIONS, result="unauthorized") >= refused + 2
 
     eventually(
@@ -198,7 +185,7 @@ def test_tokens_of_secrets_are_replaced_one_after_the_other_without_a_lost_ping(
     server, client = release.pod("server"), release.pod("client")
     counted = release.settled(client)
     connects = release.metrics(client).sum(CONNECTS)
-    assert_refused(visitor(install, "nobody", {"mode": "none"}))
+    assert_refused(visitor(install, "nobody", {"auth": {"mode": "none"}}))
 
     def server_has(*counts: int) -> None:
         eventually_mounted(
