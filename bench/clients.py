@@ -178,6 +178,9 @@ class BareClient:
 
     def end(self) -> None: ...
 
+    def buffered_bytes(self) -> int:
+        return 0
+
     def handshake_completed(self) -> None:
         self._ready.set_result(None)
 

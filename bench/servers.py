@@ -82,6 +82,9 @@ class BareServer:
     def __init__(self, quic: QuicConnection) -> None:
         self._quic = quic
 
+    def buffered_bytes(self) -> int:
+        return 0
+
     def handshake_completed(self) -> None: ...
 
     def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:

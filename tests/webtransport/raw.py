@@ -80,6 +80,9 @@ class Raw:
     def stream_credit_received(self) -> None:
         pass
 
+    def buffered_bytes(self) -> int:
+        return 0
+
     def datagram_received(self, data: bytes) -> None:
         self.datagrams.append(data)
 

@@ -1,4 +1,4 @@
-"""What quic.py and quic_ids.py reach for in aioquic, pinned: a release that moves it fails here.
+"""What quic.py and what it stands on reach for in aioquic: a release that moves it fails here.
 
 `HookedConnection` overrides and reads what aioquic does not promise to keep. The first
 part says name by name what has to be there; the second, that it means what it meant.
@@ -17,24 +17,25 @@ from aioquic.quic import connection as aioquic_connection
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection, QuicReceiveContext
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicStreamFrame
+from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame
 from aioquic.quic.packet_builder import (
     QuicDeliveryState,
     QuicPacketBuilder,
     QuicPacketBuilderStop,
 )
 from aioquic.quic.rangeset import RangeSet
-from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from pingpong.webtransport import quic as seam
-from pingpong.webtransport import quic_ids
+from pingpong.webtransport import quic_ids, quic_receive, quic_recovery, quic_resets, reassembly
 from pingpong.webtransport.config import Windows
 from pingpong.webtransport.connection_ids import ConnectionIds
 from pingpong.webtransport.quic import HookedConnection
 from pingpong.webtransport.quic_connection import _IDLE_REASON
 from tests.webtransport.wire import Wire, certificate
 
+MODULES = (seam, quic_ids, quic_receive, quic_recovery, quic_resets, reassembly)
 MOVED = (
     f"aioquic {aioquic.__version__} has moved something that pingpong/webtransport/quic.py"
     " reaches for; adapt it there: "
@@ -57,7 +58,9 @@ METHODS = {
     "_parse_transport_parameters": "(self, data: bytes, from_session_ticket: bool = False) -> None",
     "_payload_received": "(self, context, plain: bytes, crypto_frame_required: bool = False)",
     "_replenish_connection_ids": "(self) -> None",
+    "_send_probe": "(self) -> None",
     "_serialize_transport_parameters": "(self) -> bytes",
+    "_stream_is_discarded": "(self, stream_id: int) -> bool",
     "_stream_limit": "(self, stream_id: int)",
     "_unblock_streams": "(self, is_unidirectional: bool) -> None",
     "_write_connection_limits": "(self, builder, space) -> None",
@@ -78,21 +81,27 @@ ATTRIBUTES: dict[str, type] = {
     "_is_client": bool,
     "_local_initial_source_connection_id": bytes,
     "_local_max_data": object,
+    "_local_max_stream_data_bidi_remote": int,
+    "_local_max_stream_data_uni": int,
     "_local_max_streams_bidi": object,
     "_local_max_streams_uni": object,
     "_local_next_stream_id_bidi": int,
     "_local_next_stream_id_uni": int,
     "_logger": object,
+    "_loss": QuicPacketRecovery,
     "_max_datagram_size": int,
     "_network_paths": list,
     "_original_destination_connection_id": bytes,
+    "_packet_number": int,
     "_pacing_at": type(None),
     "_peer_cid": object,
     "_ping_pending": list,
     "_probe_pending": bool,
     "_QuicConnection__frame_handlers": dict,
+    "_remote_ack_delay_exponent": int,
     "_remote_active_connection_id_limit": int,
     "_remote_max_datagram_frame_size": type(None),
+    "_remote_max_stream_data_bidi_local": int,
     "_remote_max_streams_bidi": int,
     "_remote_max_streams_uni": int,
     "_retire_connection_ids": list,
@@ -108,7 +117,15 @@ OF_STREAMS = {
         *("_reset_error_code", "buffer_is_empty", "highest_offset", "is_finished"),
         "reset_pending",
     },
-    QuicStreamReceiver: {"_buffer", "highest_offset", "is_finished", "stop_pending"},
+    QuicStreamReceiver: {
+        *("_buffer_start", "_final_size", "_stream_id", "highest_offset", "is_finished"),
+        "stop_pending",
+    },
+}
+OF_RECOVERY = {
+    *("_cc", "_pacer", "_pto_count", "_rtt_first_sample_time", "_rtt_initialized"),
+    *("_rtt_latest", "_rtt_min", "_rtt_smoothed", "_rtt_variance", "max_ack_delay"),
+    "peer_completed_address_validation",
 }
 
 
@@ -153,17 +170,24 @@ def test_attribute_of_streams_is_there(kind: type, name: str) -> None:
 
 
 def test_nothing_else_is_reached_for() -> None:
-    """Every private name of aioquic's in the two is one of those above."""
-    source = "".join(Path(inspect.getfile(module)).read_text() for module in (seam, quic_ids))
+    """Every private name of aioquic's in them is one of those above."""
+    source = "".join(Path(inspect.getfile(module)).read_text() for module in MODULES)
     used = set(re.findall(r"\b(?:self|stream|sender|receiver|\.sender|\.receiver)\.(_\w+)", source))
     used |= set(re.findall(r"\.(_\w+)\b", source))
     # What the class itself adds, and nobody else may.
-    own = {*vars(HookedConnection), *vars(quic_ids.IdentifiedConnection)} - set(METHODS)
+    own = {name for kind in HookedConnection.__mro__[:-2] for name in vars(kind)} - set(METHODS)
     own |= set(vars(hooked()))
     own -= set(vars(QuicConnection(configuration=QuicConfiguration(is_client=True))))
     known = set(METHODS) | set(ATTRIBUTES) | own
     known |= {name for of in OF_STREAMS.values() for name in of}
-    known |= {"_peer_certificate"}  # of the TLS context, see below
+    known |= {"_peer_certificate", "_receive_buffer"}  # of the TLS context, see below
+    known |= OF_RECOVERY | {"_detect_loss"}
+    for kind, base in (
+        (reassembly.StreamReceiver, QuicStreamReceiver),
+        (quic_recovery.Recovery, QuicPacketRecovery),
+    ):
+        known |= set(vars(kind)) - set(vars(base))
+    known |= set(vars(reassembly.StreamReceiver(0, reassembly.Buffers())))
     unknown = {name for name in used - known if not name.startswith("__")}
     assert not unknown, f"pin these as well: {sorted(unknown)}"
 
@@ -171,7 +195,7 @@ def test_nothing_else_is_reached_for() -> None:
 def test_only_quic_py_reaches_below_the_public_api() -> None:
     folder = Path(inspect.getfile(seam)).parent
     for path in folder.rglob("*.py"):
-        if path.name in ("quic.py", "quic_ids.py"):
+        if path.name in {Path(inspect.getfile(module)).name for module in MODULES}:
             continue
         found = re.findall(r"_quic\._\w+|quic\._[a-z]\w+", path.read_text())
         assert not found, f"{path.name}: {found}"
@@ -208,24 +232,31 @@ def test_capacities_suffice(name: str, value: int) -> None:
 # What it means.
 
 
-def test_frame_handlers_are_a_table_of_handler_and_epochs(plain: QuicConnection) -> None:
-    table = plain._QuicConnection__frame_handlers  # type: ignore[attr-defined]
-    handler, epochs = table[QuicFrameType.RESET_STREAM]
-    assert handler == plain._handle_reset_stream_frame, MOVED + "the table of frame handlers"
-    assert tls.Epoch.ONE_RTT in epochs
-    assert seam.RESET_STREAM_AT not in table, "aioquic knows RESET_STREAM_AT by itself now"
+def test_every_frame_that_aioquic_handles_is_in_our_table(plain: QuicConnection) -> None:
+    theirs = plain._QuicConnection__frame_handlers  # type: ignore[attr-defined]
+    ours = HookedConnection._FRAMES
+    assert ours.keys() - theirs.keys() == {quic_resets.RESET_STREAM_AT}, (
+        MOVED + "the types of frames, or it knows RESET_STREAM_AT by itself now"
+    )
+    for frame_type, (handler, epochs) in theirs.items():
+        name, allowed, _ = ours[frame_type]
+        assert handler.__name__ == name, MOVED + f"the handler of frame 0x{frame_type:x}"
+        assert allowed <= epochs, f"frame 0x{frame_type:x}"
     table = hooked()._QuicConnection__frame_handlers  # type: ignore[attr-defined]
-    for kind, name in {
-        0x04: "_handle_reset_stream_frame",
-        0x05: "_handle_stop_sending_frame",
-        0x12: "_handle_max_streams_bidi_frame",
-        0x13: "_handle_max_streams_uni_frame",
-        0x1C: "_handle_connection_close_frame",
-        0x1D: "_handle_connection_close_frame",
-        0x24: "_handle_reset_stream_at_frame",
-    }.items():
-        found = getattr(table[kind][0], "__func__", None)
-        assert found is getattr(HookedConnection, name), MOVED + f"handler of frame 0x{kind:x}"
+    assert not table, MOVED + "the table of frame handlers"
+
+
+def test_packets_are_taken_in_by_our_methods() -> None:
+    wire = Wire()
+    wire.pair()
+    quic = wire.server.engine._quic
+    assert isinstance(quic._loss, quic_recovery.Recovery), MOVED + "loss recovery"
+    for stream in (*quic._streams.values(), *quic._crypto_streams.values()):
+        assert isinstance(stream.receiver, reassembly.StreamReceiver), MOVED + "streams"
+    assert {*OF_RECOVERY} <= set(vars(quic._loss)), MOVED + "QuicPacketRecovery"
+    assert quic.tls._receive_buffer == b"", MOVED + "tls._receive_buffer"
+    space = quic._spaces[tls.Epoch.ONE_RTT]
+    assert {"sent_packets", "largest_acked_packet", "ack_eliciting_in_flight"} <= set(vars(space))
 
 
 def test_sender_keeps_what_is_to_be_sent_in_ranges() -> None:

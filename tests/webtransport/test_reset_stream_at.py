@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pingpong.webtransport import varint
 from pingpong.webtransport.config import Windows
-from pingpong.webtransport.quic import RESET_STREAM_AT, HookedConnection
+from pingpong.webtransport.quic import HookedConnection
+from pingpong.webtransport.quic_resets import RESET_STREAM_AT
 from pingpong.webtransport.session import Session
 from tests.webtransport.raw import stream_header
 from tests.webtransport.wire import Recorder, Wire
@@ -416,8 +417,7 @@ def test_peer_without_it_gets_a_plain_reset(plain_peer: Callable[[], Wire]) -> N
     wire.run()
     seen: list[object] = []
     quic = wire.raw.quic._quic
-    frames = quic._QuicConnection__frame_handlers  # type: ignore[attr-defined]
-    frames[RESET_STREAM_AT] = (lambda *args: seen.append(args), frames[RESET_STREAM_AT][1])
+    quic._handle_reset_stream_at_frame = lambda *args: seen.append(args)  # type: ignore[method-assign]
     stream.reset(5)
     wire.run()
     assert seen == []

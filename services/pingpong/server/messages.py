@@ -241,8 +241,10 @@ class WholeMessage(SilentStreamHandler):
     def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Keep it until the end, or until it is too large."""
         self._data += data
-        if len(self._data) > self.max_size:
+        stream.kept = len(self._data)
+        if stream.kept > self.max_size:
             self._data = b""
+            stream.kept = 0
             self._too_large()
             stream.stop(MESSAGE_TOO_LARGE)
         elif end_stream:

@@ -67,6 +67,16 @@ PACKETS_OVERFLOWED = Spec(
     "counter",
     "UDP packets that the kernel dropped since the socket's buffer was full.",
 )
+PACKETS_THROTTLED = Spec(
+    f"{_P}packets_throttled_total",
+    "counter",
+    "UDP packets dropped because their connection had its share of time, and others waited.",
+)
+BUFFERS_EXCEEDED = Spec(
+    f"{_P}buffers_exceeded_total",
+    "counter",
+    "Connections closed because all together kept too much, and these the most.",
+)
 PACKETS_UNSENT = Spec(
     f"{_P}packets_unsent_total", "counter", "UDP packets that the kernel did not take."
 )
@@ -127,7 +137,8 @@ SPECS = (
     VERSION_NEGOTIATIONS_SENT,
     *(RECEIVED, ANSWERED, DROPPED, RECEIVED_BYTES, SENT_BYTES, ANSWER_DURATION),
     HANDED_OVER,
-    *(PACKETS_DROPPED, PACKETS_OVERFLOWED, PACKETS_UNSENT, PROTOCOL_ERRORS),
+    *(PACKETS_DROPPED, PACKETS_OVERFLOWED, PACKETS_THROTTLED, PACKETS_UNSENT),
+    *(BUFFERS_EXCEEDED, PROTOCOL_ERRORS),
     *(DRAINING, CERTIFICATE_NOT_AFTER, CERTIFICATE_RELOAD_FAILED, TOKENS_RELOAD_FAILED),
     *(SELF_PINGS, WORKERS, WORKER_RESTARTS, EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO),
 )

@@ -332,6 +332,8 @@ class Worker:
         dropped = packets.dropped_packets + (handover.dropped_packets if handover else 0)
         yield metrics.PACKETS_DROPPED.family([((), dropped)])
         yield metrics.PACKETS_OVERFLOWED.family([((), pump.overflowed_packets)])
+        yield metrics.PACKETS_THROTTLED.family([((), packets.throttled_packets)])
+        yield metrics.BUFFERS_EXCEEDED.family([((), packets.buffers_exceeded)])
         yield metrics.PACKETS_UNSENT.family([((), pump.dropped_packets)])
         yield metrics.PROTOCOL_ERRORS.family([((), self._handler.protocol_errors)])
         yield metrics.TOKENS_RELOAD_FAILED.family([((), int(self._access.token_reload_failed))])

@@ -13,8 +13,8 @@ from .connection_ids import SharedKeys
 class Windows:
     """Receive windows, in bytes, and how many streams the peer may have open."""
 
-    connection: int = 4 << 20
-    stream: int = 1 << 20
+    connection: int = 1 << 20
+    stream: int = 256 << 10
     streams_bidi: int = 128
     streams_uni: int = 128
 
@@ -56,6 +56,9 @@ class EndpointConfig:
     handshake_timeout: float = 10.0
     """A client that has not completed its handshake by then is given up and forgotten."""
     windows: Windows = field(default_factory=Windows)
+    max_buffered: int = 64 << 20
+    """Bytes that all connections together keep of what was received, or is to be sent; above it,
+    the one that keeps most is closed."""
     worker: int = 0
     workers: int = 1
     """All connection ids that the endpoint makes lead to this one of the workers of a port.

@@ -224,6 +224,11 @@ class Connection:
         except ConnectionProtocolError as error:
             self.fail(error, -1)
 
+    def buffered_bytes(self) -> int:
+        """Bytes that are kept here, and by the handlers of streams."""
+        streams = (one for one in self._streams.values() if isinstance(one, Stream))
+        return self._early.size + sum(stream.buffered_bytes for stream in streams)
+
     def connection_terminated(
         self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
     ) -> None:

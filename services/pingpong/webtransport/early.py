@@ -114,6 +114,11 @@ class EarlyArrivals:
     def __len__(self) -> int:
         return len(self._streams) + self._datagram_count
 
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return self._bytes
+
     def add_stream(self, stream: EarlyStream) -> bool:
         """Keep a stream; false where there are too many of them."""
         if len(self._streams) >= self._limits.early_streams:

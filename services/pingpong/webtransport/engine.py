@@ -51,6 +51,10 @@ class QuicEvents(Protocol):
     def datagram_received(self, data: bytes) -> None:
         """The payload of a DATAGRAM frame (RFC 9221)."""
 
+    def buffered_bytes(self) -> int:
+        """Bytes of what was reported that are kept, without `QuicConnection.hold`."""
+        ...
+
     def connection_terminated(
         self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
     ) -> None:
@@ -156,6 +160,10 @@ class EndpointCounters:
     """Stateless resets (RFC 9000, section 10.3): by the latter, connections ended."""
     dropped_packets: int = 0
     """Packets of no connection that were answered with nothing."""
+    throttled_packets: int = 0
+    """Packets dropped since their connection had more of them than its share while others waited."""
+    buffers_exceeded: int = 0
+    """Connections closed since of all they kept most, when it was too much in all."""
 
 
 class QuicEndpoint(Protocol):
@@ -164,7 +172,15 @@ class QuicEndpoint(Protocol):
     counters: EndpointCounters
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
-        """Take a UDP payload in; reports its events before it returns."""
+        """Take a UDP payload in; reports its events before it returns, or in `process_waiting`."""
+
+    @property
+    def waiting_packets(self) -> int:
+        """Packets that `process_waiting` has to process."""
+        ...
+
+    def process_waiting(self) -> None:
+        """Process packets that wait for others' sake, for a moment; `transmit` afterwards."""
 
     def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
         """What is to be sent now, grouped: the packets to one address in their order."""

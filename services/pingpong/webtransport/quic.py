@@ -1,11 +1,9 @@
 """aioquic's connection, bent to the seam in `engine`.
 
-All contact with aioquic's inner parts is here, in `HookedConnection`, and in its lower half
-in `quic_ids`; tests pin each of them, and fail when one moves. What is changed of aioquic's
-ways, and why:
+All contact with aioquic's inner parts is here, in `HookedConnection`, and in what it stands on:
+`quic_ids`, `quic_receive` (what is received is bounded by what it costs) and `quic_resets`. Tests
+pin each of them, and fail when one moves. What is changed of aioquic's ways here, and why:
 
-- RESET_STREAM_AT is offered, understood and sent (draft-ietf-quic-reliable-stream-reset):
-  a reset of a stream must not take the header that says whose stream it was.
 - Credit is granted for what has been read, not for what has arrived, so that an
   application that does not read makes its peer wait.
 - STOP_SENDING does not reset the stream by itself: who owns it does. A half that is complete
@@ -22,31 +20,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioquic import tls
-from aioquic.buffer import UINT_VAR_MAX_SIZE, Buffer  # type: ignore[attr-defined]
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
-    EPOCHS,
     MAX_STREAM_DATA_FRAME_CAPACITY,
-    QuicConnectionError,
     QuicReceiveContext,
 )
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicPacketBuilderStop
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
-from . import varint
 from .config import Windows
 from .connection_ids import ConnectionIds
-from .quic_ids import IdentifiedConnection
+from .quic_resets import ResettingConnection
 
-RESET_STREAM_AT = 0x24
-RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
-"""The transport parameter, and the code point that its earlier drafts had."""
-
-_RESET_STREAM_AT_CAPACITY = 1 + 4 * UINT_VAR_MAX_SIZE
 _PACKET_OVERHEAD = 1 + 2 + 16
 """First byte, packet number and tag of a 1-RTT packet; the connection id comes on top."""
 _DATAGRAM_OVERHEAD = 1 + 2
@@ -54,16 +44,12 @@ _DATAGRAM_OVERHEAD = 1 + 2
 _MAX_QUEUED_DATAGRAMS = 256
 
 
-def _reset_error(code: QuicErrorCode, reason: str) -> QuicConnectionError:
-    return QuicConnectionError(code, RESET_STREAM_AT, f"RESET_STREAM_AT: {reason}")
-
-
 @dataclass
 class StreamCreditReceived(events.QuicEvent):
     """The peer raised a stream limit: not an event of aioquic's."""
 
 
-class HookedConnection(IdentifiedConnection):
+class HookedConnection(ResettingConnection):
     """aioquic's connection with the changes that the module's text lists.
 
     Its methods without an underscore are all that the rest of the package uses of it.
@@ -78,176 +64,15 @@ class HookedConnection(IdentifiedConnection):
     ) -> None:
         super().__init__(configuration, ids, **kwargs)
         self.windows = windows
-        self.peer_resets_at = False
         self._packet_begun = False
         """Whether a packet has been begun since `prepare`."""
         self._granted_for = -1
         """What was delivered when credit was last granted."""
-        self.delivered = 0
-        """Bytes of all streams that were reported, or never will be."""
         self.held: dict[int | None, int] = {}
         self.held_total = 0
-        self._sent_resets: dict[int | None, tuple[int, int]] = {}
-        """Streams reset with RESET_STREAM_AT: code and reliable size, until all is known."""
-        self._late_resets: list[QuicStream] = []
-        """Those of them whose promised bytes have to be sent before the reset can be."""
-        self._pending_resets: dict[int, tuple[int, int, int]] = {}
-        """RESET_STREAM_AT received before the data it promises: code, final, reliable size."""
         bidi, uni = self._local_max_streams_bidi, self._local_max_streams_uni
         bidi.value = bidi.sent = windows.streams_bidi
         uni.value = uni.sent = windows.streams_uni
-        handlers = vars(self)["_QuicConnection__frame_handlers"]
-        handlers[RESET_STREAM_AT] = (self._handle_reset_stream_at_frame, EPOCHS("01"))
-
-    # Transport parameters.
-
-    def _serialize_transport_parameters(self) -> bytes:
-        parameters: bytes = super()._serialize_transport_parameters()
-        return parameters + b"".join(
-            varint.encode(identifier) + b"\0" for identifier in RESET_STREAM_AT_PARAMETERS
-        )
-
-    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
-        super()._parse_transport_parameters(data, from_session_ticket)
-        buffer = Buffer(data=data)
-        while not buffer.eof():
-            identifier = buffer.pull_uint_var()
-            value = buffer.pull_bytes(buffer.pull_uint_var())
-            if identifier in RESET_STREAM_AT_PARAMETERS:
-                if value:
-                    raise _reset_error(
-                        QuicErrorCode.TRANSPORT_PARAMETER_ERROR, "the parameter is not empty"
-                    )
-                self.peer_resets_at = True
-
-    # RESET_STREAM_AT in.
-
-    def _handle_reset_stream_at_frame(
-        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
-    ) -> None:
-        stream_id = buf.pull_uint_var()
-        code = buf.pull_uint_var()
-        final_size = buf.pull_uint_var()
-        reliable_size = buf.pull_uint_var()
-        if reliable_size > final_size:
-            raise _reset_error(QuicErrorCode.FRAME_ENCODING_ERROR, "reliable size above final")
-        self._assert_stream_can_receive(frame_type, stream_id)
-        stream = self._get_or_create_stream(frame_type, stream_id)
-        if final_size > stream.max_stream_data_local:
-            raise _reset_error(QuicErrorCode.FLOW_CONTROL_ERROR, "over stream data limit")
-        earlier = self._pending_resets.get(stream_id)
-        if earlier is not None:
-            if earlier[0] != code:
-                raise _reset_error(QuicErrorCode.STREAM_STATE_ERROR, "another error code")
-            if earlier[1] != final_size:
-                raise _reset_error(QuicErrorCode.FINAL_SIZE_ERROR, "another final size")
-            # It can only be lowered; one that is higher was overtaken.
-            reliable_size = min(reliable_size, earlier[2])
-        if stream.receiver.starting_offset() >= reliable_size:
-            self._reset_received(context, stream_id, code, final_size)
-        elif not stream.receiver.is_finished:
-            self._pending_resets[stream_id] = (code, final_size, reliable_size)
-
-    def _reset_received(
-        self, context: QuicReceiveContext, stream_id: int, code: int, final_size: int
-    ) -> None:
-        buffer = Buffer(data=b"".join(map(varint.encode, (stream_id, code, final_size))))
-        self._handle_reset_stream_frame(context, QuicFrameType.RESET_STREAM, buffer)
-
-    def _handle_reset_stream_frame(
-        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
-    ) -> None:
-        known = len(self._events)
-        super()._handle_reset_stream_frame(context, frame_type, buf)
-        if len(self._events) > known:
-            # Nobody will get what is between the last byte reported and the final size.
-            receiver = self._streams[self._events[-1].stream_id].receiver  # type: ignore[attr-defined]
-            self.delivered += receiver.highest_offset - receiver.starting_offset()
-            receiver._buffer = bytearray()
-
-    def _payload_received(
-        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
-    ) -> tuple[bool, bool]:
-        result: tuple[bool, bool] = super()._payload_received(context, plain, crypto_frame_required)
-        if self._sent_resets:
-            self._forget_needless_resets()
-        if self._pending_resets:
-            for stream_id, (code, final_size, reliable_size) in list(self._pending_resets.items()):
-                stream = self._streams.get(stream_id)
-                if stream is None or stream.receiver.is_finished:
-                    del self._pending_resets[stream_id]
-                elif stream.receiver.starting_offset() >= reliable_size:
-                    del self._pending_resets[stream_id]
-                    self._reset_received(context, stream_id, code, final_size)
-        return result
-
-    # RESET_STREAM_AT out.
-
-    def _reset_at(self, stream: QuicStream, code: int, reliable_size: int) -> None:
-        """Reset our half, but for its first bytes."""
-        self._sent_resets[stream.stream_id] = (code, reliable_size)
-        self._send_no_more_than(stream, reliable_size)
-        if stream.sender.highest_offset >= reliable_size:
-            stream.sender.reset_pending = True
-        else:
-            self._late_resets.append(stream)
-
-    def _send_no_more_than(self, stream: QuicStream, size: int) -> None:
-        sender = stream.sender
-        if sender._buffer_stop > size:
-            sender._pending.subtract(size, sender._buffer_stop)
-        sender._pending_eof = False
-        sender.buffer_is_empty = not len(sender._pending)
-
-    def _is_reset(self, stream: QuicStream) -> bool:
-        """Whether our half was reset, either way."""
-        return stream.sender._reset_error_code is not None or stream.stream_id in self._sent_resets
-
-    def _write_reset_stream_frame(self, builder: QuicPacketBuilder, stream: QuicStream) -> None:
-        reset = self._sent_resets.get(stream.stream_id)
-        if reset is None:
-            super()._write_reset_stream_frame(builder, stream)
-            return
-        code, reliable_size = reset
-        buffer = builder.start_frame(
-            RESET_STREAM_AT,
-            capacity=_RESET_STREAM_AT_CAPACITY,
-            handler=self._on_reset_at_delivery,
-            handler_args=(stream,),
-        )
-        # What was lost of the rest meanwhile is not worth to be sent again.
-        self._send_no_more_than(stream, reliable_size)
-        stream.sender.reset_pending = False
-        buffer.push_uint_var(stream.stream_id or 0)
-        buffer.push_uint_var(code)
-        buffer.push_uint_var(stream.sender.highest_offset)
-        buffer.push_uint_var(reliable_size)
-
-    def _forget_needless_resets(self) -> None:
-        """Everything was acknowledged before the reset was sent, or had to be sent again."""
-        for stream_id in list(self._sent_resets):
-            stream = self._streams.get(stream_id or 0)
-            if stream is None or stream.sender.is_finished:
-                del self._sent_resets[stream_id]
-                if stream is not None:
-                    stream.sender.reset_pending = False
-
-    def _on_reset_at_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
-        reset = self._sent_resets.get(stream.stream_id)
-        if reset is None:
-            return
-        code, reliable_size = reset
-        sender = stream.sender
-        if delivery is QuicDeliveryState.ACKED and sender._buffer_start >= reliable_size:
-            del self._sent_resets[stream.stream_id]
-            # From here on it is as after a plain reset: whatever is lost stays so.
-            sender._reset_error_code = code
-            sender._buffer = bytearray()
-            sender.buffer_is_empty = True
-            sender.is_finished = True
-        else:
-            # Lost, or acknowledged before the promised bytes were: say it again.
-            sender.reset_pending = True
 
     # The handshake's end.
 
@@ -276,7 +101,8 @@ class HookedConnection(IdentifiedConnection):
 
     def _unblock_streams(self, is_unidirectional: bool) -> None:
         super()._unblock_streams(is_unidirectional)
-        self._events.append(StreamCreditReceived())
+        if not self._events or not isinstance(self._events[-1], StreamCreditReceived):
+            self._events.append(StreamCreditReceived())
 
     # Credit for what was read.
 
@@ -375,15 +201,6 @@ class HookedConnection(IdentifiedConnection):
             or self._has_pending_data()
         )
 
-    def _begin_late_resets(self) -> None:
-        late = [stream for stream in self._late_resets if stream.stream_id in self._sent_resets]
-        self._late_resets = []
-        for stream in late:
-            if stream.sender.highest_offset >= self._sent_resets[stream.stream_id][1]:
-                stream.sender.reset_pending = True
-            else:
-                self._late_resets.append(stream)
-
     # What the seam asks for, that aioquic has no public word for.
 
     @property
@@ -406,6 +223,8 @@ class HookedConnection(IdentifiedConnection):
             return True
         if not has_news:
             return not self._has_nothing_to_send(now)
+        if self._packet_number >= self._skip_at:
+            self._skip_packet_number()
         space = self._spaces[tls.Epoch.ONE_RTT]
         if space.ack_at is not None and space.ack_at > now:
             space.ack_at = now
@@ -430,6 +249,7 @@ class HookedConnection(IdentifiedConnection):
         if stream is None or stream.sender._buffer_fin is not None:
             return False
         stream.sender.write(data, end_stream)
+        self.buffers.grown += len(data)
         return True
 
     def queue_datagram(self, data: bytes) -> bool:
@@ -437,7 +257,17 @@ class HookedConnection(IdentifiedConnection):
         if len(self._datagrams_pending) >= _MAX_QUEUED_DATAGRAMS:
             return False
         self._datagrams_pending.append(data)
+        self.buffers.grown += len(data)
         return True
+
+    def buffered_bytes(self) -> int:
+        """What is kept: received early, or not read, or not acknowledged by the peer."""
+        return (
+            self.buffers.size
+            + self.held_total
+            + sum(map(len, self._datagrams_pending))
+            + sum(len(stream.sender._buffer) for stream in self._streams.values())
+        )
 
     def fit_datagrams(self) -> int:
         """Bytes that a DATAGRAM frame can carry; of what is queued, forgets what is larger.
@@ -464,6 +294,7 @@ class HookedConnection(IdentifiedConnection):
             self._reset_at(stream, code, reliable_size)
         else:
             stream.sender.reset(code)
+            stream.sender._buffer = bytearray()
         return unsent
 
     def stop(self, stream_id: int, code: int) -> bool:
@@ -486,7 +317,7 @@ class HookedConnection(IdentifiedConnection):
 
     def stream_is_over(self, stream_id: int) -> bool:
         """Whether the peer's half of a stream that it began has come and gone."""
-        if stream_id >> 2 >= self._stream_limit(stream_id).used:
+        if stream_id >> 2 >= self._stream_limit(stream_id).used or stream_id in self._unopened:
             return False
         stream = self._streams.get(stream_id)
         return stream is None or bool(stream.receiver.is_finished)

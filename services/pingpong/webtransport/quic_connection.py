@@ -16,12 +16,15 @@ from .config import Windows
 from .connection_ids import ConnectionIds
 from .engine import Address, QuicEvents
 from .errors import ErrorCode
+from .fair_queue import Flow
 from .quic import HookedConnection, StreamCreditReceived
 
 _MAX_CLOSE_REASON = 256
 """Bytes of a reason for a close: it has to fit in a packet, thrice during a handshake."""
 
 
+_COUNT_BUFFERS_AFTER = 16 << 10
+"""Bytes by which buffers grow before they are counted."""
 _IDLE_REASON = "Idle timeout"
 """What aioquic says when the peer was not heard: it has no code of its own for that."""
 
@@ -31,6 +34,9 @@ class Owner(Protocol):
 
     def touch(self, connection: AioquicConnection) -> None:
         """There may be something to transmit."""
+
+    def buffers_counted(self, change: int) -> None:
+        """So many bytes more are kept of the connection than when they were last counted."""
 
     def handshake_completed(self, connection: AioquicConnection) -> None:
         """The handshake is complete on this side."""
@@ -59,6 +65,7 @@ class AioquicConnection:
         "_certificate_hash",
         "_close_packets",
         "_closing_received",
+        "_count_buffers_at",
         "_has_data",
         "_owner",
         "_peer_id",
@@ -70,8 +77,10 @@ class AioquicConnection:
         "counted_handshake",
         "events",
         "first_route",
+        "flow",
         "give_up_at",
         "is_client",
+        "kept_bytes",
         "max_datagram_size",
         "reset_stream_at",
         "reset_token",
@@ -99,7 +108,10 @@ class AioquicConnection:
         self._peer_id: object = None
         self._reported_end = False
         self._writable_below: dict[int, int] = {}
+        self._count_buffers_at = _COUNT_BUFFERS_AFTER
         self.arrival = 0
+        self.kept_bytes = 0
+        """Bytes that were kept when they were last counted."""
         self.counted_handshake = False
         self.events: QuicEvents | None = None
         self.is_client: bool = configuration.is_client
@@ -109,6 +121,7 @@ class AioquicConnection:
         """What ends a stateless reset of the peer's; empty while there is none."""
         self.first_route = b""
         """For the endpoint: what the client's first packet was addressed to."""
+        self.flow = Flow()
         self.give_up_at: float | None = None
         """When the handshake is to be complete; None where it may take its time, or is."""
         self.timers: list[tuple[float, int]] = []
@@ -263,7 +276,18 @@ class AioquicConnection:
             self._close_packets = packets
         if self._queue or (quic.ending is not None and not self._reported_end):
             self._report()
+        if quic.buffers.grown > self._count_buffers_at:
+            before = self.kept_bytes
+            self._owner.buffers_counted(self.count_buffers() - before)
         return packets
+
+    def count_buffers(self) -> int:
+        """Count the bytes that are kept of this connection, here and by who is told of it."""
+        self._count_buffers_at = self._quic.buffers.grown + _COUNT_BUFFERS_AFTER
+        self.kept_bytes = self._quic.buffered_bytes()
+        if self.events is not None:
+            self.kept_bytes += self.events.buffered_bytes()
+        return self.kept_bytes
 
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called."""
@@ -301,7 +325,7 @@ class AioquicConnection:
             while queue:
                 event = queue.popleft()
                 if isinstance(event, events.StreamDataReceived):
-                    self._quic.delivered += len(event.data)
+                    self._quic.note_delivered(len(event.data))
                     if sink is not None:
                         sink.stream_data_received(event.stream_id, event.data, event.end_stream)
                 elif isinstance(event, events.DatagramFrameReceived):

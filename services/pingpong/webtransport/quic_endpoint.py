@@ -29,6 +29,8 @@ from .connection_ids import (
     ConnectionIds,
 )
 from .engine import Address, EndpointCounters, QuicConnection, QuicEvents, Wake
+from .errors import ErrorCode
+from .fair_queue import FairQueue, Flow
 from .h3 import ALPN
 from .quic_connection import AioquicConnection
 from .retry import RetryTokens
@@ -39,6 +41,8 @@ _SMALLEST_FIRST_ID = 8
 """Bytes of the connection id that a client makes up (RFC 9000, section 7.2)."""
 _ANSWERS_A_SECOND = 1_000.0
 """Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
+_MOMENT = 0.002
+"""Seconds that packets which wait are processed for, before the socket is read again."""
 _TIMER_GRANULARITY = 0.001
 """Timers may fire this much early or late: loops count in milliseconds."""
 
@@ -48,7 +52,8 @@ class AioquicEndpoint:
 
     `accept` is called for each connection that a peer begins, and returns who is told of
     its events. `wake` is called when there is something to transmit that did not come of
-    `receive` or `handle_timers`.
+    `receive` or `handle_timers`. `clock` gives the seconds that a packet's processing is
+    measured by; without it, every packet is processed as it comes.
     """
 
     def __init__(
@@ -56,8 +61,14 @@ class AioquicEndpoint:
         config: EndpointConfig,
         wake: Wake,
         accept: Callable[[QuicConnection], QuicEvents] | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.counters = EndpointCounters()
+        self._queue = FairQueue(clock)
+        self._strangers = Flow()
+        """The packets of no connection: first ones of handshakes, and what belongs to nothing."""
+        self._buffered = 0
+        """Bytes that connections keep, as they were last counted."""
         self._config = config
         self._wake = wake
         self._accept = accept
@@ -90,27 +101,46 @@ class AioquicEndpoint:
     # `engine.QuicEndpoint`.
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
-        """Take a UDP payload in; reports its events before it returns."""
+        """Take a UDP payload in; reports its events before it returns, or in `process_waiting`.
+
+        A packet that has to wait is processed as if it were still the time at which it came.
+        """
         self._working = True
         if not data:
             return
         if data[0] & LONG_HEADER:
-            connection = self._route_long_header(data, address, now)
+            connection = self._connection_of(data)
         else:
             connection = self._routes.get(data[SHORT_ID_AT : SHORT_ID_AT + CONNECTION_ID_SIZE])
-            if connection is None:
-                self._unknown(data, address, now)
-        if connection is not None:
-            if not connection.touched:
-                connection.touched = True
-                self._touched.append(connection)
-            connection.receive(data, address, now, arrival)
+        flow = self._strangers if connection is None else connection.flow
+        if self._queue.may_pass(flow):
+            self._process(flow, connection, data, address, now, arrival)
+        elif not self._queue.put(flow, (data, address, now, arrival)):
+            self.counters.throttled_packets += 1
+
+    @property
+    def waiting_packets(self) -> int:
+        """Packets that `process_waiting` has to process."""
+        return self._queue.length
+
+    def process_waiting(self) -> None:
+        """Process packets that wait, for a moment; `transmit` afterwards."""
+        self._working = True
+        queue = self._queue
+        end = queue.clock() + _MOMENT
+        while (taken := queue.take()) is not None:
+            flow, packet = taken
+            self._process(flow, self._connection_of(packet[0]), *packet)
+            if queue.clock() >= end:
+                break
 
     def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
         """What is to be sent now, grouped: the packets to one address in their order."""
         groups = self._answers
         touched = self._touched
         self._working = True
+        clock = self._queue.clock
+        time = clock()
         try:
             while touched:
                 connection = touched.popleft()
@@ -123,9 +153,12 @@ class AioquicEndpoint:
                         groups.append((address, [packet]))
                         last = address
                 self._arm(connection)
+                before, time = time, clock()
+                connection.flow.spent += time - before
         except Exception:
             self._go_on_later()
             raise
+        self._queue.next_turn()
         self._working = False
         self._answers = []
         return groups
@@ -202,6 +235,22 @@ class AioquicEndpoint:
 
     # What its connections call.
 
+    def buffers_counted(self, change: int) -> None:
+        """A connection keeps more bytes than when it was last counted, or less.
+
+        Above the limit for all of them, the connection that keeps most is closed.
+        """
+        self._buffered += change
+        if change <= 0 or self._buffered <= self._config.max_buffered:
+            return
+        self._buffered = sum(connection.count_buffers() for connection in self._connections)
+        while self._buffered > self._config.max_buffered:
+            largest = max(self._connections, key=lambda connection: connection.kept_bytes)
+            self._buffered -= largest.kept_bytes
+            largest.kept_bytes = 0
+            self.counters.buffers_exceeded += 1
+            largest.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much is kept of this connection")
+
     def touch(self, connection: AioquicConnection) -> None:
         """There may be something to transmit for a connection."""
         connection.touched = True
@@ -256,6 +305,36 @@ class AioquicEndpoint:
         configuration.private_key = config.private_key
         return configuration
 
+    def _connection_of(self, data: bytes) -> AioquicConnection | None:
+        # RFC 8999: in a long header, version, then connection ids with their lengths.
+        if not data[0] & LONG_HEADER:
+            return self._routes.get(data[SHORT_ID_AT : SHORT_ID_AT + CONNECTION_ID_SIZE])
+        size = data[5] if len(data) > LONG_ID_AT else 255
+        return self._routes.get(data[LONG_ID_AT : LONG_ID_AT + size])
+
+    def _process(
+        self,
+        flow: Flow,
+        connection: AioquicConnection | None,
+        data: bytes,
+        address: Address,
+        now: float,
+        arrival: int,
+    ) -> None:
+        clock = self._queue.clock
+        begun = clock()
+        try:
+            if connection is None:
+                connection = self._meet(data, address, now)
+                if connection is None:
+                    return
+            if not connection.touched:
+                connection.touched = True
+                self._touched.append(connection)
+            connection.receive(data, address, now, arrival)
+        finally:
+            flow.spent += clock() - begun
+
     def _go_on_later(self) -> None:
         """A handler has failed: what is left to do is nobody else's fault."""
         self._working = False
@@ -276,6 +355,7 @@ class AioquicEndpoint:
     def _forget(self, connection: AioquicConnection) -> None:
         if connection in self._connections and connection.is_over:
             self._connections.discard(connection)
+            self._buffered -= connection.kept_bytes
             self._handshakes.pop(connection, None)
             for connection_id in connection.connection_ids:
                 self._routes.pop(connection_id, None)
@@ -290,15 +370,13 @@ class AioquicEndpoint:
         if self._reset_tokens.get(token) is connection:
             del self._reset_tokens[token]
 
-    def _route_long_header(
-        self, data: bytes, address: Address, now: float
-    ) -> AioquicConnection | None:
-        # RFC 8999: version, then both connection ids with their lengths, in any version.
-        size = data[5] if len(data) > LONG_ID_AT else 255
-        connection = self._routes.get(data[LONG_ID_AT : LONG_ID_AT + size])
-        if connection is not None:
-            return connection
-        if self._server is None or len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
+    def _meet(self, data: bytes, address: Address, now: float) -> AioquicConnection | None:
+        """A packet of no connection: the one that it begins, if it does."""
+        if (
+            not data[0] & LONG_HEADER
+            or self._server is None
+            or len(data) < SMALLEST_MAX_DATAGRAM_SIZE
+        ):
             self._unknown(data, address, now)
             return None
         try:

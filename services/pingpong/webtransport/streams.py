@@ -100,6 +100,7 @@ class Stream:
         "id",
         "is_local",
         "is_unidirectional",
+        "kept",
         "receive_open",
         "send_open",
         "session",
@@ -130,6 +131,8 @@ class Stream:
         """Bytes at the start of our half that a reset must not take."""
         self._offset = 0 if is_local else header_size
         """Bytes of the peer's half so far, with its header: what a final size counts."""
+        self.kept = 0
+        """Bytes of the stream that the handler keeps, other than by `hold`: it says so here."""
         self._pending: bytearray | None = None
         """Bytes that wait for session credit."""
         self._end_pending = False
@@ -172,6 +175,11 @@ class Stream:
         """Bytes sent here that the peer has not acknowledged yet."""
         waiting = len(self._pending) if self._pending is not None else 0
         return waiting + self._quic.buffered(self.id)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of either half that are kept, and that QUIC does not know of."""
+        return self.kept + (len(self._pending) if self._pending else 0)
 
     def notify_writable(self, below: int) -> None:
         """Have the handler told, once, when at most `below` bytes are buffered.

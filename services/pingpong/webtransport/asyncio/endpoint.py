@@ -43,7 +43,7 @@ class UdpEndpoint:
         handover: Handover | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.engine = AioquicEndpoint(config, self._wake, accept)
+        self.engine = AioquicEndpoint(config, self._wake, accept, clock=time.perf_counter)
         self.pump = Pump(
             sock,
             self._loop,
@@ -63,6 +63,8 @@ class UdpEndpoint:
                 batch_received=self._batch_received,
             )
         self._woken: asyncio.Handle | None = None
+        self._working: asyncio.Handle | None = None
+        """To go on with packets that wait."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._emptied: asyncio.Future[None] | None = None
@@ -107,12 +109,15 @@ class UdpEndpoint:
         return sent_at
 
     def receive_pending(self) -> bool:
-        """Take in what waits in the socket, at most a batch, and answer it; whether it was any."""
+        """Take in what waits, in the socket or here, at most a batch; whether it was any."""
         pump = self.pump
         before = pump.received_packets
         pump.receive_pending()
         taken = self.handover.receive_pending() if self.handover is not None else 0
-        return pump.received_packets != before or taken > 0
+        waited = self.engine.waiting_packets > 0
+        if waited and not self._closed:
+            self._process_waiting()
+        return pump.received_packets != before or taken > 0 or waited
 
     async def wait_empty(self, timeout: float) -> bool:
         """Wait until no connection is left, at most `timeout` seconds; whether it came so."""
@@ -134,6 +139,9 @@ class UdpEndpoint:
             if self._woken is not None:
                 self._woken.cancel()
                 self._woken = None
+            if self._working is not None:
+                self._working.cancel()
+                self._working = None
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -157,9 +165,30 @@ class UdpEndpoint:
             self.handover.pass_on(worker, data, address, arrival, self.pump.source(address))
 
     def _batch_received(self) -> None:
-        sent_at = self.flush()
-        if sent_at and self.answered is not None:
-            self.answered(sent_at)
+        try:
+            sent_at = self.flush()
+            if sent_at and self.answered is not None:
+                self.answered(sent_at)
+        finally:
+            if self.engine.waiting_packets:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Come back to the packets that wait, after whatever else the loop has to do."""
+        # Where they are of the only connection, nobody waits behind them in the socket.
+        self.pump.paused = len(self.engine) < 2
+        if self._working is None and not self._closed:
+            self._working = self._loop.call_soon(self._process_waiting)
+
+    def _process_waiting(self) -> None:
+        self.pump.paused = False
+        if self._working is not None:
+            self._working.cancel()
+            self._working = None
+        try:
+            self.engine.process_waiting()
+        finally:
+            self._batch_received()
 
     def _wake(self) -> None:
         if self._woken is None and not self._closed:

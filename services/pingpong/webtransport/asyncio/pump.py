@@ -84,6 +84,8 @@ class Pump:
     The pump owns `sock`, which may be connected (`send` then ignores its address), and makes it
     non-blocking, unfragmented (RFC 9000, section 14) and its buffers as large as asked for.
 
+    While `paused` is set, packets are left in the socket.
+
     Attributes, for reading only:
         local_address: what the socket is bound to
         kernel_timestamps, gro, gso: what the kernel has; gso becomes false once it is refused
@@ -141,6 +143,7 @@ class Pump:
         self._segment_size = 0
         self._segmentation: list[tuple[int, int, bytes]] = []
         self._closed = False
+        self.paused = False
         self._connected = False
         self._peer: Address = ()
         with contextlib.suppress(OSError):
@@ -196,7 +199,7 @@ class Pump:
 
     def receive_pending(self) -> None:
         """Hand up what the socket has, at most a batch: what the loop calls when it is readable."""
-        if self._closed:
+        if self._closed or self.paused:
             return
         messages: list[_Message] = []
         drained = self._read_messages(messages)

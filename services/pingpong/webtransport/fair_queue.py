@@ -1,0 +1,91 @@
+"""Packets in turns, so that one connection does not hold up the others.
+
+Fair queueing by the time that packets take, in the manner of RFC 8290: a flow that has had its
+share of a turn waits, and while flows wait, each in turn has a packet processed. A flow that sends
+little never waits, whatever the others do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+SHARE = 0.002
+"""Seconds of a turn that a flow's packets are processed in as they come."""
+MAX_PACKETS = 512
+"""Packets of a flow that wait. A window full of them, from an honest peer, is half as many."""
+MAX_ALL_PACKETS = 4_096
+"""Packets that wait, of all flows. Each has the same part of them."""
+
+Packet = tuple[Any, ...]
+
+
+class Flow:
+    """What has a share of its own: a connection, or all that is not one yet."""
+
+    __slots__ = ("packets", "spent", "turn")
+
+    def __init__(self) -> None:
+        self.packets: deque[Packet] | None = None
+        """Those that wait; None where there are none."""
+        self.spent = 0.0
+        """Seconds of processing beyond what earlier turns have paid for."""
+        self.turn = 0
+
+
+class FairQueue:
+    """The packets that wait. `clock` gives seconds, of whatever beginning.
+
+    A turn is what happens between two calls of `next_turn`.
+    """
+
+    __slots__ = ("_flows", "_turn", "clock", "length")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.length = 0
+        """Packets that wait."""
+        self._flows: deque[Flow] = deque()
+        self._turn = 0
+
+    def next_turn(self) -> None:
+        """Every flow has a share again."""
+        self._turn += 1
+
+    def may_pass(self, flow: Flow) -> bool:
+        """Whether a flow's next packet is to be processed now; otherwise, `put` it here."""
+        if flow.packets is not None:
+            return False
+        if flow.turn != self._turn:
+            flow.spent = max(0.0, flow.spent - SHARE * (self._turn - flow.turn))
+            flow.turn = self._turn
+        return flow.spent < SHARE
+
+    def put(self, flow: Flow, packet: Packet) -> bool:
+        """Have a packet wait; false where too many of its flow do, and it is to be dropped."""
+        if flow.packets is None:
+            flow.packets = deque()
+            self._flows.append(flow)
+        if len(flow.packets) >= min(MAX_PACKETS, MAX_ALL_PACKETS // len(self._flows)):
+            return False
+        flow.packets.append(packet)
+        self.length += 1
+        return True
+
+    def take(self) -> tuple[Flow, Packet] | None:
+        """The next packet of the flow whose turn it is."""
+        while self._flows:
+            flow = self._flows.popleft()
+            packets = flow.packets
+            if not packets:
+                flow.packets = None
+                continue
+            packet = packets.popleft()
+            self.length -= 1
+            if packets:
+                self._flows.append(flow)
+            else:
+                flow.packets = None
+            return flow, packet
+        return None
