@@ -74,7 +74,8 @@ def settled(server: Server) -> Scrape:
     def is_settled(metrics: Scrape) -> bool:
         nonlocal before
         counts = sum(
-            metrics.total(f"{_P}{name}_total") for name in ("retries_sent", "packets_dropped")
+            metrics.total(f"{_P}{name}_total")
+            for name in ("retries_sent", "packets_dropped", "packets_throttled")
         )
         before, last = counts, before
         return counts == last
@@ -89,12 +90,15 @@ def test_half_open_handshakes(workers: int) -> None:
         half_open = metrics.total(f"{_P}handshakes_active")
         assert 0 < half_open <= MAX_HANDSHAKES
         retries = metrics.total(f"{_P}retries_sent_total")
-        assert retries > 0.9 * COUNT
+        # Where the machine is busy, what is not a connection yet waits, and some of it is dropped.
+        throttled = metrics.total(f"{_P}packets_throttled_total")
+        assert retries + throttled > 0.9 * COUNT
+        assert retries > 0.5 * COUNT
         # Each is counted; so are those who got in, and the server itself.
         others = metrics.total(f"{_P}handshakes_total") + metrics.total(f"{_P}self_pings_total")
         overflowed = metrics.total(f"{_P}packets_overflowed_total")
         assert overflowed <= COUNT / 100
-        assert 0 <= retries + half_open + overflowed - COUNT <= others
+        assert 0 <= retries + throttled + half_open + overflowed - COUNT <= others
         assert metrics.total(f"{_P}retries_invalid_total") == 0
         assert_answered(session)
 
@@ -109,6 +113,7 @@ def test_garbage() -> None:
             for name in (
                 "packets_dropped",
                 "packets_overflowed",
+                "packets_throttled",
                 "stateless_resets_sent",
                 "version_negotiations_sent",
             )
