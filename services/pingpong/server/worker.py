@@ -86,6 +86,7 @@ class PingServer(Router):
             settings.max_message_size, admission=admission, rate_limit=settings.rate_limit
         )
         self.protocol_errors = 0
+        self.unused_connections = 0
         self.self_ping: SelfPing | None = None
         self._logger = get_logger("pingpong.server").bind()
         self._over: asyncio.Future[None] | None = None
@@ -115,6 +116,11 @@ class PingServer(Router):
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
         """Nothing of its requests is left either."""
         self.requests_over(connection)
+
+    def connection_unused(self, connection: Connection) -> None:
+        """A client stayed, and wanted nothing."""
+        self.unused_connections += 1
+        self._logger.debug("connection_unused")
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """A peer broke the rules."""
@@ -334,6 +340,8 @@ class Worker:
         yield metrics.PACKETS_OVERFLOWED.family([((), pump.overflowed_packets)])
         yield metrics.PACKETS_UNSENT.family([((), pump.dropped_packets)])
         yield metrics.PROTOCOL_ERRORS.family([((), self._handler.protocol_errors)])
+        unused = self._handler.unused_connections
+        yield metrics.CONNECTIONS_UNUSED.family([((), unused)])
         yield metrics.TOKENS_RELOAD_FAILED.family([((), int(self._access.token_reload_failed))])
         yield metrics.SELF_PINGS.family([((), self_pings)])
         if self._count == 1:

@@ -20,6 +20,8 @@ from .varint import decode as decode_varint
 from .varint import encode as encode_varint
 
 ALPN = "h3"
+MAX_QUARTER_STREAM_ID = (1 << 60) - 1
+"""What a datagram can begin with at most (RFC 9297, section 2.1)."""
 
 
 class FrameType(IntEnum):

@@ -68,6 +68,7 @@ class AioquicConnection:
         "_writable_below",
         "arrival",
         "counted_handshake",
+        "deadline",
         "events",
         "first_route",
         "give_up_at",
@@ -101,6 +102,7 @@ class AioquicConnection:
         self._writable_below: dict[int, int] = {}
         self.arrival = 0
         self.counted_handshake = False
+        self.deadline: float | None = None
         self.events: QuicEvents | None = None
         self.is_client: bool = configuration.is_client
         self.max_datagram_size = 0
@@ -268,8 +270,11 @@ class AioquicConnection:
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called."""
         timer: float | None = self._quic.get_timer()
-        if self.give_up_at is not None and timer is not None:
-            return min(timer, self.give_up_at)
+        if timer is not None:
+            if self.give_up_at is not None and self.give_up_at < timer:
+                timer = self.give_up_at
+            if self.deadline is not None and self.deadline < timer:
+                timer = self.deadline
         return timer
 
     def handle_timer(self, now: float) -> None:
@@ -281,6 +286,8 @@ class AioquicConnection:
         else:
             self._quic.handle_timer(now)
         self._report()
+        if self.deadline is not None and now >= self.deadline:
+            self._pass_deadline(now)
 
     def reset_received(self, now: float) -> None:
         """The peer has sent a stateless reset: it is the end."""
@@ -317,6 +324,15 @@ class AioquicConnection:
                 self._report_end(self._quic.ending)
         except Exception:
             # A fault of whoever handles the events; its connection cannot be trusted.
+            self.close(ErrorCode.H3_INTERNAL_ERROR)
+            raise
+
+    def _pass_deadline(self, now: float) -> None:
+        self.deadline = None
+        try:
+            if self.events is not None:
+                self.events.deadline_passed(now)
+        except Exception:
             self.close(ErrorCode.H3_INTERNAL_ERROR)
             raise
 
@@ -395,7 +411,7 @@ class AioquicConnection:
     def _report_end(self, ending: events.ConnectionTerminated) -> None:
         self._reported_end = True
         self._writable_below.clear()
-        self.give_up_at = None
+        self.give_up_at = self.deadline = None
         by_peer = self._quic.closed_by_peer
         timed_out = (
             not by_peer
