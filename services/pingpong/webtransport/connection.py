@@ -31,7 +31,7 @@ from .errors import (
     StreamProtocolError,
 )
 from .events import ConnectionClosed, Headers, Request, State
-from .h3 import MAX_QUARTER_STREAM_ID, FrameType, StreamType
+from .h3 import FrameType, StreamType, decode_quarter_id
 from .handler import ConnectionHandler, SessionHandler, UnaskedHandler, lost_with
 from .limits import Limits
 from .messages import request_headers
@@ -191,20 +191,15 @@ class Connection:
 
     def datagram_received(self, data: bytes) -> None:
         """Find whose datagram it is: it begins with a quarter of the session's id."""
-        if data and data[0] < 0x40:
-            quarter_id, start = data[0], 1
-        else:
-            decoded = decode_varint(data)
-            if decoded is None or decoded[0] > MAX_QUARTER_STREAM_ID:
-                self.fail(ConnectionProtocolError(ErrorCode.H3_DATAGRAM_ERROR, "no id"), -1)
-                return
-            quarter_id, start = decoded
-        session = self._sessions.get(quarter_id << 2)
-        if session is not None and session.state is State.ESTABLISHED:
-            session.handler.datagram_received(session, data[start:])
-            return
         try:
-            if self.closed is None and self._may_come(quarter_id << 2):
+            if data and data[0] < 0x40:
+                quarter_id, start = data[0], 1
+            else:
+                quarter_id, start = decode_quarter_id(data)
+            session = self._sessions.get(quarter_id << 2)
+            if session is not None and session.state is State.ESTABLISHED:
+                session.handler.datagram_received(session, data[start:])
+            elif self.closed is None and self._may_come(quarter_id << 2):
                 self._early.add_datagram(quarter_id << 2, data[start:])
                 self._deadlines.begin(DATAGRAMS)
         except ConnectionProtocolError as error:
