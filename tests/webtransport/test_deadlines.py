@@ -189,6 +189,19 @@ def test_stream_header_that_is_begun_and_not_finished(role: str, uni: bool, size
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_stream_header_by_the_byte_is_not_waited_for_any_longer(role: str) -> None:
+    wire, side = patient_wire(role)
+    session_id, recorder = wire.raw_session() if role == "client" else wire.raw_accepted()
+    # Both numbers as long as they may be written.
+    header = (3 << 62 | 0x54).to_bytes(8, "big") + (3 << 62 | session_id).to_bytes(8, "big")
+    stream = wire.raw.open(uni=True)
+    dribble(wire, stream, header, every=1)
+    assert wire.raw.stops[stream] == ErrorCode.WT_BUFFERED_STREAM_REJECTED
+    assert_others_go_on(wire, session_id, recorder, side)
+    assert recorder.opened == []
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_stream_header_that_is_slow_and_comes_in_time(role: str) -> None:
     wire, side = patient_wire(role)
     session_id, recorder = wire.raw_session() if role == "client" else wire.raw_accepted()
