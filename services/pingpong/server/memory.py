@@ -15,7 +15,7 @@ PROGRAM = 64 << 20
 CONNECTION = 192 << 10
 """Bytes to allow for a connection.
 
-One that is silent takes 63 kB, with a session and pings on it 72 kB, one whose handshake is not
+One that is silent takes 66 kB, with a session and pings on it 74 kB, one whose handshake is not
 complete 91 kB. The other half is for what clients may have the server keep: parts of messages, and
 answers that they do not take.
 """

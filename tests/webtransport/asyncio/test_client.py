@@ -22,7 +22,6 @@ from pingpong.webtransport.asyncio import (
     Cause,
     ConnectError,
     EndpointConfig,
-    Limits,
     Target,
     connect,
     listen,
@@ -30,8 +29,6 @@ from pingpong.webtransport.asyncio import (
     race,
 )
 from pingpong.webtransport.asyncio.client import SessionWaiter, establish, resolve
-from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
-from pingpong.webtransport.asyncio.sockets import bind_udp
 from tests.webtransport.asyncio.peers import (
     closed_port,
     echo,
@@ -46,7 +43,6 @@ from tests.webtransport.asyncio.peers import (
     trusted,
     until,
 )
-from tests.webtransport.raw import Raw
 
 
 def sockets() -> int:
@@ -237,26 +233,6 @@ async def test_a_server_that_never_answers_the_request() -> None:
     assert 0.25 < time.monotonic() - began < 1.2
     assert (error.cause, str(error)) == (Cause.SESSION, "no answer to the request for /slow")
     await listener.close()
-
-
-@on_a_loop
-@pytest.mark.parametrize("timeout", [0.3, 30.0])
-async def test_a_server_whose_settings_never_come(timeout: float) -> None:
-    with contextlib.closing(bind_udp("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-        server = UdpEndpoint(sock, trusted().config(), Raw().attach)
-        error = await failure(
-            f"https://127.0.0.1:{port}/",
-            certificate_hash=trusted().sha256,
-            timeout=timeout,
-            limits=Limits(silence=1.0),
-        )
-        server.close()
-    if timeout < 1:
-        assert error.cause is Cause.NO_ANSWER
-    else:
-        assert error.cause is Cause.REFUSED
-        assert "this side ended the connection with H3_MISSING_SETTINGS" in str(error)
 
 
 @on_a_loop
