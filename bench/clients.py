@@ -202,6 +202,8 @@ class BareClient:
     def datagram_received(self, data: bytes) -> None:
         self._answered(1)
 
+    def deadline_passed(self, now: float) -> None: ...
+
     def connection_terminated(
         self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
     ) -> None:

@@ -101,6 +101,8 @@ class BareServer:
     def datagram_received(self, data: bytes) -> None:
         self._quic.send_datagram(data.replace(b"ping", b"pong", 1))
 
+    def deadline_passed(self, now: float) -> None: ...
+
     def connection_terminated(
         self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
     ) -> None: ...

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import helm_python as helm
 import pytest
@@ -95,12 +95,16 @@ def test_the_schema_has_the_types_and_bounds_of_the_program(component: str, fiel
         assert set(schema["enum"]) == set(get_args(info.annotation))
         return
     [kind] = kinds
+    metadata = list(info.metadata)
+    if get_origin(kind) is Annotated:
+        kind, *further = get_args(kind)
+        metadata += [each for field in further for each in field.metadata]
     # With --set a number with a point comes as a text.
     types: dict[object, object] = {int: "integer", float: ["number", "string"], bool: "boolean"}
     assert schema["type"] == types[kind]
     bounds = {
         word: getattr(each, name)
-        for each in info.metadata
+        for each in metadata
         for name, word in (("ge", "minimum"), ("gt", "exclusiveMinimum"), ("le", "maximum"))
         if hasattr(each, name)
     }

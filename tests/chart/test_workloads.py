@@ -166,7 +166,8 @@ def test_pods_are_spread_over_nodes_each_version_by_itself(component: str) -> No
 
 @BOTH
 def test_resources_are_bounded_and_can_be_set(component: str) -> None:
-    assert main_of(component)["resources"]["limits"] == {"memory": "128Mi"}
+    memory = {"server": "256Mi", "client": "128Mi"}[component]
+    assert main_of(component)["resources"]["limits"] == {"memory": memory}
     own = {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"cpu": 2, "memory": "2Gi"}}
     assert main_of(component, {"resources": own})["resources"] == own
 

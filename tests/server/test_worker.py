@@ -18,6 +18,7 @@ from pingpong.server.failures import ServeError
 from pingpong.server.health import DRAIN, LIVENESS, READINESS, SELF_PING
 from pingpong.server.tls import Certificate, make_certificate
 from pingpong.server.worker import SHUTTING_DOWN, Worker, endpoint_config, loopback
+from pingpong.server.workers import share
 from pingpong.webtransport.asyncio import ConnectError, Session, connect
 from tests.webtransport.wire import certificate
 
@@ -63,6 +64,38 @@ def test_endpoint_config() -> None:
     assert (config.idle_timeout, config.max_connections, config.max_handshakes) == (3, 4, 5)
     assert config.windows.streams_bidi == 6 + 16  # each session has a stream of its own
     assert config.certificate is made.certificate
+
+
+HANDSHAKE = 91_000
+"""Bytes that an unfinished handshake takes, measured."""
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+@pytest.mark.parametrize("max_connections", [None, 1024, 10_000])
+def test_handshakes_that_are_never_finished_have_little_memory(
+    workers: int, max_connections: int | None
+) -> None:
+    parts = [
+        share(settings(max_connections=max_connections), workers, index) for index in range(workers)
+    ]
+    configs = [endpoint_config(part, certificate(), workers) for part in parts]
+    most = sum(config.max_validated_handshakes for config in configs)
+    assert most >= 200
+    assert most * HANDSHAKE < 64e6
+    # Most connections are for those that finish theirs.
+    assert all(config.max_validated_handshakes < config.max_connections for config in configs)
+    assert all(config.max_handshakes < config.max_validated_handshakes for config in configs)
+
+
+@pytest.mark.parametrize(
+    ("max_handshakes", "max_connections", "expected"),
+    [(100, 10_000, 512), (100, 600, 300), (100, 300, 200), (0, 10, 50), (1000, 10_000, 2000)],
+)
+def test_handshakes_of_clients_that_have_proved_their_address(
+    max_handshakes: int, max_connections: int, expected: int
+) -> None:
+    asked = settings(max_handshakes=max_handshakes, max_connections=max_connections)
+    assert endpoint_config(asked, certificate()).max_validated_handshakes == expected
 
 
 @pytest.mark.parametrize(

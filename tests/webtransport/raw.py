@@ -86,6 +86,9 @@ class Raw:
     def datagram_received(self, data: bytes) -> None:
         self.datagrams.append(data)
 
+    def deadline_passed(self, now: float) -> None:
+        pass
+
     def connection_terminated(
         self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
     ) -> None:

@@ -20,7 +20,11 @@ from pingpong.webtransport.drafts import (
     offered_settings,
     server_draft,
 )
-from pingpong.webtransport.errors import ConnectionProtocolError, ErrorCode
+from pingpong.webtransport.errors import (
+    ConnectionProtocolError,
+    ErrorCode,
+    StreamProtocolError,
+)
 from pingpong.webtransport.limits import Limits
 
 LIMITS = Limits()
@@ -237,7 +241,7 @@ class TestRequirements:
 
     def test_a_client_without_datagrams(self) -> None:
         for settings, size in (({0x2C7CF000: 1}, SIZE), (self.OFFER, 0)):
-            with pytest.raises(NoWebTransportError, match="no datagrams"):
+            with pytest.raises(StreamProtocolError, match=r"MESSAGE_ERROR: .* no datagrams"):
                 server_draft(SERVER, settings, TOKEN_H3, max_datagram_size=size)
 
 

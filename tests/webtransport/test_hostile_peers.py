@@ -43,9 +43,9 @@ class Attack:
     def send(self, payload: bytes, number: int | None = None) -> None:
         data = packet(self.raw.quic._quic, payload, number)
         if self.victim is self.wire.server:
-            self.wire.server_end.receive(data, CLIENT, self.wire.now, 0)
+            self.wire.server_end.receive(data, CLIENT, self.wire.now, int(self.wire.now * 1e9))
         else:
-            self.wire.client_end.receive(data, SERVER, self.wire.now, 0)
+            self.wire.client_end.receive(data, SERVER, self.wire.now, int(self.wire.now * 1e9))
 
     @property
     def code(self) -> int | None:
@@ -97,7 +97,7 @@ def test_a_handshake_in_pieces_is_bounded(offsets: list[int]) -> None:
     wire = Wire(connect=False)
     stranger = Stranger()
     payload = b"".join(crypto_frame(offset, b"x") for offset in offsets)
-    wire.server_end.receive(stranger.initial(payload), CLIENT, wire.now, 0)
+    wire.server_end.receive(stranger.initial(payload), CLIENT, wire.now, int(wire.now * 1e9))
     assert closed_with(wire, stranger) == QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
 
 
@@ -109,7 +109,7 @@ def test_a_handshake_that_never_completes_its_message_is_bounded() -> None:
     codes = []
     for at in range(0, len(data), 1_000):
         frame = crypto_frame(at, data[at : at + 1_000])
-        wire.server_end.receive(stranger.initial(frame), CLIENT, wire.now, 0)
+        wire.server_end.receive(stranger.initial(frame), CLIENT, wire.now, int(wire.now * 1e9))
         codes.append(closed_with(wire, stranger))
     assert codes[: MAX_CRYPTO_BYTES // 1_000 - 1] == [None] * (MAX_CRYPTO_BYTES // 1_000 - 1)
     assert QuicErrorCode.CRYPTO_BUFFER_EXCEEDED in codes
@@ -271,7 +271,9 @@ def test_a_malformed_frame_ends_the_connection(role: str, payload: bytes) -> Non
     attack = Attack(role)
     data = packet(attack.raw.quic._quic, bytes(8) + payload)
     end = attack.wire.server_end if role == "client" else attack.wire.client_end
-    end.receive(data, CLIENT if role == "client" else SERVER, attack.wire.now, 0)
+    end.receive(
+        data, CLIENT if role == "client" else SERVER, attack.wire.now, int(attack.wire.now * 1e9)
+    )
     assert attack.code == QuicErrorCode.FRAME_ENCODING_ERROR
 
 

@@ -207,6 +207,7 @@ def test_client_that_goes_on_and_on_without_completing_is_given_up_too() -> None
 
 def test_handshake_that_is_complete_is_not_given_up() -> None:
     wire = Wire(idle_timeout=60.0, handshake_timeout=2.0)
+    wire.session()
     wire.run(30)
     assert wire.server.closed is None
     assert wire.server_end.counters.handshake_failures == 0

@@ -132,6 +132,7 @@ class Side(ConnectionHandler):
         self.ready = False
         self.requests_ended = 0
         self.refused: list[SessionClosed] = []
+        self.unused: list[Connection] = []
         self.decide: Callable[[Session], None] | None = None
         self.limits = LIMITS
 
@@ -165,6 +166,9 @@ class Side(ConnectionHandler):
 
     def requests_over(self, connection: Connection) -> None:
         self.requests_ended += 1
+
+    def connection_unused(self, connection: Connection) -> None:
+        self.unused.append(connection)
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         self.errors.append(error)
@@ -341,7 +345,7 @@ def hand_over(
     end: AioquicEndpoint, packet: bytes, address: Address = CLIENT, now: float = 1_000.0
 ) -> list[bytes]:
     """Give an endpoint a packet, and take all that it answers."""
-    end.receive(packet, address, now, 0)
+    end.receive(packet, address, now, int(now * 1e9))
     answers = end.transmit(now)
     assert all(to == address for to, _ in answers)
     return [answer for _, packets in answers for answer in packets]

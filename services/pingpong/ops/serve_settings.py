@@ -93,8 +93,10 @@ class ServeSettings(ServiceSettings):
     idle_timeout: Annotated[Seconds, Flag("Limits", (), "SECONDS")] = Field(
         default=15.0, description="end a connection that has been silent for so long"
     )
-    max_connections: Annotated[Count, Flag("Limits", (), "N")] = Field(
-        default=10_000, description="connections at one time; more are refused"
+    max_connections: Annotated[Count | None, Flag("Limits", (), "N")] = Field(
+        default=None,
+        description="connections at one time; more are refused; without it, as many as fit in"
+        " memory, at most 10000",
     )
     max_sessions: Annotated[Count, Flag("Limits", (), "N")] = Field(
         default=16, description="sessions at one time on a connection; more are refused"

@@ -25,6 +25,11 @@ SESSION_DURATION = Spec(
     buckets=SESSION_BUCKETS,
 )
 CONNECTIONS_ACTIVE = Spec(f"{_P}connections_active", "gauge", "QUIC connections that are open.")
+CONNECTIONS_UNUSED = Spec(
+    f"{_P}connections_unused_total",
+    "counter",
+    "Connections closed since their clients had no session on them for 30 seconds.",
+)
 HANDSHAKES_ACTIVE = Spec(
     f"{_P}handshakes_active", "gauge", "QUIC handshakes of clients that are not complete yet."
 )
@@ -81,7 +86,9 @@ PACKETS_UNSENT = Spec(
     f"{_P}packets_unsent_total", "counter", "UDP packets that the kernel did not take."
 )
 PROTOCOL_ERRORS = Spec(
-    f"{_P}protocol_errors_total", "counter", "Times that a client broke the protocol's rules."
+    f"{_P}protocol_errors_total",
+    "counter",
+    "Times that a client broke the protocol's rules, or left something incomplete for too long.",
 )
 RECEIVED = Spec(
     f"{_P}messages_received_total",
@@ -132,7 +139,7 @@ WORKER_RESTARTS = Spec(
 EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO = service_specs(_P)
 
 SPECS = (
-    *(SESSIONS_ACTIVE, SESSIONS, SESSION_DURATION, CONNECTIONS_ACTIVE),
+    *(SESSIONS_ACTIVE, SESSIONS, SESSION_DURATION, CONNECTIONS_ACTIVE, CONNECTIONS_UNUSED),
     *(HANDSHAKES_ACTIVE, HANDSHAKES, RETRIES_SENT, RETRIES_INVALID, RESETS_SENT),
     VERSION_NEGOTIATIONS_SENT,
     *(RECEIVED, ANSWERED, DROPPED, RECEIVED_BYTES, SENT_BYTES, ANSWER_DURATION),

@@ -26,6 +26,7 @@ from .certificates import CertificateFiles, CertificateKeeper, MadeCertificates
 from .failures import ServeError
 from .health import LIVENESS, READINESS, Health
 from .keys import shared_keys
+from .memory import AllowedConnections, usable_memory
 from .tls import Certificate, CertificateError
 from .worker import Worker
 from .workers import ProcessGroup
@@ -110,9 +111,14 @@ def usable_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return max(cores, 1)
 
 
+def count_workers(settings: ServeSettings) -> int:
+    """How many workers the settings ask for."""
+    return settings.workers or min(usable_cores(), MAX_WORKERS)
+
+
 def make_workers(settings: ServeSettings, certificate: Certificate) -> Workers:
     """One worker in this process, or as many processes as the settings ask for."""
-    count = settings.workers or min(usable_cores(), MAX_WORKERS)
+    count = count_workers(settings)
     if count == 1:
         return Worker(settings, certificate, keys=shared_keys(settings, certificate))
     return ProcessGroup(settings, certificate, count)
@@ -122,8 +128,12 @@ class Service:
     """The server as a whole, from its start to its end."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self._settings = settings
         self._logger = get_logger("pingpong.server")
+        self._allowed = AllowedConnections.choose(
+            settings.max_connections, usable_memory(), count_workers(settings)
+        )
+        settings = settings.model_copy(update={"max_connections": self._allowed.number})
+        self._settings = settings
         self._keeper = keep_certificate(settings, datetime.now(UTC))
         self._workers = make_workers(settings, self._keeper.certificate)
         self._versions = versions()
@@ -170,10 +180,12 @@ class Service:
             host=self._workers.host,
             port=self._workers.port,
             admin_port=self._admin.port,
+            max_connections=self._allowed.number,
             certificate=self._keeper.origin,
             sha256=certificate.sha256.hex(),
             not_after=certificate.not_after.isoformat(),
         )
+        self._allowed.log(self._logger)
 
     async def _keep_house(self) -> None:
         while True:

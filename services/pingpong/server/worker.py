@@ -31,6 +31,7 @@ from .admission import Admission
 from .failures import ServeError
 from .handlers import PingSession, Router
 from .health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
+from .memory import BUFFERED, MOST_CONNECTIONS
 from .messages import MessageCounters
 from .self_ping import SelfPing
 from .tls import Certificate
@@ -42,25 +43,40 @@ MAX_DATAGRAM = 65_535
 _VALIDATED = 2
 """Times as many handshakes may be unfinished where the client has proved its address."""
 _FEW_HANDSHAKES = 50
+_MOST_HANDSHAKES = 512
+"""Of all workers together, unless the settings ask for more: 46 MB. The more there are, the longer
+a client has for its handshake while others begin theirs, a thousand a second perhaps."""
+_LEAST_BUFFERED = 16 << 20
+_MOST_BUFFERED = 64 << 20
+"""Bytes that a worker's connections keep at most, of messages and of answers."""
 _HOUSEKEEPING_INTERVAL = 1.0
 """Seconds between looks at files."""
 _LAST_BATCHES = 64
 """Batches of packets that are still answered at the end: under a flood there is no last one."""
 
 
-def endpoint_config(settings: ServeSettings, certificate: Certificate) -> EndpointConfig:
-    """What the QUIC endpoint is made with.
+def endpoint_config(
+    settings: ServeSettings, certificate: Certificate, workers: int = 1
+) -> EndpointConfig:
+    """What the QUIC endpoint of one of so many workers is made with; the settings are its own.
 
-    Each session takes a stream beside those that it opens, its CONNECT stream.
+    Each session takes a stream beside those that it opens, its CONNECT stream. Unfinished
+    handshakes count as connections: they take half of these, or what `max_handshakes` asks for.
     """
+    max_connections = settings.max_connections or MOST_CONNECTIONS
     return EndpointConfig(
         certificate=certificate.certificate,
         certificate_chain=certificate.chain,
         private_key=certificate.private_key,
         idle_timeout=settings.idle_timeout,
-        max_connections=settings.max_connections,
+        max_connections=max_connections,
         max_handshakes=settings.max_handshakes,
-        max_validated_handshakes=_VALIDATED * max(settings.max_handshakes, _FEW_HANDSHAKES),
+        max_validated_handshakes=max(
+            _FEW_HANDSHAKES,
+            _VALIDATED * settings.max_handshakes,
+            min(_MOST_HANDSHAKES // workers, max_connections // 2),
+        ),
+        max_buffered=min(_MOST_BUFFERED, max(_LEAST_BUFFERED, max_connections * BUFFERED)),
         windows=Windows(
             streams_bidi=settings.max_streams + settings.max_sessions,
             streams_uni=settings.max_streams + 8,
@@ -86,6 +102,7 @@ class PingServer(Router):
             settings.max_message_size, admission=admission, rate_limit=settings.rate_limit
         )
         self.protocol_errors = 0
+        self.unused_connections = 0
         self.self_ping: SelfPing | None = None
         self._logger = get_logger("pingpong.server").bind()
         self._over: asyncio.Future[None] | None = None
@@ -115,6 +132,11 @@ class PingServer(Router):
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
         """Nothing of its requests is left either."""
         self.requests_over(connection)
+
+    def connection_unused(self, connection: Connection) -> None:
+        """A client stayed, and wanted nothing."""
+        self.unused_connections += 1
+        self._logger.debug("connection_unused")
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """A peer broke the rules."""
@@ -181,7 +203,7 @@ class Worker:
         """Begin to listen. Raises `ServeError`."""
         settings = self._settings
         await self._access.start()
-        config = endpoint_config(settings, self._certificate)
+        config = endpoint_config(settings, self._certificate, self._count)
         config = replace(config, keys=self._keys, worker=self._index, workers=self._count)
         limits = Limits(
             max_sessions=settings.max_sessions,
@@ -336,6 +358,8 @@ class Worker:
         yield metrics.BUFFERS_EXCEEDED.family([((), packets.buffers_exceeded)])
         yield metrics.PACKETS_UNSENT.family([((), pump.dropped_packets)])
         yield metrics.PROTOCOL_ERRORS.family([((), self._handler.protocol_errors)])
+        unused = self._handler.unused_connections
+        yield metrics.CONNECTIONS_UNUSED.family([((), unused)])
         yield metrics.TOKENS_RELOAD_FAILED.family([((), int(self._access.token_reload_failed))])
         yield metrics.SELF_PINGS.family([((), self_pings)])
         if self._count == 1:

@@ -49,7 +49,7 @@ class ProcessGroup:
 
     def __init__(self, settings: ServeSettings, certificate: Certificate, count: int) -> None:
         self._settings = settings
-        self._each = _share(settings, count)
+        self._shares = [share(settings, count, index) for index in range(count)]
         self._certificate = certificate
         self._count = count
         self._sockets: list[socket.socket] = []
@@ -109,8 +109,8 @@ class ProcessGroup:
         self._workers = [WorkerProcess(place) for place in places]
         try:
             async with asyncio.TaskGroup() as starting:
-                for worker in self._workers:
-                    starting.create_task(worker.start(self._each, self._certificate))
+                for worker, part in zip(self._workers, self._shares, strict=True):
+                    starting.create_task(worker.start(part, self._certificate))
         except* ServeError as errors:
             raise ServeError(str(errors.exceptions[0])) from None
         self._logger.debug("workers_started", pids=self.pids, steered=steered)
@@ -242,7 +242,7 @@ class ProcessGroup:
         self._workers[index] = replacement
         certificate = self._certificate
         try:
-            await replacement.start(self._each, certificate)
+            await replacement.start(self._shares[index], certificate)
         except ServeError as error:
             self._logger.error("worker_not_replaced", worker=index, error=str(error))
             replacement.kill()
@@ -274,11 +274,16 @@ def next_backoff(last: float, lived: float) -> float:
     return min(max(2 * last, _BACKOFF_MIN), _BACKOFF_MAX)
 
 
-def _share(settings: ServeSettings, count: int) -> ServeSettings:
-    """A worker's part of what the whole server may have."""
-    return settings.model_copy(
-        update={
-            "max_connections": -(-settings.max_connections // count),
-            "max_handshakes": -(-settings.max_handshakes // count),
-        }
-    )
+def share(settings: ServeSettings, count: int, index: int) -> ServeSettings:
+    """The part of a worker, of so many, of what the whole server may have.
+
+    All parts together are the whole, but that each worker may have a connection.
+    """
+
+    def part(whole: int) -> int:
+        return whole // count + (index < whole % count)
+
+    changes = {"max_handshakes": part(settings.max_handshakes)}
+    if settings.max_connections is not None:
+        changes["max_connections"] = max(1, part(settings.max_connections))
+    return settings.model_copy(update=changes)

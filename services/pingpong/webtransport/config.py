@@ -51,8 +51,8 @@ class EndpointConfig:
     max_connections: int = 10_000
     max_handshakes: int = 256
     """Unfinished handshakes above which a client's address is validated by Retry."""
-    max_validated_handshakes: int = 1_024
-    """Unfinished handshakes above which the oldest has to make room for the next."""
+    max_validated_handshakes: int = 512
+    """Unfinished handshakes above which the oldest has to make room for the next; 91 kB each."""
     handshake_timeout: float = 10.0
     """A client that has not completed its handshake by then is given up and forgotten."""
     windows: Windows = field(default_factory=Windows)

@@ -1,9 +1,8 @@
 """One HTTP/3 connection: routes what a QUIC engine reports to sessions and streams.
 
-Without I/O, for both roles. Every peer's stream begins as a `Preface`, until its first
-bytes say what it is; from then on the object that it belongs to takes its bytes, found
-by one look-up. Errors of the peer are raised where they are found, and become frames
-in one place: `Connection._fail`.
+Without I/O, for both roles. Every peer's stream begins as a `Preface`, until its first bytes say
+what it is; from then on the object that it belongs to takes its bytes, found by one look-up.
+Errors of the peer are raised where they are found, and become frames in one place: `fail`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from .control import CriticalStream
+from .control import OwnControlStream
+from .deadlines import DATAGRAMS, SESSION, SETTINGS, Deadlines
 from .drafts import (
     Draft,
     NoWebTransportError,
@@ -31,17 +31,14 @@ from .errors import (
     StreamProtocolError,
 )
 from .events import ConnectionClosed, Headers, Request, State
-from .h3 import FrameType, StreamType, encode_frame, encode_settings
+from .h3 import FrameType, StreamType, decode_quarter_id
 from .handler import ConnectionHandler, SessionHandler, UnaskedHandler, lost_with
 from .limits import Limits
 from .messages import request_headers
-from .receivers import Discarded, Preface, Receiver, begin_critical_stream
+from .receivers import CriticalStreams, Discarded, Preface, Receiver, silence
 from .session import Session
 from .streams import Stream
 from .varint import decode as decode_varint
-from .varint import encode as encode_varint
-
-MAX_QUARTER_STREAM_ID = (1 << 60) - 1
 
 
 class Connection:
@@ -52,23 +49,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_control_id",
-        "_critical",
-        "_early",
-        "_goaway_id",
-        "_goaway_sent",
-        "_last_request_id",
-        "_local_settings",
-        "_remote_settings",
-        "_sessions",
-        "_streams",
-        "_undecided",
-        "closed",
-        "draft",
-        "draining",
-        "handler",
-        "limits",
-        "quic",
+        *("_control", "_critical", "_deadlines", "_early", "_last_request_id"),
+        *("_local_settings", "_remote_settings", "_sessions", "_streams", "_undecided"),
+        *("closed", "draft", "draining", "handler", "limits", "quic"),
     )
 
     def __init__(self, quic: QuicConnection, handler: ConnectionHandler, limits: Limits) -> None:
@@ -83,13 +66,11 @@ class Connection:
         self._remote_settings: Mapping[int, int] | None = None
         self._streams: dict[int, Receiver] = {}
         self._sessions: dict[int, Session] = {}
+        self._deadlines = Deadlines(quic, limits.silence)
         self._early = EarlyArrivals(limits)
-        self._critical = 0
-        """Bit set of the critical streams that the peer has opened."""
-        self._control_id = -1
+        self._control = OwnControlStream(quic)
+        self._critical = CriticalStreams(limits.max_settings, is_client=quic.is_client)
         self._last_request_id = -4
-        self._goaway_id: int | None = None
-        self._goaway_sent = False
         self._undecided: dict[Session, Headers] = {}
         """Requests that came before the client's settings (draft-16, section 7.1)."""
 
@@ -137,7 +118,9 @@ class Connection:
     def drain(self) -> None:
         """Accept no more sessions, and ask those that are there to leave (section 4.6)."""
         self.draining = True
-        self._send_goaway()
+        if self.closed is None:
+            # A client's GOAWAY names a push: none was ever allowed, so the first.
+            self._control.send_goaway(0 if self.quic.is_client else self._last_request_id + 4)
         for session in self.sessions:
             session.drain()
 
@@ -151,11 +134,12 @@ class Connection:
 
     def handshake_completed(self) -> None:
         """Send SETTINGS, in the first flight that can carry them."""
-        header = encode_varint(StreamType.CONTROL) + encode_settings(self._local_settings)
-        self._control_id = self.quic.open_stream(header, True)
-        self._streams[self._control_id] = CriticalStream("control")
+        self._streams[self._control.open(self._local_settings)] = self._control
+        self._deadlines.begin(SETTINGS)
+        if not self.quic.is_client:
+            self._deadlines.begin(SESSION, times=2)
         if self.draining:
-            self._send_goaway()
+            self.drain()
 
     def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         """Find whose stream it is."""
@@ -187,6 +171,7 @@ class Connection:
                 receiver.receive_stop(code)
             elif self._is_peers(stream_id) and not self.quic.buffered(stream_id):
                 preface = self._streams[stream_id] = Preface(self, self._streams, stream_id)
+                self._deadlines.begin(stream_id)
                 preface.receive_stop(code)
             else:
                 self.quic.reset_stream(stream_id, code)
@@ -206,21 +191,17 @@ class Connection:
 
     def datagram_received(self, data: bytes) -> None:
         """Find whose datagram it is: it begins with a quarter of the session's id."""
-        if data and data[0] < 0x40:
-            quarter_id, start = data[0], 1
-        else:
-            decoded = decode_varint(data)
-            if decoded is None or decoded[0] > MAX_QUARTER_STREAM_ID:
-                self.fail(ConnectionProtocolError(ErrorCode.H3_DATAGRAM_ERROR, "no id"), -1)
-                return
-            quarter_id, start = decoded
-        session = self._sessions.get(quarter_id << 2)
-        if session is not None and session.state is State.ESTABLISHED:
-            session.handler.datagram_received(session, data[start:])
-            return
         try:
-            if self.closed is None and self._may_come(quarter_id << 2):
+            if data and data[0] < 0x40:
+                quarter_id, start = data[0], 1
+            else:
+                quarter_id, start = decode_quarter_id(data)
+            session = self._sessions.get(quarter_id << 2)
+            if session is not None and session.state is State.ESTABLISHED:
+                session.handler.datagram_received(session, data[start:])
+            elif self.closed is None and self._may_come(quarter_id << 2):
                 self._early.add_datagram(quarter_id << 2, data[start:])
+                self._deadlines.begin(DATAGRAMS)
         except ConnectionProtocolError as error:
             self.fail(error, -1)
 
@@ -228,6 +209,23 @@ class Connection:
         """Bytes that are kept here, and by the handlers of streams."""
         streams = (one for one in self._streams.values() if isinstance(one, Stream))
         return self._early.size + sum(stream.buffered_bytes for stream in streams)
+
+    def deadline_passed(self, now: float) -> None:
+        """What the peer has begun and not completed ends, for nobody else to be affected."""
+        for awaited in self._deadlines.take_overdue(now):
+            receiver = self._streams.get(awaited)
+            if awaited == DATAGRAMS:
+                goes_on = self._early.drop_datagrams(self._sessions)
+            elif awaited == SESSION:
+                goes_on = self._goes_on_without_session()
+            else:
+                goes_on = (
+                    isinstance(receiver, EarlyStream) and receiver.session_id in self._sessions
+                )
+                if not goes_on:
+                    self.fail(silence(awaited, receiver), awaited)
+            if goes_on:
+                self._deadlines.begin(awaited, now)
 
     def connection_terminated(
         self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
@@ -243,6 +241,7 @@ class Connection:
         size = self.quic.max_datagram_size
         check_settings(settings, max_datagram_size=size)
         self._remote_settings = settings
+        self._deadlines.end(SETTINGS)
         if self.quic.is_client:
             try:
                 self.draft = client_draft(self._local_settings, settings, max_datagram_size=size)
@@ -260,11 +259,7 @@ class Connection:
                 session.decided()
 
     def goaway_received(self, identifier: int) -> None:
-        """Raises `ConnectionProtocolError` with H3_ID_ERROR (RFC 9114, section 5.2)."""
-        last = self._goaway_id
-        if (self.quic.is_client and identifier & 3) or (last is not None and identifier > last):
-            raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, f"GOAWAY with {identifier}")
-        self._goaway_id = identifier
+        """Leave: sessions that the server has not begun with may be asked for elsewhere."""
         self.draining = True
         for session in self.sessions:
             if self.quic.is_client and session.id >= identifier:
@@ -296,10 +291,12 @@ class Connection:
             self._last_request_id = max(self._last_request_id, stream_id)
             session = Session(self, stream_id, UnaskedHandler())
             self._streams[stream_id] = session
+            self._deadlines.begin(stream_id)
             session.receive(data, end_stream)
 
     def request_received(self, session: Session, headers: Headers) -> None:
         """Server: a request is complete; decide on it, or wait for the client's settings."""
+        self._deadlines.end(session.id)
         if self._remote_settings is None:
             self._undecided[session] = headers
         else:
@@ -307,6 +304,7 @@ class Connection:
 
     def deliver_early(self, session: Session) -> None:
         """The session is established: it gets what came before it."""
+        self._deadlines.end(SESSION)
         streams, datagrams = self._early.take(session.id)
         for early in streams:
             try:
@@ -335,6 +333,9 @@ class Connection:
         """A session is closed; its CONNECT stream may have some way to go."""
         self._sessions.pop(session.id, None)
         self._undecided.pop(session, None)
+        self._deadlines.end(session.id)
+        if self.closed is None and not self._sessions and not self.quic.is_client:
+            self._deadlines.begin(SESSION, times=2)
         self._drop_early(session.id, ErrorCode.WT_SESSION_GONE)
 
     def request_over(self, session: Session) -> None:
@@ -344,6 +345,8 @@ class Connection:
 
     def refuse_stream(self, stream_id: int, code: ErrorCode, *, ended: bool = False) -> None:
         """End both halves of a peer's stream that will have no session."""
+        self._deadlines.end(stream_id)
+        self._early.forget_stream(stream_id)
         if ended:
             self._streams.pop(stream_id, None)
         else:
@@ -360,13 +363,14 @@ class Connection:
         """Whether the peer began a stream, on a connection that lives."""
         return bool(stream_id & 1) == self.quic.is_client and self.closed is None
 
-    def _send_goaway(self) -> None:
-        if self._control_id >= 0 and not self._goaway_sent and self.closed is None:
-            self._goaway_sent = True
-            # A client's GOAWAY names a push: none was ever allowed, so the first.
-            identifier = 0 if self.quic.is_client else self._last_request_id + 4
-            frame = encode_frame(FrameType.GOAWAY, encode_varint(identifier))
-            self.quic.send_stream(self._control_id, frame)
+    def _goes_on_without_session(self) -> bool:
+        if not self._sessions and self._control.goaway_sent:
+            self.handler.connection_unused(self)
+            self.close(ErrorCode.H3_NO_ERROR, "no session in time")
+        elif not self._sessions:
+            # A request may be on its way: it is refused, for the client to ask elsewhere.
+            self.drain()
+        return self.closed is None
 
     def _drop_early(self, session_id: int, code: ErrorCode) -> None:
         for early in self._early.take(session_id)[0]:
@@ -376,6 +380,7 @@ class Connection:
         self, session: Session, stream_id: int, header_size: int, is_over: bool
     ) -> Stream | None:
         """Give a peer's stream to its session; None where it cannot be had any more."""
+        self._deadlines.end(stream_id)
         if session.state is State.ESTABLISHED:
             try:
                 return session.open_received(stream_id, header_size)
@@ -388,9 +393,10 @@ class Connection:
         if not end_stream:
             if stream_id not in self._streams:
                 self._streams[stream_id] = Preface(self, self._streams, stream_id, data)
+                self._deadlines.begin(stream_id)
         elif stream_id & 2:
             # To be tolerated (RFC 9114, section 6.2).
-            self._streams.pop(stream_id, None)
+            self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, ended=True)
         else:
             raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before any frame")
 
@@ -413,6 +419,7 @@ class Connection:
             early = EarlyStream(self._early, self, stream_id, session_id, start)
             self._streams[stream_id] = early
             if self._early.add_stream(early):
+                self._deadlines.begin(stream_id)
                 early.receive(data[start:], end_stream)
             else:
                 code = ErrorCode.WT_BUFFERED_STREAM_REJECTED
@@ -434,17 +441,11 @@ class Connection:
         return isinstance(receiver, Preface)
 
     def _begin_http_stream(self, stream_id: int, kind: int, rest: bytes, end_stream: bool) -> None:
-        receiver = begin_critical_stream(
-            kind, self, self.limits.max_settings, is_client=self.quic.is_client
-        )
+        receiver = self._critical.begin(kind, self)
         if receiver is None:
             self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, ended=end_stream)
             return
-        if self._critical & 1 << kind:
-            raise ConnectionProtocolError(
-                ErrorCode.H3_STREAM_CREATION_ERROR, f"a second {StreamType(kind).name} stream"
-            )
-        self._critical |= 1 << kind
+        self._deadlines.end(stream_id)
         self._streams[stream_id] = receiver
         receiver.receive(rest, end_stream)
 
@@ -453,7 +454,7 @@ class Connection:
         if not head.is_webtransport:
             session.reject(*head.refusal)
             return
-        if self._goaway_sent:
+        if self._control.goaway_sent:
             # The client did not know yet, and may try elsewhere.
             session.refuse("the connection is to be left", by_peer=False)
             return
@@ -461,15 +462,8 @@ class Connection:
             reason = "a second session without flow control"
             raise StreamProtocolError(ErrorCode.H3_REQUEST_REJECTED, reason)
         if self.draft is None:
-            try:
-                self.draft = server_draft(
-                    self._local_settings,
-                    settings,
-                    head.token or b"",
-                    max_datagram_size=self.quic.max_datagram_size,
-                )
-            except NoWebTransportError as error:
-                raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, str(error)) from None
+            local, size = self._local_settings, self.quic.max_datagram_size
+            self.draft = server_draft(local, settings, head.token or b"", max_datagram_size=size)
         if len(self._sessions) >= self.limits.max_sessions:
             session.reject(429)
             return
@@ -493,6 +487,7 @@ class Connection:
 
     def _end(self, closed: ConnectionClosed) -> None:
         self.closed = closed
+        self._deadlines.clear()
         sessions = self.sessions
         self._streams.clear()
         self._sessions.clear()

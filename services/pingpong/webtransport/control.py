@@ -8,8 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from .engine import QuicConnection
 from .errors import ConnectionProtocolError, ErrorCode
-from .h3 import FrameReader, FrameType, decode_integer, decode_settings
+from .h3 import (
+    FrameReader,
+    FrameType,
+    StreamType,
+    decode_integer,
+    decode_settings,
+    encode_frame,
+    encode_settings,
+)
+from .varint import encode as encode_varint
 
 _FURTHER_BYTES = 9
 """Bytes of seven bits behind a prefix that an integer of 62 bits can take."""
@@ -22,11 +32,14 @@ class ControlEvents(Protocol):
         """The peer's SETTINGS; comes once, and first."""
 
     def goaway_received(self, identifier: int) -> None:
-        """The peer accepts no requests (to a server: pushes) from `identifier` on."""
+        """The peer accepts no requests (to a server: pushes) from `identifier` on.
+
+        It is lower each time (RFC 9114, section 5.2).
+        """
 
 
 class CriticalStream:
-    """A stream that must not end: base of the peer's, and by itself one of ours."""
+    """A stream that must not end."""
 
     __slots__ = ("_name",)
 
@@ -60,15 +73,41 @@ class CriticalStream:
         )
 
 
+class OwnControlStream(CriticalStream):
+    """Our control stream."""
+
+    __slots__ = ("_id", "_quic", "goaway_sent")
+
+    def __init__(self, quic: QuicConnection) -> None:
+        super().__init__("control")
+        self._quic = quic
+        self._id = -1
+        self.goaway_sent = False
+
+    def open(self, settings: Mapping[int, int]) -> int:
+        """Open it with SETTINGS; returns the stream's id."""
+        header = encode_varint(StreamType.CONTROL) + encode_settings(settings)
+        self._id = self._quic.open_stream(header, True)
+        return self._id
+
+    def send_goaway(self, identifier: int) -> None:
+        """Send GOAWAY, once, as soon as the stream is open."""
+        if self._id >= 0 and not self.goaway_sent:
+            self.goaway_sent = True
+            frame = encode_frame(FrameType.GOAWAY, encode_varint(identifier))
+            self._quic.send_stream(self._id, frame)
+
+
 class ControlStream(CriticalStream):
     """The peer's control stream."""
 
-    __slots__ = ("_events", "_frames", "_has_settings", "_is_client", "_last_push_id")
+    __slots__ = ("_events", "_frames", "_goaway_id", "_has_settings", "_is_client", "_last_push_id")
 
     def __init__(self, events: ControlEvents, max_settings: int, *, is_client: bool) -> None:
         super().__init__("control")
         self._events = events
         self._frames = FrameReader.for_control(max_settings)
+        self._goaway_id: int | None = None
         self._has_settings = False
         self._is_client = is_client
         self._last_push_id = -1
@@ -84,7 +123,7 @@ class ControlStream(CriticalStream):
             if kind == FrameType.SETTINGS:
                 self._receive_settings(payload)
             elif kind == FrameType.GOAWAY:
-                self._events.goaway_received(decode_integer(payload, "GOAWAY"))
+                self._receive_goaway(decode_integer(payload, "GOAWAY"))
             elif kind == FrameType.MAX_PUSH_ID:
                 self._receive_max_push_id(payload)
             elif kind == FrameType.CANCEL_PUSH:
@@ -97,6 +136,13 @@ class ControlStream(CriticalStream):
             raise ConnectionProtocolError(ErrorCode.H3_FRAME_UNEXPECTED, "a second SETTINGS")
         self._has_settings = True
         self._events.settings_received(decode_settings(payload))
+
+    def _receive_goaway(self, identifier: int) -> None:
+        last = self._goaway_id
+        if (self._is_client and identifier & 3) or (last is not None and identifier > last):
+            raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, f"GOAWAY with {identifier}")
+        self._goaway_id = identifier
+        self._events.goaway_received(identifier)
 
     def _receive_max_push_id(self, payload: bytes) -> None:
         if self._is_client:

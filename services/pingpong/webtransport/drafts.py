@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
 
-from .errors import ConnectionProtocolError, ErrorCode
+from .errors import ConnectionProtocolError, ErrorCode, StreamProtocolError
 from .limits import Limits
 
 
@@ -275,11 +275,11 @@ def server_draft(
 
     A client need not announce WebTransport where its request says what it is: from
     draft-15 the token alone is enough, and older ones that announce nothing are out
-    there. Raises `NoWebTransportError` where it takes no datagrams, by section 3.1 a
-    malformed request.
+    there. Raises `StreamProtocolError` with H3_MESSAGE_ERROR where it takes no datagrams, by
+    section 3.1 a malformed request.
     """
     if not takes_datagrams(remote) or not max_datagram_size:
-        raise NoWebTransportError("the client takes no datagrams")
+        raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, "the client takes no datagrams")
     version = announced_version(remote)
     if version is None:
         version = Version.DRAFT_16 if token == TOKEN_H3 else Version.DRAFT_07

@@ -6,6 +6,7 @@ each other; even in order, datagrams are commonly packed before stream frames.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Protocol
 
 from .errors import ErrorCode
@@ -129,7 +130,7 @@ class EarlyArrivals:
     def add_data(self, stream: EarlyStream, data: bytes) -> bool:
         """Keep bytes of a kept stream; false, and nothing kept, where it is too much."""
         if self._bytes + len(data) > self._limits.early_bytes:
-            self._forget_stream(stream)
+            self.forget_stream(stream.id)
             return False
         self._bytes += len(data)
         stream.data += data
@@ -153,12 +154,23 @@ class EarlyArrivals:
             return [], []
         streams = [s for s in self._streams.values() if s.session_id == session_id]
         for stream in streams:
-            self._forget_stream(stream)
+            self.forget_stream(stream.id)
+        return streams, self._forget_datagrams(session_id)
+
+    def drop_datagrams(self, expected: Container[int]) -> bool:
+        """Drop the datagrams of all but `expected` sessions; whether any are left."""
+        for session_id in [i for i in self._datagrams if i not in expected]:
+            self._forget_datagrams(session_id)
+        return bool(self._datagrams)
+
+    def forget_stream(self, stream_id: int) -> None:
+        """Keep nothing of a stream, if it is one of these."""
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            self._bytes -= len(stream.data)
+
+    def _forget_datagrams(self, session_id: int) -> list[bytes]:
         datagrams = self._datagrams.pop(session_id, [])
         self._datagram_count -= len(datagrams)
         self._bytes -= sum(map(len, datagrams))
-        return streams, datagrams
-
-    def _forget_stream(self, stream: EarlyStream) -> None:
-        if self._streams.pop(stream.id, None) is not None:
-            self._bytes -= len(stream.data)
+        return datagrams

@@ -55,6 +55,9 @@ class QuicEvents(Protocol):
         """Bytes of what was reported that are kept, without `QuicConnection.hold`."""
         ...
 
+    def deadline_passed(self, now: float) -> None:
+        """It is `QuicConnection.deadline`, which is None again."""
+
     def connection_terminated(
         self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
     ) -> None:
@@ -71,6 +74,8 @@ class QuicConnection(Protocol):
     """Whether both sides have offered RESET_STREAM_AT."""
     arrival: int
     """When the packet whose events are being reported arrived, in nanoseconds."""
+    deadline: float | None
+    """When to report `deadline_passed`; None: never. For the engine's user to set."""
 
     @property
     def address(self) -> Address:

@@ -20,6 +20,7 @@ from .varint import decode as decode_varint
 from .varint import encode as encode_varint
 
 ALPN = "h3"
+_MAX_QUARTER_STREAM_ID = (1 << 60) - 1
 
 
 class FrameType(IntEnum):
@@ -235,6 +236,17 @@ def decode_integer(payload: bytes, name: str) -> int:
     if decoded is None or decoded[1] != len(payload):
         raise ConnectionProtocolError(ErrorCode.H3_FRAME_ERROR, f"malformed {name}")
     return decoded[0]
+
+
+def decode_quarter_id(datagram: bytes) -> tuple[int, int]:
+    """What a datagram begins with, a quarter of its stream's id, and where its payload begins.
+
+    Raises `ConnectionProtocolError` with H3_DATAGRAM_ERROR (RFC 9297, section 2.1).
+    """
+    decoded = decode_varint(datagram)
+    if decoded is None or decoded[0] > _MAX_QUARTER_STREAM_ID:
+        raise ConnectionProtocolError(ErrorCode.H3_DATAGRAM_ERROR, "no id")
+    return decoded
 
 
 # Without a dynamic table neither keeps anything between calls: only constants.

@@ -84,6 +84,9 @@ class ConnectionHandler:
     def requests_over(self, connection: Connection) -> None:
         """No CONNECT stream is left: nothing of a session's close is on its way any more."""
 
+    def connection_unused(self, connection: Connection) -> None:
+        """Server: no session was asked for in time, and the connection is about to be closed."""
+
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """The peer broke the rules, and has been answered as the specification says."""
 

@@ -1,4 +1,4 @@
-"""What a peer may make this side keep: every number that bounds memory."""
+"""What a peer may make this side keep, and for how long: every number that bounds memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one connection. Sizes are bytes.
+    """Bounds of one connection. Sizes are bytes, times seconds.
 
     The three `initial_*` are what each session is granted at its start, where both
     sides turn session flow control on (draft-16, section 5); the same numbers are the
@@ -24,3 +24,9 @@ class Limits:
     early_datagrams: int = 64
     early_bytes: int = 128 << 10
     """All that waits on a connection for sessions that are not there yet."""
+    silence: float = 10.0
+    """How long the peer may take over its SETTINGS, over a request, or over a stream's header.
+
+    Just as long a stream or a datagram may wait for its session. A server's connection without a
+    session is asked to leave (GOAWAY) after twice, and closed after three times as long.
+    """

@@ -75,6 +75,7 @@ class AioquicConnection:
         "_writable_below",
         "arrival",
         "counted_handshake",
+        "deadline",
         "events",
         "first_route",
         "flow",
@@ -113,6 +114,7 @@ class AioquicConnection:
         self.kept_bytes = 0
         """Bytes that were kept when they were last counted."""
         self.counted_handshake = False
+        self.deadline: float | None = None
         self.events: QuicEvents | None = None
         self.is_client: bool = configuration.is_client
         self.max_datagram_size = 0
@@ -292,8 +294,11 @@ class AioquicConnection:
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called."""
         timer: float | None = self._quic.get_timer()
-        if self.give_up_at is not None and timer is not None:
-            return min(timer, self.give_up_at)
+        if timer is not None:
+            if self.give_up_at is not None and self.give_up_at < timer:
+                timer = self.give_up_at
+            if self.deadline is not None and self.deadline < timer:
+                timer = self.deadline
         return timer
 
     def handle_timer(self, now: float) -> None:
@@ -305,6 +310,8 @@ class AioquicConnection:
         else:
             self._quic.handle_timer(now)
         self._report()
+        if self.deadline is not None and now >= self.deadline:
+            self._pass_deadline(now)
 
     def reset_received(self, now: float) -> None:
         """The peer has sent a stateless reset: it is the end."""
@@ -341,6 +348,15 @@ class AioquicConnection:
                 self._report_end(self._quic.ending)
         except Exception:
             # A fault of whoever handles the events; its connection cannot be trusted.
+            self.close(ErrorCode.H3_INTERNAL_ERROR)
+            raise
+
+    def _pass_deadline(self, now: float) -> None:
+        self.deadline = None
+        try:
+            if self.events is not None:
+                self.events.deadline_passed(now)
+        except Exception:
             self.close(ErrorCode.H3_INTERNAL_ERROR)
             raise
 
@@ -419,7 +435,7 @@ class AioquicConnection:
     def _report_end(self, ending: events.ConnectionTerminated) -> None:
         self._reported_end = True
         self._writable_below.clear()
-        self.give_up_at = None
+        self.give_up_at = self.deadline = None
         by_peer = self._quic.closed_by_peer
         timed_out = (
             not by_peer

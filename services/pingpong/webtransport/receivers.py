@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from .control import ControlEvents, ControlStream, QpackDecoderStream, QpackEncoderStream
+from .deadlines import SETTINGS
+from .early import EarlyStream
 from .engine import QuicConnection
-from .errors import ConnectionProtocolError, ErrorCode
+from .errors import ConnectionProtocolError, ErrorCode, ProtocolError, StreamProtocolError
 from .h3 import StreamType
 
 
@@ -38,24 +40,57 @@ class StreamOpener(Protocol):
         """End both halves of a peer's stream."""
 
 
-def begin_critical_stream(
-    kind: int, events: ControlEvents, max_settings: int, *, is_client: bool
-) -> Receiver | None:
-    """Who takes a peer's unidirectional stream of HTTP/3's; None where its type is unknown.
+class CriticalStreams:
+    """The peer's unidirectional streams of HTTP/3's, each of which it opens once."""
 
-    Raises `ConnectionProtocolError` for a push stream: a client's is of the wrong role,
-    and a server's was never allowed (RFC 9114, sections 6.2.2 and 4.6).
+    __slots__ = ("_is_client", "_max_settings", "_opened")
+
+    def __init__(self, max_settings: int, *, is_client: bool) -> None:
+        self._is_client = is_client
+        self._max_settings = max_settings
+        self._opened = 0
+        """Bit set of their types."""
+
+    def begin(self, kind: int, events: ControlEvents) -> Receiver | None:
+        """Who takes a stream of a type; None where that is unknown.
+
+        Raises `ConnectionProtocolError` for a second one, and for a push stream: a client's is
+        of the wrong role, and a server's was never allowed (RFC 9114, sections 6.2 and 4.6).
+        """
+        receiver: Receiver
+        if kind == StreamType.CONTROL:
+            receiver = ControlStream(events, self._max_settings, is_client=self._is_client)
+        elif kind == StreamType.QPACK_ENCODER:
+            receiver = QpackEncoderStream()
+        elif kind == StreamType.QPACK_DECODER:
+            receiver = QpackDecoderStream()
+        elif kind == StreamType.PUSH:
+            code = ErrorCode.H3_ID_ERROR if self._is_client else ErrorCode.H3_STREAM_CREATION_ERROR
+            raise ConnectionProtocolError(code, "a push stream")
+        else:
+            return None
+        if self._opened & 1 << kind:
+            raise ConnectionProtocolError(
+                ErrorCode.H3_STREAM_CREATION_ERROR, f"a second {StreamType(kind).name} stream"
+            )
+        self._opened |= 1 << kind
+        return receiver
+
+
+def silence(awaited: int, receiver: Receiver | None) -> ProtocolError:
+    """The error that it is to have left something incomplete, on the narrowest scope.
+
+    `receiver` is whose stream it is. A request has a code of its own (RFC 9114, section 8.1), and
+    any stream of a client's that is bidirectional might have become one; a stream whose session
+    does not come, or is not named, was buffered for too long (draft-16, section 4.5).
     """
-    if kind == StreamType.CONTROL:
-        return ControlStream(events, max_settings, is_client=is_client)
-    if kind == StreamType.QPACK_ENCODER:
-        return QpackEncoderStream()
-    if kind == StreamType.QPACK_DECODER:
-        return QpackDecoderStream()
-    if kind == StreamType.PUSH:
-        code = ErrorCode.H3_ID_ERROR if is_client else ErrorCode.H3_STREAM_CREATION_ERROR
-        raise ConnectionProtocolError(code, "a push stream")
-    return None
+    if awaited == SETTINGS:
+        return ConnectionProtocolError(ErrorCode.H3_MISSING_SETTINGS, "no SETTINGS in time")
+    if isinstance(receiver, EarlyStream):
+        return StreamProtocolError(ErrorCode.WT_BUFFERED_STREAM_REJECTED, "no session in time")
+    if not awaited & 3:
+        return StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "no request in time")
+    return StreamProtocolError(ErrorCode.WT_BUFFERED_STREAM_REJECTED, "no header in time")
 
 
 class Preface:

@@ -110,6 +110,11 @@ class Listener(ConnectionHandler):
         self._handler.requests_over(connection)
         self._check_over()
 
+    def connection_unused(self, connection: Connection) -> None:
+        """For people who look closely."""
+        logger.debug("peer %s asked for no session", connection.quic.address)
+        self._handler.connection_unused(connection)
+
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """For people who look closely."""
         logger.debug("peer %s broke the rules: %s", connection.quic.address, error)

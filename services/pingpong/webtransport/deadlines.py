@@ -1,0 +1,65 @@
+"""What a peer has begun and has to complete, and by when.
+
+A peer that stays silent, or sends a byte now and then, keeps what it has begun. So all of it
+gets the same time from its first byte on, however many bytes come after: its SETTINGS, a
+request, a stream's header, the session that a stream or a datagram names; and on a server the
+session that a connection is for.
+"""
+
+from __future__ import annotations
+
+from .engine import QuicConnection
+
+SETTINGS = -1
+"""The peer's SETTINGS; other keys of `Deadlines` are ids of streams, which are not negative."""
+SESSION = -2
+"""Server: a session, of a connection that has none."""
+DATAGRAMS = -3
+"""The sessions of datagrams that came early."""
+
+
+class Deadlines:
+    """By when what a connection waits for has to be complete.
+
+    `seconds` is how long each may take. The first deadline is the engine's, as
+    `QuicConnection.deadline`: a timer a connection. A peer's stream limits bound how many there
+    are.
+    """
+
+    __slots__ = ("_due", "_quic", "_seconds")
+
+    def __init__(self, quic: QuicConnection, seconds: float) -> None:
+        self._quic = quic
+        self._seconds = seconds
+        self._due: dict[int, float] = {}
+
+    def begin(self, awaited: int, now: float | None = None, *, times: int = 1) -> None:
+        """Wait for something, so many times as long as is usual; from `now`, or the last packet.
+
+        Nothing changes where it is waited for already.
+        """
+        if awaited not in self._due:
+            now = self._quic.arrival * 1e-9 if now is None else now
+            self._due[awaited] = now + times * self._seconds
+            self._arm()
+
+    def end(self, awaited: int) -> None:
+        """It is complete, or not waited for any more."""
+        if self._due and self._due.pop(awaited, None) is not None:
+            self._arm()
+
+    def clear(self) -> None:
+        """Wait for nothing any more."""
+        self._due.clear()
+        self._arm()
+
+    def take_overdue(self, now: float) -> list[int]:
+        """What is not complete at `now`; it is not waited for any more."""
+        overdue = [awaited for awaited, due in self._due.items() if due <= now]
+        for awaited in overdue:
+            del self._due[awaited]
+        self._arm()
+        return overdue
+
+    def _arm(self) -> None:
+        self._quic.deadline = min(self._due.values(), default=None)
