@@ -47,6 +47,7 @@ METHODS = {
     "_confirm_handshake": "(self) -> None",
     "_get_or_create_stream": "(self, frame_type: int, stream_id: int) -> QuicStream",
     "_handle_connection_close_frame": "(self, context, frame_type: int, buf) -> None",
+    "_handle_crypto_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_max_streams_bidi_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_max_streams_uni_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_reset_stream_frame": "(self, context, frame_type: int, buf) -> None",
@@ -60,6 +61,8 @@ METHODS = {
     "_serialize_transport_parameters": "(self) -> bytes",
     "_stream_limit": "(self, stream_id: int)",
     "_unblock_streams": "(self, is_unidirectional: bool) -> None",
+    "_write_connection_close_frame": "(self, builder, epoch, error_code: int, frame_type,"
+    " reason_phrase: str) -> None",
     "_write_connection_limits": "(self, builder, space) -> None",
     "_write_reset_stream_frame": "(self, builder, stream) -> None",
     "_write_stream_limits": "(self, builder, space, stream) -> None",

@@ -18,10 +18,6 @@ from .engine import Address, QuicEvents
 from .errors import ErrorCode
 from .quic import HookedConnection, StreamCreditReceived
 
-_MAX_CLOSE_REASON = 256
-"""Bytes of a reason for a close: it has to fit in a packet, thrice during a handshake."""
-
-
 _IDLE_REASON = "Idle timeout"
 """What aioquic says when the peer was not heard: it has no code of its own for that."""
 
@@ -206,7 +202,6 @@ class AioquicConnection:
 
     def close(self, code: int, reason: str = "", *, is_application: bool = True) -> None:
         """Close the connection with CONNECTION_CLOSE; a long reason is cut."""
-        reason = reason.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
         frame_type = None if is_application else int(QuicFrameType.PADDING)
         self._quic.close(code, frame_type, reason)
         self._touch()
