@@ -74,6 +74,7 @@ ATTRIBUTES: dict[str, type] = {
     "_crypto_streams": dict,
     "_datagrams_pending": object,
     "_events": object,
+    "_handshake_complete": bool,
     "_handshake_confirmed": bool,
     "_handshake_done_pending": bool,
     "_host_cid_seq": int,

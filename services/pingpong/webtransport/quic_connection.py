@@ -129,6 +129,11 @@ class AioquicConnection:
         """Seconds of silence after which the connection is over, as both sides want it."""
         return self._quic.idle_timeout
 
+    @property
+    def close_is_authenticated(self) -> bool:
+        """False where the peer's close came before the handshake had shown who the peer is."""
+        return self._quic.close_is_authenticated
+
     def can_open_stream(self, unidirectional: bool) -> bool:
         """Whether the peer's stream limit allows one more."""
         return self._quic.can_open_stream(unidirectional)

@@ -58,6 +58,8 @@ class IdentifiedConnection(QuicConnection):
         super().__init__(configuration=configuration, **kwargs)
         self._ids = ids
         self.closed_by_peer = False
+        self.close_is_authenticated = True
+        """False where the peer's close came before the handshake had shown who the peer is."""
         first = self._host_cids[0]
         first.cid = self.host_cid = self._local_initial_source_connection_id = ids.make()
         if self._is_client:
@@ -94,6 +96,10 @@ class IdentifiedConnection(QuicConnection):
     ) -> None:
         if self._close_event is None:
             self.closed_by_peer = True
+            # Whoever sees a first packet has the keys of an Initial.
+            self.close_is_authenticated = (
+                self._handshake_complete and context.epoch is not tls.Epoch.INITIAL
+            )
         super()._handle_connection_close_frame(context, frame_type, buf)
 
     def _write_connection_close_frame(

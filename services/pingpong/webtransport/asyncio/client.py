@@ -231,7 +231,8 @@ class ClientConnection(ConnectionHandler):
         """The end."""
         self.closed = closed
         self.requests_over(connection)
-        self._fail(connection_failure(closed, self.target.host))
+        is_authenticated = connection.quic.close_is_authenticated
+        self._fail(connection_failure(closed, self.target.host, is_authenticated=is_authenticated))
 
     def _socket_error(self, error: OSError) -> None:
         if self.socket_error is not None:
