@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 import h11
 
 from .logs import get_logger
-from .masking import mask_text
+from .masking import mask_text, shown
 from .repeats import Repeats
 
 _MAX_HEAD = 8192
@@ -55,8 +55,8 @@ class Response:
 
 
 def plain(status: int, *lines: str, **headers: str) -> Response:
-    """An answer of lines of text."""
-    body = "".join(f"{line}\n" for line in lines).encode()
+    """An answer of lines of text, which are made such that they can be shown."""
+    body = "".join(f"{shown(line)}\n" for line in lines).encode()
     return Response(status, [body], headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
