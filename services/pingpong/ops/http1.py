@@ -215,6 +215,12 @@ class _Connection:
             return None
         # A body is of no use here.
         self._is_last = not isinstance(self._http.next_event(), h11.EndOfMessage)
+        names = [name for name, _ in event.headers]
+        is_old = event.http_version < b"1.1"
+        if b"transfer-encoding" in names and (is_old or b"content-length" in names):
+            # Somebody on the way may see its end elsewhere (RFC 9112, section 6.1).
+            self._is_last = True
+            raise h11.RemoteProtocolError("Transfer-Encoding with Content-Length or HTTP/1.0")
         try:
             target = urlsplit(event.target.decode("ascii"))
         except ValueError as error:
