@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from pingpong.client.history import Cell, Mark
 from pingpong.client.latencies import Distribution
@@ -172,3 +173,32 @@ def test_it_fits_any_terminal(
     if height >= 6 and targets:
         # Somebody is shown, or the line that says why not.
         assert any("more" in line or line[:1] in set("●○✗■+?x.") for line in lines[3:])
+
+
+@given(
+    st.lists(
+        st.text(
+            st.one_of(st.characters(), st.sampled_from("你好🏓\u0301e\x1b\u202e")), max_size=60
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.text(max_size=700),
+    st.integers(20, 200),
+)
+def test_any_text_keeps_to_its_line_and_its_columns(
+    labels: list[str], cause: str, width: int
+) -> None:
+    rows = [dataclasses.replace(DOWN, label=label, cause=cause) for label in labels]
+    lines = picture(*rows, width=width)
+    assert all(line.isprintable() for line in lines)
+    assert all(cell_len(line) <= width for line in lines)
+    assert len(lines) <= 24
+
+
+def test_numbers_stand_below_each_other_beside_wide_names() -> None:
+    rows = [dataclasses.replace(UP, label=label) for label in ("你好" * 9, "e\u0301" * 3, "a" * 40)]
+    for width in (60, 80, 100, 140):
+        found = [line for line in picture(*rows, width=width) if line.startswith("●")]
+        ends = {cell_len(line[: line.index(" 20 ")]) for line in found}
+        assert len(ends) == 1

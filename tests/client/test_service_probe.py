@@ -70,12 +70,8 @@ async def running(
 ) -> AsyncIterator[Running]:
     # The collector is the whole process's.
     monkeypatch.setattr(service, "collect_garbage_seldom", lambda: None)
-    chosen = settings(
-        server=tuple(f"https://127.0.0.1:{port}/ping" for port in ports),
-        admin_host="127.0.0.1",
-        admin_port=0,
-        **options,
-    )
+    options.setdefault("server", tuple(f"https://127.0.0.1:{port}/ping" for port in ports))
+    chosen = settings(admin_host="127.0.0.1", admin_port=0, **options)
     with logging() as log:
         run = Running(asyncio.create_task(service.probe(chosen)), log)
         try:

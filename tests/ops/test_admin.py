@@ -112,6 +112,24 @@ async def test_verbose_names_every_check_with_its_reason() -> None:
         assert (answer.status, json.loads(answer.body)["ok"]) == (200, True)
 
 
+async def test_what_a_peer_sent_is_printable_and_a_query_masked_on_every_page() -> None:
+    service = Service()
+    service.readiness = Result(False, "\x1b[2J\x9b\u202e\ud800 https://a/?s3cret\nx")
+    service.targets = RuntimeError("\x1b[2J /ping?s3cret")
+    service.config = lambda: {"server": ["https://a/?s3cret", "\x9b\u202e"], "name": "ü"}
+    shown = r"\x1b[2J\x9b\u202e\ud800 https://a/?***\nx"
+    async with running(service) as admin:
+        plain = (await ask(admin.port, "/readyz")).text
+        verbose = (await ask(admin.port, "/readyz?verbose")).text
+        config = (await ask(admin.port, "/config")).text
+    for page in (plain, verbose, config):
+        assert all(line.isprintable() for line in page.splitlines())
+        assert "s3cret" not in page
+    assert f"self_ping: {shown}" in plain
+    assert json.loads(verbose)["checks"][0]["reason"] == shown
+    assert json.loads(config) == {"server": ["https://a/?***", r"\x9b\u202e"], "name": "ü"}
+
+
 async def test_a_check_that_raises_is_a_503_with_its_name(
     logs: Callable[[], list[dict[str, Any]]],
 ) -> None:

@@ -153,6 +153,69 @@ async def test_what_is_no_request_is_told_so(data: bytes, status: int) -> None:
     assert http.requests == []
 
 
+EMPTY_CHUNKS = b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "body", "status"),
+    [
+        (b"1.1", b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", EMPTY_CHUNKS, 400),
+        (b"1.1", b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", EMPTY_CHUNKS, 400),
+        (b"1.1", b"Transfer-Encoding:\r\n chunked\r\nContent-Length: 0\r\n", EMPTY_CHUNKS, 400),
+        (b"1.0", b"Transfer-Encoding: chunked\r\n", EMPTY_CHUNKS, 400),
+        (b"1.0", b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n", EMPTY_CHUNKS, 400),
+        (b"1.1", b"Content-Length: 0\r\nContent-Length: 5\r\n", b"", 400),
+        (b"1.1", b"Content-Length: 0, 5\r\n", b"", 400),
+        (b"1.1", b"Content-Length: +0\r\n", b"", 400),
+        (b"1.1", b"Content-Length : 0\r\n", b"", 400),
+        (b"1.1", b"Transfer-Encoding: gzip\r\n", b"", 501),
+        (b"1.1", b"Transfer-Encoding: gzip, chunked\r\n", EMPTY_CHUNKS, 501),
+        (b"1.1", b"Transfer-Encoding: xchunked\r\n", EMPTY_CHUNKS, 501),
+        (b"1.1", b"Transfer-Encoding: chunked\r\n" * 2, EMPTY_CHUNKS, 501),
+        (b"1.1", b"X: a\r\nHost: y\r\n", b"", 400),
+        (b"1.1", b"X: a\rContent-Length: 5\r\n", b"", 400),
+    ],
+)
+async def test_where_the_end_of_a_request_is_in_doubt_its_connection_ends(
+    version: bytes, fields: bytes, body: bytes, status: int
+) -> None:
+    """What follows might be the rest of it, or, to a proxy, another one's request."""
+    async with running() as http, connected(http.port) as peer:
+        peer.send(b"GET / HTTP/%s\r\nHost: x\r\n%s\r\n%s" % (version, fields, body) + GET)
+        answer = await peer.answer()
+        peer.writer.write_eof()
+        assert answer.status == status
+        assert answer.headers["connection"] == "close"
+        assert await peer.rest() == b""
+    assert http.requests == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding:\r\n\tCHUNKED\r\n",
+    ],
+)
+async def test_an_empty_body_in_chunks_is_no_reason_to_end_it(fields: bytes) -> None:
+    async with running() as http, connected(http.port) as peer:
+        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n%s" % (fields, EMPTY_CHUNKS) + GET)
+        for _ in range(2):
+            assert (await peer.answer()).status == 200
+
+
+async def test_a_page_shows_nothing_that_moves_a_cursor_and_no_secret() -> None:
+    async def echo(request: Request) -> Response:
+        return plain(200, "\x1b[2J\u202e https://a/?s3cret", "two")
+
+    async with running() as http:
+        http.answers = echo
+        assert (await ask(http.port, "/")).text == "\\x1b[2J\\u202e https://a/?***\ntwo\n"
+    async with running() as http, connected(http.port) as peer:
+        peer.send(b"GET /\x1b[2J HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await peer.answer()).text[:-1].isprintable()
+
+
 async def test_who_hangs_up_amid_a_request_disturbs_nobody() -> None:
     async with running() as http:
         for part in (b"", b"GET", GET[:-2], GET):

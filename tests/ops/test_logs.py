@@ -410,3 +410,56 @@ def test_logs_do_without_rich_and_leave_it_to_who_wants_it() -> None:
         "import rich.console"
     )
     subprocess.run([sys.executable, "-c", program], env=environment(), check=True, timeout=30)
+
+
+EVIL = "\x1b[2J\x9b31m\u202e\u200b\u2028"
+SHOWN = r"\x1b[2J\x9b31m\u202e\u200b\u2028"
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_what_a_peer_sent_does_nothing_to_a_terminal(
+    format: Literal["json", "console"], stream: io.StringIO
+) -> None:
+    configure("debug", format, stream)
+    log = get_logger("pingpong")
+    log.info("told", reason=EVIL, deep={"list": [EVIL]}, half="\ud800", long="x" * 100_000)
+    logging.getLogger("quic").warning("told %s", EVIL)
+    for failed in (log.exception, logging.getLogger("asyncio").exception):
+        try:
+            raise RuntimeError(f"{EVIL}\nsecond line")
+        except RuntimeError:
+            failed("failed")
+    text = stream.getvalue()
+    assert all(line.isprintable() for line in text.splitlines())
+    assert text.count("xxxxx") <= 1000
+    if format == "console":
+        # Values with spaces in them stand in quotes, in which backslashes are two.
+        assert text.replace(r"\\", "\\").count(SHOWN) == 5
+        return
+    # What reads JSON writes its texts as they are.
+    first, second, third, fourth = events(stream)
+    assert first["reason"] == first["deep"]["list"][0] == SHOWN
+    assert first["half"] == r"\ud800"
+    assert second["message"] == f"told {SHOWN}"
+    for event in (third, fourth):
+        assert event["exception"].endswith(f"RuntimeError: {SHOWN}\nsecond line")
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_query_is_shown_nowhere(format: Literal["json", "console"], stream: io.StringIO) -> None:
+    configure("debug", format, stream)
+    log = get_logger("pingpong")
+    log.info(
+        "told",
+        url="https://host/ping?key=s3cret",
+        path="/ping?s3cret",
+        urls=["https://host/?s3cret=\u00e9s3cret", "https://b/#s3cret"],
+        text="404 for https://me:s3cret@host/?sig=s3cret: no",
+    )
+    try:
+        raise RuntimeError("https://host/?s3cret")
+    except RuntimeError:
+        log.exception("failed")
+    text = stream.getvalue()
+    assert "s3cret" not in text.replace('raise RuntimeError("https://host/?s3cret")', "")
+    assert "https://host/ping?***" in text

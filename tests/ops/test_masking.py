@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.ops.masking import MASK, is_secret_name, mask_text, mask_values
+from pingpong.ops.masking import MASK, MAX_SHOWN, is_secret_name, mask_text, mask_values, shown
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl"
 PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIAbcdef\n-----END EC PRIVATE KEY-----"
@@ -23,6 +24,13 @@ PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIAbcdef\n-----END EC PRIVATE KEY-
         (json.dumps({"file": PEM}), '{"file": "***"}'),
         (PEM[:50], "***"),
         ("https://user:pass@host/ping", "https://***@host/ping"),
+        ("https://host:4433/ping?x=abc", "https://host:4433/ping?***"),
+        ("https://host/?abc: no address", "https://host/?***: no address"),
+        ("for /ping?key=abc&x=abc, and", "for /ping?***, and"),
+        ("url=https://host/a/b?abc#abc", "url=https://host/a/b?***#***"),
+        ("['https://a/?abc', 'https://b/#abc']", "['https://a/?***', 'https://b/#***']"),
+        ('{"url": "https://a/?abc", "x": 1}', '{"url": "https://a/?***", "x": 1}'),
+        ("https://user:pass@host/?abc)", "https://***@host/?***)"),
         ("token=abc123&x=1", "token=***&x=1"),
         ("PASSWORD=hunter22", "PASSWORD=***"),
         ('{"token": "abc123", "port": 1}', '{"token": "***", "port": 1}'),
@@ -44,11 +52,14 @@ def test_a_secret_in_a_text_is_masked(text: str, masked: str | None) -> None:
     [
         "PINGPONG_AUTH=token (--auth token) needs PINGPONG_TOKEN_FILE (--token-file)",
         "the token is not valid: expired",
-        "https://host:4433/ping?x=@",
         "mail a@b.example",
         "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
         '{"auth": "token", "port": 4433}',
         "the bearer of this",
+        "is the path right? pingpong answers on /ping?",
+        "host:4433/echo#2 and ns/svc#2",
+        "and/or?)",
+        "what?yes",
         "tls_key_file=/etc/tls/key.pem token_file=/etc/token",
     ],
 )
@@ -88,3 +99,33 @@ def test_values_are_masked_by_their_names_at_any_depth() -> None:
         "password": None,
         "headers": {"authorization": MASK, "origin": "https://a"},
     }
+
+
+@pytest.mark.parametrize("piece", ["/", "a/", "?", "/?", "://", "#", "'", "/?'", "@/", "x"])
+def test_a_long_text_costs_no_more_than_its_length(piece: str) -> None:
+    def seconds(count: int) -> float:
+        began = time.thread_time()
+        mask_text(piece * count)
+        return time.thread_time() - began
+
+    # Of what grows with the square, ten times as much would take a hundred times as long.
+    assert seconds(30_000) < 40 * max(seconds(3000), 0.001)
+
+
+def test_what_is_shown_is_masked_and_printable_at_any_depth() -> None:
+    assert shown(
+        {
+            "urls": ("https://a/?s3cret", "b\x1b[2J"),
+            "deep": [{"text": "x\u202e"}],
+            "port": 1,
+            "no": None,
+        }
+    ) == {
+        "urls": ["https://a/?***", r"b\x1b[2J"],
+        "deep": [{"text": r"x\u202e"}],
+        "port": 1,
+        "no": None,
+    }
+    assert len(shown("\x1b" * 1_000_000)) <= MAX_SHOWN
+    # Masked before it is cut: a secret is not cut out of what it would be known by.
+    assert "abc" not in shown(f"{'x' * (MAX_SHOWN - 5)} Bearer abcdefgh")

@@ -38,6 +38,10 @@ class TestURL:
             ("https://host/ping?a=1&b=%20", "https://host/ping?a=1&b=%20"),
             ("https://host/a?next=https://b/", "https://host/a?next=https://b/"),
             ("bücher.example", "https://xn--bcher-kva.example:4433/ping"),
+            # UTS 46, as browsers: IDNA 2003 would look another name up, strasse.test.
+            ("straße.test", "https://xn--strae-oqa.test:4433/ping"),
+            ("https://ΒΌΛΟΣ.test:1/", "https://xn--nxasmq6b.test:1/"),
+            ("\uff11\uff12\uff17.0.0.1", "https://127.0.0.1:4433/ping"),
             ("https://host/ü", "https://host/%C3%BC"),
         ],
     )
@@ -65,6 +69,10 @@ class TestURL:
             ("a..b", "must have the name or address of a host"),
             ("x" * 20 + "." + "x" * 64, "must have the name or address of a host"),
             ("host\x00", "must be https://host"),
+            ("℀.test", "a character of it stands for one of /?#@:"),
+            ("אa.test", "must have the name or address of a host: Invalid direction"),
+            ("https://host/?secret#secret", "must have no fragment"),
+            ("http://host/?key=secret", "must begin with https://"),
             (",", "must not be empty"),
             ("", "must not be empty"),
         ],
@@ -104,6 +112,7 @@ class TestSeveral:
                 ("srv://_webtransport._udp.example.org", "endpointslice://ns/svc"),
             ),
             ("endpointslice://ns/svc:admin/echo", ("endpointslice://ns/svc:admin/echo",)),
+            ("srv://_a._udp.Straße.test/x?y", ("srv://_a._udp.xn--strae-oqa.test/x?y",)),
         ],
     )
     def test_sources_of_targets(self, given: str, sources: tuple[str, ...]) -> None:
@@ -114,11 +123,15 @@ class TestSeveral:
 
     @pytest.mark.parametrize(
         "given",
-        ["srv://name", "srv://_x._tcp.name", "srv://", "endpointslice://ns", "endpointslice:///s"],
+        [
+            *("srv://name", "srv://_x._tcp.name", "srv://", "srv://_x._udp.name?secret"),
+            *("endpointslice://ns", "endpointslice:///s"),
+        ],
     )
     def test_sources_that_are_none(self, given: str) -> None:
         (mistake,) = mistakes(ProbeSettings, "--server", given)
         assert f"must be {given.partition('://')[0]}://" in mistake
+        assert "secret" not in mistake
 
     def test_modes_in_their_order_and_once(self) -> None:
         settings = ProbeSettings.parse(["--server=h", "--modes=uni,datagram,uni"], {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..ops.settings import PingSettings
 from ..webtransport.asyncio import Cause, ConnectError
 from ..webtransport.events import SessionClosed
+from ..webtransport.text import printable
 
 _LOG = "the server's log says more"
 _ADVICE = {
@@ -50,5 +51,5 @@ def describe_end(closed: SessionClosed) -> str:
     if closed.code is None or not closed.by_peer:
         return str(closed)
     code = f" (code {closed.code})" if closed.code else ""
-    reason = f": {closed.reason}" if closed.reason else ""
+    reason = f": {printable(closed.reason)}" if closed.reason else ""
     return f"the server closed the session{code}{reason}"

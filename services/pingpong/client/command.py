@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from ..ops.settings import PingSettings
 from ..webtransport.asyncio import ConnectError
 from ..webtransport.engine import Address
+from ..webtransport.text import mask_url
 from .advice import advice
 from .connecting import Connector, LinkError, check_ca_file, lookup, target_of
 from .json_report import JsonReport
-from .labels import labels
+from .labels import labels, titles
 from .lines import Dots, JsonLines, TextLines
 from .observer import Observer
 from .output import Output, terminal
@@ -40,6 +41,7 @@ class _Wanted:
     """A target as it was asked for."""
 
     url: str
+    shown_url: str
     label: str
     """Which of several it is; empty where there is one."""
     addresses: Sequence[tuple[int, Address]] | None = None
@@ -50,7 +52,9 @@ class _Wanted:
     @property
     def title(self) -> str:
         """What it is called in full."""
-        return self.url if self.addresses is None else f"{self.url} {self.addresses[0][1][0]}"
+        if self.addresses is None:
+            return self.shown_url
+        return f"{self.shown_url} {self.addresses[0][1][0]}"
 
 
 class View(Protocol):
@@ -145,18 +149,19 @@ class PingCommand:
         if not settings.all_addresses:
             several = len(urls) > 1
             self._wanted = [
-                _Wanted(url, name if several else "") for url, name in zip(urls, names, strict=True)
+                _Wanted(url, shown, name if several else "")
+                for url, shown, name in zip(urls, titles(urls), names, strict=True)
             ]
             return
         found = await asyncio.gather(*(self._addresses_of(url) for url in urls))
-        for url, name, addresses in zip(urls, names, found, strict=True):
+        for url, shown, name, addresses in zip(urls, titles(urls), names, found, strict=True):
             if isinstance(addresses, LinkError):
-                self._wanted.append(_Wanted(url, name, error=addresses))
+                self._wanted.append(_Wanted(url, shown, name, error=addresses))
                 continue
             for entry in addresses:
                 address = str(entry[1][0])
                 label = name if name == address else f"{name} ({address})"
-                self._wanted.append(_Wanted(url, label, [entry]))
+                self._wanted.append(_Wanted(url, shown, label, [entry]))
 
     async def _addresses_of(self, url: str) -> list[tuple[int, Address]] | LinkError:
         try:
@@ -170,7 +175,7 @@ class PingCommand:
         width = max(len(other.label) for other in self._wanted)
         text = TextReport(wanted.title, wanted.label, width)
         self._text.append(text)
-        self._json.append(JsonReport(wanted.url, wanted.label))
+        self._json.append(JsonReport(mask_url(wanted.url), wanted.label))
         if wanted.error is not None:
             return None
         connector = Connector(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from ..webtransport.text import printable
 from . import figures
 from .history import ASCII_BARS, BARS, Cell, Mark, levels
 from .latencies import Distribution
@@ -22,6 +23,7 @@ _MIN_GRAPH_BESIDE = 8
 _MIN_LABEL = 12
 _DISPENSABLE = 4
 """Columns of this rank and above make room for a graph."""
+_MAX_CAUSE = 500
 _BAD_LOSS = 0.05
 
 
@@ -142,7 +144,7 @@ def draw(frame: Frame, screen: Screen) -> list[Text]:
 
 def _lay_out(rows: Sequence[Row], notes: int, width: int, room: int) -> _Layout:
     """Fit numbers and graphs into `width` columns and `room` lines, `notes` of them taken."""
-    longest = max((len(row.label) for row in rows), default=0)
+    longest = max((cell_len(_label(row)) for row in rows), default=0)
     columns = _columns(rows)
     gap = 2 if _width_of(columns, 2) + 2 + longest <= width else 1
     label_width = min(longest, _MIN_LABEL)
@@ -221,33 +223,44 @@ def _row(index: int, row: Row, layout: _Layout, screen: Screen) -> Text:
     }[row.state]
     line = Text(no_wrap=True)
     line.append(f"{mark} ", style)
-    label = _shorten(row.label, layout.label_width, "…" if screen.has_unicode else "~")
-    line.append(label.ljust(layout.label_width), "bold")
+    label = _shorten(_label(row), layout.label_width, "…" if screen.has_unicode else "~")
+    line.append(set_cell_size(label, layout.label_width), "bold")
     for column in layout.columns:
         line.append(column.texts[index].rjust(column.width(layout.gap)), column.styles[index])
     return line
 
 
+def _label(row: Row) -> str:
+    return printable(row.label, None)
+
+
 def _shorten(label: str, width: int, ellipsis: str) -> str:
-    """Leave out the middle: names are told apart by how they begin, addresses by how they end."""
-    if len(label) <= width:
+    """Leave out the middle: names are told apart by how they begin, addresses by how they end.
+
+    `width` is in columns, of which a character may take two, or none.
+    """
+    if cell_len(label) <= width:
         return label
     head = max(width - 1, 0) // 2
     tail = max(width - 1 - head, 0)
-    return f"{label[:head]}{ellipsis}{label[len(label) - tail :]}"
+    end = label
+    while cell_len(end) > tail:
+        end = end[1:]
+    return f"{set_cell_size(label, head)}{ellipsis}{end}"
 
 
 def _note(row: Row, screen: Screen) -> Text | None:
     """A line below a target that is not up, or was not always."""
     branch = "  └ " if screen.has_unicode else "  > "
     since = figures.duration(row.seconds * 1e9)
+    reason = printable(row.cause, _MAX_CAUSE) if row.cause else ""
     if row.state is State.DOWN:
-        return Text(f"{branch}down for {since}: {row.cause}", "red")
+        return Text(f"{branch}down for {since}: {reason}", "red")
     if row.state is State.CONNECTING:
-        cause = f": {row.cause}" if row.cause else ""
+        cause = f": {reason}" if reason else ""
         return Text(f"{branch}not connected for {since}{cause}", "yellow")
     if row.state is State.ENDED:
-        return Text(f"{branch}ended: {row.cause}", "red") if row.cause else None
+        return Text(f"{branch}ended: {reason}", "red") if reason else None
     if not row.outages:
         return None
     total = figures.duration(row.outage_ns)

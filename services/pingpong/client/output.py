@@ -7,14 +7,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TextIO
+
+from ..webtransport.text import printable
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
     """Where lines go: results, and complaints.
 
-    `write` raises `OSError` where the line cannot be written, `BrokenPipeError` where nobody
-    reads any more; `complain` never does. `draw` puts text into a terminal as it is, at once, and
+    Both make each line printable once more, whatever is in it. `write` raises `OSError` where the
+    line cannot be written, `BrokenPipeError` where nobody reads any more; `complain` never does.
+    `draw` puts text into a terminal as it is, at once, and
     raises as `write` does; None where the results go somewhere else.
     """
 
@@ -29,7 +33,7 @@ def terminal(prefix: str = "") -> Output:
     def write(text: str) -> None:
         with _unless_gone():
             for line in text.split("\n"):
-                print(f"{prefix}{line}".rstrip(), flush=True)
+                print(_line(f"{prefix}{line}".rstrip(), sys.stdout), flush=True)
 
     def draw(text: str) -> None:
         with _unless_gone():
@@ -37,11 +41,17 @@ def terminal(prefix: str = "") -> Output:
 
     def complain(line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            print(f"pingpong: {line}", file=sys.stderr, flush=True)
+            print(_line(f"pingpong: {line}", sys.stderr), file=sys.stderr, flush=True)
 
     # Where it was closed from the start, Python has no stdout, and print says nothing.
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     return Output(write, complain, draw if is_terminal and not prefix else None)
+
+
+def _line(text: str, stream: TextIO) -> str:
+    """A line as a stream can take it, without its end."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return printable(text, None).encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ..ops.health import Check, Result
+from ..webtransport.text import printable
 from .supervisor import TargetStatus
 
 Requirement = Literal["none", "any", "all"]
@@ -40,7 +41,4 @@ def _told(status: TargetStatus) -> str:
     since = f"for {status.seconds:.0f} s"
     if status.is_up:
         return f"{status.name} up {since}"
-    reason = status.reason
-    if len(reason) > _MAX_REASON:
-        reason = f"{reason[:_MAX_REASON]}…"
-    return f"{status.name} down {since} ({reason})"
+    return f"{status.name} down {since} ({printable(status.reason, _MAX_REASON)})"

@@ -16,6 +16,7 @@ from .exposition import choose_format
 from .health import Check, Checks
 from .http1 import HttpServer, Request, Response, bind_tcp, plain
 from .logs import get_logger
+from .masking import shown
 from .scrapes import Families, Scrapes
 
 
@@ -131,7 +132,7 @@ class Admin:
 
 
 def _json(value: object, status: int = 200) -> Response:
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = json.dumps(shown(value), indent=2, ensure_ascii=False)
     return Response(status, [f"{text}\n".encode()], "application/json")
 
 

@@ -31,6 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from .masking import shown
 from .values import looks_secret, quoted
 
 PREFIX = "PINGPONG_"
@@ -329,8 +330,9 @@ class Settings(BaseSettings):
             raise SettingsError(mistakes) from None
 
     def masked(self) -> dict[str, Any]:
-        """All values, ready for JSON: bytes as hex, secrets as asterisks."""
-        return self.model_dump(mode="json")
+        """All values, ready for JSON: bytes as hex, secrets as asterisks, also those in URLs."""
+        values: dict[str, Any] = shown(self.model_dump(mode="json"))
+        return values
 
 
 def _settings_of(cls: type[Settings]) -> list[_Setting]:

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 import h11
 
 from .logs import get_logger
-from .masking import mask_text
+from .masking import mask_text, shown
 from .repeats import Repeats
 
 _MAX_HEAD = 8192
@@ -55,8 +55,8 @@ class Response:
 
 
 def plain(status: int, *lines: str, **headers: str) -> Response:
-    """An answer of lines of text."""
-    body = "".join(f"{line}\n" for line in lines).encode()
+    """An answer of lines of text, which are made such that they can be shown."""
+    body = "".join(f"{shown(line)}\n" for line in lines).encode()
     return Response(status, [body], headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
@@ -215,6 +215,12 @@ class _Connection:
             return None
         # A body is of no use here.
         self._is_last = not isinstance(self._http.next_event(), h11.EndOfMessage)
+        names = [name for name, _ in event.headers]
+        is_old = event.http_version < b"1.1"
+        if b"transfer-encoding" in names and (is_old or b"content-length" in names):
+            # Somebody on the way may see its end elsewhere (RFC 9112, section 6.1).
+            self._is_last = True
+            raise h11.RemoteProtocolError("Transfer-Encoding with Content-Length or HTTP/1.0")
         try:
             target = urlsplit(event.target.decode("ascii"))
         except ValueError as error:

@@ -11,23 +11,25 @@ warns of every packet and handshake of a peer that it does not like, so that a f
 fill the log: its warnings come out at the level debug only. What a library repeats comes out once a
 minute, with a count.
 
-A log holds nobody up (:mod:`pingpong.ops.log_writer`) and shows no secret
-(:mod:`pingpong.ops.masking`).
+A log holds nobody up (:mod:`pingpong.ops.log_writer`). It shows no secret, and nothing that would
+do something to a terminal (:mod:`pingpong.ops.masking`): in JSON too, since what reads that writes
+its texts raw.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 from .log_writer import LogWriter
-from .masking import mask_text, mask_values
+from .masking import mask_text, mask_values, shown
 from .repeats import Repeats
 
 
@@ -128,6 +130,7 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
         renderers = [
             _masked,
             structlog.processors.format_exc_info,
+            partial(_shown, ("exception", "message")),
             _in_order,
             structlog.processors.JSONRenderer(),
         ]
@@ -135,10 +138,11 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
         shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
         renderers = [
             _masked,
+            partial(_shown, ()),
             _for_people,
             structlog.dev.ConsoleRenderer(
                 colors=stream.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,
+                exception_formatter=_write_traceback,
                 pad_event_to=0,
                 pad_level=False,
                 sort_keys=False,
@@ -235,16 +239,30 @@ def _for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
     # On a line that a person reads, the event says enough; of a library, which one.
     if event["event"] != "library_log":
         event.pop("logger", None)
-    # What a peer sent is not to move the cursor of a terminal.
-    return {
-        key: _printable(value) if isinstance(value, str) else value for key, value in event.items()
-    }
+    return event
 
 
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def _shown(
+    of_lines: Container[str], logger: WrappedLogger, method: str, event: EventDict
+) -> EventDict:
+    """Make all values such that they can be shown; those `of_lines` keep their lines."""
+
+    def make(name: str, value: Any) -> Any:
+        if name == "exc_info":
+            return value
+        return _shown_lines(value) if name in of_lines else shown(value)
+
+    return {name: make(name, value) for name, value in event.items()}
+
+
+def _shown_lines(text: str) -> str:
+    return "\n".join(map(shown, mask_text(text).split("\n")))
+
+
+def _write_traceback(stream: TextIO, exc_info: Any) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    stream.write(_shown_lines(text.getvalue()))
 
 
 def _in_order(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -1,14 +1,20 @@
-"""Secrets kept out of logs and error texts: what looks like one is replaced by asterisks.
+"""Secrets kept out of logs, pages and error texts: what looks like one is replaced by asterisks.
 
-It is the last line of defence: whoever logs is not to name a secret in the first place.
+It is the last line of defence: whoever logs is not to name a secret in the first place. `shown` is
+what all of them put their texts through, so that they are printable as well.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
-MASK = "***"
+from ..webtransport.text import MASK as MASK
+from ..webtransport.text import mask_url, printable
+
+MAX_SHOWN = 4096
+"""Characters of one text in a log or on a page; the rest is cut off."""
 
 _SECRET_WORDS = frozenset(
     (
@@ -39,12 +45,42 @@ _PATTERNS = (
     ),
 )
 
+# A word up to its first ? or #, and what follows: of a URL or a path, a query or a fragment. Both
+# begin where a word does: a long one is gone through once.
+_QUERY = re.compile(r"""(?<![^\s"<>])([^\s"<>?#]*+)([?#][^\s"<>\\]+)""")
+_PLAIN = re.compile(r"[\w./-]*")
+"""A word that none of this matches but a JSON Web Token; most values of a log are one."""
+_NOT_OF_A_URL = "',.:;)]}"
+"""Signs that end a URL in a sentence or a list, as far as they are its last."""
+
 
 def mask_text(text: str) -> str:
-    """Replace what looks like a secret: keys in PEM, bearer tokens, passwords in URLs."""
+    """Replace what looks like a secret: keys in PEM, bearer tokens, and what `mask_url` replaces."""
+    if _PLAIN.fullmatch(text) and "eyJ" not in text:
+        return text
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
-    return text
+    return _QUERY.sub(_mask_query, text)
+
+
+def _mask_query(match: re.Match[str]) -> str:
+    before, found = match.groups()
+    # A # without a scheme is a number: a target's label has one.
+    if "/" not in before or (found[0] == "#" and "://" not in before):
+        return match[0]
+    query = found.rstrip(_NOT_OF_A_URL)
+    return f"{mask_url(before + query)}{found[len(query) :]}" if query[1:] else match[0]
+
+
+def shown(value: Any, limit: int | None = MAX_SHOWN) -> Any:
+    """A value with all texts in it, at any depth, as they can be shown: masked and printable."""
+    if isinstance(value, str):
+        return printable(mask_text(value), limit)
+    if isinstance(value, Mapping):
+        return {name: shown(each, limit) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown(each, limit) for each in value]
+    return value
 
 
 def is_secret_name(name: str) -> bool:

@@ -13,10 +13,14 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field
 
+from ..webtransport.hosts import ascii_host, host_of
+from ..webtransport.text import MASK, mask_url, printable
+
 DEFAULT_PORT = 4433
 MIN_SIZE = 36  # a pingpong.v1 header
 MAX_SIZE = 1_048_576
 
+_MAX_QUOTED = 100
 _URL_SAFE = "%/:@!$&'()*+,;=~?"
 
 
@@ -54,7 +58,11 @@ def read_url(value: object) -> object:
     try:
         parts = urlsplit(f"https://{rest}")
         port = parts.port
-    except ValueError:
+    except ValueError as error:
+        if "NFKC" in str(error):
+            raise ValueError(
+                "must have the name or address of a host: a character of it stands for one of /?#@:"
+            ) from None
         raise ValueError(
             "must have a port from 1 to 65535, and brackets around an IPv6 address"
         ) from None
@@ -66,20 +74,22 @@ def read_url(value: object) -> object:
         port = DEFAULT_PORT
     path = quote(parts.path or ("/" if is_url else "/ping"), safe=_URL_SAFE)
     query = f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
-    return f"https://{_read_host(parts.hostname or '')}{f':{port}' if port else ''}{path}{query}"
+    return f"https://{_read_host(host_of(parts.netloc))}{f':{port}' if port else ''}{path}{query}"
 
 
 def _read_host(host: str) -> str:
     zone_host = host.replace("%25", "%", 1)  # in a URL, % begins an escape (RFC 6874)
     if _is_ipv6(zone_host):
         return f"[{zone_host}]"
+    return _read_name(host)
+
+
+def _read_name(name: str) -> str:
     try:
-        ascii_host = host.encode("idna").decode("ascii")
-    except UnicodeError:
-        ascii_host = ""
-    if not re.fullmatch(r"[a-z0-9_]([a-z0-9._-]*)", ascii_host):
-        raise ValueError("must have the name or address of a host")
-    return ascii_host
+        return ascii_host(name)
+    except ValueError as error:
+        reason = printable(str(error))
+        raise ValueError(f"must have the name or address of a host: {reason}") from None
 
 
 def _is_ipv6(text: str) -> bool:
@@ -136,12 +146,10 @@ def looks_secret(value: object) -> bool:
 
 
 def quoted(text: str) -> str:
-    """A value as it can be shown: on one line, not endless, without passwords."""
-    text = re.sub(r"[^/@]+@", "***@", text)  # a URL's user name and password
-    text = re.sub(r"\?[^\s,#]+", "?***", text)  # and what its query may hold
-    if len(text) > 100:
-        text = text[:100] + "…"
-    return shlex.quote(text) if text.isprintable() else repr(text)
+    """A value as it can be shown: on one line, not endless, without what a URL may keep secret."""
+    text = re.sub(r"[^/@]+@", f"{MASK}@", text)  # also where there is no scheme before it
+    text = re.sub(r"\S+", lambda word: mask_url(word[0]), text)
+    return shlex.quote(printable(text, _MAX_QUOTED))
 
 
 T = TypeVar("T")
@@ -194,11 +202,13 @@ def read_source(value: object) -> object:
         return read_url(value)
     if scheme.lower() == "srv":
         name, slash, path = rest.partition("/")
-        if not re.fullmatch(r"_[A-Za-z0-9-]+\._udp\.[A-Za-z0-9_.-]+", name):
+        match = re.fullmatch(r"(_[a-z0-9-]+\._udp)\.([^/?#@:\s]+)", name, re.IGNORECASE)
+        if match is None:
             raise ValueError(
                 "must be srv://_service._udp.name, as in srv://_webtransport._udp.name"
             )
-        return f"srv://{name.lower()}{slash}{quote(path, safe=_URL_SAFE)}"
+        name = f"{match[1].lower()}.{_read_name(match[2])}"
+        return f"srv://{name}{slash}{quote(path, safe=_URL_SAFE)}"
     if scheme.lower() == "endpointslice":
         if not re.fullmatch(r"[a-z0-9-]{1,63}/[a-z0-9-]{1,63}(:[a-z0-9-]{1,15})?(/.*)?", rest):
             raise ValueError("must be endpointslice://namespace/service[:port][/path]")
@@ -217,7 +227,7 @@ def read_origin(value: object) -> object:
     match = re.fullmatch(r"(https?)://([^/?#@\s]+)", value, re.IGNORECASE)
     if match is None:
         raise ValueError("must be origins, https://host[:port] without a path, or *")
-    return value.lower()
+    return value.lower() if value.isascii() else value
 
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]

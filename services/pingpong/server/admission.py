@@ -27,6 +27,7 @@ from typing import Protocol
 
 from ..ops.metrics import BucketCounts
 from ..webtransport.events import Headers, Request
+from ..webtransport.hosts import ascii_host
 
 SESSION_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0)
 """Seconds, for a histogram of how long sessions last."""
@@ -219,9 +220,7 @@ def serialize_origin(text: str) -> str:
 
 
 def _ascii_name(name: str) -> str:
-    if name.isascii():
-        return name.lower()
-    return name.lower().encode("idna").decode("ascii")
+    return name.lower() if name.isascii() else ascii_host(name)
 
 
 # Tokens

@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ..webtransport.hosts import ascii_host
+
 PrivateKey: TypeAlias = (
     ec.EllipticCurvePrivateKey
     | ed25519.Ed25519PrivateKey
@@ -209,13 +211,11 @@ def _alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
 
 
 def _ascii_name(host: str) -> str:
+    wildcard = "*." if host.startswith("*.") else ""
     try:
-        name = host.encode("idna").decode("ascii")
-    except UnicodeError:
-        name = ""
-    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+", name):
-        raise ValueError(f"neither a host name nor an address: {host!r}")
-    return name
+        return wildcard + ascii_host(host.removeprefix(wildcard))
+    except ValueError:
+        raise ValueError(f"neither a host name nor an address: {host!r}") from None
 
 
 def _parse_certificates(data: bytes, file: Path) -> list[x509.Certificate]:

@@ -97,6 +97,14 @@ class QuicConnection(Protocol):
         """Seconds of silence after which the connection is over, as both sides want it."""
         ...
 
+    @property
+    def close_is_authenticated(self) -> bool:
+        """False where the peer's close came before the handshake had shown who the peer is.
+
+        Anybody who sees a first packet can forge that (RFC 9001, section 7).
+        """
+        ...
+
     def can_open_stream(self, unidirectional: bool) -> bool:
         """Whether the peer's stream limit allows one more."""
         ...

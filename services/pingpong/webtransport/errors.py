@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from .text import printable
+
 
 class ErrorCode(IntEnum):
     """HTTP/3 (RFC 9114, section 8.1), QPACK, datagram and WebTransport error codes."""
@@ -66,6 +68,7 @@ class ProtocolError(WebTransportError):
     """The peer broke the rules. `code` is what the specification says to answer with."""
 
     def __init__(self, code: ErrorCode, reason: str) -> None:
+        reason = printable(reason)  # it may quote the peer
         super().__init__(f"{code.name}: {reason}")
         self.code = code
         self.reason = reason

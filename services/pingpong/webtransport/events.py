@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from .text import printable
+
 Headers = Sequence[tuple[bytes, bytes]]
 """A field section: names in lower case, in the order of the wire."""
 
@@ -63,7 +65,7 @@ class SessionClosed:
         if self.code is None:
             return self.error or f"session ended {whose}"
         text = f"session closed {whose} with code {self.code}"
-        return f"{text}: {self.reason}" if self.reason else text
+        return f"{text}: {printable(self.reason)}" if self.reason else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .errors import ProtocolError, error_name
 from .events import ConnectionClosed, SessionClosed
 from .streams import SilentStreamHandler, Stream, StreamHandler
+from .text import printable
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -103,5 +104,5 @@ def lost_with(closed: ConnectionClosed) -> SessionClosed:
         name = error_name(closed.code) if closed.is_application else f"QUIC 0x{closed.code:x}"
         text = f"the connection was closed {whose}: {name}"
         if closed.reason:
-            text = f"{text}, {closed.reason}"
+            text = f"{text}, {printable(closed.reason)}"
     return SessionClosed(by_peer=closed.by_peer, error=text, wire_code=closed.code)

@@ -19,10 +19,6 @@ from .errors import ErrorCode
 from .fair_queue import Flow
 from .quic import HookedConnection, StreamCreditReceived
 
-_MAX_CLOSE_REASON = 256
-"""Bytes of a reason for a close: it has to fit in a packet, thrice during a handshake."""
-
-
 _COUNT_BUFFERS_AFTER = 16 << 10
 """Bytes by which buffers grow before they are counted."""
 _IDLE_REASON = "Idle timeout"
@@ -148,6 +144,11 @@ class AioquicConnection:
         """Seconds of silence after which the connection is over, as both sides want it."""
         return self._quic.idle_timeout
 
+    @property
+    def close_is_authenticated(self) -> bool:
+        """False where the peer's close came before the handshake had shown who the peer is."""
+        return self._quic.close_is_authenticated
+
     def can_open_stream(self, unidirectional: bool) -> bool:
         """Whether the peer's stream limit allows one more."""
         return self._quic.can_open_stream(unidirectional)
@@ -221,7 +222,6 @@ class AioquicConnection:
 
     def close(self, code: int, reason: str = "", *, is_application: bool = True) -> None:
         """Close the connection with CONNECTION_CLOSE; a long reason is cut."""
-        reason = reason.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
         frame_type = None if is_application else int(QuicFrameType.PADDING)
         self._quic.close(code, frame_type, reason)
         self._touch()

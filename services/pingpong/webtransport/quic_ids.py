@@ -10,18 +10,33 @@ from __future__ import annotations
 from typing import Any
 
 from aioquic import tls
-from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.buffer import Buffer, BufferReadError  # type: ignore[attr-defined]
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicReceiveContext
+from aioquic.quic.connection import (
+    QuicConnection,
+    QuicConnectionError,
+    QuicConnectionId,
+    QuicReceiveContext,
+)
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketNumberWindow
 
 from .connection_ids import ConnectionIds
+from .reassembly import TooManyPiecesError
 
 RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
 _MAX_HOST_IDS = 8
 """Connection ids that a peer is given at one time, as aioquic has it."""
+_MAX_CLOSE_REASON = 256
+"""Bytes of a reason for a close: it has to fit in a packet, thrice during a handshake."""
+_CERTIFICATE_STATES = (
+    tls.State.CLIENT_EXPECT_CERTIFICATE_REQUEST_OR_CERTIFICATE,
+    tls.State.CLIENT_EXPECT_CERTIFICATE,
+    tls.State.CLIENT_EXPECT_CERTIFICATE_VERIFY,
+)
+"""Those in which the peer's certificate is read and verified."""
 
 
 class SeenPackets(QuicPacketNumberWindow):
@@ -44,6 +59,8 @@ class IdentifiedConnection(QuicConnection):
         super().__init__(configuration=configuration, **kwargs)
         self._ids = ids
         self.closed_by_peer = False
+        self.close_is_authenticated = True
+        """False where the peer's close came before the handshake had shown who the peer is."""
         first = self._host_cids[0]
         first.cid = self.host_cid = self._local_initial_source_connection_id = ids.make()
         if self._is_client:
@@ -80,7 +97,40 @@ class IdentifiedConnection(QuicConnection):
     ) -> None:
         if self._close_event is None:
             self.closed_by_peer = True
+            # Whoever sees a first packet has the keys of an Initial.
+            self.close_is_authenticated = (
+                self._handshake_complete and context.epoch is not tls.Epoch.INITIAL
+            )
         super()._handle_connection_close_frame(context, frame_type, buf)
+
+    def _write_connection_close_frame(
+        self,
+        builder: QuicPacketBuilder,
+        epoch: tls.Epoch,
+        error_code: int,
+        frame_type: int | None,
+        reason_phrase: str,
+    ) -> None:
+        reason_phrase = reason_phrase.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
+        super()._write_connection_close_frame(builder, epoch, error_code, frame_type, reason_phrase)
+
+    def _handle_crypto_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        try:
+            super()._handle_crypto_frame(context, frame_type, buf)
+        except (QuicConnectionError, BufferReadError, TooManyPiecesError):
+            raise
+        except Exception as error:
+            if self.tls.state not in _CERTIFICATE_STATES:
+                raise
+            # Names that service_identity does not know what to do with, among others; what it says
+            # of them once more raises the same.
+            raise QuicConnectionError(
+                QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.bad_certificate,
+                frame_type,
+                str(error) or type(error).__name__,
+            ) from None
 
     # What the seam asks for.
 

@@ -84,6 +84,37 @@ def test_sources_that_only_a_query_tells_apart_are_numbered() -> None:
     assert [source.label for source in sources] == ["a.test:443", "a.test:443#2"]
 
 
+def test_targets_that_only_a_query_tells_apart_have_names_of_their_own() -> None:
+    """Also those that an SRV record leads to: which, nobody knows in advance."""
+    sources = read_sources(
+        [
+            *("https://a.test:1/ping", "srv://_s._udp.b.test/ping?s3cret=1"),
+            *("srv://_s._udp.c.test/ping?s3cret=2", "https://d.test:1/ping?s3cret=3"),
+            "endpointslice://ns/svc/ping?s3cret=3",
+        ]
+    )
+    names: dict[str, str] = {}
+    for source in sources:
+        endpoint = Endpoint("a.test", 1, ("10.0.0.1", "10.0.0.2"), "pod-1")
+        for per_address in (False, True):
+            for made in destinations(
+                source, [endpoint], per_address=per_address, is_only_service=True
+            ):
+                assert names.setdefault(made.name, made.url) == made.url
+                assert "s3cret" not in made.name
+    assert {name for name in names if "[" not in name} == {
+        *("a.test:1", "a.test:1#2", "a.test:1#3", "d.test:1#4", "ns/svc", "pod-1"),
+    }
+    assert [source.label for source in sources] == [
+        *("a.test:1", "_s._udp.b.test#2", "_s._udp.c.test#3", "d.test:1#4", "ns/svc"),
+    ]
+
+
+def test_queries_of_names_that_differ_anyway_are_not_numbered() -> None:
+    sources = read_sources(["https://a.test/?x=1", "https://b.test/?x=2", "srv://_s._udp.b.test/x"])
+    assert [source.label for source in sources] == ["a.test:443", "b.test:443", "_s._udp.b.test/x"]
+
+
 def test_the_same_source_is_taken_once() -> None:
     assert len(read_sources(["https://a.test:4433/ping", "https://a.test.:4433/ping"])) == 1
 

@@ -25,26 +25,6 @@ KUBERNETES = (
 
 
 @pytest.fixture
-def resolver_with(names: NameServer, tmp_path: Path) -> MakeResolver:
-    """A resolver that knows this name server only; further lines for its resolv.conf."""
-
-    def make(*lines: str) -> Resolver:
-        return Resolver(
-            resolv_conf=names.resolv_conf(tmp_path, *lines),
-            port=names.port,
-            hosts=HostsFile(tmp_path / "hosts"),
-            system=SystemLookups(tmp_path / "nsswitch.conf"),
-        )
-
-    return make
-
-
-@pytest.fixture
-def resolver(resolver_with: MakeResolver) -> Resolver:
-    return resolver_with()
-
-
-@pytest.fixture
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolvers, "_LIFETIME", 0.2)
 

@@ -125,8 +125,13 @@ class Leaf:
         return EndpointConfig(certificate=self.certificate, private_key=self.private_key, **options)
 
 
-def issue(*names: str, begins: timedelta = -DAY, ends: timedelta = DAY) -> Leaf:
-    """A new authority, and a certificate that it has signed."""
+def issue(
+    *names: str,
+    begins: timedelta = -DAY,
+    ends: timedelta = DAY,
+    alternatives: x509.ExtensionType | None = None,
+) -> Leaf:
+    """A new authority, and a certificate that it has signed; `alternatives` in place of names."""
     now = datetime.now(UTC)
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests' authority")])
     authority_key = ec.generate_private_key(ec.SECP256R1())
@@ -142,7 +147,9 @@ def issue(*names: str, begins: timedelta = -DAY, ends: timedelta = DAY) -> Leaf:
         _builder(subject, key, now + begins, now + ends)
         .issuer_name(issuer)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), False)
+        .add_extension(
+            alternatives or x509.SubjectAlternativeName([_general(name) for name in names]), False
+        )
         .sign(authority_key, hashes.SHA256())
     )
     return Leaf(leaf, key, authority)

@@ -13,7 +13,9 @@ source                     a target for each name             a target for each 
                                                               with several such sources
 =========================  =================================  ==================================
 
-A path other than `/` and `/ping` follows the port, or the service.
+A path other than `/` and `/ping` follows the port, or the service. A query does not: it may hold a
+secret. Sources that differ only in it, and could have targets of one name, are numbered: `host:4433`
+and `host:4433#2`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 from urllib.parse import urlsplit
 
+from ...webtransport.text import mask_url
 from .addresses import in_turns, is_address
 from .lookups import Endpoint
 
@@ -62,6 +65,8 @@ class Source:
     path: str = DEFAULT_PATH
     port: int | str | None = None
     namespace: str = ""
+    number: str = ""
+    """What follows the names of its targets, to tell them from those of another query; in `label`."""
 
     @property
     def host(self) -> str:
@@ -77,15 +82,31 @@ def read_sources(servers: Iterable[str]) -> tuple[Source, ...]:
 
     Raises `ValueError` for what is none.
     """
-    sources: dict[str, Source] = {}
+    found: dict[tuple[str, str], Source] = {}
+    numbers: dict[str, dict[str, int]] = {}
     for text in servers:
         source = _read_source(text)
-        label, number = source.label, 1
-        while (known := sources.get(label)) is not None and known.path != source.path:
-            number += 1
-            label = f"{source.label}#{number}"
-        sources.setdefault(label, replace(source, label=label))
-    return tuple(sources.values())
+        found.setdefault((source.label, source.path), source)
+        paths = numbers.setdefault(_shown(source.path), {})
+        paths.setdefault(source.path, len(paths) + 1)
+    sources = []
+    for source in found.values():
+        number = numbers[_shown(source.path)][source.path]
+        if number > 1 and any(_may_be_alike(source, other) for other in found.values()):
+            source = replace(source, label=f"{source.label}#{number}", number=f"#{number}")
+        sources.append(source)
+    return tuple(sources)
+
+
+def _may_be_alike(one: Source, other: Source) -> bool:
+    """Whether targets of two sources could have one name, and are not one target."""
+    if one.path == other.path or _shown(one.path) != _shown(other.path):
+        return False
+    if one.label == other.label:
+        return True
+    # Where an SRV record leads to is not known yet.
+    kinds = {one.kind, other.kind}
+    return "srv" in kinds and "endpointslice" not in kinds and "?" in one.path + other.path
 
 
 def _read_source(text: str) -> Source:
@@ -105,7 +126,7 @@ def _read_source(text: str) -> Source:
             return Source("endpointslice", label, service, path, port, namespace)
     parts = urlsplit(text)
     if scheme != "https" or not parts.hostname:
-        raise ValueError(f"neither https://, srv:// nor endpointslice://: {text!r}")
+        raise ValueError(f"neither https://, srv:// nor endpointslice://: {mask_url(text)!r}")
     name = parts.hostname
     path = parts.path or "/"
     if parts.query:
@@ -129,7 +150,8 @@ def destinations(
     for endpoint in endpoints:
         name = source.label
         if source.kind == "srv":
-            name = f"{_bracketed(endpoint.host)}:{endpoint.port}{_shown(source.path)}"
+            where = f"{_bracketed(endpoint.host)}:{endpoint.port}"
+            name = f"{where}{_shown(source.path)}{source.number}"
         url = _url(endpoint.host, endpoint.port, source.path)
         if not per_address or source.kind == "address":
             yield Destination(name, url, in_turns(endpoint.addresses))

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...webtransport.text import printable
 from .destinations import DEFAULT_PORT
 from .lookups import Endpoint
 
 PREFERRED_PORT = "webtransport"
 """The port's name that is looked for where none is asked for."""
+
+_MAX_NAME = 253
 
 Slice = Mapping[str, Any]
 
@@ -34,6 +37,8 @@ def ready_endpoints(
         for endpoint in each.get("endpoints") or ():
             if _is_ready(endpoint.get("conditions") or {}):
                 pod = (endpoint.get("targetRef") or {}).get("name")
+                if pod is not None:
+                    pod = printable(str(pod), _MAX_NAME)  # it becomes a metric's label
                 pods.setdefault((number, pod), []).extend(endpoint.get("addresses") or ())
     return tuple(
         Endpoint(host, number, tuple(dict.fromkeys(addresses)), pod)

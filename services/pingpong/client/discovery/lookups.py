@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_address
 
+from ...webtransport.text import printable
+
 SHORTEST = 1.0
 """Seconds from one lookup of a source to the next, at least, whatever its TTL and whoever asks."""
 LONGEST_RETRY = 10.0
 """Seconds to the next lookup after one that failed, at most."""
 
+_MAX_TEXT = 500
 _SPREAD = 0.1
 """By how much a time is varied, so that many clients do not ask at one moment."""
 _MAX_DOUBLINGS = 16
@@ -40,10 +43,13 @@ class Result(StrEnum):
 
 
 class DiscoveryError(Exception):
-    """A lookup that gave nothing to use; the text says why in one line, without secrets."""
+    """A lookup that gave nothing to use; the text says why in one line, without secrets.
+
+    What name servers and the API server say may be in it.
+    """
 
     def __init__(self, result: Result, text: str) -> None:
-        super().__init__(text)
+        super().__init__(printable(text, _MAX_TEXT))
         self.result = result
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...webtransport.hosts import ascii_host
 from .addresses import normal
 from .hosts import LOOPBACK, HostsFile, SystemLookups, is_localhost
 from .lookups import BOTH, Answer, DiscoveryError, Endpoint, Result
@@ -146,6 +147,15 @@ class Resolver:
         records = [record for record in records if _text(record.target)]  # ".": not offered here
         if not records:
             raise DiscoveryError(Result.EMPTY, f"{_text(name)} has no SRV record")
+        problem = None
+        for record in list(records):
+            if not _is_host(record.target):
+                # DNS has names of any bytes; in a URL, a slash in one would begin the path.
+                text = f"the SRV record {_text(name)} leads to {_text(record.target)!r}, no host"
+                problem = DiscoveryError(Result.ERROR, text)
+                records.remove(record)
+        if not records and problem is not None:
+            raise problem
         told = _additional_addresses(answer.response)
         turn = asyncio.Semaphore(_HOSTS_AT_ONCE)
 
@@ -162,7 +172,6 @@ class Resolver:
         hosts = dict(zip(targets, await asyncio.gather(*map(look_up, targets)), strict=True))
         ttls: list[float] = [answer.chaining_result.minimum_ttl]
         endpoints: dict[tuple[str, int, str | None], Endpoint] = {}
-        problem = None
         for record in records:
             host = hosts[record.target]
             if isinstance(host, DiscoveryError):
@@ -281,6 +290,14 @@ class Resolver:
         except (dns.exception.DNSException, OSError, EOFError) as error:
             text = str(error).partition("\n")[0] or type(error).__name__
             return DiscoveryError(Result.ERROR, f"{_text(name)}: {text}")
+
+
+def _is_host(name: dns.name.Name) -> bool:
+    try:
+        ascii_host(_text(name))
+    except ValueError:
+        return False
+    return True
 
 
 def _has_records(answer: dns.resolver.Answer | DiscoveryError) -> bool:

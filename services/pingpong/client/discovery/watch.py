@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ...webtransport.text import printable
 from .endpointslices import Slice
 from .lookups import LONGEST_RETRY, SHORTEST, DiscoveryError, Result, retry_delay
 
@@ -37,8 +38,6 @@ _KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
-_MAX_TEXT = 200
-
 _GONE = 410
 
 Told = Callable[[tuple[Slice, ...] | DiscoveryError], None]
@@ -278,5 +277,4 @@ def _cause(error: BaseException) -> str:
 
 def _line(text: object) -> str:
     """A text in one line that is not endless."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= _MAX_TEXT else f"{line[:_MAX_TEXT]}…"
+    return printable(" ".join(str(text).split()))

@@ -23,8 +23,10 @@ from ..engine import Address, QuicConnection
 from ..errors import ProtocolError, StateError
 from ..events import ConnectionClosed, Headers, Request, SessionClosed
 from ..handler import ConnectionHandler, SessionHandler
+from ..hosts import ascii_host, host_of
 from ..limits import Limits
 from ..session import Session as CoreSession
+from ..text import mask_url
 from .endpoint import UdpEndpoint
 from .failures import Cause, ConnectError, connection_failure, session_failure
 from .race import Race, more_telling
@@ -39,7 +41,8 @@ _AddressInfo: TypeAlias = tuple[Any, Any, int, str, Address]
 class Target:
     """Where to, and what to insist on there.
 
-    `certificate_hash` is the SHA-256 of a certificate to accept whoever signed it;
+    `host` is an address, or a name in the form of `hosts.ascii_host`, which any other name is put
+    into; `ValueError` where it can be none. `certificate_hash` is the SHA-256 of a certificate to accept whoever signed it;
     `family` is a socket address family, to use no other.
     """
 
@@ -51,6 +54,11 @@ class Target:
     insecure: bool = False
     family: int = socket.AF_UNSPEC
 
+    def __post_init__(self) -> None:
+        # Python's own lookups and TLS would each map it, by other rules.
+        if not self.host.isascii():
+            object.__setattr__(self, "host", ascii_host(self.host))
+
     @classmethod
     def from_url(cls, url: str, **options: object) -> Target:
         """Read `https://host[:port][/path][?query]`.
@@ -58,12 +66,15 @@ class Target:
         Raises `ValueError` for anything else.
         """
         parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname:
-            raise ValueError(f"WebTransport is for https URLs: {url!r}")
+        host = host_of(parts.netloc)
+        if parts.scheme != "https" or not host:
+            raise ValueError(f"WebTransport is for https URLs: {mask_url(url)!r}")
         path = parts.path or "/"
         if parts.query:
             path = f"{path}?{parts.query}"
-        host = parts.hostname
+        if host.isascii():
+            address, percent, zone = host.partition("%")
+            host = f"{address.lower()}{percent}{zone}"
         return cls(host, parts.port or HTTPS_PORT, path, **options)  # type: ignore[arg-type]
 
     @property
@@ -220,7 +231,8 @@ class ClientConnection(ConnectionHandler):
         """The end."""
         self.closed = closed
         self.requests_over(connection)
-        self._fail(connection_failure(closed, self.target.host))
+        is_authenticated = connection.quic.close_is_authenticated
+        self._fail(connection_failure(closed, self.target.host, is_authenticated=is_authenticated))
 
     def _socket_error(self, error: OSError) -> None:
         if self.socket_error is not None:
@@ -381,10 +393,11 @@ async def establish(
 ) -> CoreSession:
     """Open a session and wait for the server's answer. Raises `ConnectError`."""
     began = time.monotonic_ns()
+    path = mask_url(client.target.path)
     try:
         session = client.open_session(handler, protocols, origin, headers)
     except StateError as error:
-        raise ConnectError(Cause.SESSION, f"no session for {client.target.path}: {error}") from None
+        raise ConnectError(Cause.SESSION, f"no session for {path}: {error}") from None
     try:
         async with asyncio.timeout(timeout):
             await handler.wait_established()
@@ -393,9 +406,7 @@ async def establish(
         with contextlib.suppress(Exception):
             client.endpoint.flush()
         if isinstance(error, TimeoutError):
-            raise ConnectError(
-                Cause.SESSION, f"no answer to the request for {client.target.path}"
-            ) from None
+            raise ConnectError(Cause.SESSION, f"no answer to the request for {path}") from None
         raise
     client.timings.session = time.monotonic_ns() - began
     return session

@@ -7,6 +7,7 @@ from enum import Enum
 
 from ..errors import ErrorCode, SessionClosedError, error_name
 from ..events import ConnectionClosed, SessionClosed
+from ..text import mask_url, printable
 
 _CRYPTO_ERROR = 0x100
 _NO_APPLICATION_PROTOCOL = 120
@@ -69,38 +70,47 @@ class ConnectError(SessionClosedError):
         self.status = status
 
 
-def connection_failure(closed: ConnectionClosed, host: str) -> ConnectError:
-    """What the end of a connection that never got ready means."""
-    reason = closed.reason
+def connection_failure(
+    closed: ConnectionClosed, host: str, *, is_authenticated: bool = True
+) -> ConnectError:
+    """What the end of a connection that never got ready means.
+
+    Not `is_authenticated`: what the peer says of it may be forged, and the text says that.
+    """
+    reason = printable(closed.reason)
     if closed.code == ErrorCode.WT_REQUIREMENTS_NOT_MET and closed.is_application:
         return ConnectError(Cause.NO_WEBTRANSPORT, f"no WebTransport on that server: {reason}")
     if closed.timed_out:
         return ConnectError(Cause.NO_ANSWER, "the server stopped answering during the handshake")
+    note = " (not authenticated)" if closed.by_peer and not is_authenticated else ""
     if not closed.is_application and _CRYPTO_ERROR <= closed.code < _CRYPTO_ERROR + 0x100:
-        return _tls_failure(closed, closed.code - _CRYPTO_ERROR, host)
+        return _tls_failure(closed, closed.code - _CRYPTO_ERROR, host, note)
     whose = "the server" if closed.by_peer else "this side"
     if closed.code == _REFUSED and not closed.is_application:
         return ConnectError(Cause.REFUSED, "the server refuses connections: it is full or leaving")
     name = error_name(closed.code) if closed.is_application else f"QUIC 0x{closed.code:x}"
     text = f"{whose} ended the connection with {name}"
-    return ConnectError(Cause.REFUSED, f"{text}: {reason}" if reason else text)
+    return ConnectError(Cause.REFUSED, f"{text}: {reason}{note}" if reason else f"{text}{note}")
 
 
-def _tls_failure(closed: ConnectionClosed, alert: int, host: str) -> ConnectError:
+def _tls_failure(closed: ConnectionClosed, alert: int, host: str, note: str) -> ConnectError:
     if alert == _NO_APPLICATION_PROTOCOL:
         return ConnectError(Cause.ALPN, "the server speaks QUIC but not HTTP/3")
     if closed.by_peer:
-        return ConnectError(Cause.REFUSED, f"the server refused the TLS handshake: alert {alert}")
+        text = f"the server refused the TLS handshake: alert {alert}{note}"
+        return ConnectError(Cause.REFUSED, text)
     if "doesn't match" in closed.reason or "service_identity" in closed.reason:
-        names = ", ".join(_NAMES.findall(closed.reason)) or "another name"
+        names = printable(", ".join(_NAMES.findall(closed.reason))) or "another name"
         return ConnectError(Cause.CERTIFICATE, f"the certificate is for {names}, not for {host}")
+    reason = printable(closed.reason)
     if alert == _CERTIFICATE_EXPIRED:
-        return ConnectError(Cause.CERTIFICATE, f"the certificate is out of date: {closed.reason}")
-    return ConnectError(Cause.CERTIFICATE, f"the certificate is not trusted: {closed.reason}")
+        return ConnectError(Cause.CERTIFICATE, f"the certificate is out of date: {reason}")
+    return ConnectError(Cause.CERTIFICATE, f"the certificate is not trusted: {reason}")
 
 
 def session_failure(closed: SessionClosed, path: str) -> ConnectError:
     """What the end of a session that never got established means."""
+    path = mask_url(path)
     if closed.status is not None:
         return ConnectError(
             Cause.STATUS, f"the server answered {closed.status} for {path}", closed.status
