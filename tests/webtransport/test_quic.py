@@ -45,6 +45,9 @@ METHODS = {
     "_assert_stream_can_send": "(self, frame_type: int, stream_id: int) -> None",
     "_close_begin": "(self, is_initiator: bool, now: float) -> None",
     "_confirm_handshake": "(self) -> None",
+    "_handle_crypto_frame": "(self, context, frame_type: int, buf) -> None",
+    "_initialize": "(self, peer_cid: bytes) -> None",
+    "_push_crypto_data": "(self) -> None",
     "_get_or_create_stream": "(self, frame_type: int, stream_id: int) -> QuicStream",
     "_handle_connection_close_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_max_streams_bidi_frame": "(self, context, frame_type: int, buf) -> None",
@@ -69,6 +72,8 @@ ATTRIBUTES: dict[str, type] = {
     "_close_event": type(None),
     "_crypto_buffers": dict,
     "_crypto_streams": dict,
+    "_cryptos": dict,
+    "_cryptos_initial": dict,
     "_datagrams_pending": object,
     "_events": object,
     "_handshake_confirmed": bool,
@@ -76,6 +81,8 @@ ATTRIBUTES: dict[str, type] = {
     "_host_cid_seq": int,
     "_host_cids": list,
     "_is_client": bool,
+    "_loss": object,
+    "_loss_at": type(None),
     "_local_initial_source_connection_id": bytes,
     "_local_max_data": object,
     "_local_max_streams_bidi": object,
@@ -97,8 +104,11 @@ ATTRIBUTES: dict[str, type] = {
     "_remote_max_streams_uni": int,
     "_retire_connection_ids": list,
     "_spaces": dict,
+    "_state": object,
     "_streams": dict,
+    "_streams_blocked_bidi": list,
     "_streams_blocked_pending": bool,
+    "_streams_blocked_uni": list,
     "_streams_queue": list,
 }
 OF_STREAMS = {
@@ -163,7 +173,8 @@ def test_nothing_else_is_reached_for() -> None:
     own -= set(vars(QuicConnection(configuration=QuicConfiguration(is_client=True))))
     known = set(METHODS) | set(ATTRIBUTES) | own
     known |= {name for of in OF_STREAMS.values() for name in of}
-    known |= {"_peer_certificate"}  # of the TLS context, see below
+    # Of the TLS context, and of loss recovery: see below.
+    known |= {"_peer_certificate", "_send_probe"}
     unknown = {name for name in used - known if not name.startswith("__")}
     assert not unknown, f"pin these as well: {sorted(unknown)}"
 
@@ -184,7 +195,8 @@ def test_limits_and_spaces_have_what_is_used_of_them(plain: QuicConnection) -> N
         plain._local_max_streams_uni,
     ):
         assert {"value", "sent", "used", "frame_type"} <= set(vars(limit)), MOVED + "Limit"
-    assert {"ack_at"} <= set(vars(QuicPacketSpace())), MOVED + "QuicPacketSpace"
+    assert {"ack_at", "sent_packets"} <= set(vars(QuicPacketSpace())), MOVED + "QuicPacketSpace"
+    assert {"spaces", "_send_probe"} <= set(vars(plain._loss)), MOVED + "QuicPacketRecovery"
     known = set(vars(plain._host_cids[0]))
     assert {"cid", "was_sent", "stateless_reset_token"} <= known, MOVED + "QuicConnectionId"
     wire = Wire()

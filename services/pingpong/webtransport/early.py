@@ -154,6 +154,12 @@ class EarlyArrivals:
         self._bytes -= sum(map(len, datagrams))
         return streams, datagrams
 
+    def clear(self) -> None:
+        """Nothing will ever come for what waits: the connection is gone."""
+        self._streams.clear()
+        self._datagrams.clear()
+        self._datagram_count = self._bytes = 0
+
     def _forget_stream(self, stream: EarlyStream) -> None:
         if self._streams.pop(stream.id, None) is not None:
             self._bytes -= len(stream.data)

@@ -10,7 +10,6 @@ ways, and why:
   application that does not read makes its peer wait.
 - STOP_SENDING does not reset the stream by itself: who owns it does. A half that is complete
   and was sent is left to arrive, such as the reason for a close (RFC 9000, section 3.5).
-- What the handshake alone needed, 48 KiB, is given back after it.
 - An acknowledgement that is due soon leaves with an answer that goes now; that nothing is to
   be sent is found out without making a packet for it.
 """
@@ -249,14 +248,6 @@ class HookedConnection(IdentifiedConnection):
             # Lost, or acknowledged before the promised bytes were: say it again.
             sender.reset_pending = True
 
-    # The handshake's end.
-
-    def _confirm_handshake(self) -> None:
-        super()._confirm_handshake()
-        # Where TLS would write what it has to send: it has nothing more.
-        nothing = Buffer(capacity=1)
-        self._crypto_buffers = dict.fromkeys(self._crypto_buffers, nothing)
-
     # STOP_SENDING, stream limits.
 
     def _handle_stop_sending_frame(
@@ -386,15 +377,17 @@ class HookedConnection(IdentifiedConnection):
 
     # What the seam asks for, that aioquic has no public word for.
 
+    def discard_state(self) -> None:
+        """As the lower half has it; streams that were reset go as well."""
+        super().discard_state()
+        self._sent_resets.clear()
+        self._late_resets.clear()
+        self._pending_resets.clear()
+
     @property
     def event_queue(self) -> deque[events.QuicEvent]:
         """What has happened; whoever reads it removes it."""
         return self._events
-
-    @property
-    def peer_certificate(self) -> Any:
-        """The certificate that the peer has shown, None before it has."""
-        return self.tls._peer_certificate
 
     def prepare(self, now: float, *, has_news: bool) -> bool:
         """To be called before packets are made; false where there would be none.

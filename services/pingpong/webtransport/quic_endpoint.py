@@ -39,6 +39,8 @@ _SMALLEST_FIRST_ID = 8
 """Bytes of the connection id that a client makes up (RFC 9000, section 7.2)."""
 _ANSWERS_A_SECOND = 1_000.0
 """Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
+_FEW_TIMERS = 64
+"""As many of those that are forgotten may stay on the heap, and as many again as there are others."""
 _TIMER_GRANULARITY = 0.001
 """Timers may fire this much early or late: loops count in milliseconds."""
 
@@ -284,6 +286,11 @@ class AioquicEndpoint:
             for _, number in connection.timers:
                 del self._timer_owners[number]
             connection.timers.clear()
+            # Once more, where a fault of a handler came between.
+            connection.discard_state()
+            if len(self._timers) > 2 * len(self._timer_owners) + _FEW_TIMERS:
+                self._timers = [entry for entry in self._timers if entry[1] in self._timer_owners]
+                heapq.heapify(self._timers)
 
     def _forget_reset_token(self, connection: AioquicConnection, token: bytes) -> None:
         # A peer can claim another's token, which is then not its own to take away.
