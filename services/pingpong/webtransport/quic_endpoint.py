@@ -334,14 +334,13 @@ class AioquicEndpoint:
         retry_id: bytes | None = None
         if header.token:
             try:
-                original_id = self._retry.validate(
-                    address, header.destination_cid, header.token, now
-                )
+                validated = self._retry.validate(address, header.destination_cid, header.token, now)
             except ValueError:
                 self.counters.retries_invalid += 1
                 self._refuse(header, address, QuicErrorCode.INVALID_TOKEN, now)
                 return None
-            retry_id = header.destination_cid
+            if validated is not None:
+                original_id, retry_id = validated, header.destination_cid
         if len(self._connections) >= self._config.max_connections:
             self.counters.refused_connections += 1
             self._refuse(header, address, QuicErrorCode.CONNECTION_REFUSED, now)
