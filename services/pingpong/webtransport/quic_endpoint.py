@@ -164,6 +164,18 @@ class AioquicEndpoint:
                 self._go_on_later()
                 raise
 
+    def close(self) -> None:
+        """Forget all connections, without a word to anybody. Nothing is called back any more."""
+        for connection in self._connections:
+            connection.discard_state()
+        for table in (
+            *(self._connections, self._handshakes, self._routes, self._reset_tokens),
+            *(self._touched, self._answers, self._timers, self._timer_owners),
+        ):
+            table.clear()
+        self._wake = _do_nothing
+        self._accept = None
+
     # What asyncio's endpoint calls beyond that.
 
     def connect(
@@ -415,3 +427,7 @@ class AioquicEndpoint:
             self._answers.append((address, [answers.stateless_reset(len(data), token)]))
         else:
             self.counters.dropped_packets += 1
+
+
+def _do_nothing() -> None:
+    pass
