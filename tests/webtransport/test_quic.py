@@ -46,9 +46,11 @@ METHODS = {
     "_assert_stream_can_send": "(self, frame_type: int, stream_id: int) -> None",
     "_close_begin": "(self, is_initiator: bool, now: float) -> None",
     "_confirm_handshake": "(self) -> None",
+    "_handle_crypto_frame": "(self, context, frame_type: int, buf) -> None",
+    "_initialize": "(self, peer_cid: bytes) -> None",
+    "_push_crypto_data": "(self) -> None",
     "_get_or_create_stream": "(self, frame_type: int, stream_id: int) -> QuicStream",
     "_handle_connection_close_frame": "(self, context, frame_type: int, buf) -> None",
-    "_handle_crypto_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_max_streams_bidi_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_max_streams_uni_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_reset_stream_frame": "(self, context, frame_type: int, buf) -> None",
@@ -75,6 +77,8 @@ ATTRIBUTES: dict[str, type] = {
     "_close_event": type(None),
     "_crypto_buffers": dict,
     "_crypto_streams": dict,
+    "_cryptos": dict,
+    "_cryptos_initial": dict,
     "_datagrams_pending": object,
     "_events": object,
     "_handshake_complete": bool,
@@ -83,6 +87,8 @@ ATTRIBUTES: dict[str, type] = {
     "_host_cid_seq": int,
     "_host_cids": list,
     "_is_client": bool,
+    "_loss": object,
+    "_loss_at": type(None),
     "_local_initial_source_connection_id": bytes,
     "_local_max_data": object,
     "_local_max_stream_data_bidi_remote": int,
@@ -92,7 +98,6 @@ ATTRIBUTES: dict[str, type] = {
     "_local_next_stream_id_bidi": int,
     "_local_next_stream_id_uni": int,
     "_logger": object,
-    "_loss": QuicPacketRecovery,
     "_max_datagram_size": int,
     "_network_paths": list,
     "_original_destination_connection_id": bytes,
@@ -110,8 +115,11 @@ ATTRIBUTES: dict[str, type] = {
     "_remote_max_streams_uni": int,
     "_retire_connection_ids": list,
     "_spaces": dict,
+    "_state": object,
     "_streams": dict,
+    "_streams_blocked_bidi": list,
     "_streams_blocked_pending": bool,
+    "_streams_blocked_uni": list,
     "_streams_queue": list,
 }
 OF_STREAMS = {
@@ -184,7 +192,7 @@ def test_nothing_else_is_reached_for() -> None:
     own -= set(vars(QuicConnection(configuration=QuicConfiguration(is_client=True))))
     known = set(METHODS) | set(ATTRIBUTES) | own
     known |= {name for of in OF_STREAMS.values() for name in of}
-    known |= {"_peer_certificate", "_receive_buffer"}  # of the TLS context, see below
+    known |= {"_peer_certificate", "_receive_buffer", "_send_probe"}  # see below
     known |= OF_RECOVERY | {"_detect_loss"}
     for kind, base in (
         (reassembly.StreamReceiver, QuicStreamReceiver),
@@ -212,7 +220,8 @@ def test_limits_and_spaces_have_what_is_used_of_them(plain: QuicConnection) -> N
         plain._local_max_streams_uni,
     ):
         assert {"value", "sent", "used", "frame_type"} <= set(vars(limit)), MOVED + "Limit"
-    assert {"ack_at"} <= set(vars(QuicPacketSpace())), MOVED + "QuicPacketSpace"
+    assert {"ack_at", "sent_packets"} <= set(vars(QuicPacketSpace())), MOVED + "QuicPacketSpace"
+    assert {"spaces", "_send_probe"} <= set(vars(plain._loss)), MOVED + "QuicPacketRecovery"
     known = set(vars(plain._host_cids[0]))
     assert {"cid", "was_sent", "stateless_reset_token"} <= known, MOVED + "QuicConnectionId"
     wire = Wire()

@@ -41,10 +41,10 @@ async def approach(find: Find, connect: Connect, known: Whereabouts) -> ClientCo
             await asyncio.wait({*attempts, looking}, return_when=asyncio.FIRST_COMPLETED)
             for attempt in [each for each in attempts if each.done()]:
                 attempts.discard(attempt)
-                try:
+                error = attempt.exception()
+                if not isinstance(error, ConnectError):
                     return attempt.result()
-                except ConnectError as error:
-                    failure = more_telling(failure, error)
+                failure = more_telling(failure, error)
             if looking.done() and attempts:
                 found = looking.result()
                 if found is not None:
@@ -61,7 +61,7 @@ async def approach(find: Find, connect: Connect, known: Whereabouts) -> ClientCo
             attempt.add_done_callback(_leave)
             attempt.cancel()
     assert failure is not None
-    raise failure
+    raise failure.again()
 
 
 def _leave(attempt: asyncio.Task[ClientConnection]) -> None:

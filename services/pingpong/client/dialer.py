@@ -137,14 +137,14 @@ class Dialer:
                 result = "unauthorized"
             elif error.cause is Cause.SESSION and _left(deadline) <= _ROUNDING:
                 result = "timeout"
-            failure = DialError(result, str(error))
+            text = str(error)
         except LinkError as error:
-            failure = DialError("unauthorized", error.text)
+            result, text = "unauthorized", error.text
         else:
             counts.connects["ok"] += 1
             return session
-        counts.connects[failure.result] += 1
-        raise failure
+        counts.connects[result] += 1
+        raise DialError(result, text)
 
     async def _dial(
         self,

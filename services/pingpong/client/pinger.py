@@ -220,8 +220,11 @@ class Pinger(SessionWaiter):
         """The end."""
         established = self._established.done() and self._established.exception() is None
         super().session_closed(session, closed)
+        notify = self._closed
+        # The last call: without this it and its user would keep one another alive.
+        self._answer = self._closed = self._draining = _do_nothing
         if established:
-            self._closed(closed)
+            notify(closed)
 
     def datagram_received(self, session: Session, data: bytes) -> None:
         """An answer to a datagram."""
@@ -235,3 +238,7 @@ class Pinger(SessionWaiter):
         if stream.is_unidirectional:
             return PingStream(self, "uni")
         return super().stream_opened(stream)
+
+
+def _do_nothing(*arguments: object) -> None:
+    pass

@@ -488,11 +488,11 @@ class Connection:
     def _end(self, closed: ConnectionClosed) -> None:
         self.closed = closed
         self._deadlines.clear()
-        sessions = self.sessions
-        self._streams.clear()
-        self._sessions.clear()
-        self._undecided.clear()
-        # Everybody is told, in this order, whatever a handler does.
+        streams = [each for each in self._streams.values() if isinstance(each, Stream)]
+        sessions = dict.fromkeys((*self.sessions, *(stream.session for stream in streams)))
+        for table in (self._streams, self._sessions, self._undecided, self._early):
+            table.clear()
+        # In this order, whatever a handler does. Sessions that are closed only let streams go.
         with ExitStack() as tell:
             tell.callback(self._streams.clear)
             tell.callback(self.handler.connection_closed, self, closed)

@@ -174,3 +174,9 @@ class EarlyArrivals:
         self._datagram_count -= len(datagrams)
         self._bytes -= sum(map(len, datagrams))
         return datagrams
+
+    def clear(self) -> None:
+        """Nothing will ever come for what waits: the connection is gone."""
+        self._streams.clear()
+        self._datagrams.clear()
+        self._datagram_count = self._bytes = 0

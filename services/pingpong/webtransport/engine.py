@@ -206,6 +206,9 @@ class QuicEndpoint(Protocol):
     def handle_timers(self, now: float) -> None:
         """Let connections whose time has come act; `transmit` afterwards."""
 
+    def close(self) -> None:
+        """Forget all connections, without a word to anybody. Nothing is called back any more."""
+
 
 Wake = Callable[[], None]
 """Called by an engine when it has something to transmit that no caller waits for."""

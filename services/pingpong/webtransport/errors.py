@@ -17,6 +17,7 @@ one place, `connection.Connection`, whatever the depth it was raised at.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Self
 
 from .text import printable
 
@@ -62,6 +63,16 @@ def error_name(code: int) -> str:
 
 class WebTransportError(Exception):
     """Base of all that this package raises on purpose."""
+
+    def again(self) -> Self:
+        """The same error, to be raised by who keeps this one.
+
+        An error knows by which frames it was raised. One that an object keeps, and that led
+        back to that object, would keep it alive until the garbage collector comes.
+        """
+        made = type(self).__new__(type(self), *self.args)
+        vars(made).update(vars(self))
+        return made
 
 
 class ProtocolError(WebTransportError):

@@ -8,7 +8,6 @@ pin each of them, and fail when one moves. What is changed of aioquic's ways her
   application that does not read makes its peer wait.
 - STOP_SENDING does not reset the stream by itself: who owns it does. A half that is complete
   and was sent is left to arrive, such as the reason for a close (RFC 9000, section 3.5).
-- What the handshake alone needed, 48 KiB, is given back after it.
 - An acknowledgement that is due soon leaves with an answer that goes now; that nothing is to
   be sent is found out without making a packet for it.
 """
@@ -73,14 +72,6 @@ class HookedConnection(ResettingConnection):
         bidi, uni = self._local_max_streams_bidi, self._local_max_streams_uni
         bidi.value = bidi.sent = windows.streams_bidi
         uni.value = uni.sent = windows.streams_uni
-
-    # The handshake's end.
-
-    def _confirm_handshake(self) -> None:
-        super()._confirm_handshake()
-        # Where TLS would write what it has to send: it has nothing more.
-        nothing = Buffer(capacity=1)
-        self._crypto_buffers = dict.fromkeys(self._crypto_buffers, nothing)
 
     # STOP_SENDING, stream limits.
 
@@ -203,15 +194,20 @@ class HookedConnection(ResettingConnection):
 
     # What the seam asks for, that aioquic has no public word for.
 
+    def discard_state(self) -> None:
+        """As the lower half has it; streams that were reset go as well, and what is buffered."""
+        super().discard_state()
+        self.held.clear()
+        self.held_total = self.buffers.pieces = self.buffers.size = 0
+        self._unopened.clear()
+        self._sent_resets.clear()
+        self._late_resets.clear()
+        self._pending_resets.clear()
+
     @property
     def event_queue(self) -> deque[events.QuicEvent]:
         """What has happened; whoever reads it removes it."""
         return self._events
-
-    @property
-    def peer_certificate(self) -> Any:
-        """The certificate that the peer has shown, None before it has."""
-        return self.tls._peer_certificate
 
     def prepare(self, now: float, *, has_news: bool) -> bool:
         """To be called before packets are made; false where there would be none.

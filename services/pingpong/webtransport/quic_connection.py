@@ -276,7 +276,8 @@ class AioquicConnection:
         packets: list[tuple[bytes, Address]] = quic.datagrams_to_send(now)
         if quic.ending is not None:
             self._close_packets = packets
-        if self._queue or (quic.ending is not None and not self._reported_end):
+            self._report()
+        elif self._queue:
             self._report()
         if quic.buffers.grown > self._count_buffers_at:
             before = self.kept_bytes
@@ -318,6 +319,14 @@ class AioquicConnection:
         self._quic.reset_received(now)
         self._report()
 
+    def discard_state(self) -> None:
+        """Give back what only a connection needs that goes on; it has ended, and that is known.
+
+        No reference is left by which it and its users would keep one another alive.
+        """
+        self.events = None
+        self._quic.discard_state()
+
     # The rest.
 
     def _touch(self) -> None:
@@ -344,8 +353,11 @@ class AioquicConnection:
                         report(self, event)
             if self._writable_below and sink is not None:
                 self._report_writable(sink)
-            if self._quic.ending is not None and not self._reported_end:
-                self._report_end(self._quic.ending)
+            if self._quic.ending is not None:
+                if not self._reported_end:
+                    self._report_end(self._quic.ending)
+                if self._quic.has_ended:
+                    self.discard_state()
         except Exception:
             # A fault of whoever handles the events; its connection cannot be trusted.
             self.close(ErrorCode.H3_INTERNAL_ERROR)

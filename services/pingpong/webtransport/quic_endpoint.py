@@ -43,6 +43,8 @@ _ANSWERS_A_SECOND = 1_000.0
 """Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
 _MOMENT = 0.002
 """Seconds that packets which wait are processed for, before the socket is read again."""
+_FEW_TIMERS = 64
+"""As many of those that are forgotten may stay on the heap, and as many again as there are others."""
 _TIMER_GRANULARITY = 0.001
 """Timers may fire this much early or late: loops count in milliseconds."""
 
@@ -194,6 +196,18 @@ class AioquicEndpoint:
             except Exception:
                 self._go_on_later()
                 raise
+
+    def close(self) -> None:
+        """Forget all connections, without a word to anybody. Nothing is called back any more."""
+        for connection in self._connections:
+            connection.discard_state()
+        for table in (
+            *(self._connections, self._handshakes, self._routes, self._reset_tokens),
+            *(self._touched, self._answers, self._timers, self._timer_owners),
+        ):
+            table.clear()
+        self._wake = _do_nothing
+        self._accept = None
 
     # What asyncio's endpoint calls beyond that.
 
@@ -364,6 +378,11 @@ class AioquicEndpoint:
             for _, number in connection.timers:
                 del self._timer_owners[number]
             connection.timers.clear()
+            # Once more, where a fault of a handler came between.
+            connection.discard_state()
+            if len(self._timers) > 2 * len(self._timer_owners) + _FEW_TIMERS:
+                self._timers = [entry for entry in self._timers if entry[1] in self._timer_owners]
+                heapq.heapify(self._timers)
 
     def _forget_reset_token(self, connection: AioquicConnection, token: bytes) -> None:
         # A peer can claim another's token, which is then not its own to take away.
@@ -405,14 +424,13 @@ class AioquicEndpoint:
         retry_id: bytes | None = None
         if header.token:
             try:
-                original_id = self._retry.validate(
-                    address, header.destination_cid, header.token, now
-                )
+                validated = self._retry.validate(address, header.destination_cid, header.token, now)
             except ValueError:
                 self.counters.retries_invalid += 1
                 self._refuse(header, address, QuicErrorCode.INVALID_TOKEN, now)
                 return None
-            retry_id = header.destination_cid
+            if validated is not None:
+                original_id, retry_id = validated, header.destination_cid
         if len(self._connections) >= self._config.max_connections:
             self.counters.refused_connections += 1
             self._refuse(header, address, QuicErrorCode.CONNECTION_REFUSED, now)
@@ -487,3 +505,7 @@ class AioquicEndpoint:
             self._answers.append((address, [answers.stateless_reset(len(data), token)]))
         else:
             self.counters.dropped_packets += 1
+
+
+def _do_nothing() -> None:
+    pass

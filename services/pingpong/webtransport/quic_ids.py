@@ -1,12 +1,14 @@
 """aioquic's connection with connection ids of our making, and ends that it does not know.
 
 The lower half of `quic.HookedConnection`: aioquic makes its connection ids and stateless reset
-tokens of random bytes, where `connection_ids` has reasons for both; and it neither hears a
-stateless reset nor ends a connection without a word.
+tokens of random bytes, where `connection_ids` has reasons for both; it neither hears a stateless
+reset nor ends a connection without a word; and what has ended stays whole until Python's garbage
+collector finds it, because its parts refer to one another.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from aioquic import tls
@@ -14,6 +16,8 @@ from aioquic.buffer import Buffer, BufferReadError  # type: ignore[attr-defined]
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
+    CRYPTO_BUFFER_SIZE,
+    END_STATES,
     QuicConnection,
     QuicConnectionError,
     QuicConnectionId,
@@ -39,6 +43,14 @@ _CERTIFICATE_STATES = (
 """Those in which the peer's certificate is read and verified."""
 
 
+class CryptoBuffers(dict[tls.Epoch, Buffer]):
+    """Where TLS writes what it has to send: each buffer is made when it is first written to."""
+
+    def __missing__(self, epoch: tls.Epoch) -> Buffer:
+        made = self[epoch] = Buffer(capacity=CRYPTO_BUFFER_SIZE)
+        return made
+
+
 class SeenPackets(QuicPacketNumberWindow):
     """Packet numbers that were received; counts those that are received again."""
 
@@ -61,6 +73,11 @@ class IdentifiedConnection(QuicConnection):
         self.closed_by_peer = False
         self.close_is_authenticated = True
         """False where the peer's close came before the handshake had shown who the peer is."""
+        self._is_discarded = False
+        self._duplicates = 0
+        """Of a connection that has ended: what `duplicate_packets` was then."""
+        self._certificate: Any = None
+        """Of a connection that has ended: the peer's."""
         first = self._host_cids[0]
         first.cid = self.host_cid = self._local_initial_source_connection_id = ids.make()
         if self._is_client:
@@ -72,10 +89,18 @@ class IdentifiedConnection(QuicConnection):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self._spaces[tls.Epoch.ONE_RTT].received_packets = SeenPackets()
+        self._crypto_buffers = CryptoBuffers()
+
+    def _push_crypto_data(self) -> None:
+        super()._push_crypto_data()
+        # 16 KiB each, and empty from here on.
+        self._crypto_buffers.clear()
 
     @property
     def duplicate_packets(self) -> int:
         """Packets that came again, and were discarded (RFC 9000, section 12.3)."""
+        if self._is_discarded:
+            return self._duplicates
         seen = self._spaces[tls.Epoch.ONE_RTT].received_packets
         assert isinstance(seen, SeenPackets)
         return seen.repeats
@@ -119,7 +144,12 @@ class IdentifiedConnection(QuicConnection):
     ) -> None:
         try:
             super()._handle_crypto_frame(context, frame_type, buf)
-        except (QuicConnectionError, BufferReadError, TooManyPiecesError):
+        except QuicConnectionError as error:
+            # Of TLS's alert, the traceback may lead to a variable that holds the alert.
+            if error.__context__ is not None:
+                error.__context__.__traceback__ = None
+            raise
+        except (BufferReadError, TooManyPiecesError):
             raise
         except Exception as error:
             if self.tls.state not in _CERTIFICATE_STATES:
@@ -133,6 +163,16 @@ class IdentifiedConnection(QuicConnection):
             ) from None
 
     # What the seam asks for.
+
+    @property
+    def peer_certificate(self) -> Any:
+        """The certificate that the peer has shown, None before it has."""
+        return self._certificate if self._is_discarded else self.tls._peer_certificate
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is sent and received, but for the close again (section 10.2)."""
+        return self._state in END_STATES
 
     @property
     def ending(self) -> events.ConnectionTerminated | None:
@@ -169,3 +209,34 @@ class IdentifiedConnection(QuicConnection):
         """End the connection here and now, as if the peer had not been heard for long."""
         self._close_at = now
         self.handle_timer(now)
+
+    def discard_state(self) -> None:
+        """Give back what a connection that has ended needs no more: nearly everything.
+
+        What is left has no circle of references in it, so that it goes as soon as it is forgotten.
+        It still says when the closing period is over, and all that the seam asks of it.
+        """
+        if self._is_discarded:
+            return
+        if self._spaces:
+            self._duplicates = self.duplicate_packets
+            self._certificate = self.tls._peer_certificate
+            del self.tls
+        self._is_discarded = True
+        for space in self._spaces.values():
+            space.sent_packets.clear()
+        for part in (
+            *(self._cryptos, self._cryptos_initial, self._crypto_buffers, self._crypto_streams),
+            *(self._spaces, self._streams, self._streams_queue, self._events),
+            *(self._streams_blocked_bidi, self._streams_blocked_uni, self._ping_pending),
+        ):
+            part.clear()
+        # What is queued from now on goes nowhere.
+        self._datagrams_pending = deque(maxlen=0)
+        self._loss.spaces = []
+        self._loss._send_probe = _do_nothing
+        self._loss_at = None
+
+
+def _do_nothing() -> None:
+    pass

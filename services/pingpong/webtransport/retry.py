@@ -16,7 +16,7 @@ LIFETIME = 15.0
 
 _NONCE_SIZE = 12
 _TAG_SIZE = 16
-_issued = struct.Struct("!d")
+_head = struct.Struct("!dB")
 _bound = struct.Struct("!HB")
 
 
@@ -25,8 +25,9 @@ class RetryTokens:
 
     A token is good for the address and port that it was sent to, with the connection id that
     the Retry packet named, and for a short time. It is encrypted and authenticated with `key`
-    (32 bytes): whoever has the key can check it. Times are seconds of the machine's monotonic
-    clock, which all its processes share.
+    (32 bytes): whoever has the key can check it. What it is good for is part of its content, so
+    that a token of ours in the wrong place is told from one that is not ours. Times are seconds
+    of the machine's monotonic clock, which all its processes share.
     """
 
     __slots__ = ("_aead",)
@@ -37,27 +38,30 @@ class RetryTokens:
     def make(self, address: Address, original_id: bytes, retry_id: bytes, now: float) -> bytes:
         """A token for who sent its first packet to `original_id` and is told `retry_id`."""
         nonce = os.urandom(_NONCE_SIZE)
-        content = _issued.pack(now) + original_id
-        return nonce + self._aead.encrypt(nonce, content, _bound_to(address, retry_id))
+        bound = _bound_to(address, retry_id)
+        content = _head.pack(now, len(bound)) + bound + original_id
+        return nonce + self._aead.encrypt(nonce, content, None)
 
-    def validate(self, address: Address, retry_id: bytes, token: bytes, now: float) -> bytes:
+    def validate(self, address: Address, retry_id: bytes, token: bytes, now: float) -> bytes | None:
         """The connection id that the client's first packet was for.
 
-        Raises `ValueError` where the token is nobody's, another client's, or too old.
+        None where the token is of no Retry of ours, and says nothing (RFC 9000, section 8.1.3).
+        Raises `ValueError` where it is, but is another client's or too old (section 8.1.2).
         """
-        if len(token) < _NONCE_SIZE + _TAG_SIZE + _issued.size:
-            raise ValueError("the token is too short")
+        if len(token) < _NONCE_SIZE + _TAG_SIZE + _head.size:
+            return None
         try:
-            content = self._aead.decrypt(
-                token[:_NONCE_SIZE], token[_NONCE_SIZE:], _bound_to(address, retry_id)
-            )
+            content = self._aead.decrypt(token[:_NONCE_SIZE], token[_NONCE_SIZE:], None)
         except InvalidTag:
-            raise ValueError("the token is not of ours, or another client's") from None
-        (issued,) = _issued.unpack_from(content)
+            return None
+        issued, size = _head.unpack_from(content)
+        original_at = _head.size + size
+        if content[_head.size : original_at] != _bound_to(address, retry_id):
+            raise ValueError("the token is another client's")
         # Either way: what seems to be of the future was made before this machine was started.
         if abs(now - issued) > LIFETIME:
             raise ValueError("the token is too old")
-        return content[_issued.size :]
+        return content[original_at:]
 
 
 def _bound_to(address: Address, retry_id: bytes) -> bytes:

@@ -353,6 +353,7 @@ class Session:
         if stream not in self.streams:
             return
         self.streams.remove(stream)
+        stream.handler = _SILENT
         self._blocked.pop(stream, None)
         self.connection.stream_over(stream.id)
         if self.credit is not None and not stream.is_local:

@@ -167,7 +167,7 @@ class ClientConnection(ConnectionHandler):
 
     async def wait_ready(self) -> None:
         """Wait for the server's settings. Raises `ConnectError`."""
-        await asyncio.shield(self.ready)
+        await _wait_for(self.ready)
 
     def open_session(
         self,
@@ -192,6 +192,7 @@ class ClientConnection(ConnectionHandler):
         """Close at once, without waiting for the peer to hear of it."""
         self.connection.close()
         self.endpoint.close()
+        self.socket_error = None
 
     async def close(self, timeout: float = 1.0) -> None:
         """Close in order: streams that end are heard, then CONNECTION_CLOSE, then the socket.
@@ -231,6 +232,8 @@ class ClientConnection(ConnectionHandler):
         """The end."""
         self.closed = closed
         self.requests_over(connection)
+        # The last call: without this the two would keep one another alive.
+        connection.handler = ConnectionHandler()
         is_authenticated = connection.quic.close_is_authenticated
         self._fail(connection_failure(closed, self.target.host, is_authenticated=is_authenticated))
 
@@ -275,29 +278,41 @@ async def _look_up(target: Target) -> list[_AddressInfo]:
     """Ask the system, in a thread that nobody waits for at the end of the program."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[_AddressInfo]] = loop.create_future()
+    arguments = (target, loop, answer)
+    threading.Thread(target=_ask, args=arguments, name="getaddrinfo", daemon=True).start()
+    try:
+        return await answer
+    finally:
+        # What it raises remembers this frame, and all that is still in it.
+        del answer, arguments
 
-    def settle(found: list[_AddressInfo], error: Exception | None) -> None:
-        if answer.done():
-            return
-        if error is None:
-            answer.set_result(found)
-        else:
-            answer.set_exception(error)
 
-    def look_up() -> None:
-        found: list[_AddressInfo] = []
-        failure = None
-        try:
-            found = socket.getaddrinfo(
-                target.host, target.port, family=target.family, type=socket.SOCK_DGRAM
-            )
-        except (OSError, UnicodeError) as error:
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, found, failure)
+def _ask(
+    target: Target, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[list[_AddressInfo]]
+) -> None:
+    found: list[_AddressInfo] = []
+    failure = None
+    try:
+        found = socket.getaddrinfo(
+            target.host, target.port, family=target.family, type=socket.SOCK_DGRAM
+        )
+    except (OSError, UnicodeError) as error:
+        failure = error.with_traceback(None)
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(_settle, answer, found, failure)
 
-    threading.Thread(target=look_up, name="getaddrinfo", daemon=True).start()
-    return await answer
+
+def _settle(
+    answer: asyncio.Future[list[_AddressInfo]],
+    found: list[_AddressInfo],
+    failure: Exception | None,
+) -> None:
+    if answer.done():
+        return
+    if failure is None:
+        answer.set_result(found)
+    else:
+        answer.set_exception(failure)
 
 
 def _check_authorities(ca_file: str) -> None:
@@ -353,11 +368,20 @@ async def open_connection(
             Cause.NO_ANSWER,
             f"no answer on UDP port {target.port} of {target.host} within {timeout:g} s",
         )
-        raise more_telling(race.failure, silence) from None
+        raise more_telling(race.failure, silence).again() from None
     finally:
         race.abandon_losers()
     winner.timings.resolve = timings.resolve
     return winner
+
+
+async def _wait_for(future: asyncio.Future[None]) -> None:
+    """Wait as for `asyncio.shield`. What is raised is not what the future goes on to hold."""
+    await asyncio.wait([future])
+    error = future.exception()
+    if error is not None:
+        assert isinstance(error, ConnectError)
+        raise error.again()
 
 
 class SessionWaiter(SessionHandler):
@@ -368,7 +392,7 @@ class SessionWaiter(SessionHandler):
 
     async def wait_established(self) -> None:
         """Wait for the server's answer. Raises `ConnectError`."""
-        await asyncio.shield(self._established)
+        await _wait_for(self._established)
 
     def session_established(self, session: CoreSession) -> None:
         """Accepted."""

@@ -148,6 +148,8 @@ class UdpEndpoint:
             if self._emptied is not None:
                 self._emptied.set_result(None)
                 self._emptied = None
+            self.answered = None
+            self.engine.close()
             self.pump.close()
             if self.handover is not None:
                 self.handover.close()

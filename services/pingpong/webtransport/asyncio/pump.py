@@ -196,6 +196,8 @@ class Pump:
         self.queued_packets = 0
         self._queue.clear()
         self._sock.close()
+        self._receive = self._batch_received = _do_nothing
+        self._error_received = None
 
     def receive_pending(self) -> None:
         """Hand up what the socket has, at most a batch: what the loop calls when it is readable."""
@@ -385,3 +387,7 @@ class Pump:
         self._loop.call_exception_handler(
             {"message": "exception in a callback of a UDP pump", "exception": exc}
         )
+
+
+def _do_nothing(*arguments: object) -> None:
+    pass

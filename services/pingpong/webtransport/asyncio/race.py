@@ -90,7 +90,8 @@ class Race:
                 self._failed(failure)
                 self._give_up(attempts[ready])
             self._try_again()
-        raise self.failure or ConnectError(Cause.NAME, f"no address for {self._host}")
+        failure = self.failure or ConnectError(Cause.NAME, f"no address for {self._host}")
+        raise failure.again()
 
     def abandon_losers(self) -> None:
         """Close all others."""

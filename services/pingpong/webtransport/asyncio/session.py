@@ -63,7 +63,7 @@ class Incoming(Generic[T]):
         """The next one. Raises `SessionClosedError` where there will be none."""
         while not self._items:
             if self._error is not None:
-                raise self._error.with_traceback(None)
+                raise self._error.again()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             try:
@@ -161,6 +161,8 @@ class Session(SessionWaiter):
         self._datagrams: Datagrams | None = None
         self._closed: asyncio.Future[SessionClosed] = loop.create_future()
         self._draining: asyncio.Future[None] = loop.create_future()
+        self._not_drained: SessionClosedError | None = None
+        """What there is in place of `_draining` once the session has ended without."""
         self._credit_waiters: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
         """Who waits to open a stream, bidirectional or unidirectional, first come first served."""
 
@@ -197,7 +199,11 @@ class Session(SessionWaiter):
 
         Raises `SessionClosedError` where the session ended without that.
         """
-        waiter = asyncio.shield(self._draining)
+        if self._not_drained is None:
+            waiter = asyncio.shield(self._draining)
+        else:
+            waiter = asyncio.get_running_loop().create_future()
+            waiter.set_exception(self._not_drained.again())
         # Whoever watches it among other things need not look at how it ended.
         waiter.add_done_callback(_look_at)
         return waiter
@@ -280,8 +286,10 @@ class Session(SessionWaiter):
         if not self._closed.done():
             self._closed.set_result(closed)
         if not self._draining.done():
-            self._draining.set_exception(error)
+            self._draining.set_exception(error.again())
             self._draining.exception()
+            self._not_drained = error
+            del self._draining
         for stream in session.streams:
             if isinstance(stream.handler, StreamAdapter):
                 stream.handler.session_closed(error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ..errors import SessionClosedError, StateError, StreamResetError
+from ..errors import SessionClosedError, StateError, StreamResetError, WebTransportError
 from ..streams import Stream
 
 WRITE_HIGH_WATER = 256 << 10
@@ -31,7 +31,7 @@ class ReceiveStream:
         self._released = 0
         """Bytes at the buffer's start that were read before, and put back."""
         self._ended = False
-        self._error: Exception | None = None
+        self._error: WebTransportError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -53,7 +53,7 @@ class ReceiveStream:
             await self._wait()
         if not self._buffer:
             if self._error is not None:
-                raise self._error.with_traceback(None)
+                raise self._error.again()
             return b""
         if size < 0 or size >= len(self._buffer):
             data = bytes(self._buffer)
@@ -132,7 +132,7 @@ class ReceiveStream:
             self._ended = True
         self._wake()
 
-    def end(self, error: Exception) -> None:
+    def end(self, error: WebTransportError) -> None:
         """Nothing more will arrive."""
         if not self._ended:
             self._ended = True
@@ -169,7 +169,7 @@ class SendStream:
         self._stream = stream
         self._closed = False
         """Whether this side has ended it."""
-        self._error: Exception | None = None
+        self._error: WebTransportError | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
     async def write(self, data: bytes) -> None:
@@ -214,14 +214,14 @@ class SendStream:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def end(self, error: Exception) -> None:
+    def end(self, error: WebTransportError) -> None:
         """Nothing more can be sent."""
         self._error = self._error or error
         self.wake()
 
     def _check(self) -> None:
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise self._error.again()
         if self._closed:
             raise StateError("the stream has ended")
 
@@ -241,7 +241,7 @@ class SendStream:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise self._error.again()
 
 
 class BidirectionalStream:
