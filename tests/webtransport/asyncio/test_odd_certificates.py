@@ -104,10 +104,10 @@ def test_odd_content(leaf: Leaf, tmp_path: Path) -> None:
 def test_any_names(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("any")
 
-    @settings(max_examples=30, deadline=None)
-    @given(
-        st.lists(st.tuples(st.sampled_from((0x81, 0x82, 0x86, 0x87, 0xA0)), st.binary(max_size=60)))
-    )
+    content = st.one_of(st.text("*.ab1:_\x1b", max_size=12).map(str.encode), st.binary(max_size=60))
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.tuples(st.sampled_from((0x81, 0x82, 0x86, 0x87, 0xA0)), content)))
     def refused(names: list[tuple[int, bytes]]) -> None:
         leaf = raw(der(0x30, b"".join(der(*name) for name in names)))
         run_clean(refusal(leaf, folder), "asyncio")  # type: ignore[arg-type]
