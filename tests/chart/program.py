@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from pingpong.ops.settings import (
+    CertificateSettings,
     PingSettings,
     ProbeSettings,
     ServeSettings,
@@ -21,7 +22,7 @@ IMAGES = {"server": "serve", "client": "probe"}
 """What the image of a container of that name does without arguments."""
 
 VERBS: dict[str, type[Settings]] = {
-    cls.verb: cls for cls in (ServeSettings, ProbeSettings, PingSettings)
+    cls.verb: cls for cls in (ServeSettings, ProbeSettings, PingSettings, CertificateSettings)
 }
 
 

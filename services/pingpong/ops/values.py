@@ -82,6 +82,22 @@ def _read_host(host: str) -> str:
     return ascii_host
 
 
+def read_host(value: object) -> object:
+    """Read a host as a certificate names it: an IP address, or a name that may begin with ``*.``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        name = value.lower()
+        star = "*." if name.startswith("*.") else ""
+        return star + _read_host(name.removeprefix(star))
+
+
 def _is_ipv6(text: str) -> bool:
     try:
         ipaddress.IPv6Address(text)
