@@ -18,8 +18,8 @@ from tests.server.api_server import write_kubeconfig
 from tests.server.secrets_api import Request, SecretsApi
 from tests.server.test_issuing import HOSTS, NOW, trusts
 
-AUTHORITY = "pingpong-server-authority"
-CERTIFICATE = "pingpong-server-certificate"
+AUTHORITY = "pingpong-authority"
+CERTIFICATE = "pingpong-certificate"
 BOTH = {AUTHORITY, CERTIFICATE}
 
 Run = Callable[..., int]

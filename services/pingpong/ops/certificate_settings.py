@@ -42,10 +42,10 @@ class CertificateSettings(Settings):
         default="default", description="namespace of the Secrets"
     )
     certificate_secret: Annotated[str, BeforeValidator(not_empty), Flag("TLS", (), "NAME")] = Field(
-        default="pingpong-server-certificate",
+        default="pingpong-certificate",
         description="Secret for the certificate: tls.crt, tls.key, and ca.crt for clients to trust",
     )
     authority_secret: Annotated[str, BeforeValidator(not_empty), Flag("TLS", (), "NAME")] = Field(
-        default="pingpong-server-authority",
+        default="pingpong-authority",
         description="Secret for the authority that signs it: ca.crt and ca.key",
     )
