@@ -34,7 +34,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- define "pingpong.certificate.jobSpec" -}}
 {{- $root := index . 0 }}
 {{- $server := $root.Values.server -}}
-backoffLimit: 4
+backoffLimit: 2
 template:
   metadata:
     labels:
