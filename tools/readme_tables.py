@@ -6,7 +6,13 @@ from pathlib import Path
 
 from pingpong.client import metrics as client_metrics
 from pingpong.ops.metrics import metrics_table
-from pingpong.ops.settings import PingSettings, ProbeSettings, ServeSettings, settings_table
+from pingpong.ops.settings import (
+    CertificateSettings,
+    PingSettings,
+    ProbeSettings,
+    ServeSettings,
+    settings_table,
+)
 from pingpong.server import metrics as server_metrics
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -14,9 +20,8 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 def tables() -> dict[str, str]:
     """Each table by the comment that it stands behind."""
-    settings = {
-        cls.verb: settings_table(cls) for cls in (ServeSettings, ProbeSettings, PingSettings)
-    }
+    verbs = (ServeSettings, ProbeSettings, PingSettings, CertificateSettings)
+    settings = {cls.verb: settings_table(cls) for cls in verbs}
     specs = {"serve": server_metrics.SPECS, "probe": client_metrics.SPECS}
     return {
         **{f"settings: {verb}": table for verb, table in settings.items()},

@@ -20,10 +20,11 @@ usage: pingpong VERB [OPTIONS]
 Ping over WebTransport (HTTP/3, QUIC, UDP).
 
 verbs:
-  serve   answer pings, until SIGTERM or Ctrl-C
-  probe   ping servers for as long as it runs, and offer Prometheus what was measured
-  ping    ping servers, and say how fast, how lossy, and which way it is lost
-  run     try it out: a server and a client side by side in this terminal
+  serve        answer pings, until SIGTERM or Ctrl-C
+  probe        ping servers for as long as it runs, and offer Prometheus what was measured
+  ping         ping servers, and say how fast, how lossy, and which way it is lost
+  run          try it out: a server and a client side by side in this terminal
+  certificate  make or renew a server's certificate, and its authority, in Kubernetes
 
 options:
   --help     this text; `pingpong VERB --help` for a verb's options
@@ -32,6 +33,7 @@ options:
 Every option is an environment variable too: PINGPONG_ and its name.
 """
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -48,6 +50,7 @@ def _run(main: Coroutine[object, object, T]) -> T:
 
 def _unknown_variables() -> list[str]:
     from .ops.settings import (
+        CertificateSettings,
         PingSettings,
         ProbeSettings,
         RunSettings,
@@ -55,7 +58,7 @@ def _unknown_variables() -> list[str]:
         unknown_variables,
     )
 
-    verbs = (ServeSettings, ProbeSettings, PingSettings, RunSettings)
+    verbs = (ServeSettings, ProbeSettings, PingSettings, RunSettings, CertificateSettings)
     return unknown_variables(verbs, os.environ)
 
 
@@ -145,7 +148,36 @@ def _try_out(arguments: list[str]) -> int:
     return _run(run(settings))
 
 
-VERBS = {"serve": _serve, "probe": _probe, "ping": _ping, "run": _try_out}
+def _certificate(arguments: list[str]) -> int:
+    _heed_signals()
+    from datetime import UTC, datetime
+
+    from .ops.logs import configure, flush
+    from .ops.settings import CertificateSettings
+
+    settings = CertificateSettings.parse(arguments, os.environ)
+    _require("kubernetes", "server", "pingpong certificate")
+    for warning in _unknown_variables():
+        print(f"pingpong: {warning}", file=sys.stderr)
+    configure("info", "auto")
+    from .server.certificate_secrets import CertificateSecretsError, keep_certificates
+
+    try:
+        keep_certificates(settings, datetime.now(UTC))
+    except CertificateSecretsError as error:
+        flush()  # the logs go there too
+        print(f"pingpong: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+VERBS = {
+    "serve": _serve,
+    "probe": _probe,
+    "ping": _ping,
+    "run": _try_out,
+    "certificate": _certificate,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

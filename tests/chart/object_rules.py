@@ -39,6 +39,12 @@ def problems(thing: Object) -> list[str]:
             found += of_pod(thing)
         case "Deployment" | "DaemonSet":
             found += _of_workload(thing)
+        case "Job":
+            found += _of_job(thing["spec"])
+        case "CronJob":
+            found += _of_job(thing["spec"]["jobTemplate"]["spec"])
+            if len(thing["metadata"]["name"]) > 52:
+                found.append("a CronJob's name has 52 characters at most")
     return [f"{name}: {each}" for each in found]
 
 
@@ -47,6 +53,8 @@ def _of_metadata(thing: Object) -> Iterator[str]:
     of_roles = thing["apiVersion"].startswith("rbac.")
     if not re.fullmatch(r"[^/%]{1,253}" if of_roles else _NAME, metadata["name"]):
         yield f"{metadata['name']!r} is no name for it"
+    if thing["kind"] == "Job" and not re.fullmatch(LABEL, metadata["name"]):
+        yield f"{metadata['name']!r} is no name for a Job, whose pods have it as a label"
     if thing["kind"] == "Service" and not re.fullmatch(rf"(?=[a-z]){LABEL}", metadata["name"]):
         yield f"{metadata['name']!r} is no name for a Service"
     yield from _of_labels(metadata)
@@ -106,6 +114,12 @@ def _of_workload(workload: Object) -> Iterator[str]:
         yield "can never be updated: maxUnavailable and maxSurge are 0"
     if spec["template"]["spec"].get("restartPolicy", "Always") != "Always":
         yield "its pods must always be restarted"
+    yield from of_pod(spec["template"])
+
+
+def _of_job(spec: Object) -> Iterator[str]:
+    if spec["template"]["spec"].get("restartPolicy") not in ("Never", "OnFailure"):
+        yield "its pods must not always be restarted"
     yield from of_pod(spec["template"])
 
 

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from pingpong.ops.settings import (
+    CertificateSettings,
     PingSettings,
     ProbeSettings,
     ServeSettings,
@@ -21,7 +22,7 @@ IMAGES = {"server": "serve", "client": "probe"}
 """What the image of a container of that name does without arguments."""
 
 VERBS: dict[str, type[Settings]] = {
-    cls.verb: cls for cls in (ServeSettings, ProbeSettings, PingSettings)
+    cls.verb: cls for cls in (ServeSettings, ProbeSettings, PingSettings, CertificateSettings)
 }
 
 
@@ -39,7 +40,9 @@ def settings(container: Object) -> Any:
         SettingsError: it would refuse them, and end.
         AssertionError: it would warn of a variable that is no setting.
     """
-    assert "command" not in container, "the image's own entry point makes the program process 1"
+    # On the image's PATH that is the program alone, also where the entry point is another one.
+    command = container.get("command", ["pingpong"])
+    assert command == ["pingpong"], "the image's own entry point makes the program process 1"
     assert "args" in container or container["name"] in IMAGES, "whose image is it?"
     verb, *options = container.get("args") or [IMAGES[container["name"]]]
     environ = variables(container)

@@ -10,6 +10,7 @@ from tests.chart.pod_security import containers
 from tests.chart.rendering import Object, Rendered
 
 WORKLOADS = ("Deployment", "DaemonSet")
+JOBS = ("Job", "CronJob")
 CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding")
 
 
@@ -27,6 +28,7 @@ def problems(rendered: Rendered, brought: frozenset[str] = frozenset()) -> list[
         *_roles(rendered),
         *_autoscalers(rendered),
         *_tests(rendered),
+        *_hooks(rendered),
     ]
 
 
@@ -95,6 +97,8 @@ def _selectors(rendered: Rendered) -> Iterator[str]:
     for kind, field in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
         for each in rendered.of(kind):
             pods = pods_of(rendered, each["spec"][field])
+            if kind == "NetworkPolicy" and [pod.split()[0] for pod in pods] == ["CronJob", "Job"]:
+                continue
             # The pod of `helm test` may go where the client may.
             others = [pod for pod in pods if not pod.startswith(WORKLOADS)]
             if len(pods) - len(others) != 1 or (others and kind == "PodDisruptionBudget"):
@@ -119,6 +123,12 @@ def _references(rendered: Rendered, brought: frozenset[str]) -> Iterator[str]:
     there |= {
         f"Secret {certificate['spec']['secretName']}" for certificate in rendered.of("Certificate")
     }
+    # What is only there to be deleted is none that pods could have; the Job makes it.
+    there -= {f"Secret {secret['metadata']['name']}" for secret in rendered.of("Secret")}
+    for job in rendered.of("Job"):
+        words = job["spec"]["template"]["spec"]["containers"][0]["args"]
+        option = "--certificate-secret="
+        there |= {f"Secret {w.removeprefix(option)}" for w in words if w.startswith(option)}
     for place, template in rendered.pods().items():
         for reference in _named_by(template["spec"]):
             if reference not in there:
@@ -188,3 +198,39 @@ def _tests(rendered: Rendered) -> Iterator[str]:
             yield f"Pod {name} is no hook of `helm test`"
         if pod["spec"].get("restartPolicy") != "Never":
             yield f"Pod {name} would be restarted, so the test would never fail"
+
+
+HOOKS = {"test", "pre-install", "pre-upgrade", "pre-rollback", "post-delete"}
+
+
+def hooks_of(thing: Object) -> set[str]:
+    """What Helm takes an object for, where it is no object of the release."""
+    hooks = (thing["metadata"].get("annotations") or {}).get("helm.sh/hook", "")
+    return {hook for hook in hooks.split(",") if hook}
+
+
+def _hooks(rendered: Rendered) -> Iterator[str]:
+    """A hook is there before, or after, the release's objects: what it needs has to be a hook too."""
+    weights: dict[tuple[str, str], tuple[set[str], int]] = {}
+    for each in rendered.objects:
+        kind, name = each["kind"], each["metadata"]["name"]
+        hooks, annotations = hooks_of(each), each["metadata"].get("annotations") or {}
+        if hooks - HOOKS:
+            yield f"{kind} {name} has hooks that Helm does not know: {sorted(hooks - HOOKS)}"
+        if hooks and "before-hook-creation" not in annotations["helm.sh/hook-delete-policy"]:
+            yield f"{kind} {name} would be there already the second time"
+        weights[kind, name] = hooks, int(annotations.get("helm.sh/hook-weight", 0))
+    for job in rendered.of("Job"):
+        hooks, weight = weights["Job", job["metadata"]["name"]]
+        account = job["spec"]["template"]["spec"]["serviceAccountName"]
+        needed = [("ServiceAccount", account)]
+        for binding in rendered.of("RoleBinding"):
+            if account in [subject["name"] for subject in binding["subjects"]]:
+                needed += [("RoleBinding", binding["metadata"]["name"])]
+                needed += [("Role", binding["roleRef"]["name"])]
+        for kind, name in needed:
+            if (
+                weights.get((kind, name), (set(), 0))[0] != hooks
+                or weights[kind, name][1] >= weight
+            ):
+                yield f"{kind} {name} is not there when Job {job['metadata']['name']} runs"

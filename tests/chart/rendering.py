@@ -68,10 +68,13 @@ class Rendered:
         templates = {}
         for each in self.objects:
             place = f"{each['kind']} {each['metadata']['name']}"
+            spec = each.get("spec") or {}
+            if each["kind"] == "CronJob":
+                spec = spec["jobTemplate"]["spec"]
             if each["kind"] == "Pod":
                 templates[place] = each
-            elif "template" in (each.get("spec") or {}):
-                templates[place] = each["spec"]["template"]
+            elif "template" in spec:
+                templates[place] = spec["template"]
         return templates
 
 

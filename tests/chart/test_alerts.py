@@ -24,7 +24,7 @@ CASES = Path(__file__).parent / "alerts"
 VALUES: dict[str, Any] = {
     "monitoring": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
 }
-SECRET = {"server": {"tls": {"mode": "secret", "secretName": "certificate"}}}
+SELF_SIGNED = {"server": {"tls": {"mode": "selfSigned"}}}
 APIS = [f"monitoring.coreos.com/v1/{kind}" for kind in ("PodMonitor", "PrometheusRule")]
 
 _THRESHOLD = re.compile(r"(\S+) # (\w+)$", re.MULTILINE)
@@ -68,7 +68,7 @@ every_alert = pytest.mark.parametrize("name", PLAIN_RULES)
 @pytest.mark.promtool
 @pytest.mark.parametrize("case", FILES, ids=lambda path: str(path.relative_to(CASES)))
 def test_it_fires_keeps_still_and_resolves(case: Path, promtool: Path, tmp_path: Path) -> None:
-    content = rendered(SECRET if case.parent.name == "secret" else {})
+    content = rendered(SELF_SIGNED if case.parent.name == "self-signed" else {})
     for rule in rules_of(content).values():
         del rule["annotations"]
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(content))
@@ -104,7 +104,9 @@ def test_each_has_cases_of_all_three(name: str) -> None:
 
 
 @pytest.mark.promtool
-@pytest.mark.parametrize("values", [None, {}, SECRET], ids=["as it is", "rendered", "secret"])
+@pytest.mark.parametrize(
+    "values", [None, {}, SELF_SIGNED], ids=["as it is", "rendered", "self-signed"]
+)
 def test_promtool_finds_nothing_to_complain_about(
     values: dict[str, Any] | None, promtool: Path, tmp_path: Path
 ) -> None:
@@ -123,7 +125,7 @@ def test_promtool_finds_nothing_to_complain_about(
 
 
 def test_the_chart_adds_this_release_to_the_plain_file_and_nothing_else() -> None:
-    made = rules_of(rendered(SECRET))
+    made = rules_of(rendered())
     assert list(made) == list(PLAIN_RULES)
     for name, rule in made.items():
         plain = PLAIN_RULES[name]
@@ -144,7 +146,7 @@ def test_thresholds_of_the_plain_file_are_the_default_values() -> None:
 def test_a_threshold_is_set_wherever_it_counts(name: str) -> None:
     number = OTHERS.get(name, 0.375)
     values = {"monitoring": {"prometheusRule": {"thresholds": {name: number}}}}
-    before, after = rules_of(rendered(SECRET)), rules_of(rendered(SECRET, values))
+    before, after = rules_of(rendered()), rules_of(rendered(values))
     concerned = [alert for alert in before if name in dict(thresholds(before[alert]))]
     assert concerned
     assert [alert for alert in before if before[alert] != after[alert]] == concerned

@@ -104,14 +104,14 @@ def test_the_notes_give_commands_that_name_what_is_there(values: dict[str, Any])
     rendered = render(values, release="net", namespace="probes")
     commands = [line.strip() for line in rendered.notes.splitlines() if line.startswith("  ")]
     assert any(line.startswith("kubectl -n probes logs ") for line in commands)
-    kinds = {"deploy": "Deployment", "ds": "DaemonSet", "service": "Service"}
+    kinds = {"deploy": "Deployment", "ds": "DaemonSet", "service": "Service", "secret": "Secret"}
     for command in commands:
         assert "<no value>" not in command
         assert "%!" not in command
         if command.startswith(("kubectl -n", "helm -n")):
             assert command.split()[2] == "probes"
-        for kind, name in re.findall(r"\b(deploy|ds|service)[/ ]([a-z][a-z0-9-]+)", command):
-            assert rendered.has(kinds[kind], name), command
+        for kind, name in re.findall(r"\b(deploy|ds|service|secret)[/ ]([a-z][a-z0-9-]+)", command):
+            assert rendered.has(kinds[kind], name) or name == "mine", command
 
 
 def test_the_notes_commands_are_read_by_the_program_in_the_clients_pod() -> None:
@@ -121,7 +121,7 @@ def test_the_notes_commands_are_read_by_the_program_in_the_clients_pod() -> None
     assert words[:2] == ["pingpong", "ping"]
     environ = program.variables(container(rendered.pods()["Deployment pingpong-client"], "client"))
     read = PingSettings.parse(words[2:], environ)
-    assert read.insecure is True
+    assert (read.insecure, str(read.ca_file)) == (False, "/etc/pingpong/ca/ca.crt")
     assert read.count == 5
 
 
@@ -129,9 +129,14 @@ def test_the_notes_commands_are_read_by_the_program_in_the_clients_pod() -> None
     ("values", "said"),
     [
         (
-            {},
-            "WARNING: each server pod makes its own certificate, which nobody can verify, so that",
+            {"server": {"tls": {"mode": "selfSigned"}}},
+            "WARNING: each server pod has a self-signed certificate, which no client can verify, so that",
         ),
+        (
+            {"client": {"tls": {"insecure": True}}},
+            "WARNING: the client trusts any certificate",
+        ),
+        ({}, "`helm uninstall` takes them away"),
         ({}, "`kubectl port-forward` carries no UDP"),
         (
             {
@@ -150,11 +155,21 @@ def test_the_notes_tell_of_what_may_surprise(values: dict[str, Any], said: str) 
     assert said in render(values).notes
 
 
-def test_the_notes_do_not_warn_without_need() -> None:
-    values = {"server": {"tls": {"mode": "secret", "secretName": "mine"}}}
-    assert "WARNING" not in render(values).notes
+@pytest.mark.parametrize("tls", [{}, {"mode": "secret", "secretName": "mine"}], ids=str)
+def test_the_notes_do_not_warn_without_need(tls: dict[str, Any]) -> None:
+    assert "WARNING" not in render({"server": {"tls": tls}}).notes
 
 
 @pytest.mark.parametrize("upgrade", [False, True])
 def test_installs_and_upgrades_render_alike(upgrade: bool) -> None:
     assert render(upgrade=upgrade).objects == render().objects
+
+
+def test_it_renders_the_same_each_time_to_the_letter() -> None:
+    # What asks the cluster, or draws random numbers, would make GitOps apply it all the time.
+    assert loaded().render(name="a") == loaded().render(name="a")
+    for path in (CHART / "templates").rglob("*"):
+        text = path.read_text() if path.is_file() else ""
+        for expression in re.findall(r"\{\{.*?\}\}", text, re.DOTALL):
+            found = re.search(r"\b(lookup|gen[A-Z]\w*|rand[A-Z]\w*|uuidv4|now)\b", expression)
+            assert found is None or "is now called" in expression, (path, expression)

@@ -20,9 +20,17 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
         "{server: {drain: {preStopSeconds: 5, timeoutSeconds: 25, gracePeriodSeconds: 30}}}",
         r"server\.drain\.gracePeriodSeconds \(30\)",
     ),
-    "a Secret, and a certificate that is made": (
-        "{server: {tls: {mode: made, secretName: mine}}}",
-        r"server\.tls\.secretName \(mine\) contradicts server\.tls\.mode made.* set the mode",
+    "a mode by its name of before": (
+        "{server: {tls: {mode: made}}}",
+        r"server\.tls\.mode made is now called selfSigned: set it to that, or to authority",
+    ),
+    "a Secret, and an authority of the release's own": (
+        "{server: {tls: {secretName: mine}}}",
+        r"server\.tls\.secretName \(mine\) contradicts server\.tls\.mode authority.* set the mode",
+    ),
+    "a Secret, and a self-signed certificate": (
+        "{server: {tls: {mode: selfSigned, secretName: mine}}}",
+        r"server\.tls\.secretName \(mine\) contradicts server\.tls\.mode selfSigned.* set the mode",
     ),
     "mode secret without a Secret": (
         "{server: {tls: {mode: secret}}}",
@@ -36,9 +44,13 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
         "{server: {tls: {mode: secret, secretName: mine, certManager: {issuerRef: {name: ca}}}}}",
         r"issuerRef contradicts server\.tls\.mode secret.*set the mode to certManager",
     ),
-    "names for a certificate that nobody is asked for": (
-        "{server: {tls: {extraDnsNames: [a.example]}}}",
-        r"server\.tls\.extraDnsNames .*set the mode to certManager",
+    "names for a self-signed certificate": (
+        "{server: {tls: {mode: selfSigned, extraDnsNames: [a.example]}}}",
+        r"server\.tls\.extraDnsNames .* server\.tls\.mode selfSigned: set the mode to authority",
+    ),
+    "names for a certificate that is there": (
+        "{server: {tls: {mode: secret, secretName: mine, extraIpAddresses: [192.0.2.1]}}}",
+        r"server\.tls\.extraDnsNames and extraIpAddresses .* server\.tls\.mode secret: set the mode",
     ),
     "renewal before the certificate is there": (
         "{server: {tls: {mode: certManager, certManager:"
@@ -154,13 +166,13 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
         "{client: {servers: [https://a.example], tls: {insecure: true, caSecret: {name: ca}}}}",
         r"client\.tls says several times whom to trust \(insecure, caSecret\): leave one",
     ),
-    "an authority for a certificate that is made": (
-        "{client: {tls: {caSecret: {name: ca}}}}",
-        r"client\.tls\.caSecret cannot verify .*set the mode to secret or certManager",
+    "an authority for a self-signed certificate": (
+        "{server: {tls: {mode: selfSigned}}, client: {tls: {caSecret: {name: ca}}}}",
+        r"client\.tls\.caSecret cannot verify .*set the mode to authority, secret or certManager",
     ),
-    "no trust in a certificate that is made": (
-        "{client: {tls: {insecure: false}}}",
-        r"client\.tls\.insecure is false, but nobody can verify",
+    "no trust in a self-signed certificate": (
+        "{server: {tls: {mode: selfSigned}}, client: {tls: {insecure: false}}}",
+        r"client\.tls\.insecure is false, but no client can verify",
     ),
     "tokens without a Secret": (
         "{server: {auth: {mode: token}}, client: {auth: {mode: secret, tokenSecret: {name: a}}}}",

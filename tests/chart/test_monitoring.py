@@ -88,7 +88,7 @@ def test_a_pod_monitor_finds_server_and_client_and_no_other_pod() -> None:
         in expression["values"]
     ]
     assert sorted(found) == ["Deployment pingpong-client", "Deployment pingpong-server"]
-    assert len(rendered.pods()) == 3  # with the test's
+    assert len(rendered.pods()) == 5  # with the test's, and those that keep the certificate
     [endpoint] = spec["podMetricsEndpoints"]
     assert endpoint["path"] == "/metrics"
     for component in ("server", "client"):
@@ -237,10 +237,18 @@ def test_with_every_alert_left_out_there_is_no_group() -> None:
 @pytest.mark.parametrize(
     ("values", "server", "peer"),
     [
-        ({}, "3", "3"),
+        ({}, "7", "7"),
         ({"server": {"tls": {"mode": "secret", "secretName": "certificate"}}}, "7", "7"),
+        ({"server": {"tls": {"mode": "selfSigned"}}}, "3", "3"),
         # Whose they are is not known: not this chart's to replace.
-        ({"client": {"servers": ["ping.example.org"]}}, "3", "7"),
+        (
+            {
+                "server": {"tls": {"mode": "selfSigned"}},
+                "client": {"servers": ["ping.example.org"]},
+            },
+            "3",
+            "7",
+        ),
         (
             {"monitoring": {"prometheusRule": {"thresholds": {"certificateDays": 1.5}}}},
             "1.5",
@@ -248,7 +256,7 @@ def test_with_every_alert_left_out_there_is_no_group() -> None:
         ),
         ({"monitoring": {"prometheusRule": {"thresholds": {"certificateDays": 0}}}}, "0", "0"),
     ],
-    ids=["made", "secret", "of others", "as said", "zero"],
+    ids=["authority", "secret", "self-signed", "of others", "as said", "zero"],
 )
 def test_a_certificate_that_is_replaced_in_time_is_let_be(
     values: dict[str, Any], server: str, peer: str

@@ -17,7 +17,7 @@ WORDS = ["123", "1e3", "0x10", "true", "null", "yes", "on", "1-2", "0o7", "2026-
 def prefixes(**options: Any) -> set[str]:
     """What the names of the objects begin with, before their own ends."""
     names = {each["metadata"]["name"] for each in render(**options).objects}
-    for end in ("-server", "-client", "-test"):
+    for end in ("-server", "-client", "-test", "-certificate", "-authority", "-renewal"):
         names = {name.removesuffix(end) for name in names}
     return names
 
@@ -135,7 +135,7 @@ def test_labels_say_what_belongs_together() -> None:
         labels = each["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "pingpong"
         assert labels["app.kubernetes.io/instance"] == "net"
-        assert labels["app.kubernetes.io/component"] in ("server", "client", "test")
+        assert labels["app.kubernetes.io/component"] in ("server", "client", "test", "certificate")
         assert labels["app.kubernetes.io/managed-by"] == "Helm"
         assert labels["app.kubernetes.io/part-of"] == "pingpong"
         assert labels["helm.sh/chart"].startswith("pingpong-")

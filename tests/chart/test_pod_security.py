@@ -109,8 +109,8 @@ def test_a_container_may_say_for_itself_what_the_pod_does_not() -> None:
 def test_every_pod_of_the_chart_keeps_to_it(kind: str) -> None:
     pods = render({"server": {"kind": kind}, "client": {"kind": kind}}).pods()
     assert sorted(pods) == [
-        f"{kind} pingpong-client",
-        f"{kind} pingpong-server",
+        "CronJob pingpong-renewal",
+        *sorted([f"{kind} pingpong-client", f"{kind} pingpong-server", "Job pingpong-certificate"]),
         "Pod pingpong-test",
     ]
     for template in pods.values():

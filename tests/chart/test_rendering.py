@@ -284,6 +284,47 @@ def test_finds_what_is_wrong(
     assert any(said in each for each in found), found
 
 
+JOB = ("Job", "pingpong-certificate")
+CRON_JOB = ("CronJob", "pingpong-renewal")
+HOOK = ("metadata", "annotations")
+WRONG_JOBS: list[tuple[tuple[str, str], tuple[Any, ...], Any, str]] = [
+    (JOB, ("metadata", "name"), "a.b", "is no name for a Job"),
+    (JOB, (*POD, "restartPolicy"), "Always", "must not always be restarted"),
+    (JOB, (*POD, "serviceAccountName"), "other", "ServiceAccount other, which is not there"),
+    (JOB, (*MAIN, "args", 0), "serve", "no such option"),
+    (JOB, (*MAIN, "args", 2), "--certificate-secret=other", "needs Secret pingpong-certificate"),
+    (JOB, (*MAIN, "command"), ["sh", "-c"], "entry point"),
+    (JOB, (*HOOK, "helm.sh/hook"), "pre-instal", "hooks that Helm does not know"),
+    (JOB, (*HOOK, "helm.sh/hook-delete-policy"), "hook-succeeded", "there already the second time"),
+    (JOB, (*HOOK, "helm.sh/hook-weight"), "-1", "ServiceAccount pingpong-certificate is not there"),
+    (CRON_JOB, ("metadata", "name"), "a" * 53, "52 characters at most"),
+    (CRON_JOB, ("spec", "jobTemplate", *POD, "restartPolicy"), "Always", "must not always be"),
+    (
+        ("RoleBinding", "pingpong-certificate"),
+        (*HOOK, "helm.sh/hook"),
+        "pre-install",
+        "RoleBinding pingpong-certificate is not there when Job",
+    ),
+    (("Role", "pingpong-certificate"), (*HOOK, "helm.sh/hook"), "", "Role pingpong-certificate is"),
+]
+
+
+@pytest.mark.parametrize(("which", "path", "value", "said"), WRONG_JOBS, ids=str)
+def test_finds_what_is_wrong_with_what_keeps_the_certificate(
+    which: tuple[str, str], path: tuple[Any, ...], value: Any, said: str
+) -> None:
+    rendered = copy.deepcopy(render())
+    place: Any = rendered.one(*which)
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    found = [
+        *(each for thing in rendered.objects for each in object_rules.problems(thing)),
+        *cluster.problems(rendered, "1.34"),
+    ]
+    assert any(said in each for each in found), found
+
+
 def test_a_service_monitor_that_finds_no_service_is_found() -> None:
     rendered = copy.deepcopy(
         render({"monitoring": {"serviceMonitor": {"enabled": True}}}, api_versions=API_VERSIONS)

@@ -165,7 +165,9 @@ def test_pings_from_elsewhere_are_named_and_the_releases_own_are_let_in_as_well(
 
 def test_who_may_see_metrics_is_named_for_both() -> None:
     peer = {"ipBlock": {"cidr": "10.0.0.0/8"}}
-    for each in policies(policy={"adminFrom": [peer]}).of("NetworkPolicy"):
+    rendered = policies(policy={"adminFrom": [peer]})
+    for component in ("server", "client"):
+        each = rendered.one("NetworkPolicy", f"pingpong-{component}")
         assert each["spec"]["ingress"][-1] == {
             "ports": [{"port": 8080, "protocol": "TCP"}],
             "from": [peer],

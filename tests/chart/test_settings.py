@@ -209,7 +209,7 @@ def test_what_the_chart_makes_of_its_defaults() -> None:
     assert (server.drain_timeout, server.drain_stay_ready) == (25, False)
     client = settings_of("client", {})
     assert client.server == ("https://pingpong-server.testing.svc:4433/ping",)
-    assert (client.targets, client.insecure, client.token_file) == ("address", True, None)
+    assert (client.targets, client.insecure, client.token_file) == ("address", False, None)
 
 
 def test_staying_ready_while_draining_is_handed_on() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.chart import cluster, program
+from tests.chart.release_rules import hooks_of
 from tests.chart.rendering import Object, container, loaded, render
 
 BOTH = pytest.mark.parametrize("component", ["server", "client"])
@@ -23,14 +24,32 @@ def main_of(component: str, values: dict[str, Any] | None = None) -> Object:
 
 
 def test_the_defaults_are_a_server_and_a_client_that_pings_each_of_its_pods() -> None:
-    assert render().names() == [
+    rendered = render()
+    of_the_release = [
+        f"{each['kind']} {each['metadata']['name']}"
+        for each in rendered.objects
+        if not hooks_of(each)
+    ]
+    assert sorted(of_the_release) == [
+        "CronJob pingpong-renewal",
         "Deployment pingpong-client",
         "Deployment pingpong-server",
-        "Pod pingpong-test",
         "PodDisruptionBudget pingpong-server",
+        "Role pingpong-renewal",
+        "RoleBinding pingpong-renewal",
         "Service pingpong-server",
         "ServiceAccount pingpong-client",
+        "ServiceAccount pingpong-renewal",
         "ServiceAccount pingpong-server",
+    ]
+    assert sorted({*rendered.names()} - {*of_the_release}) == [
+        "Job pingpong-certificate",
+        "Pod pingpong-test",
+        "Role pingpong-certificate",
+        "RoleBinding pingpong-certificate",
+        "Secret pingpong-authority",
+        "Secret pingpong-certificate",
+        "ServiceAccount pingpong-certificate",
     ]
 
 
@@ -218,7 +237,8 @@ def test_the_test_pings_with_what_the_client_has_and_belongs_to_no_service() -> 
     pod = rendered.one("Pod")
     [main] = pod["spec"]["containers"]
     read = program.settings(main)
-    assert (read.count, read.deadline, read.insecure) == (7, 20, True)
+    assert (read.count, read.deadline, read.insecure) == (7, 20, False)
+    assert read.ca_file == program.settings(main_of("client")).ca_file
     assert read.urls == ("https://pingpong-server.testing.svc:4433/ping",)
     assert main["image"] == main_of("client")["image"]
     assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "test"

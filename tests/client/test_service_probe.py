@@ -86,7 +86,9 @@ async def running(
 async def test_probes_until_it_is_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as listener, running(monkeypatch, port := listener.port) as run:
         await until(lambda: run.events("target_up"))
-        assert run.events("started")[0]["server"] == [f"https://127.0.0.1:{port}/ping"]
+        (started,) = run.events("started")
+        assert started["server"] == [f"https://127.0.0.1:{port}/ping"]
+        assert started["trust"].startswith("the certificate with SHA-256 ")
         signal.raise_signal(signal.SIGINT)
         assert await run.task == 0
         (stopping,) = run.events("stopping")

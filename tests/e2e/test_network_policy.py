@@ -73,14 +73,17 @@ def test_the_policies_let_pings_names_and_metrics_through_and_strangers_not(
     # The API has accepted them, and says what it understood.
     found = cluster.networking.list_namespaced_network_policy(namespace).items
     policies = {each.metadata.name: each.spec for each in found}
-    assert policies.keys() == {"pingpong-server", "pingpong-client"}
+    assert policies.keys() == {"pingpong-server", "pingpong-client", "pingpong-renewal"}
     server, client = policies["pingpong-server"], policies["pingpong-client"]
+    renewal = policies["pingpong-renewal"]
     assert set(server.policy_types) == set(client.policy_types) == {"Ingress", "Egress"}
     assert ports(server.ingress) == {("UDP", 4433), ("TCP", 8080)}
     assert ports(client.ingress) == {("TCP", 8080)}
     assert not server.egress, "it only answers"
     names, api = {("UDP", 53), ("TCP", 53)}, {("TCP", 443), ("TCP", 6443)}
     assert ports(client.egress) == {("UDP", 4433)} | names | api
+    assert not renewal.ingress
+    assert ports(renewal.egress) == names | api
     [data] = [rule for rule in server.ingress if rule.ports[0].protocol == "UDP"]
     assert friend in [
         {"podSelector": {"matchLabels": peer.pod_selector.match_labels}} for peer in data._from

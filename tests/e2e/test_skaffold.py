@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,13 @@ from typing import Any, Protocol
 import pytest
 import urllib3
 
+from tests.e2e import outside
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import run
 from tests.e2e.conftest import Report
 from tests.e2e.pods import Pod
 from tests.e2e.release import Release
 from tests.e2e.waiting import Stopwatch, eventually
-from tests.processes import environment
 from tests.skaffold import builds
 from tests.skaffold.builds import Build
 from tests.skaffold.config import ROOT, Config, active_profiles, read_config, with_profiles
@@ -286,13 +285,5 @@ def test_on_kind_the_server_is_reached_from_this_machine(
     develop()
     for node in cluster.nodes:
         server = f"{cluster.node_address(node)}:30443"
-        answer = subprocess.run(
-            [sys.executable, "-m", "pingpong", "ping", "--insecure", server, "-c", "3", "-w", "20"],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-        assert "3 sent, 3 received" in answer.stdout
+        said = outside.eventually_ping("--insecure", server, "-c", "3", "-w", "20")
+        assert "3 sent, 3 received" in said

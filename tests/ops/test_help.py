@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pingpong.ops.settings import (
+    CertificateSettings,
     PingSettings,
     ProbeSettings,
     RunSettings,
@@ -11,7 +12,13 @@ from pingpong.ops.settings import (
     settings_table,
 )
 
-ALL: list[type[Settings]] = [ServeSettings, ProbeSettings, PingSettings, RunSettings]
+ALL: list[type[Settings]] = [
+    ServeSettings,
+    ProbeSettings,
+    PingSettings,
+    RunSettings,
+    CertificateSettings,
+]
 SHA256 = bytes(range(100, 132))
 
 
@@ -97,7 +104,7 @@ class TestTable:
     def test_every_default_is_a_value_that_its_variable_takes(self, cls: type[Settings]) -> None:
         rows = [line.split(" | ") for line in settings_table(cls).splitlines()[2:]]
         environ = {row[0].strip("| `"): row[2].strip("` ") for row in rows}
-        required = {name: "h" for name in ("urls", "server") if name in cls.model_fields}
+        required = {name: "h" for name in ("urls", "server", "hosts") if name in cls.model_fields}
         for name, value in required.items():
             environ[f"PINGPONG_{name.upper()}"] = value
         assert cls.parse([], environ) == cls(**required)

@@ -8,6 +8,7 @@ import pytest
 from pydantic import Field, SecretStr, ValidationError
 
 from pingpong.ops.settings import (
+    CertificateSettings,
     PingSettings,
     ProbeSettings,
     RunSettings,
@@ -20,7 +21,13 @@ from pingpong.ops.values import MIN_SIZE
 from pingpong.ping import HEADER_SIZE
 from tests.ops.parsing import mistakes, ping
 
-ALL: list[type[Settings]] = [ServeSettings, ProbeSettings, PingSettings, RunSettings]
+ALL: list[type[Settings]] = [
+    ServeSettings,
+    ProbeSettings,
+    PingSettings,
+    RunSettings,
+    CertificateSettings,
+]
 SHA256 = bytes(range(100, 132))
 
 
@@ -311,6 +318,18 @@ class TestMistakes:
         (mistake,) = mistakes(WithToken, PINGPONG_TOKEN="hunter2")
         assert mistake.startswith("PINGPONG_TOKEN=***:")
         assert "hunter2" not in mistake
+
+    @pytest.mark.parametrize(
+        ("option", "said"),
+        [
+            ("--ipv4", "the system's authorities"),
+            ("--ca=/etc/ca.crt", "the authorities in /etc/ca.crt"),
+            (f"--cert-hash={SHA256.hex()}", f"the certificate with SHA-256 {SHA256.hex()}"),
+            ("--insecure", "any certificate"),
+        ],
+    )
+    def test_whom_is_trusted_can_be_told(self, option: str, said: str) -> None:
+        assert ping(option, "localhost").trust == said
 
 
 class TestUnknownVariables:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingpong.ops.settings import (
+    CertificateSettings,
     PingSettings,
     ProbeSettings,
     RunSettings,
@@ -16,7 +17,13 @@ from pingpong.ops.settings import (
 )
 from tests.ops.parsing import mistakes, ping
 
-ALL: list[type[Settings]] = [ServeSettings, ProbeSettings, PingSettings, RunSettings]
+ALL: list[type[Settings]] = [
+    ServeSettings,
+    ProbeSettings,
+    PingSettings,
+    RunSettings,
+    CertificateSettings,
+]
 SHA256 = bytes(range(100, 132))
 
 

@@ -77,8 +77,11 @@ server.podDisruptionBudget.minAvailable of {{ $min }} lets no pod of {{ $replica
 {{- define "pingpong.check.certificate" -}}
 {{- $tls := .Values.server.tls }}
 {{- if .Values.server.enabled }}
-{{- if and (eq $tls.mode "made") $tls.secretName }}
-server.tls.secretName ({{ $tls.secretName }}) contradicts server.tls.mode made, where each pod makes its own certificate: set the mode to secret, or take the name out
+{{- if eq $tls.mode "made" }}
+server.tls.mode made is now called selfSigned: set it to that, or to authority, the default, with which the client verifies the server
+{{- end }}
+{{- if and (has $tls.mode (list "authority" "selfSigned")) $tls.secretName }}
+server.tls.secretName ({{ $tls.secretName }}) contradicts server.tls.mode {{ $tls.mode }}, whose certificate is not from there: set the mode to secret, or take the name out
 {{- end }}
 {{- if and (eq $tls.mode "secret") (not $tls.secretName) }}
 server.tls.mode secret needs server.tls.secretName, the Secret with tls.crt and tls.key
@@ -96,8 +99,8 @@ server.tls.certManager.renewBefore ({{ $before }}h) must be less than the certif
 {{- if $tls.certManager.issuerRef.name }}
 server.tls.certManager.issuerRef contradicts server.tls.mode {{ $tls.mode }}: set the mode to certManager, or take the issuer out
 {{- end }}
-{{- if or $tls.extraDnsNames $tls.extraIpAddresses }}
-server.tls.extraDnsNames and extraIpAddresses are for cert-manager's certificate; with mode {{ $tls.mode }} nobody asks for one: set the mode to certManager, or take them out
+{{- if and (has $tls.mode (list "secret" "selfSigned")) (or $tls.extraDnsNames $tls.extraIpAddresses) }}
+server.tls.extraDnsNames and extraIpAddresses are for a certificate that the chart makes or asks for, and contradict server.tls.mode {{ $tls.mode }}: set the mode to authority or certManager, or take them out
 {{- end }}
 {{- end }}
 {{- end }}

@@ -12,11 +12,11 @@
 {{- if gt (len $given) 1 }}
 client.tls says several times whom to trust ({{ join ", " $given }}): leave one
 {{- end }}
-{{- if and (include "pingpong.client.ownServer" .) (eq .Values.server.tls.mode "made") }}
+{{- if and (include "pingpong.client.ownServer" .) (eq .Values.server.tls.mode "selfSigned") }}
 {{- if or $tls.caSecret.name $tls.caConfigMap.name $tls.systemAuthorities }}
-client.tls.{{ first $given }} cannot verify a certificate that the server makes for itself (server.tls.mode made): set the mode to secret or certManager, or take client.tls.{{ first $given }} out
+client.tls.{{ first $given }} cannot verify a self-signed certificate (server.tls.mode selfSigned): set the mode to authority, secret or certManager, or take client.tls.{{ first $given }} out
 {{- else if and (kindIs "bool" $tls.insecure) (not $tls.insecure) (not $tls.certHash) }}
-client.tls.insecure is false, but nobody can verify a certificate that the server makes for itself (server.tls.mode made): set the mode to secret or certManager, or leave client.tls.insecure out
+client.tls.insecure is false, but no client can verify a self-signed certificate (server.tls.mode selfSigned): set the mode to authority, secret or certManager, or leave client.tls.insecure out
 {{- end }}
 {{- end }}
 {{- end }}

@@ -42,7 +42,7 @@ Whom the client trusts: `hash`, `anybody`, `secret`, `configMap`, `system`, or `
 {{- else if $tls.caSecret.name }}secret
 {{- else if $tls.caConfigMap.name }}configMap
 {{- else if or $tls.systemAuthorities (not (include "pingpong.client.ownServer" .)) }}system
-{{- else if ne .Values.server.tls.mode "made" }}serverSecret
+{{- else if ne .Values.server.tls.mode "selfSigned" }}serverSecret
 {{- else }}anybody
 {{- end }}
 {{- end }}

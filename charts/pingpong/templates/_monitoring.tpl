@@ -67,7 +67,7 @@ namespace="{{ $root.Release.Namespace }}"
 {{- $isOwn := or (eq (index . 1) "server") (include "pingpong.client.ownServer" $root) }}
 {{- if not (kindIs "invalid" $days) }}
 {{- include "pingpong.text" $days }}
-{{- else if and $isOwn (eq $root.Values.server.tls.mode "made") -}}
+{{- else if and $isOwn (eq $root.Values.server.tls.mode "selfSigned") -}}
 3
 {{- else -}}
 7

@@ -31,9 +31,13 @@ hyphens; `-server-external` is the longest that is added.
 {{ include "pingpong.fullname" . }}-server-external
 {{- end }}
 
-{{/* The Secret with the server's certificate. */}}
+{{/*
+The Secret with the server's certificate. What the chart makes and cert-manager's have different
+names, so that neither is taken for the other where the mode is changed.
+*/}}
 {{- define "pingpong.server.tlsSecret" -}}
-{{- .Values.server.tls.secretName | default (printf "%s-tls" (include "pingpong.server.name" .)) }}
+{{- $end := eq .Values.server.tls.mode "authority" | ternary "certificate" "server-tls" }}
+{{- .Values.server.tls.secretName | default (printf "%s-%s" (include "pingpong.fullname" .) $end) }}
 {{- end }}
 
 {{/* Names of the ServiceAccounts. */}}

@@ -13,7 +13,7 @@
 - name: PINGPONG_DRAIN_STAY_READY
   value: "true"
 {{- end }}
-{{- if ne $server.tls.mode "made" }}
+{{- if ne $server.tls.mode "selfSigned" }}
 - name: PINGPONG_TLS_CERT_FILE
   value: /etc/pingpong/tls/tls.crt
 - name: PINGPONG_TLS_KEY_FILE
@@ -38,7 +38,7 @@
 
 {{/* Folders, never single files (subPath): kubelet changes only those when a Secret changes. */}}
 {{- define "pingpong.server.mounts" -}}
-{{- if ne .Values.server.tls.mode "made" }}
+{{- if ne .Values.server.tls.mode "selfSigned" }}
 - name: tls
   mountPath: /etc/pingpong/tls
   readOnly: true
@@ -51,7 +51,7 @@
 {{- end }}
 
 {{- define "pingpong.server.volumes" -}}
-{{- if ne .Values.server.tls.mode "made" }}
+{{- if ne .Values.server.tls.mode "selfSigned" }}
 - name: tls
   secret:
     secretName: {{ include "pingpong.server.tlsSecret" . | quote }}
@@ -74,7 +74,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Every name that a client may know the server by. */}}
+{{/* Every name that a client may know the server by; not each cert-manager's issuer signs stars. */}}
 {{- define "pingpong.server.dnsNames" -}}
 {{- $services := list (include "pingpong.server.name" .) }}
 {{- if .Values.server.externalService.enabled }}
@@ -85,6 +85,12 @@
 {{- $namespaced := printf "%s.%s" $service $.Release.Namespace }}
 {{- $names = concat $names (list $service $namespaced (printf "%s.svc" $namespaced)) }}
 {{- $names = append $names (printf "%s.svc.%s" $namespaced $.Values.server.tls.clusterDomain) }}
+{{- end }}
+{{- if include "pingpong.certificate.enabled" . }}
+{{- /* A pod's own name below the headless Service: 10-0-0-1.pingpong-server.default.svc */}}
+{{- $headless := printf "*.%s.%s.svc" (include "pingpong.server.name" .) .Release.Namespace }}
+{{- $names = append $names $headless }}
+{{- $names = append $names (printf "%s.%s" $headless .Values.server.tls.clusterDomain) }}
 {{- end }}
 {{- range concat $names .Values.server.tls.extraDnsNames | uniq }}
 - {{ . | quote }}

@@ -101,6 +101,7 @@ class Service:
             server=list(self._settings.server),
             modes=list(self._settings.modes),
             interval=self._settings.interval,
+            trust=self._settings.trust,
             admin_port=self._admin.port,
         )
 

@@ -42,3 +42,14 @@ class ConnectionSettings(Settings):
             other = "--ca" if self.cert_hash is None else "--cert-hash"
             raise ValueError(f"--insecure and {other} exclude each other: trust any, or that one")
         return self
+
+    @property
+    def trust(self) -> str:
+        """Whom the settings trust, in words."""
+        if self.insecure:
+            return "any certificate"
+        if self.cert_hash is not None:
+            return f"the certificate with SHA-256 {self.cert_hash.hex()}"
+        if self.ca_file is not None:
+            return f"the authorities in {self.ca_file}"
+        return "the system's authorities"

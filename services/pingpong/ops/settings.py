@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .certificate_settings import CertificateSettings
 from .command_line import Settings, SettingsError, settings_table, unknown_variables
 from .ping_settings import PingSettings, RunSettings
 from .probe_settings import ProbeSettings
@@ -9,6 +10,7 @@ from .serve_settings import ServeSettings
 from .service_settings import ServiceSettings
 
 __all__ = [
+    "CertificateSettings",
     "PingSettings",
     "ProbeSettings",
     "RunSettings",

@@ -92,6 +92,22 @@ def _read_name(name: str) -> str:
         raise ValueError(f"must have the name or address of a host: {reason}") from None
 
 
+def read_host(value: object) -> object:
+    """Read a host as a certificate names it: an IP address, or a name that may begin with ``*.``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        name = value.lower()
+        star = "*." if name.startswith("*.") else ""
+        return star + _read_host(name.removeprefix(star))
+
+
 def _is_ipv6(text: str) -> bool:
     try:
         ipaddress.IPv6Address(text)

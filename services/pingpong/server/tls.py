@@ -1,6 +1,6 @@
-"""The server's certificate: loaded from files, or made.
+"""The server's certificate: loaded from files, or made; and authorities that sign such.
 
-A made certificate is short-lived and ECDSA, so that browsers accept it by its SHA-256 (W3C
+A self-signed certificate is short-lived and ECDSA, so that browsers accept it by its SHA-256 (W3C
 WebTransport, section "Custom certificate verification": at most two weeks, no RSA) as
 ``pingpong ping --cert-hash`` does.
 """
@@ -87,20 +87,29 @@ class Certificate:
         encoding = serialization.Encoding.PEM
         return b"".join(cert.public_bytes(encoding) for cert in (self.certificate, *self.chain))
 
-    def private_pem(self) -> bytes:
-        """The certificate, its chain and its key in PEM: a secret, for another process only.
-
-        `parse_certificate` reads it, as both files at once.
-        """
-        return self.pem() + self.private_key.private_bytes(
+    def key_pem(self) -> bytes:
+        """The private key in PEM: a secret."""
+        return self.private_key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
 
+    def private_pem(self) -> bytes:
+        """The certificate, its chain and its key in PEM: a secret, for another process only.
 
-def make_certificate(hosts: Sequence[str], now: datetime, valid: timedelta = VALID) -> Certificate:
-    """Make a self-signed ECDSA P-256 certificate for names and addresses.
+        `parse_certificate` reads it, as both files at once.
+        """
+        return self.pem() + self.key_pem()
+
+
+def make_certificate(
+    hosts: Sequence[str],
+    now: datetime,
+    valid: timedelta = VALID,
+    authority: Certificate | None = None,
+) -> Certificate:
+    """Make an ECDSA P-256 certificate for names and addresses, self-signed or by an authority.
 
     It is valid from an hour before ``now`` (with a time zone) until ``valid`` after it. Browsers
     accept a certificate by its hash only when that is 14 days altogether or less.
@@ -110,43 +119,80 @@ def make_certificate(hosts: Sequence[str], now: datetime, valid: timedelta = VAL
     """
     if not hosts:
         raise ValueError("a certificate needs at least one host")
+    names = x509.SubjectAlternativeName(alternative_names(hosts))
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        _builder("pingpong", key, authority, now, valid)
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    )
+    return _sign(builder, key, authority)
+
+
+def make_authority(now: datetime, valid: timedelta) -> Certificate:
+    """Make a certificate authority that signs server certificates, and no other authorities.
+
+    It is valid from an hour before ``now`` until ``valid`` after it.
+
+    Raises:
+        ValueError: a time without a zone.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    # Each has a name of its own, so that one can be told from the next where both are trusted.
+    digest = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest
+    builder = (
+        _builder(f"pingpong authority {digest[:4].hex()}", key, None, now, valid)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+    )
+    return _sign(builder, key, None)
+
+
+def _builder(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    authority: Certificate | None,
+    now: datetime,
+    valid: timedelta,
+) -> x509.CertificateBuilder:
     if now.tzinfo is None:
         raise ValueError("the time needs a time zone")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pingpong")])
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    builder = (
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signer: PrivateKey = key if authority is None else authority.private_key
+    return (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject if authority is None else authority.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATED)
         .not_valid_after(now + valid)
-        .add_extension(x509.SubjectAlternativeName(_alternative_names(hosts)), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
-            x509.KeyUsage(
-                digital_signature=True,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=False,
-                crl_sign=False,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(identifier, critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
-            critical=False,
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
     )
-    return Certificate(builder.sign(key, hashes.SHA256()), (), key)
+
+
+def _usage(**allowed: bool) -> x509.KeyUsage:
+    names = (
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+        *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    )
+    return x509.KeyUsage(**(dict.fromkeys(names, False) | allowed))
+
+
+def _sign(
+    builder: x509.CertificateBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    authority: Certificate | None,
+) -> Certificate:
+    signer = key if authority is None else authority.private_key
+    # These two name no hash: the signature's own is part of them.
+    names_none = isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+    return Certificate(builder.sign(signer, None if names_none else hashes.SHA256()), (), key)
 
 
 def load_certificate(cert_file: Path, key_file: Path) -> Certificate:
@@ -177,9 +223,9 @@ def unreadable(error: OSError, cert_file: Path, key_file: Path) -> CertificateEr
 
 
 def parse_certificate(
-    cert_data: bytes, key_data: bytes, cert_file: Path, key_file: Path
+    cert_data: bytes, key_data: bytes, cert_file: Path | str, key_file: Path | str
 ) -> Certificate:
-    """Make a certificate of what was read from two files; their names are for the errors.
+    """Make a certificate of what was read from two places; their names are for the errors.
 
     Raises:
         CertificateError: it is no certificate, or no key, or they do not belong together.
@@ -200,7 +246,12 @@ def parse_certificate(
     return Certificate(certificate, tuple(chain), key)
 
 
-def _alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+def alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """Hosts as certificates name them, each once.
+
+    Raises:
+        ValueError: one is neither a name nor an address.
+    """
     names: list[x509.GeneralName] = []
     for host in dict.fromkeys(hosts):
         try:
@@ -218,7 +269,7 @@ def _ascii_name(host: str) -> str:
         raise ValueError(f"neither a host name nor an address: {host!r}") from None
 
 
-def _parse_certificates(data: bytes, file: Path) -> list[x509.Certificate]:
+def _parse_certificates(data: bytes, file: Path | str) -> list[x509.Certificate]:
     if b"-----BEGIN CERTIFICATE-----" not in data:
         advice = "give a PEM file (-----BEGIN CERTIFICATE-----)"
         if _PRIVATE_KEY.search(data):
@@ -236,7 +287,7 @@ def _parse_certificates(data: bytes, file: Path) -> list[x509.Certificate]:
     return certificates
 
 
-def _parse_key(data: bytes, file: Path) -> PrivateKey:
+def _parse_key(data: bytes, file: Path | str) -> PrivateKey:
     block = _PRIVATE_KEY.search(data)
     if block is None:
         raise CertificateError(

@@ -18,7 +18,6 @@ import base64
 import functools
 import hashlib
 import json
-import os
 import queue
 import threading
 import time
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 
 from ..ops.logs import get_logger
 from ..ops.repeats import Repeats
+from . import cluster
 from .admission import TOO_MANY_WAIT, UNVERIFIED_TOKEN, WRONG_TOKEN, Decided, Refusal
 
 GOOD_FOR = 60.0
@@ -75,27 +75,13 @@ def connect(audience: str) -> Ask:
 
     Slow: it imports the client library. Raises `TokenReviewError`.
     """
-    from kubernetes import client, config
+    from kubernetes import client
 
-    configuration = client.Configuration()
-    # The library's own attempts would multiply the time that one may take.
-    configuration.retries = False
     try:
-        if path := os.environ.get("KUBECONFIG"):
-            config.load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=path, client_configuration=configuration
-            )
-        else:
-            # From then on the library reads the token again every minute, since it is renewed.
-            config.load_incluster_config(  # type: ignore[no-untyped-call]
-                client_configuration=configuration
-            )
-    except (config.ConfigException, OSError, ValueError) as error:
-        raise TokenReviewError(
-            f"no cluster to verify tokens with (PINGPONG_AUTH=kubernetes): {_one_line(error)};"
-            " run in a pod that has its service account's token mounted, or set KUBECONFIG"
-        ) from None
-    api = client.AuthenticationV1Api(client.ApiClient(configuration))
+        api_client = cluster.connect("verify tokens with (PINGPONG_AUTH=kubernetes)")
+    except cluster.ClusterError as error:
+        raise TokenReviewError(str(error)) from None
+    api = client.AuthenticationV1Api(api_client)
     return functools.partial(_ask, client, api, audience)
 
 
@@ -108,7 +94,7 @@ def _ask(client: Any, api: Any, audience: str, token: str) -> bool:
     try:
         status = api.create_token_review(body, _request_timeout=_TIMEOUT).status
     except client.ApiException as error:
-        raise _refused(error.status or 0, _one_line(error.reason)) from None
+        raise _refused(error.status or 0, error.reason) from None
     except Exception as error:
         # Its text may show what was sent, or what came: the token.
         raise ReviewFailedError(
@@ -118,23 +104,14 @@ def _ask(client: Any, api: Any, audience: str, token: str) -> bool:
     return bool(status and status.authenticated and audience in (status.audiences or ()))
 
 
-def _refused(status: int, reason: str) -> ReviewFailedError:
+def _refused(status: int, reason: object) -> ReviewFailedError:
+    text = cluster.refusal(status, reason)
     if status == 403:
         text = (
             "this server's service account may not create tokenreviews: bind it to the ClusterRole"
             " system:auth-delegator"
         )
-    elif status == 401:
-        text = "the API server does not know who asks: check this server's own service account"
-    elif status == 0:
-        text = "the API server's certificate is not trusted: check the CA"
-    else:
-        text = f"the API server answered {status} {reason}"
     return ReviewFailedError(text, is_passing=status == 429 or status >= 500)
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:200].rstrip(".")
 
 
 # On the event loop: who waits, and what is known.
