@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 SERVICES = ROOT / "services"
 WEBTRANSPORT = SERVICES / "pingpong" / "webtransport"
 SEAM = set(WEBTRANSPORT.glob("quic*.py"))
-"""What aioquic's answer to the seam is made of; two of them use private names of it."""
+"""What aioquic's answer to the seam is made of."""
 SOURCES = sorted(SERVICES.rglob("*.py"))
 
 

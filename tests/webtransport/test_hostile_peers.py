@@ -11,12 +11,12 @@ from aioquic.quic.packet import QuicErrorCode, pull_quic_header
 from pingpong.webtransport.config import EndpointConfig, Windows
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.quic_endpoint import AioquicEndpoint
-from pingpong.webtransport.quic_receive import MAX_FRAMES
-from pingpong.webtransport.reassembly import (
+from pingpong.webtransport.quic_reassembly import (
     MAX_CRYPTO_BYTES,
     MAX_CRYPTO_PIECES,
     MAX_STREAM_PIECES,
 )
+from pingpong.webtransport.quic_receive import MAX_FRAMES
 from tests.webtransport.packets import (
     Stranger,
     ack_frame,

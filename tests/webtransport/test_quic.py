@@ -28,14 +28,20 @@ from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from pingpong.webtransport import quic as seam
-from pingpong.webtransport import quic_ids, quic_receive, quic_recovery, quic_resets, reassembly
+from pingpong.webtransport import (
+    quic_ids,
+    quic_reassembly,
+    quic_receive,
+    quic_recovery,
+    quic_resets,
+)
 from pingpong.webtransport.config import Windows
 from pingpong.webtransport.connection_ids import ConnectionIds
 from pingpong.webtransport.quic import HookedConnection
 from pingpong.webtransport.quic_connection import _IDLE_REASON
 from tests.webtransport.wire import Wire, certificate
 
-MODULES = (seam, quic_ids, quic_receive, quic_recovery, quic_resets, reassembly)
+MODULES = (seam, quic_ids, quic_receive, quic_reassembly, quic_recovery, quic_resets)
 MOVED = (
     f"aioquic {aioquic.__version__} has moved something that pingpong/webtransport/quic.py"
     " reaches for; adapt it there: "
@@ -195,11 +201,11 @@ def test_nothing_else_is_reached_for() -> None:
     known |= {"_peer_certificate", "_receive_buffer", "_send_probe"}  # see below
     known |= OF_RECOVERY | {"_detect_loss"}
     for kind, base in (
-        (reassembly.StreamReceiver, QuicStreamReceiver),
+        (quic_reassembly.StreamReceiver, QuicStreamReceiver),
         (quic_recovery.Recovery, QuicPacketRecovery),
     ):
         known |= set(vars(kind)) - set(vars(base))
-    known |= set(vars(reassembly.StreamReceiver(0, reassembly.Buffers())))
+    known |= set(vars(quic_reassembly.StreamReceiver(0, quic_reassembly.Buffers())))
     unknown = {name for name in used - known if not name.startswith("__")}
     assert not unknown, f"pin these as well: {sorted(unknown)}"
 
@@ -265,7 +271,7 @@ def test_packets_are_taken_in_by_our_methods() -> None:
     quic = wire.server.engine._quic
     assert isinstance(quic._loss, quic_recovery.Recovery), MOVED + "loss recovery"
     for stream in (*quic._streams.values(), *quic._crypto_streams.values()):
-        assert isinstance(stream.receiver, reassembly.StreamReceiver), MOVED + "streams"
+        assert isinstance(stream.receiver, quic_reassembly.StreamReceiver), MOVED + "streams"
     assert {*OF_RECOVERY} <= set(vars(quic._loss)), MOVED + "QuicPacketRecovery"
     assert quic.tls._receive_buffer == b"", MOVED + "tls._receive_buffer"
     space = quic._spaces[tls.Epoch.ONE_RTT]

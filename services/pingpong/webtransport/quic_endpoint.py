@@ -90,7 +90,9 @@ class AioquicEndpoint:
         """What a stateless reset of a connection's peer would end in."""
         self._refusals = answers.Allowance(_ANSWERS_A_SECOND)
         self._resets = answers.Allowance(_ANSWERS_A_SECOND)
-        self._server = self._server_configuration(config) if accept is not None else None
+        self._server: QuicConfiguration | None = None
+        if accept is not None:
+            self.use_certificate(config.certificate, config.certificate_chain, config.private_key)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -110,10 +112,7 @@ class AioquicEndpoint:
         self._working = True
         if not data:
             return
-        if data[0] & LONG_HEADER:
-            connection = self._connection_of(data)
-        else:
-            connection = self._routes.get(data[SHORT_ID_AT : SHORT_ID_AT + CONNECTION_ID_SIZE])
+        connection = self._connection_of(data)
         flow = self._strangers if connection is None else connection.flow
         if self._queue.may_pass(flow):
             self._process(flow, connection, data, address, now, arrival)
@@ -138,8 +137,7 @@ class AioquicEndpoint:
 
     def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
         """What is to be sent now, grouped: the packets to one address in their order."""
-        groups = self._answers
-        touched = self._touched
+        groups, touched = self._answers, self._touched
         self._working = True
         clock = self._queue.clock
         time = clock()
@@ -240,12 +238,10 @@ class AioquicEndpoint:
 
     def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
         """Handshakes that begin from now on use another certificate."""
-        assert self._server is not None
-        configuration = self._configuration(is_client=False)
-        configuration.certificate = certificate
-        configuration.certificate_chain = list(chain)
-        configuration.private_key = private_key
-        self._server = configuration
+        self._server = self._configuration(is_client=False)
+        self._server.certificate = certificate
+        self._server.certificate_chain = list(chain)
+        self._server.private_key = private_key
 
     # What its connections call.
 
@@ -311,13 +307,6 @@ class AioquicEndpoint:
             max_stream_data=self._config.windows.stream,
             max_datagram_frame_size=65_535,
         )
-
-    def _server_configuration(self, config: EndpointConfig) -> QuicConfiguration:
-        configuration = self._configuration(is_client=False)
-        configuration.certificate = config.certificate
-        configuration.certificate_chain = list(config.certificate_chain)
-        configuration.private_key = config.private_key
-        return configuration
 
     def _connection_of(self, data: bytes) -> AioquicConnection | None:
         # RFC 8999: in a long header, version, then connection ids with their lengths.

@@ -28,7 +28,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketNumberWindow
 
 from .connection_ids import ConnectionIds
-from .reassembly import TooManyPiecesError
+from .quic_reassembly import TooManyPiecesError
 
 RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
 _MAX_HOST_IDS = 8

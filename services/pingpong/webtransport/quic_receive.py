@@ -3,7 +3,7 @@
 aioquic takes in all that the specification allows, and some of that costs a thousand times what
 an honest packet costs (RFC 9000, section 21). Here it is bounded, before and after a handshake:
 
-- Bytes that are early are kept in pieces (`reassembly`), in the handshake too.
+- Bytes that are early are kept in pieces (`quic_reassembly`), in the handshake too.
 - A stream that was skipped takes no room before its first byte (RFC 9000, section 2.1).
 - An acknowledgement of what was never sent ends the connection (section 13.1). Packet numbers
   are skipped now and then, so that who acknowledges blindly does so too (section 21.4).
@@ -33,14 +33,14 @@ from aioquic.quic.stream import FinalSizeError, QuicStream, StreamFinishedError
 from .connection_ids import ConnectionIds
 from .errors import ErrorCode
 from .quic_ids import IdentifiedConnection
-from .quic_recovery import Recovery
-from .reassembly import (
+from .quic_reassembly import (
     MAX_CRYPTO_BYTES,
     MAX_CRYPTO_PIECES,
     Buffers,
     StreamReceiver,
     TooManyPiecesError,
 )
+from .quic_recovery import Recovery
 
 MAX_FRAMES = 256
 """What the frames of a packet may cost. A packet of 1200 bytes has room for 170 of the smallest

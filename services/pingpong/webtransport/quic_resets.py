@@ -17,8 +17,8 @@ from aioquic.quic.stream import QuicStream
 
 from . import varint
 from .connection_ids import ConnectionIds
+from .quic_reassembly import StreamReceiver
 from .quic_receive import GuardedConnection
-from .reassembly import StreamReceiver
 
 RESET_STREAM_AT = 0x24
 RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)

@@ -10,7 +10,7 @@ from aioquic.quic.stream import FinalSizeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pingpong.webtransport.reassembly import (
+from pingpong.webtransport.quic_reassembly import (
     MAX_PIECES,
     MAX_STREAM_PIECES,
     Buffers,
