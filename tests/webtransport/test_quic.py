@@ -94,6 +94,7 @@ ATTRIBUTES: dict[str, type] = {
     "_network_paths": list,
     "_original_destination_connection_id": bytes,
     "_pacing_at": type(None),
+    "_packet_number": int,
     "_peer_cid": object,
     "_ping_pending": list,
     "_probe_pending": bool,
@@ -195,7 +196,8 @@ def test_limits_and_spaces_have_what_is_used_of_them(plain: QuicConnection) -> N
         plain._local_max_streams_uni,
     ):
         assert {"value", "sent", "used", "frame_type"} <= set(vars(limit)), MOVED + "Limit"
-    assert {"ack_at", "sent_packets"} <= set(vars(QuicPacketSpace())), MOVED + "QuicPacketSpace"
+    space = {"ack_at", "ack_eliciting_in_flight", "largest_acked_packet", "sent_packets"}
+    assert space <= set(vars(QuicPacketSpace())), MOVED + "QuicPacketSpace"
     assert {"spaces", "_send_probe"} <= set(vars(plain._loss)), MOVED + "QuicPacketRecovery"
     known = set(vars(plain._host_cids[0]))
     assert {"cid", "was_sent", "stateless_reset_token"} <= known, MOVED + "QuicConnectionId"

@@ -196,7 +196,12 @@ class AioquicEndpoint:
                     pass  # Here and now, where it can be said; not in the midst of a handshake.
             configuration.load_verify_locations(cafile=identity.ca_file, capath=identity.ca_path)
         connection = AioquicConnection(
-            self, configuration, self._config.windows, self._ids, identity.certificate_hash
+            self,
+            configuration,
+            self._config.windows,
+            self._ids,
+            identity.certificate_hash,
+            key_limits=self._config.key_limits,
         )
         connection.events = events(connection)
         self._connections.add(connection)
@@ -370,6 +375,7 @@ class AioquicEndpoint:
             self._server,
             self._config.windows,
             self._ids,
+            key_limits=self._config.key_limits,
             original_destination_connection_id=original_id,
             retry_source_connection_id=retry_id,
         )

@@ -8,7 +8,6 @@ collector finds it, because its parts refer to one another.
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from typing import Any
 
@@ -24,12 +23,19 @@ from aioquic.quic.connection import (
     QuicConnectionId,
     QuicReceiveContext,
 )
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.recovery import QuicPacketNumberWindow
 
+from .config import KeyLimits
 from .connection_ids import ConnectionIds
+from .quic_keys import PacketKeys
 
 RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
+_KEY_REASONS = {
+    QuicErrorCode.AEAD_LIMIT_REACHED: "the keys were used for as many packets as they are safe for",
+    QuicErrorCode.KEY_UPDATE_ERROR: "a key update before the one before was confirmed",
+}
 _MAX_HOST_IDS = 8
 """Connection ids that a peer is given at one time, as aioquic has it."""
 
@@ -58,12 +64,16 @@ class SeenPackets(QuicPacketNumberWindow):
 class IdentifiedConnection(QuicConnection):
     """What a connection is known by to its peer, and how it ends."""
 
-    def __init__(self, configuration: QuicConfiguration, ids: ConnectionIds, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        ids: ConnectionIds,
+        key_limits: KeyLimits | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(configuration=configuration, **kwargs)
-        handlers = vars(self)["_QuicConnection__frame_handlers"]
-        for kind, (handler, epochs) in handlers.items():
-            handlers[kind] = handler, _shared(epochs)
         self._ids = ids
+        self._keys = PacketKeys(key_limits or KeyLimits())
         self.closed_by_peer = False
         self._is_discarded = False
         self._duplicates = 0
@@ -82,6 +92,10 @@ class IdentifiedConnection(QuicConnection):
         super()._initialize(peer_cid)
         self._spaces[tls.Epoch.ONE_RTT].received_packets = SeenPackets()
         self._crypto_buffers = CryptoBuffers()
+        # Those that aioquic makes write a log of their own, which is not kept here.
+        self._cryptos[tls.Epoch.ZERO_RTT] = CryptoPair()
+        self._cryptos[tls.Epoch.HANDSHAKE] = CryptoPair()
+        self._cryptos[tls.Epoch.ONE_RTT] = self._keys
 
     def _push_crypto_data(self) -> None:
         super()._push_crypto_data()
@@ -175,6 +189,21 @@ class IdentifiedConnection(QuicConnection):
         self._close_at = now
         self.handle_timer(now)
 
+    def review_keys(self, now: float) -> None:
+        """To be called before packets are made: update keys in time, close where that fails."""
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        error = self._keys.review(
+            self._packet_number,
+            space.largest_acked_packet,
+            now,
+            3 * self._loss.get_probe_timeout(),
+            confirmed=self._handshake_confirmed,
+        )
+        if error is not None:
+            self.close(error, QuicFrameType.PADDING, _KEY_REASONS[error])
+        elif self._keys.wants_acknowledgement and not space.ack_eliciting_in_flight:
+            self.send_ping(0)
+
     def discard_state(self) -> None:
         """Give back what a connection that has ended needs no more: nearly everything.
 
@@ -188,6 +217,7 @@ class IdentifiedConnection(QuicConnection):
             self._certificate = self.tls._peer_certificate
             del self.tls
         self._is_discarded = True
+        self._keys.teardown()
         for space in self._spaces.values():
             space.sent_packets.clear()
         for part in (
@@ -206,9 +236,3 @@ class IdentifiedConnection(QuicConnection):
 
 def _do_nothing() -> None:
     pass
-
-
-@functools.cache
-def _shared(epochs: frozenset[tls.Epoch]) -> frozenset[tls.Epoch]:
-    """The same set for all connections: aioquic makes 34 for each, 7 KiB."""
-    return epochs
