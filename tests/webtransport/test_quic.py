@@ -226,7 +226,8 @@ def test_limits_and_spaces_have_what_is_used_of_them(plain: QuicConnection) -> N
         plain._local_max_streams_uni,
     ):
         assert {"value", "sent", "used", "frame_type"} <= set(vars(limit)), MOVED + "Limit"
-    assert {"ack_at", "sent_packets"} <= set(vars(QuicPacketSpace())), MOVED + "QuicPacketSpace"
+    space = {"ack_at", "ack_eliciting_in_flight", "largest_acked_packet", "sent_packets"}
+    assert space <= set(vars(QuicPacketSpace())), MOVED + "QuicPacketSpace"
     assert {"spaces", "_send_probe"} <= set(vars(plain._loss)), MOVED + "QuicPacketRecovery"
     known = set(vars(plain._host_cids[0]))
     assert {"cid", "was_sent", "stateless_reset_token"} <= known, MOVED + "QuicConnectionId"

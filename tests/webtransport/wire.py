@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pingpong.server.tls import Certificate, make_certificate
-from pingpong.webtransport.config import EndpointConfig, ServerIdentity, Windows
+from pingpong.webtransport.config import EndpointConfig, KeyLimits, ServerIdentity, Windows
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.engine import Address, QuicConnection, QuicEvents
 from pingpong.webtransport.errors import ErrorCode, ProtocolError
@@ -215,6 +215,7 @@ class Wire:
         server_limits: Limits = LIMITS,
         windows: Windows | None = None,
         client_windows: Windows | None = None,
+        client_key_limits: KeyLimits | None = None,
         raw_client: bool = False,
         raw_server: bool = False,
         idle_timeout: float = 15.0,
@@ -237,7 +238,12 @@ class Wire:
         windows = windows or Windows()
         made = certificate()
         self.client_end = AioquicEndpoint(
-            EndpointConfig(windows=client_windows or windows, idle_timeout=idle_timeout), self._wake
+            EndpointConfig(
+                windows=client_windows or windows,
+                idle_timeout=idle_timeout,
+                key_limits=client_key_limits or KeyLimits(),
+            ),
+            self._wake,
         )
         self.server_end = AioquicEndpoint(
             EndpointConfig(

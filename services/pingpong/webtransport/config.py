@@ -20,6 +20,21 @@ class Windows:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """How many packets a connection's keys are used for (RFC 9001, section 6.6).
+
+    What is None is as the cipher that was agreed on has it.
+    """
+
+    update_after: int = 1 << 22
+    """Packets sent, after which the next keys are taken."""
+    max_sent: int | None = None
+    """Packets sent, at which the connection is closed since no update was possible."""
+    max_failed: int | None = None
+    """Packets received that may fail authentication; one more closes the connection."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerIdentity:
     """What a client insists on: authorities, one certificate, or nothing.
 
@@ -59,6 +74,7 @@ class EndpointConfig:
     max_buffered: int = 64 << 20
     """Bytes that all connections together keep of what was received, or is to be sent; above it,
     the one that keeps most is closed."""
+    key_limits: KeyLimits = field(default_factory=KeyLimits)
     worker: int = 0
     workers: int = 1
     """All connection ids that the endpoint makes lead to this one of the workers of a port.

@@ -215,6 +215,8 @@ class HookedConnection(ResettingConnection):
         `has_news`: something was queued, and an acknowledgement that is due soon goes with it.
         """
         self._packet_begun = False
+        if self._packet_number >= self._keys.review_at:
+            self.review_keys(now)
         if not self._handshake_confirmed or self._close_event is not None:
             return True
         if not has_news:

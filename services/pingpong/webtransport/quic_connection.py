@@ -12,7 +12,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from .config import Windows
+from .config import EndpointConfig
 from .connection_ids import ConnectionIds
 from .engine import Address, QuicEvents
 from .errors import ErrorCode
@@ -89,13 +89,15 @@ class AioquicConnection:
         self,
         owner: Owner,
         configuration: QuicConfiguration,
-        windows: Windows,
+        config: EndpointConfig,
         ids: ConnectionIds,
         certificate_hash: bytes | None = None,
         **kwargs: Any,
     ) -> None:
         self._owner = owner
-        self._quic = HookedConnection(configuration, windows, ids, **kwargs)
+        self._quic = HookedConnection(
+            configuration, config.windows, ids, key_limits=config.key_limits, **kwargs
+        )
         self._queue: deque[events.QuicEvent] = self._quic.event_queue
         self._certificate_hash = certificate_hash
         self._close_packets: list[tuple[bytes, Address]] = []

@@ -227,12 +227,10 @@ class AioquicEndpoint:
                     pass  # Here and now, where it can be said; not in the midst of a handshake.
             configuration.load_verify_locations(cafile=identity.ca_file, capath=identity.ca_path)
         connection = AioquicConnection(
-            self, configuration, self._config.windows, self._ids, identity.certificate_hash
+            self, configuration, self._config, self._ids, identity.certificate_hash
         )
         connection.events = events(connection)
-        self._connections.add(connection)
-        for connection_id in connection.connection_ids:
-            self._routes[connection_id] = connection
+        self._add(connection)
         connection.connect(address, now)
         return connection
 
@@ -307,6 +305,11 @@ class AioquicEndpoint:
             max_stream_data=self._config.windows.stream,
             max_datagram_frame_size=65_535,
         )
+
+    def _add(self, connection: AioquicConnection) -> None:
+        self._connections.add(connection)
+        for connection_id in connection.connection_ids:
+            self._routes[connection_id] = connection
 
     def _connection_of(self, data: bytes) -> AioquicConnection | None:
         # RFC 8999: in a long header, version, then connection ids with their lengths.
@@ -435,7 +438,7 @@ class AioquicEndpoint:
         connection = AioquicConnection(
             self,
             self._server,
-            self._config.windows,
+            self._config,
             self._ids,
             original_destination_connection_id=original_id,
             retry_source_connection_id=retry_id,
@@ -443,12 +446,10 @@ class AioquicEndpoint:
         connection.events = self._accept(connection)
         connection.give_up_at = now + self._config.handshake_timeout
         self.counters.connections += 1
-        self._connections.add(connection)
         self._handshakes[connection] = None
         connection.first_route = header.destination_cid
         self._routes[header.destination_cid] = connection
-        for connection_id in connection.connection_ids:
-            self._routes[connection_id] = connection
+        self._add(connection)
         return connection
 
     def _give_up(self, connection: AioquicConnection, now: float) -> None:

@@ -23,14 +23,21 @@ from aioquic.quic.connection import (
     QuicConnectionId,
     QuicReceiveContext,
 )
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketNumberWindow
 
+from .config import KeyLimits
 from .connection_ids import ConnectionIds
+from .quic_keys import PacketKeys
 from .quic_reassembly import TooManyPiecesError
 
 RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
+_KEY_REASONS = {
+    QuicErrorCode.AEAD_LIMIT_REACHED: "the keys were used for as many packets as they are safe for",
+    QuicErrorCode.KEY_UPDATE_ERROR: "a key update before the one before was confirmed",
+}
 _MAX_HOST_IDS = 8
 """Connection ids that a peer is given at one time, as aioquic has it."""
 _MAX_CLOSE_REASON = 256
@@ -67,9 +74,16 @@ class SeenPackets(QuicPacketNumberWindow):
 class IdentifiedConnection(QuicConnection):
     """What a connection is known by to its peer, and how it ends."""
 
-    def __init__(self, configuration: QuicConfiguration, ids: ConnectionIds, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        ids: ConnectionIds,
+        key_limits: KeyLimits | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(configuration=configuration, **kwargs)
         self._ids = ids
+        self._keys = PacketKeys(key_limits or KeyLimits())
         self.closed_by_peer = False
         self.close_is_authenticated = True
         """False where the peer's close came before the handshake had shown who the peer is."""
@@ -90,6 +104,10 @@ class IdentifiedConnection(QuicConnection):
         super()._initialize(peer_cid)
         self._spaces[tls.Epoch.ONE_RTT].received_packets = SeenPackets()
         self._crypto_buffers = CryptoBuffers()
+        # Those that aioquic makes write a log of their own, which is not kept here.
+        self._cryptos[tls.Epoch.ZERO_RTT] = CryptoPair()
+        self._cryptos[tls.Epoch.HANDSHAKE] = CryptoPair()
+        self._cryptos[tls.Epoch.ONE_RTT] = self._keys
 
     def _push_crypto_data(self) -> None:
         super()._push_crypto_data()
@@ -210,6 +228,21 @@ class IdentifiedConnection(QuicConnection):
         self._close_at = now
         self.handle_timer(now)
 
+    def review_keys(self, now: float) -> None:
+        """To be called before packets are made: update keys in time, close where that fails."""
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        error = self._keys.review(
+            self._packet_number,
+            space.largest_acked_packet,
+            now,
+            3 * self._loss.get_probe_timeout(),
+            confirmed=self._handshake_confirmed,
+        )
+        if error is not None:
+            self.close(error, QuicFrameType.PADDING, _KEY_REASONS[error])
+        elif self._keys.wants_acknowledgement and not space.ack_eliciting_in_flight:
+            self.send_ping(0)
+
     def discard_state(self) -> None:
         """Give back what a connection that has ended needs no more: nearly everything.
 
@@ -223,6 +256,7 @@ class IdentifiedConnection(QuicConnection):
             self._certificate = self.tls._peer_certificate
             del self.tls
         self._is_discarded = True
+        self._keys.teardown()
         for space in self._spaces.values():
             space.sent_packets.clear()
         for part in (

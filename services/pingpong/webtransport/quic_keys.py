@@ -1,0 +1,191 @@
+"""The keys of 1-RTT packets: when they change, and how much they may be used (RFC 9001, section 6).
+
+aioquic changes keys when it is asked to, and forgets the old ones with that: what the peer had on
+its way is lost. It neither begins an update by itself, nor counts what fails.
+"""
+
+from __future__ import annotations
+
+import math
+
+from aioquic.quic.crypto import (  # type: ignore[attr-defined]
+    AEAD,
+    CryptoContext,
+    CryptoError,
+    CryptoPair,
+    KeyUnavailableError,
+    apply_key_phase,
+    next_key_phase,
+)
+from aioquic.quic.packet import QuicErrorCode, decode_packet_number
+from aioquic.tls import CipherSuite
+
+from .config import KeyLimits
+
+_MAX_SENT = (1 << 23) - (1 << 16)
+"""Packets that AES-GCM's keys may protect (section 6.6), less those of one burst."""
+_MAX_FAILED = 1 << 52
+_MAX_FAILED_CHACHA20 = 1 << 36
+"""Packets of a connection that may fail authentication. What ChaCha20 protects has no limit."""
+_NO_LIMIT = 1 << 62
+"""The largest packet number (RFC 9000, section 12.3)."""
+_PHASE_BIT = 4
+
+
+class PacketKeys(CryptoPair):
+    """aioquic's pair of keys, which are updated in time and without loss.
+
+    The old keys are kept for packets that are late. `review` is to be called before packets are
+    made, where the next one's number is `review_at` or above.
+    """
+
+    def __init__(self, limits: KeyLimits) -> None:
+        super().__init__()
+        self.review_at = limits.update_after
+        self.wants_acknowledgement = False
+        """Whether an update waits for the peer to acknowledge a packet of these keys."""
+        self._limits = limits
+        self._update_wanted = False
+        self._failed = 0
+        """Packets that failed authentication."""
+        self._first_sent = 0
+        """Number of the first packet that is sent with the current keys."""
+        self._acknowledged_at: float | None = None
+        """When it was seen that the peer has the current keys."""
+        self._first_received: float = 0
+        """Lowest number that came with the current keys; infinite where none has come."""
+        self._previous: AEAD | None = None
+        """What the peer sent before its last update can be read with."""
+        self._previous_until: float | None = None
+        self._following: CryptoContext | None = None
+        """The peer's next keys: made once, whoever claims to have them."""
+        self._peer_updates = 0
+        """Those since the last review."""
+
+    def decrypt_packet(
+        self, packet: bytes, encrypted_offset: int, expected_packet_number: int
+    ) -> tuple[bytes, bytes, int]:
+        """Raises `CryptoError` where the packet is not the peer's."""
+        keys = self.recv
+        if keys.aead is None or keys.hp is None:
+            raise KeyUnavailableError("Decryption key is not available")
+        header, number = keys.hp.remove(packet, encrypted_offset)
+        first = header[0]
+        number = decode_packet_number(number, ((first & 3) + 1) << 3, expected_packet_number)
+        try:
+            if bool(first & _PHASE_BIT) != keys.key_phase:
+                return header, self._decrypt_other(packet, header, number), number
+            payload = keys.aead.decrypt(packet[len(header) :], header, number)
+        except CryptoError:
+            self._failed += 1
+            if self._failed > self._max_failed:
+                self.review_at = 0
+            raise
+        if number < self._first_received:
+            self._first_received = number
+        return header, payload, number
+
+    def update_key(self) -> None:
+        """Update the keys as soon as that is allowed (section 6.1)."""
+        self._update_wanted = True
+        self.review_at = 0
+
+    def teardown(self) -> None:
+        """Forget all keys."""
+        super().teardown()
+        self._previous = self._following = None
+        self.review_at = _NO_LIMIT
+
+    def review(
+        self, next_number: int, largest_acked: int, now: float, timeout: float, *, confirmed: bool
+    ) -> QuicErrorCode | None:
+        """Begin an update where it is due, and forget old keys; the error that ends the connection.
+
+        `next_number` is that of the next packet, `timeout` three times the probe timeout in
+        seconds; `confirmed` says whether the handshake is.
+        """
+        if self._failed > self._max_failed:
+            return QuicErrorCode.AEAD_LIMIT_REACHED
+        if self._peer_updates:
+            # Of the one before, the peer has had nothing to confirm it yet (section 6.2).
+            if self._peer_updates > 1 or next_number == self._first_sent:
+                return QuicErrorCode.KEY_UPDATE_ERROR
+            self._peer_updates = 0
+            self._begin_phase(next_number)
+        if self._previous is not None and self._first_received != math.inf:
+            if self._previous_until is None:
+                self._previous_until = now + timeout
+            elif now >= self._previous_until:
+                self._previous = None
+        sent = next_number - self._first_sent
+        if sent >= self._max_sent:
+            return QuicErrorCode.AEAD_LIMIT_REACHED
+        due = self._update_wanted or sent >= self._limits.update_after
+        if due and confirmed and self._may_update(largest_acked, now, timeout):
+            self._advance()
+            self._begin_phase(next_number)
+            self._first_received = math.inf
+            due = False
+        if due or self._previous is not None:
+            self.review_at = 0
+        else:
+            self.review_at = self._first_sent + self._limits.update_after
+        return None
+
+    # The rest.
+
+    @property
+    def _max_sent(self) -> int:
+        if self._limits.max_sent is not None:
+            return self._limits.max_sent
+        return _NO_LIMIT if self._is_chacha20 else _MAX_SENT
+
+    @property
+    def _max_failed(self) -> int:
+        if self._limits.max_failed is not None:
+            return self._limits.max_failed
+        return _MAX_FAILED_CHACHA20 if self._is_chacha20 else _MAX_FAILED
+
+    @property
+    def _is_chacha20(self) -> bool:
+        return self.recv.cipher_suite is CipherSuite.CHACHA20_POLY1305_SHA256
+
+    def _may_update(self, largest_acked: int, now: float, timeout: float) -> bool:
+        """Whether the peer has the current keys, and has had the time to forget older ones."""
+        if self._acknowledged_at is None:
+            if largest_acked < self._first_sent:
+                self.wants_acknowledgement = True
+                return False
+            self.wants_acknowledgement = False
+            self._acknowledged_at = now
+        return self._previous is None and now >= self._acknowledged_at + timeout
+
+    def _begin_phase(self, next_number: int) -> None:
+        self._first_sent = next_number
+        self._acknowledged_at = None
+        self._update_wanted = self.wants_acknowledgement = False
+
+    def _decrypt_other(self, packet: bytes, header: bytes, number: int) -> bytes:
+        """Of the packets in the other key phase, the earlier are old, the later begin an update."""
+        data = packet[len(header) :]
+        if number < self._first_received:
+            if self._previous is None:
+                raise CryptoError("Decryption key is not available any more")
+            return self._previous.decrypt(data, header, number)
+        if self._following is None:
+            self._following = next_key_phase(self.recv)
+        assert self._following.aead is not None
+        payload = self._following.aead.decrypt(data, header, number)
+        self._advance()
+        self._first_received = number
+        self._peer_updates += 1
+        self.review_at = 0
+        return payload
+
+    def _advance(self) -> None:
+        """Take the next keys, in both directions."""
+        self._previous = self.recv.aead
+        self._previous_until = None
+        following, self._following = self._following, None
+        apply_key_phase(self.recv, following or next_key_phase(self.recv), "")
+        apply_key_phase(self.send, next_key_phase(self.send), "")
