@@ -20,7 +20,7 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e e2e-check check bench bench-probing fuzz fuzz-costs format constraints python clean
+.PHONY: help run test e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs format constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -52,6 +52,9 @@ bench: $(MADE) ## measure what a ping costs, beside aioquic's own server and the
 
 bench-probing: $(MADE) ## measure what probing many targets costs, and how punctual it is
 	$(VENV)/bin/python bench/probing.py $(ARGS)
+
+fuzz-guided: $(MADE) ## have coverage guide half of what `make fuzz` makes, by atheris
+	$(VENV)/bin/python -m pip install --quiet -r tests/fuzz/atheris.txt
 
 fuzz: $(MADE) ## feed generated inputs to what peers reach: SECONDS=60, TARGET=…, INPUTS=…, REPLAY=…
 	PYTHONPATH=services:. $(VENV)/bin/python -m tests.fuzz.runner --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET)) \

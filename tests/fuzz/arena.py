@@ -18,7 +18,7 @@ from aioquic.quic.crypto import CryptoError  # type: ignore[attr-defined]
 from aioquic.quic.packet import push_ack_frame
 from aioquic.quic.rangeset import RangeSet
 
-from pingpong.client.pinger import Pinger
+from pingpong.client.pinger import Pinger, SendError
 from pingpong.client.statistics import Statistics
 from pingpong.ping import PROTOCOL
 from pingpong.server.handlers import Router
@@ -49,6 +49,11 @@ RESPONSE = ((b":status", b"200"), (b"wt-protocol", b'"pingpong.v1"'))
 _LOOP = asyncio.new_event_loop()
 _ACK_ROOM = 1_000
 _BUSY = 1_000
+_FORGOTTEN = 600.0
+"""Seconds after which nothing is left of a connection: thrice the probe timeout, which late
+acknowledgements make long (RFC 9000, section 10.2)."""
+_KEEP_ALIVE = 5.0
+"""Seconds after which the healthy peer pings, so as not to idle out."""
 
 
 class Finding(AssertionError):  # noqa: N818 - it is what is looked for
@@ -125,6 +130,16 @@ class Client(ConnectionHandler):
     def ping(self, mode: str = "datagram") -> None:
         self.sent += 1
         self.pinger.send(self.sent, mode)
+
+    def try_to_ping(self, mode: str) -> bool:
+        """Ping, unless there is no session, or the peer does not allow it."""
+        if not self.established:
+            return False
+        try:
+            self.ping(mode)
+        except SendError:
+            return False
+        return True
 
     def check(self) -> None:
         """Every ping is accounted for; to be called once it is over."""
@@ -215,7 +230,7 @@ class Arena:
 
     def __init__(self, role: str) -> None:
         self.role = role
-        self.now = 1_000.0
+        self.now = self._checked_at = 1_000.0
         self.cpu = 0
         """Nanoseconds that the victim has worked."""
         self.router = Router(MAX_MESSAGE)
@@ -265,6 +280,8 @@ class Arena:
     def pass_time(self, seconds: float) -> None:
         """Let the victim's timers act; what is sent to the hostile peer is lost."""
         self.now += seconds
+        if self.now - self._checked_at > _KEEP_ALIVE:
+            self.check_others()
         timer = self.victim.next_timer()
         if timer is not None and timer <= self.now:
             began = time.thread_time_ns()
@@ -302,6 +319,7 @@ class Arena:
 
     def check_others(self) -> None:
         """The healthy ping gets its pong, at once."""
+        self._checked_at = self.now
         before = self.healthy.answers
         self.healthy.ping()
         self.settle()
@@ -339,7 +357,8 @@ class Arena:
         """End what is left of the hostile connection: nothing of it is to stay."""
         if self.attacked.closed is None:
             self.attacked.close()
-        for _ in range(40):
+        until = self.now + _FORGOTTEN
+        while self.now < until:
             if len(self.victim) == 1:
                 break
             self.pass_time(0.5)

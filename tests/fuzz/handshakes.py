@@ -135,8 +135,8 @@ class Parameters:
         for _ in range(30):
             if hostile is not None and arena.attacked.closed is None:
                 arena.receive(hostile.packet(b"\x01" + hostile.honest_ack()))
-                if arena.client is not None and arena.client.established:
-                    arena.client.ping()
+                if arena.client is not None:
+                    arena.client.try_to_ping("datagram")
             sent = arena.transmit()
             if hostile is not None:
                 hostile.take(sent.get(HOSTILE, []))

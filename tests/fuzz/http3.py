@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pingpong.client.pinger import SendError
 from pingpong.server.handlers import Router
 from pingpong.webtransport.connection import Connection
-from pingpong.webtransport.errors import StateError
 from pingpong.webtransport.events import Headers
 from pingpong.webtransport.h3 import FrameType, StreamType, encode_headers
 from pingpong.webtransport.limits import Limits
@@ -220,11 +218,8 @@ def _own(source: Source, connection: Connection, client: Client) -> None:
     elif kind == 1:
         for session in connection.sessions:
             session.close(source.below(1 << 32), "\ud800" if source.chance(4) else "bye")
-    elif client.established:
-        try:
-            client.ping(("datagram", "stream", "streams", "uni")[kind & 3])
-        except (SendError, StateError):
-            pass
+    else:
+        client.try_to_ping(("datagram", "stream", "streams", "uni")[kind & 3])
 
 
 def server(data: bytes) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from aioquic import tls
 
-from pingpong.client.pinger import SendError
 from pingpong.webtransport import varint
 from pingpong.webtransport.quic_connection import AioquicConnection
 from tests.fuzz import content, frames
@@ -151,13 +150,7 @@ class Live:
 
     def _ping(self, client: Client, mode: str) -> None:
         """Have the victim send a ping, if it can."""
-        if not client.established:
-            return
-        try:
-            client.ping(mode)
-        except SendError:
-            return
-        if mode in ("stream", "streams"):
+        if client.try_to_ping(mode) and mode in ("stream", "streams"):
             quic = client.connection.quic
             assert isinstance(quic, AioquicConnection)
             self._view.offsets.setdefault(quic._quic._local_next_stream_id_bidi - 4, 0)

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz.targets import TARGETS, Report, generated, load, repeat, run
+from tests.fuzz.guided import guided, is_installed
+from tests.fuzz.targets import TARGETS, TEXT, Found, Report, generated, load, repeat, run
 
 _PROGRESS_EVERY = 5.0
 
@@ -32,14 +33,24 @@ def _printer() -> Callable[[Report], None]:
 
 def _work(job: tuple[str, str, int, float, Path]) -> Report:
     name, seed, count, seconds, folder = job
-    return run(
+    half = is_installed() and not count
+    report = run(
         name,
         generated(seed, name),
         count=count,
-        seconds=seconds,
+        seconds=seconds / 2 if half else seconds,
         folder=folder,
         progress=_printer(),
     )
+    if half:
+        known = set(folder.glob(f"{name}.*{TEXT}"))
+        report.inputs += guided(name, max(1, seconds / 2), folder)
+        report.seconds = seconds
+        for text in sorted(set(folder.glob(f"{name}.*{TEXT}")) - known):
+            path = text.with_suffix("")
+            inputs = load(path.read_bytes())
+            report.found[path.name] = Found(name, text.read_text().strip(), inputs, path)
+    return report
 
 
 def _replay(paths: list[Path]) -> int:
@@ -74,7 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
         counts = dict.fromkeys(names, 0)
     jobs = max(1, min(options.jobs, len(names)))
     seconds = options.seconds * jobs / len(names)
-    print(f"{len(names)} targets, {jobs} at a time, seed {options.seed}", flush=True)
+    way = "half of the time guided by coverage" if is_installed() else "generated"
+    print(f"{len(names)} targets, {jobs} at a time, seed {options.seed}, {way}", flush=True)
     work = [(name, options.seed, counts[name], seconds, options.folder) for name in names]
     reports = []
     with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:

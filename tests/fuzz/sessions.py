@@ -13,11 +13,10 @@ from typing import Any, cast
 
 from aioquic.quic.packet import QuicErrorCode
 
-from pingpong.client.pinger import SendError
 from pingpong.server.handlers import Router
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.engine import QuicConnection, QuicEvents
-from pingpong.webtransport.errors import ErrorCode, StateError
+from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.events import ConnectionClosed, SessionClosed, State
 from pingpong.webtransport.handler import SessionHandler
 from pingpong.webtransport.quic_connection import AioquicConnection
@@ -226,11 +225,7 @@ def agree(link: Link) -> None:
 
 
 def ping(link: Link, source: Source) -> None:
-    if link.client.established:
-        try:
-            link.client.ping(source.pick(MODES))
-        except (SendError, StateError):
-            pass
+    link.client.try_to_ping(source.pick(MODES))
 
 
 def burst(link: Link, source: Source) -> None:

@@ -23,6 +23,8 @@ from tests.fuzz.parsers import PARSERS
 
 SLOW = 0.1
 """Seconds of CPU that no input may take; the longest are of some ten thousand bytes."""
+TEXT = ".txt"
+"""What a finding is stands beside its inputs, in a file of this ending."""
 _COLLECT_EVERY = 500
 _SIZES = (8, 16, 32, 64, 128, 256, 512)
 _REPEATS = 3
@@ -135,10 +137,7 @@ def run(
             if found is not None:
                 keep(report, found, folder)
                 target.reset()
-            report.inputs += 1
             report.seconds = time.monotonic() - began
-            if report.inputs % _COLLECT_EVERY == 0:
-                gc.collect()
             progress(report)
             if report.inputs >= count if count else report.seconds >= seconds:
                 break
@@ -147,6 +146,9 @@ def run(
 
 def attempt(name: str, target: Target, data: bytes, report: Report) -> Found | None:
     """Run one input, and say what it has found."""
+    report.inputs += 1
+    if report.inputs % _COLLECT_EVERY == 0:
+        gc.collect()
     before = time.thread_time()
     try:
         target.run(data)
@@ -214,6 +216,7 @@ def keep(report: Report, found: Found, folder: Path | None) -> None:
     data = save(found.inputs)
     found.path = folder / f"{found.target}.{hashlib.sha256(data).hexdigest()[:12]}"
     found.path.write_bytes(data)
+    found.path.with_name(f"{found.path.name}{TEXT}").write_text(f"{found.text}\n")
 
 
 def save(inputs: list[bytes]) -> bytes:
