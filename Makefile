@@ -10,6 +10,7 @@ PEER_PYTHON ?= python3.13 python3.12 \
 # Beside one another for several Pythons: make test VENV=.venv-3.12 PYTHON=python3.12
 VENV ?= .venv
 ARGS ?=
+SECONDS ?= 60
 # Makes docker, kind and helm for the end-to-end tests on machines that haven't got them.
 KINDCTL ?= ../shared/kind/kindctl
 
@@ -19,7 +20,7 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e e2e-check check bench bench-probing format constraints python clean
+.PHONY: help run test e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs format constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -52,6 +53,17 @@ bench: $(MADE) ## measure what a ping costs, beside aioquic's and the bare engin
 
 bench-probing: $(MADE) ## measure what probing many targets costs, and how punctual it is
 	$(VENV)/bin/python bench/probing.py $(ARGS)
+
+fuzz-guided: $(MADE) ## have coverage guide half of what `make fuzz` makes, by atheris
+	$(VENV)/bin/python -m pip install --quiet -r tests/fuzz/atheris.txt
+
+fuzz: $(MADE) ## feed generated inputs to what peers reach: SECONDS=60, TARGET=…, INPUTS=…, REPLAY=…
+	PYTHONPATH=services:. $(VENV)/bin/python -m tests.fuzz.runner --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET)) \
+	  $(if $(INPUTS),--inputs $(INPUTS)) $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(REPLAY),--replay $(REPLAY)) $(ARGS)
+
+fuzz-costs: $(MADE) ## measure what hostile packets cost beside honest ones: CPU a byte, memory
+	PYTHONPATH=services:. $(VENV)/bin/python -m tests.fuzz.costs $(ARGS)
 
 format: $(MADE) ## put the source, and the tables of the READMEs, into their form
 	$(VENV)/bin/ruff check --fix .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from pingpong.client.statistics import Outcome, Statistics, Summary, Verdict
 from pingpong.ping import PROTOCOL, frame
 from pingpong.server import departure, handlers
 from pingpong.server.handlers import Router
+from pingpong.webtransport import varint
 from pingpong.webtransport.config import Windows
 from pingpong.webtransport.events import Request, SessionClosed
 from pingpong.webtransport.limits import Limits
@@ -340,3 +343,50 @@ async def test_that_the_session_is_to_be_left_is_told(monkeypatch: pytest.Monkey
     pinging.send(1)
     assert told == [True]
     assert [outcome.seq for outcome in pinging.outcomes] == [1]
+
+
+# A hostile server.
+
+
+async def test_work_for_plain_answers_grows_with_their_bytes_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pinging = Pinging(monkeypatch, "stream", v1=False, recorder=Recorder())
+    pinging.send(1)
+    [stream] = pinging.session.streams
+
+    def seconds(size: int) -> float:
+        data = bytes(size)
+        times = []
+        for _ in range(3):
+            before = time.thread_time()
+            stream.handler.stream_data_received(stream, data, False)
+            times.append(time.thread_time() - before)
+        return min(times)
+
+    # Sixteen times the bytes: with a copy of the rest for each answer, it was a hundred times.
+    assert seconds(1 << 19) < 40 * seconds(1 << 15)
+
+
+@pytest.mark.parametrize("v1", [True, False], ids=["v1", "plain"])
+async def test_answer_that_is_larger_than_any_ping_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, v1: bool
+) -> None:
+    recorder = Recorder()
+    pinging = Pinging(monkeypatch, "uni", v1=v1, recorder=recorder)
+    pinging.send(1)
+    peer = pinging.wire.server.sessions[-1]
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            stream = peer.open_stream(recorder, unidirectional=True)
+            stream.send(varint.encode(1 << 19) + bytes(1 << 17))
+        pinging.wire.run(1)
+        kept = sum(
+            trace.size
+            for trace in tracemalloc.take_snapshot().traces
+            if trace.traceback[0].filename.endswith(("client/pinger.py", "pingpong/ping.py"))
+        )
+    finally:
+        tracemalloc.stop()
+    assert kept < 1 << 16

@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from ..ping import PROTOCOL, Deframer, MessageTooLarge, decode_pong, encode_ping, frame
+from ..ping import HEADER_SIZE, PROTOCOL, Deframer, MessageTooLarge, decode_pong, encode_ping, frame
 from ..webtransport.asyncio.client import SessionWaiter
 from ..webtransport.errors import DatagramTooLargeError, StateError
 from ..webtransport.events import SessionClosed
@@ -22,7 +22,8 @@ from .statistics import Outcome, Statistics, Verdict
 
 _PLAIN = struct.Struct(">4sI")
 _U32 = 0xFFFF_FFFF
-_MAX_ANSWER = 1 << 20
+_TOKEN = 4
+"""Bytes of a plain `pong` on a bidirectional stream."""
 _MAX_UNREAD = 1 << 20
 """Bytes of pings on one stream that the server has not acknowledged: then it does not read."""
 
@@ -34,14 +35,16 @@ class SendError(Exception):
 class PingStream:
     """A stream that answers come on: framed in `pingpong.v1`, tokens or a whole in plain."""
 
-    __slots__ = ("_data", "_messages", "_mode", "_pinger", "_seq")
+    __slots__ = ("_data", "_messages", "_mode", "_pinger", "_seq", "_size")
 
     def __init__(self, pinger: Pinger, mode: str, seq: int | None = None) -> None:
         self._pinger = pinger
         self._mode = mode
-        self._messages = Deframer(_MAX_ANSWER) if pinger.is_v1 else None
+        self._messages = Deframer(pinger.max_answer) if pinger.is_v1 else None
         self._seq = seq
         self._data = b""
+        """Of a plain answer: what is not yet matched, or the beginning of a whole one."""
+        self._size = 0
 
     def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Match what is complete now."""
@@ -53,14 +56,17 @@ class PingStream:
                 self._pinger.malformed_by_mode[self._mode] += 1
                 stream.stop()
         elif stream.is_unidirectional:
-            self._data = (self._data + data)[:_MAX_ANSWER]
+            # The number is all that is read of it.
+            self._data += data[: _PLAIN.size - len(self._data)]
+            self._size += len(data)
             if end_stream:
-                self._pinger.answered_plain(self._data, self._mode)
+                self._pinger.answered_plain(self._data, self._mode, self._size)
         else:
-            self._data += data
-            while len(self._data) >= 4:
-                token, self._data = self._data[:4], self._data[4:]
-                self._pinger.answered_token(token, self._mode, self._seq)
+            data = self._data + data
+            whole = len(data) - len(data) % _TOKEN
+            for at in range(0, whole, _TOKEN):
+                self._pinger.answered_token(data[at : at + _TOKEN], self._mode, self._seq)
+            self._data = data[whole:]
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
         """No answer will come; the ping's timeout says so."""
@@ -108,6 +114,11 @@ class Pinger(SessionWaiter):
         self._stream: Stream | None = None
         self._tokens: deque[int] = deque()
         """In plain on one stream, answers have no number: they come in order."""
+
+    @property
+    def max_answer(self) -> int:
+        """Bytes of the largest answer that is one: as many as its ping has."""
+        return max(self._size, HEADER_SIZE)
 
     @property
     def malformed(self) -> int:
@@ -167,23 +178,23 @@ class Pinger(SessionWaiter):
 
     def answered(self, message: bytes, mode: str) -> None:
         """A `pingpong.v1` message."""
-        self.note_copies()
         pong = decode_pong(message)
         if pong is None:
             self.malformed_by_mode[mode] += 1
             return
+        self.note_copies()
         outcome = self.statistics.answered(
             pong.seq, self._session.arrival, pong.t3 - pong.t2, pong.received
         )
         self._report(outcome, len(message), mode)
 
-    def answered_plain(self, message: bytes, mode: str) -> None:
-        """A plain message with the number in its payload."""
+    def answered_plain(self, message: bytes, mode: str, size: int) -> None:
+        """A plain message of `size` bytes, or its beginning, with the number in its payload."""
         if len(message) < _PLAIN.size or message[:4] != b"pong":
             self.malformed_by_mode[mode] += 1
             return
         outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], self._session.arrival)
-        self._report(outcome, len(message), mode)
+        self._report(outcome, size, mode)
 
     def answered_token(self, token: bytes, mode: str, seq: int | None) -> None:
         """A plain `pong` on a bidirectional stream, that of ping `seq` or in order."""
@@ -231,7 +242,7 @@ class Pinger(SessionWaiter):
         if self.is_v1:
             self.answered(data, "datagram")
         else:
-            self.answered_plain(data, "datagram")
+            self.answered_plain(data, "datagram", len(data))
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         """An answer to a unidirectional stream; others are refused."""

@@ -19,6 +19,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ..ping import (
+    HEADER_SIZE,
     PROTOCOL,
     Deframer,
     MessageTooLarge,
@@ -226,6 +227,10 @@ class PingSession(CountedSession):
         """Answer a v1 message; None, and counted, where it is none, or one too many."""
         counters = self.counters
         counters.received_bytes += len(message)
+        if len(message) < HEADER_SIZE:
+            # As below, at the cost that so few bytes may have.
+            counters.dropped[mode, MALFORMED] += 1
+            return None
         arrival = self._session.arrival
         leaves = counters.departure.expect()
         received = self._received + 1

@@ -236,19 +236,19 @@ class WholeMessage(SilentStreamHandler):
         self.max_size = max_size
         self._answer = answer
         self._too_large = too_large
-        self._data = b""
+        self._data = bytearray()
 
     def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Keep it until the end, or until it is too large."""
         self._data += data
         stream.kept = len(self._data)
         if stream.kept > self.max_size:
-            self._data = b""
+            self._data.clear()
             stream.kept = 0
             self._too_large()
             stream.stop(MESSAGE_TOO_LARGE)
         elif end_stream:
-            self._answer(self._data)
+            self._answer(bytes(self._data))
 
 
 class CountedSession(SessionHandler):

@@ -43,6 +43,9 @@ MAX_PAYLOAD = {
     CapsuleType.WT_STREAMS_BLOCKED_UNI: 8,
 }
 
+# To ask the enumeration for what it has not costs an exception.
+_KNOWN: dict[int, CapsuleType] = {int(kind): kind for kind in CapsuleType}
+
 
 def encode_capsule(kind: CapsuleType, payload: bytes = b"") -> bytes:
     """A capsule's bytes: type, length, value."""
@@ -133,39 +136,40 @@ class CapsuleDecoder:
 
     def _cut(self, capsules: list[tuple[CapsuleType, bytes]]) -> None:
         buffer = self._buffer
-        while buffer:
-            if self._remaining < 0 and not self._begin():
+        position = 0
+        while position < len(buffer):
+            if self._remaining < 0:
+                start = self._begin(position)
+                if start < 0:
+                    break
+                position = start
+            end = position + self._remaining
+            if self._kind is not None:
+                if end > len(buffer):
+                    break
+                capsules.append((self._kind, bytes(buffer[position:end])))
+            elif end > len(buffer):
+                self._remaining = end - len(buffer)
+                position = len(buffer)
                 break
-            if self._kind is None:
-                skipped = min(self._remaining, len(buffer))
-                del buffer[:skipped]
-                self._remaining -= skipped
-                if self._remaining:
-                    break
-            else:
-                if len(buffer) < self._remaining:
-                    break
-                capsules.append((self._kind, bytes(buffer[: self._remaining])))
-                del buffer[: self._remaining]
+            position = end
             self._remaining = -1
+        del buffer[:position]
 
-    def _begin(self) -> bool:
-        kind = decode_varint(self._buffer)
-        length = kind and decode_varint(self._buffer, kind[1])
+    def _begin(self, position: int) -> int:
+        """Read type and length at `position`; returns where the value starts, or -1."""
+        buffer = self._buffer
+        kind = decode_varint(buffer, position)
+        length = kind and decode_varint(buffer, kind[1])
         if not kind or not length:
-            return False
-        del self._buffer[: length[1]]
+            return -1
         self._remaining = length[0]
-        try:
-            self._kind = CapsuleType(kind[0])
-        except ValueError:
-            self._kind = None
-            return True
-        if self._remaining > MAX_PAYLOAD[self._kind]:
+        self._kind = known = _KNOWN.get(kind[0])
+        if known is not None and length[0] > MAX_PAYLOAD[known]:
             raise SessionProtocolError(
-                ErrorCode.H3_MESSAGE_ERROR, f"{self._kind.name} of {self._remaining} bytes"
+                ErrorCode.H3_MESSAGE_ERROR, f"{known.name} of {length[0]} bytes"
             )
-        return True
+        return length[1]
 
 
 def _then_raise(

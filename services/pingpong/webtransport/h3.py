@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import pylsqpack
 
-from .errors import ConnectionProtocolError, ErrorCode, StreamProtocolError
+from .errors import ConnectionProtocolError, ErrorCode, ProtocolError, StreamProtocolError
 from .events import Headers
 from .varint import decode as decode_varint
 from .varint import encode as encode_varint
@@ -136,20 +136,27 @@ class FrameReader:
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """The frames that `data` completes, as (type, payload); DATA in pieces.
 
-        They are read as they are asked for, so that a frame counts even if an error
-        follows it in the same bytes; iterate to the end before feeding more. Raises
-        `ConnectionProtocolError` with H3_FRAME_UNEXPECTED or H3_FRAME_ERROR for a frame
-        that has no place on this stream. One that is too large is H3_EXCESSIVE_LOAD: of
-        the connection in case of SETTINGS, of the stream (`StreamProtocolError`) in case
-        of HEADERS.
+        A piece can be of several DATA frames, whose payloads are one run of bytes: a call for
+        each would make frames of one byte expensive. Frames are read as they are asked for,
+        so that a frame counts even if an error follows it in the same bytes; iterate to the
+        end before feeding more. Raises `ConnectionProtocolError` with H3_FRAME_UNEXPECTED or
+        H3_FRAME_ERROR for a frame that has no place on this stream. One that is too large is
+        H3_EXCESSIVE_LOAD: of the connection in case of SETTINGS, of the stream
+        (`StreamProtocolError`) in case of HEADERS.
         """
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        pieces: list[bytes] = []
         position, end = 0, len(data)
         while position < end:
             if self._remaining < 0:
-                start = self._read_frame_header(data, position)
+                try:
+                    start = self._read_frame_header(data, position)
+                except ProtocolError:
+                    if pieces:
+                        yield FrameType.DATA, b"".join(pieces)
+                    raise
                 if start < 0:
                     break
                 position = start
@@ -164,9 +171,17 @@ class FrameReader:
             position = stop
             if self._remaining == 0:
                 self._remaining = -1
-            if self._type in self._wanted or (self._type == FrameType.DATA and payload):
+            if self._type == FrameType.DATA:
+                if payload:
+                    pieces.append(payload)
+            elif self._type in self._wanted:
+                if pieces:
+                    yield FrameType.DATA, b"".join(pieces)
+                    pieces = []
                 yield self._type, payload
         self._buffer = data[position:]
+        if pieces:
+            yield FrameType.DATA, b"".join(pieces)
 
     def _read_frame_header(self, data: bytes, position: int) -> int:
         """Read type and length at `position`; returns where the payload starts, or -1."""

@@ -35,8 +35,7 @@ from .h3 import ALPN
 from .quic_connection import AioquicConnection
 from .retry import RetryTokens
 
-_VERIFY_NOTHING = 0
-"""`ssl.CERT_NONE`, without the module."""
+_VERIFY_NOTHING = 0  # `ssl.CERT_NONE`, without the module
 _SMALLEST_FIRST_ID = 8
 """Bytes of the connection id that a client makes up (RFC 9000, section 7.2)."""
 _ANSWERS_A_SECOND = 1_000.0

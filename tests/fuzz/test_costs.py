@@ -1,0 +1,34 @@
+"""No packet of a hostile peer costs much more than honest bytes do, or makes much be kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.costs import HONEST, MAX_GROWTH, MAX_RATIO, Cost, allowed, measure
+
+PACKETS = 40
+ATTEMPTS = 4
+
+
+def above(costs: list[Cost]) -> dict[str, str]:
+    """Kinds that are too slow, or grow, with their figures."""
+    honest = costs[: len(HONEST)]
+    return {
+        cost.kind.name: f"{cost.nanoseconds / allowed(honest, cost):.1f} x, {cost.growth >> 10} KiB"
+        for cost in costs[len(HONEST) :]
+        if cost.nanoseconds > MAX_RATIO * allowed(honest, cost) or cost.growth > MAX_GROWTH
+    }
+
+
+@pytest.mark.parametrize("stage", ["initial", "handshake", "open"])
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_hostile_packets_cost_little_more_than_honest_ones(role: str, stage: str) -> None:
+    bad = above(list(measure(role, stage, packets=PACKETS, runs=2)))
+    for _ in range(ATTEMPTS):
+        # The machine may have been busy: what is slow stays so.
+        for name in list(bad):
+            if not above(list(measure(role, stage, packets=PACKETS, runs=3, only=name))).get(name):
+                del bad[name]
+        if not bad:
+            break
+    assert bad == {}
