@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aioquic import tls
@@ -37,7 +37,7 @@ _FULL = 1150
 _UNI = b"\x40\x54\x00"
 _BLOCK = 40
 _WINDOW = Windows().stream
-_ENOUGH = 500_000_000
+_ENOUGH = 100_000_000
 """Nanoseconds after which it is known that a kind is slow."""
 
 
@@ -305,7 +305,6 @@ class Cost:
     """What packets of a kind cost the victim."""
 
     kind: Kind
-    where: str
     nanoseconds: float = float("inf")
     size: int = 0
     """Bytes of all packets, of those up to the close where the connection was closed."""
@@ -318,29 +317,28 @@ class Cost:
         return self.nanoseconds / self.size
 
 
-def attack(kind: Kind, role: str, stage: str, packets: int, cost: Cost) -> None:
-    """Send packets of a kind to a connection of their own, and note what they cost."""
-    arena = Arena(role)
+def attack(arena: Arena, cost: Cost, stage: str, packets: int) -> None:
+    """Send packets of a kind on a connection of their own, and note what they cost."""
+    kind = cost.kind
     hostile, _ = begin(arena, stage, plain=kind.plain)
     if stage == "open" and arena.client is not None:
         arena.client.ping("stream")  # has the peer a stream to answer on
         hostile.take(arena.transmit().get(HOSTILE, []))
     epoch = {"initial": tls.Epoch.INITIAL, "handshake": tls.Epoch.HANDSHAKE}.get(stage)
+    used = epoch or tls.Epoch.ONE_RTT
     begun = {one: stream.sender.highest_offset for one, stream in hostile.quic._streams.items()}
-    make, send = kind.make(Peer(role == "server", begun)), kind.packet
+    make, send = kind.make(Peer(arena.role == "server", begun)), kind.packet
     cost.size = cost.packets = 0
+    cost.closed = ""
     gc.collect()
     growing = tracemalloc.is_tracing()
     before = tracemalloc.get_traced_memory()[0]
     arena.cpu = 0
-    for number in range(packets):
-        payload = make(number)
-        if stage == "open" and number % 2:
+    while cost.packets < packets and not cost.closed and arena.cpu < _ENOUGH:
+        payload = make(cost.packets)
+        if stage == "open" and cost.packets % 2:
             payload = hostile.honest_ack() + payload
-        used = epoch or tls.Epoch.ONE_RTT
         packet = send(hostile, payload, used) if send else hostile.packet(payload, epoch=used)
-        if len(packet) > 65_507:
-            raise ValueError(f"{kind.name}: {len(packet)} bytes")
         arena.receive(packet)
         cost.size += len(packet)
         cost.packets += 1
@@ -348,43 +346,37 @@ def attack(kind: Kind, role: str, stage: str, packets: int, cost: Cost) -> None:
         if stage == "open":
             hostile.take(sent.get(HOSTILE, []))
         arena.pass_time(0.000_2)
-        closed = arena.attacked.closed
-        if arena.cpu > _ENOUGH:
-            break
-        if closed is not None:
+        if (closed := arena.attacked.closed) is not None:
             cost.closed = f"{closed.code:#x} {closed.reason}"
-            break
     if growing:
         gc.collect()
         cost.growth = max(cost.growth, tracemalloc.get_traced_memory()[0] - before)
     else:
         cost.nanoseconds = min(cost.nanoseconds, arena.cpu)
+    arena.forget()
 
 
-def measure(role: str, stage: str, *, packets: int, runs: int, only: str = "") -> Iterator[Cost]:
-    """Measure all kinds; those of honest traffic come first, and take turns with the others."""
-    where = f"{role}, {stage}"
-    kinds = [k for k in (OPEN if stage == "open" else ANY_TIME) if only in k.name]
-    costs = [Cost(kind, where) for kind in kinds]
-    honest = [Cost(kind, f"{role}, open") for kind in HONEST]
+def measure(role: str, stage: str, *, packets: int, runs: int, only: str = "") -> list[Cost]:
+    """Measure all kinds of which the name has `only` in it; those of honest traffic come first."""
+    kinds = OPEN if stage == "open" else ANY_TIME
+    honest = [Cost(kind) for kind in HONEST]
+    costs = [Cost(kind) for kind in kinds if only in kind.name]
+    server, victim = Arena("server"), Arena(role)
     gc.collect()
     gc.disable()
     try:
         for _ in range(runs):
             for cost in honest:
-                attack(cost.kind, "server", "open", packets, cost)
+                attack(server, cost, "open", packets)
             for cost in costs:
-                attack(cost.kind, role, stage, packets, cost)
-    finally:
-        gc.enable()
-    tracemalloc.start(1)
-    try:
+                attack(victim, cost, stage, packets)
+        tracemalloc.start(1)
         for cost in costs:
-            attack(cost.kind, role, stage, packets, cost)
+            attack(victim, cost, stage, packets)
     finally:
         tracemalloc.stop()
-    yield from honest
-    yield from costs
+        gc.enable()
+    return honest + costs
 
 
 def allowed(honest: list[Cost], cost: Cost) -> float:
@@ -412,8 +404,8 @@ def main(arguments: list[str] | None = None) -> int:
     above = 0
     for role in ("server", "client"):
         for stage in ("initial", "handshake", "open"):
-            costs = list(
-                measure(role, stage, packets=options.packets, runs=options.runs, only=options.only)
+            costs = measure(
+                role, stage, packets=options.packets, runs=options.runs, only=options.only
             )
             honest = costs[: len(HONEST)]
             print(f"\n{role}, {stage}")
