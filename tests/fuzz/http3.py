@@ -30,6 +30,8 @@ class Engine:
         self.max_datagram_size = 1_150
         self.reset_stream_at = True
         self.arrival = 1_000
+        self.deadline: float | None = None
+        self.close_is_authenticated = True
         self.address = ("192.0.2.1", 1)
         self.peer_certificate: Any = None
         self.duplicate_packets = 0

@@ -32,7 +32,7 @@ from pingpong.webtransport.drafts import (
     offered_settings,
     server_draft,
 )
-from pingpong.webtransport.errors import ProtocolError
+from pingpong.webtransport.errors import ProtocolError, StreamProtocolError
 from pingpong.webtransport.h3 import FrameReader, decode_headers, decode_settings
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.messages import parse_request, parse_response
@@ -129,7 +129,7 @@ def settings(data: bytes) -> None:
             client_draft(local, found, max_datagram_size=size)
         else:
             server_draft(local, found, b"webtransport-h3", max_datagram_size=size)
-    except NoWebTransportError:
+    except (NoWebTransportError, StreamProtocolError):
         pass
 
 
@@ -200,6 +200,8 @@ def retry_tokens(data: bytes) -> None:
     try:
         found = _TOKENS.validate(used_by, other, sent, now)
     except ValueError:
+        return
+    if found is None and sent != token:
         return
     if (sent, used_by, other, found) != (token, made_for, retry_id, original) or now > 115:
         raise Finding(f"token: {sent!r} of {made_for} is good for {used_by}")

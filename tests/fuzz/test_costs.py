@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz.costs import HONEST, MAX_GROWTH, MAX_RATIO, Cost, allowed, measure
+from tests.fuzz.costs import HONEST, Cost, allowed, measure
 
 PACKETS = 24
 ATTEMPTS = 3
@@ -16,7 +16,8 @@ def above(costs: list[Cost]) -> dict[str, str]:
     return {
         cost.kind.name: f"{cost.nanoseconds / allowed(honest, cost):.1f} x, {cost.growth >> 10} KiB"
         for cost in costs[len(HONEST) :]
-        if cost.nanoseconds > MAX_RATIO * allowed(honest, cost) or cost.growth > MAX_GROWTH
+        if cost.nanoseconds > cost.kind.ratio * allowed(honest, cost)
+        or cost.growth > cost.kind.growth
     }
 
 

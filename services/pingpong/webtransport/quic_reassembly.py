@@ -57,11 +57,18 @@ class StreamReceiver(QuicStreamReceiver):
         readable: bool = True,
         most: int = MAX_STREAM_PIECES,
     ) -> None:
-        super().__init__(stream_id, readable)
+        # Not aioquic's, which makes a buffer and a set of ranges for each stream.
+        self.highest_offset = 0
+        self.is_finished = not readable
+        self.stop_pending = False
+        self._buffer_start = 0
+        self._final_size = None
+        self._stop_error_code = None
+        self._stream_id = stream_id
         self._shared = shared
         self._most = most
-        self._starts: list[int] = []
-        self._pieces: list[bytes | bytearray] = []
+        self._starts: list[int] | None = None
+        self._pieces: list[bytes | bytearray] | None = None
         """Sorted by where they start, without overlap; none begins where the next byte is due."""
 
     def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
@@ -93,8 +100,8 @@ class StreamReceiver(QuicStreamReceiver):
             return None
         if start < due:
             data = data[due - start :]
-        if self._pieces:
-            data = self._join(data, end)
+        if self._pieces and data:
+            data = self._join(self._pieces, data, end)
         self._buffer_start += len(data)
         if self._buffer_start == self._final_size:
             self.is_finished = True
@@ -106,9 +113,12 @@ class StreamReceiver(QuicStreamReceiver):
 
     def discard(self) -> None:
         """Forget the pieces: nothing will be put in order any more."""
-        self._drop(0, len(self._pieces))
+        if self._pieces:
+            self._drop(self._pieces, 0, len(self._pieces))
 
     def _keep(self, start: int, end: int, data: bytes) -> None:
+        if self._starts is None or self._pieces is None:
+            self._starts, self._pieces = [], []
         starts, pieces = self._starts, self._pieces
         at = bisect_right(starts, start)
         touches = False
@@ -125,7 +135,7 @@ class StreamReceiver(QuicStreamReceiver):
         covered = at
         while covered < len(starts) and starts[covered] + len(pieces[covered]) <= end:
             covered += 1
-        self._drop(at, covered)
+        self._drop(pieces, at, covered)
         if at < len(starts) and starts[at] < end:
             data = data[: starts[at] - start]
         if touches:
@@ -143,10 +153,11 @@ class StreamReceiver(QuicStreamReceiver):
         self._shared.size += len(data)
         self._shared.grown += len(data)
 
-    def _join(self, data: bytes, end: int) -> bytes:
+    def _join(self, pieces: list[bytes | bytearray], data: bytes, end: int) -> bytes:
         """The bytes that are due, up to `end`, with the pieces that they reach."""
-        starts, pieces = self._starts, self._pieces
-        if starts[0] > end or not data:
+        starts = self._starts
+        assert starts is not None
+        if starts[0] > end:
             return data
         parts: list[bytes | bytearray | memoryview] = [data]
         reached = 0
@@ -159,12 +170,12 @@ class StreamReceiver(QuicStreamReceiver):
             reached += 1
         joined = b"".join(parts)
         del parts
-        self._drop(0, reached)
+        self._drop(pieces, 0, reached)
         return joined
 
-    def _drop(self, first: int, last: int) -> None:
-        if first < last:
+    def _drop(self, pieces: list[bytes | bytearray], first: int, last: int) -> None:
+        if first < last and self._starts is not None:
             self._shared.pieces -= last - first
-            self._shared.size -= sum(map(len, self._pieces[first:last]))
+            self._shared.size -= sum(map(len, pieces[first:last]))
             del self._starts[first:last]
-            del self._pieces[first:last]
+            del pieces[first:last]
