@@ -219,9 +219,9 @@ class Deframer:
         self._needed = 0
 
     @property
-    def pending(self) -> bool:
-        """Whether a message is incomplete. At the end of a stream, it was truncated then."""
-        return bool(self._buffer)
+    def pending(self) -> int:
+        """Bytes of an incomplete message. At the end of a stream, it was truncated then."""
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes as they came and return the messages that are complete now.

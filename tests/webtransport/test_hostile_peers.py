@@ -8,6 +8,8 @@ import pytest
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.packet import QuicErrorCode, pull_quic_header
 
+from pingpong.server.handlers import PingSession
+from pingpong.server.messages import MessageCounters
 from pingpong.webtransport.config import EndpointConfig, Windows
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.quic_endpoint import AioquicEndpoint
@@ -324,6 +326,30 @@ def test_what_was_read_does_not_count() -> None:
         kept(wire, [wire.raw], 60 << 10)
     assert wire.raw.closed is None
     assert wire.server_end.counters.buffers_exceeded == 0
+
+
+@pytest.mark.parametrize("is_v1", [True, False])
+def test_parts_of_messages_count_as_kept(is_v1: bool) -> None:
+    wire = Wire(raw_client=True)
+    wire.server.decide = lambda session: session.accept(
+        PingSession(session, MessageCounters(), 64 << 10, is_v1=is_v1)
+    )
+    wire.raw.send_settings()
+    wire.raw.request()
+    wire.run()
+    connection = wire.server.connection
+    message = b"ping" + bytes(50_000)
+    streams = [wire.raw.open(stream_header(0, uni=True), uni=True) for _ in range(10)]
+    for stream_id in streams:
+        data = numbers(len(message)) * is_v1 + message
+        wire.raw.send(stream_id, data[:40_000])
+    wire.run()
+    assert 400_000 <= connection.buffered_bytes() < 401_000
+    for stream_id in streams[:9]:
+        wire.raw.send(stream_id, data[40_000:], end=True)
+    wire.raw.reset(streams[9])
+    wire.run()
+    assert connection.buffered_bytes() == 0
 
 
 # Others.

@@ -90,7 +90,7 @@ class PingStream(PausingStream):
         if self._messages is None:
             answers = session.answer_tokens(self._scanner, data, end_stream)
         else:
-            answers = session.answer_frames(self._messages, data, end_stream, STREAM)
+            answers = session.answer_frames(stream, self._messages, data, end_stream)
         if not stream.send_open:
             return
         if answers.data or end_stream:
@@ -120,7 +120,7 @@ class PingUnidirectional(SilentStreamHandler):
 
     def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Answer each message as it is complete."""
-        answers = self._session.answer_frames(self._messages, data, end_stream, UNI)
+        answers = self._session.answer_frames(stream, self._messages, data, end_stream)
         if answers.number:
             self._session.uni_answers.send(answers.data, answers.number, answers.size)
         if not answers.may_go_on:
@@ -196,12 +196,13 @@ class PingSession(CountedSession):
             counters.answer_durations.observe((time.monotonic_ns() - arrival) * _NS)
         return Answers(answers, count, len(answers), True)
 
-    def answer_frames(self, messages: Deframer, data: bytes, end: bool, mode: str) -> Answers:
-        """Answer the v1 messages that are complete now, each framed.
+    def answer_frames(self, stream: Stream, messages: Deframer, data: bytes, end: bool) -> Answers:
+        """Answer the v1 messages of a stream that are complete now, each framed.
 
         One that is above the limit is counted, and so is one that the stream's end cuts off.
         """
         counters = self.counters
+        mode = UNI if stream.is_unidirectional else STREAM
         may_go_on = True
         try:
             complete = messages.feed(data)
@@ -209,6 +210,7 @@ class PingSession(CountedSession):
             counters.dropped[mode, TOO_LARGE] += 1
             complete = error.messages
             may_go_on = False
+        stream.kept = messages.pending
         answers = b""
         count = size = 0
         for message in complete:
