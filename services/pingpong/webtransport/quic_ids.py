@@ -26,7 +26,7 @@ from aioquic.quic.connection import (
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import QuicPacketNumberWindow
+from aioquic.quic.recovery import QuicPacketNumberWindow, QuicPacketSpace
 
 from .config import KeyLimits
 from .connection_ids import ConnectionIds
@@ -38,6 +38,10 @@ _KEY_REASONS = {
     QuicErrorCode.AEAD_LIMIT_REACHED: "the keys were used for as many packets as they are safe for",
     QuicErrorCode.KEY_UPDATE_ERROR: "a key update before the one before was confirmed",
 }
+_NO_KEYS = CryptoPair()
+_PAST_SPACE = QuicPacketSpace()
+"""For all connections: what stands where the handshake's keys and packets were."""
+_PAST_SPACE.discarded = True
 _MAX_HOST_IDS = 8
 """Connection ids that a peer is given at one time, as aioquic has it."""
 _MAX_CLOSE_REASON = 256
@@ -113,6 +117,20 @@ class IdentifiedConnection(QuicConnection):
         super()._push_crypto_data()
         # 16 KiB each, and empty from here on.
         self._crypto_buffers.clear()
+
+    def _confirm_handshake(self) -> None:
+        super()._confirm_handshake()
+        # Not now, in the midst of a packet of the handshake.
+        self._keys.review_at = 0
+
+    def _forget_handshake(self) -> None:
+        """Nothing of the handshake can be read any more, nor is sent (RFC 9001, section 4.9)."""
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        self._loss.spaces = [space]
+        self._spaces = dict.fromkeys(self._spaces, _PAST_SPACE) | {tls.Epoch.ONE_RTT: space}
+        self._cryptos = dict.fromkeys(self._cryptos, _NO_KEYS) | {tls.Epoch.ONE_RTT: self._keys}
+        self._cryptos_initial = dict.fromkeys(self._cryptos_initial, _NO_KEYS)
+        self._crypto_streams = {tls.Epoch.ONE_RTT: self._crypto_streams[tls.Epoch.ONE_RTT]}
 
     @property
     def duplicate_packets(self) -> int:
@@ -230,6 +248,8 @@ class IdentifiedConnection(QuicConnection):
 
     def review_keys(self, now: float) -> None:
         """To be called before packets are made: update keys in time, close where that fails."""
+        if self._handshake_confirmed and len(self._crypto_streams) > 1:
+            self._forget_handshake()
         space = self._spaces[tls.Epoch.ONE_RTT]
         error = self._keys.review(
             self._packet_number,
