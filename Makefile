@@ -46,8 +46,9 @@ check: $(MADE) ## lint, formatting, types, and which module may import which
 	$(VENV)/bin/python -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-bench: $(MADE) ## measure what a ping costs, beside aioquic's own server and the bare engine
-	$(VENV)/bin/python bench/overhead.py $(ARGS)
+# make bench AGAINST=HEAD~3 (or a folder): this checkout beside another one.
+bench: $(MADE) ## measure what a ping costs, beside aioquic's and the bare engine; or AGAINST=COMMIT
+	$(VENV)/bin/python bench/$(if $(AGAINST),against.py $(AGAINST),overhead.py) $(ARGS)
 
 bench-probing: $(MADE) ## measure what probing many targets costs, and how punctual it is
 	$(VENV)/bin/python bench/probing.py $(ARGS)

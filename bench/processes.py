@@ -19,13 +19,17 @@ class WorkerError(Exception):
 
 
 class Process:
-    """A `worker` process; ends when it is closed, or when this process does."""
+    """A `worker` process; ends when it is closed, or when this process does.
 
-    def __init__(self, role: str, kind: str, *arguments: str) -> None:
+    `root` is the checkout whose worker and services it runs.
+    """
+
+    def __init__(self, role: str, kind: str, *arguments: str, root: Path = ROOT) -> None:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
-        paths = [environ.get("PYTHONPATH", ""), str(ROOT), str(ROOT / "services")]
+        paths = [str(root), str(root / "services"), environ.get("PYTHONPATH", "")]
         environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        command = [sys.executable, "-m", "bench.worker", role, kind, *arguments]
+        # -P: the folder that this process was started in is not on the path.
+        command = [sys.executable, "-P", "-m", "bench.worker", role, kind, *arguments]
         self._name = f"{kind} {role}"
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True
@@ -81,15 +85,22 @@ class Cost:
 
 
 class Pair:
-    """A server process and a client process that talk to each other."""
+    """A server process, of the checkout `root`, and a client process that talk to each other."""
 
     def __init__(
-        self, server: str, client: str, certificate: Path, *, max_sessions: int = 16
+        self,
+        server: str,
+        client: str,
+        certificate: Path,
+        *,
+        max_sessions: int = 16,
+        root: Path = ROOT,
     ) -> None:
         self._cpus = sorted(os.sched_getaffinity(0))[-2:]
         self.server = Process(
             *("server", server, "--certificate", str(certificate)),
             *("--max-sessions", str(max_sessions)),
+            root=root,
         )
         self.client = Process("client", client)
 
