@@ -7,11 +7,13 @@ from pingpong.client import metrics as module
 from pingpong.client.discovery import Result
 from pingpong.client.metrics import (
     BUILD_INFO,
+    COMPLETED,
     DISCOVERY_LAST_SUCCESS,
     DISCOVERY_RESULTS,
     EVENT_LOOP_LAG,
     LOG_LINES_DROPPED,
     MODES,
+    SENT,
     SPECS,
     ProbeMetrics,
     TargetCounts,
@@ -61,6 +63,17 @@ def test_every_spec_is_listed_and_has_its_values() -> None:
     assert {one for one in vars(module).values() if isinstance(one, Spec)} == set(SPECS)
     elsewhere = {DISCOVERY_LAST_SUCCESS, EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO}
     assert {family.spec for family in made().families()} == set(SPECS) - elsewhere
+
+
+def test_no_scrape_has_more_probes_completed_than_sent() -> None:
+    metrics = made("a")
+    counts = metrics.targets["a"].modes["datagram"]
+    found = {}
+    for family in metrics.families():
+        found[family.spec] = sum(value for value in family.rows.values() if isinstance(value, int))
+        counts.sent += 1
+        counts.completed["ok"] += 1
+    assert found[COMPLETED] <= found[SENT]
 
 
 def test_labels_are_of_their_closed_sets() -> None:

@@ -223,12 +223,13 @@ class ProbeMetrics:
         yield SKIPPED.family([((), self.skipped)])
 
     def _of_modes(self) -> Iterator[Family]:
-        yield SENT.family((labels, counts.sent) for labels, counts in self._modes())
+        # Probes go on between two families: in this order no more are completed than were sent.
         yield COMPLETED.family(
             ((*labels, result), count)
             for labels, counts in self._modes()
             for result, count in counts.completed.items()
         )
+        yield SENT.family((labels, counts.sent) for labels, counts in self._modes())
         yield RTT.family((labels, counts.rtt) for labels, counts in self._modes())
         yield FIRST_RTT.family((labels, counts.first_rtt) for labels, counts in self._modes())
         yield REORDERED.family((labels, counts.reordered) for labels, counts in self._modes())
