@@ -19,7 +19,7 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e e2e-check check bench bench-probing format constraints python clean
+.PHONY: help run test e2e e2e-check check bench bench-probing soak format constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -52,6 +52,9 @@ bench: $(MADE) ## measure what a ping costs, beside aioquic's and the bare engin
 
 bench-probing: $(MADE) ## measure what probing many targets costs, and how punctual it is
 	$(VENV)/bin/python bench/probing.py $(ARGS)
+
+soak: $(MADE) ## churn for MINUTES (5): is memory flat then, and each ping accounted for?
+	$(VENV)/bin/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
 
 format: $(MADE) ## put the source, and the tables of the READMEs, into their form
 	$(VENV)/bin/ruff check --fix .
