@@ -20,7 +20,7 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs format constraints python clean
+.PHONY: help run test e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak format constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -64,6 +64,9 @@ fuzz: $(MADE) ## feed generated inputs to what peers reach: SECONDS=60, TARGET=â
 
 fuzz-costs: $(MADE) ## measure what hostile packets cost beside honest ones: CPU a byte, memory
 	PYTHONPATH=services:. $(VENV)/bin/python -m tests.fuzz.costs $(ARGS)
+
+soak: $(MADE) ## churn for MINUTES (5): is memory flat then, and each ping accounted for?
+	$(VENV)/bin/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
 
 format: $(MADE) ## put the source, and the tables of the READMEs, into their form
 	$(VENV)/bin/ruff check --fix .

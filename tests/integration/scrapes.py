@@ -22,7 +22,15 @@ class Scrape(Metrics):
 
     def labels(self, name: str, label: str) -> set[str]:
         """The values that a label of a metric has."""
-        return {s.labels[label] for s in self._samples if s.name == name}
+        return {value for (value,) in self.label_sets(name, label)}
+
+    def label_sets(self, name: str, *labels: str) -> set[tuple[str, ...]]:
+        """The values that several labels of a metric have together."""
+        return {tuple(s.labels[label] for label in labels) for s in self._samples if s.name == name}
+
+    def series(self) -> set[tuple[str, ...]]:
+        """All time series: their names, and the names and values of their labels."""
+        return {(s.name, *(f"{k}={v}" for k, v in sorted(s.labels.items()))) for s in self._samples}
 
     # What most tests ask of `pingpong probe`.
 
