@@ -181,6 +181,8 @@ def test_what_was_not_sent_cannot_be_acknowledged(role: str, ahead: int) -> None
     next_number = attack.victim.engine._quic._packet_number
     attack.send(ack_frame(next_number + ahead))
     assert attack.code == QuicErrorCode.PROTOCOL_VIOLATION
+    ends = (attack.wire.server_end, attack.wire.client_end)
+    assert sum(end.counters.protocol_errors for end in ends) == 1
 
 
 def test_who_acknowledges_blindly_is_found_out() -> None:

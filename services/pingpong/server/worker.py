@@ -357,7 +357,8 @@ class Worker:
         yield metrics.PACKETS_THROTTLED.family([((), packets.throttled_packets)])
         yield metrics.BUFFERS_EXCEEDED.family([((), packets.buffers_exceeded)])
         yield metrics.PACKETS_UNSENT.family([((), pump.dropped_packets)])
-        yield metrics.PROTOCOL_ERRORS.family([((), self._handler.protocol_errors)])
+        errors = self._handler.protocol_errors + packets.protocol_errors
+        yield metrics.PROTOCOL_ERRORS.family([((), errors)])
         unused = self._handler.unused_connections
         yield metrics.CONNECTIONS_UNUSED.family([((), unused)])
         yield metrics.TOKENS_RELOAD_FAILED.family([((), int(self._access.token_reload_failed))])

@@ -173,6 +173,8 @@ class EndpointCounters:
     """Stateless resets (RFC 9000, section 10.3): by the latter, connections ended."""
     dropped_packets: int = 0
     """Packets of no connection that were answered with nothing."""
+    protocol_errors: int = 0
+    """Connections that ended since a packet of the peer's broke QUIC's rules, or cost too much."""
     throttled_packets: int = 0
     """Packets dropped since their connection had more of them than its share while others waited."""
     buffers_exceeded: int = 0

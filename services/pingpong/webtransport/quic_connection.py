@@ -142,6 +142,11 @@ class AioquicConnection:
         return self._quic.duplicate_packets
 
     @property
+    def peer_broke_rules(self) -> bool:
+        """For the endpoint: whether a packet of the peer's is why the connection ends."""
+        return self._quic.peer_broke_rules
+
+    @property
     def idle_timeout(self) -> float:
         """Seconds of silence after which the connection is over, as both sides want it."""
         return self._quic.idle_timeout

@@ -36,8 +36,7 @@ from .quic_connection import AioquicConnection
 from .retry import RetryTokens
 
 _VERIFY_NOTHING = 0  # `ssl.CERT_NONE`, without the module
-_SMALLEST_FIRST_ID = 8
-"""Bytes of the connection id that a client makes up (RFC 9000, section 7.2)."""
+_SMALLEST_FIRST_ID = 8  # bytes of the id that a client makes up (RFC 9000, section 7.2)
 _ANSWERS_A_SECOND = 1_000.0
 """Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
 _MOMENT = 0.002
@@ -274,6 +273,7 @@ class AioquicEndpoint:
     def connection_ended(self, connection: AioquicConnection, timed_out: bool) -> None:
         """A connection ends; it lives on for a while to absorb what is still on its way."""
         self._handshakes.pop(connection, None)
+        self.counters.protocol_errors += connection.peer_broke_rules
         if not connection.counted_handshake:
             self.counters.handshake_failures += 1
             self.counters.handshake_timeouts += timed_out

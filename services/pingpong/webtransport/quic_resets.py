@@ -37,6 +37,8 @@ class ResettingConnection(GuardedConnection):
     def __init__(self, configuration: QuicConfiguration, ids: ConnectionIds, **kwargs: Any) -> None:
         super().__init__(configuration, ids, **kwargs)
         self.peer_resets_at = False
+        self.peer_broke_rules = False
+        """Whether a packet of the peer's is why the connection ends."""
         self.delivered = 0
         """Bytes of all streams that were reported, or never will be."""
         self._sent_resets: dict[int | None, tuple[int, int]] = {}
@@ -125,18 +127,28 @@ class ResettingConnection(GuardedConnection):
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
     ) -> tuple[bool, bool]:
-        result: tuple[bool, bool] = super()._payload_received(context, plain, crypto_frame_required)
-        if self._sent_resets:
-            self._forget_needless_resets()
-        if self._pending_resets:
-            for stream_id, (code, final_size, reliable_size) in list(self._pending_resets.items()):
-                stream = self._streams.get(stream_id)
-                if stream is None or stream.receiver.is_finished:
-                    del self._pending_resets[stream_id]
-                elif stream.receiver.starting_offset() >= reliable_size:
-                    del self._pending_resets[stream_id]
-                    self._reset_received(context, stream_id, code, final_size)
-        return result
+        try:
+            result: tuple[bool, bool] = super()._payload_received(
+                context, plain, crypto_frame_required
+            )
+            if self._sent_resets:
+                self._forget_needless_resets()
+            if self._pending_resets:
+                for stream_id, (code, final_size, reliable_size) in list(
+                    self._pending_resets.items()
+                ):
+                    stream = self._streams.get(stream_id)
+                    if stream is None or stream.receiver.is_finished:
+                        del self._pending_resets[stream_id]
+                    elif stream.receiver.starting_offset() >= reliable_size:
+                        del self._pending_resets[stream_id]
+                        self._reset_received(context, stream_id, code, final_size)
+            return result
+        except QuicConnectionError as error:
+            # A TLS alert is a handshake that fails, which is counted as that.
+            is_alert = error.error_code >> 8 == QuicErrorCode.CRYPTO_ERROR >> 8
+            self.peer_broke_rules = error.frame_type is None or not is_alert
+            raise
 
     # RESET_STREAM_AT out.
 
