@@ -223,6 +223,11 @@ class Deframer:
         """Whether a message is incomplete. At the end of a stream, it was truncated then."""
         return bool(self._buffer)
 
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept of the incomplete message."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes as they came and return the messages that are complete now.
 

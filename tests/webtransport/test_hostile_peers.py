@@ -8,8 +8,10 @@ import pytest
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.packet import QuicErrorCode, pull_quic_header
 
+from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.config import EndpointConfig, Windows
 from pingpong.webtransport.errors import ErrorCode
+from pingpong.webtransport.h3 import FrameType, encode_headers
 from pingpong.webtransport.quic_endpoint import AioquicEndpoint
 from pingpong.webtransport.quic_reassembly import (
     MAX_CRYPTO_BYTES,
@@ -25,7 +27,7 @@ from tests.webtransport.packets import (
     packet,
     stream_frame,
 )
-from tests.webtransport.raw import Raw, stream_header
+from tests.webtransport.raw import CONNECT, Raw, stream_header
 from tests.webtransport.wire import CLIENT, SERVER, Recorder, Wire, certificate, identity
 
 PACKET = 1_150
@@ -315,6 +317,29 @@ def test_the_connection_that_keeps_most_makes_room() -> None:
     # The others go on.
     kept(wire, raws[:1], 60 << 10)
     assert raws[0].closed is None
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(numbers(FrameType.HEADERS, 16 << 10) + bytes(16_000), id="field section"),
+        pytest.param(
+            encode_headers(CONNECT)
+            + numbers(FrameType.DATA, 1 << 20, CapsuleType.DATAGRAM, 60_000)
+            + bytes(59_000),
+            id="capsule",
+        ),
+    ],
+)
+def test_what_has_begun_of_requests_counts(begun: bytes) -> None:
+    wire = Wire(raw_client=True, max_buffered=100 << 10)
+    wire.raw.send_settings()
+    for _ in range(8):
+        wire.raw.open(begun)
+        wire.run()
+    assert wire.raw.closed is not None
+    assert wire.raw.closed.code == ErrorCode.H3_EXCESSIVE_LOAD
+    assert wire.server_end.counters.buffers_exceeded == 1
 
 
 def test_what_was_read_does_not_count() -> None:

@@ -91,6 +91,7 @@ class PingStream(PausingStream):
             answers = session.answer_tokens(self._scanner, data, end_stream)
         else:
             answers = session.answer_frames(self._messages, data, end_stream, STREAM)
+            stream.kept = self._messages.kept
         if not stream.send_open:
             return
         if answers.data or end_stream:
@@ -121,6 +122,7 @@ class PingUnidirectional(SilentStreamHandler):
     def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Answer each message as it is complete."""
         answers = self._session.answer_frames(self._messages, data, end_stream, UNI)
+        stream.kept = self._messages.kept
         if answers.number:
             self._session.uni_answers.send(answers.data, answers.number, answers.size)
         if not answers.may_go_on:
