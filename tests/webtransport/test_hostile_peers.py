@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -216,6 +217,47 @@ def test_a_peer_that_acknowledges_what_came_is_not_suspected() -> None:
     assert wire.server.closed is None
     assert wire.client.closed is None
     assert 2_500 < len(peer.datagrams) < 3_000
+
+
+def grown(attack: Attack, packets: int) -> int:
+    """Bytes by which memory grows while PINGs are acknowledged."""
+    wire = attack.wire
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(packets):
+        attack.send(b"\x01")
+        wire.now += 0.1
+        wire.server_end.handle_timers(wire.now)
+        wire.server_end.transmit(wire.now)
+    return tracemalloc.get_traced_memory()[0] - before
+
+
+def test_who_acknowledges_nothing_makes_nothing_grow() -> None:
+    attack = Attack()
+    tracemalloc.start()
+    try:
+        grown(attack, 400)
+        assert grown(attack, 1_000) < 64 << 10
+    finally:
+        tracemalloc.stop()
+    assert attack.victim.closed is None
+
+
+def test_who_acknowledges_late_is_not_waited_for_the_longer() -> None:
+    attack = Attack()
+    wire, engine = attack.wire, attack.victim.engine
+    wire.lose = lambda data, to_server: True
+    attack.victim.sessions[-1].send_datagram(b"x")
+    first = engine._quic._packet_number
+    for _ in range(100):
+        wire.now += 1
+        wire.server_end.handle_timers(wire.now)
+        wire.server_end.transmit(wire.now)
+        attack.send(b"\x01")
+    # One of them is a probe that left long ago.
+    for number in range(first, engine._quic._packet_number):
+        attack.send(ack_frame(number))
+    assert attack.victim.closed is None
+    assert engine.idle_timeout < 60
 
 
 def test_ranges_below_zero_are_malformed() -> None:
