@@ -20,6 +20,7 @@ from pingpong.ping import (
 )
 from pingpong.server import departure, echo, handlers, messages
 from pingpong.server.handlers import Router
+from pingpong.webtransport.config import Windows
 from pingpong.webtransport.events import State
 from tests.server.asking import MAX_SIZE, Asking
 from tests.webtransport.wire import LATENCY, Wire
@@ -360,6 +361,36 @@ def test_echoed_messages_have_a_rate_and_echoed_bytes_have_none() -> None:
 def test_no_rate_is_any_rate() -> None:
     asking = limited(0)
     assert len(asking.datagrams(*[b"ping"] * 50)) == 50
+
+
+# What is kept
+
+
+def open_while_it_lasts(asking: Asking, data: bytes, *, uni: bool, end: bool = False) -> None:
+    for _ in range(9):
+        if asking.session.state is State.ESTABLISHED:
+            stream = asking.session.open_stream(asking.told, unidirectional=uni)
+            stream.send(data, end)
+            asking.wire.run()
+
+
+@pytest.mark.parametrize("uni", [False, True])
+def test_incomplete_messages_count_as_kept(uni: bool) -> None:
+    asking = Asking(v1=True, max_size=1 << 16, wire=Wire(max_buffered=400 << 10))
+    message = frame(encode_ping(1, 0) + bytes(60_000))
+    open_while_it_lasts(asking, message, uni=uni)
+    # Those that are complete are not kept.
+    assert asking.session.state is State.ESTABLISHED
+    open_while_it_lasts(asking, message[:-1], uni=uni)
+    assert asking.wire.server_end.counters.buffers_exceeded == 1
+
+
+def test_answers_that_wait_for_a_stream_count_as_kept() -> None:
+    # Enough for the control stream.
+    wire = Wire(max_buffered=400 << 10, client_windows=Windows(streams_uni=1))
+    asking = Asking("/echo", max_size=1 << 16, wire=wire)
+    open_while_it_lasts(asking, bytes(60_000), uni=True, end=True)
+    assert wire.server_end.counters.buffers_exceeded == 1
 
 
 # Times

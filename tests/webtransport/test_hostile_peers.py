@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -10,8 +11,10 @@ from aioquic.quic.packet import QuicErrorCode, pull_quic_header
 
 from pingpong.server.handlers import PingSession
 from pingpong.server.messages import MessageCounters
+from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.config import EndpointConfig, Windows
 from pingpong.webtransport.errors import ErrorCode
+from pingpong.webtransport.h3 import FrameType, encode_headers
 from pingpong.webtransport.quic_endpoint import AioquicEndpoint
 from pingpong.webtransport.quic_reassembly import (
     MAX_CRYPTO_BYTES,
@@ -27,7 +30,7 @@ from tests.webtransport.packets import (
     packet,
     stream_frame,
 )
-from tests.webtransport.raw import Raw, stream_header
+from tests.webtransport.raw import CONNECT, Raw, stream_header
 from tests.webtransport.wire import CLIENT, SERVER, Recorder, Wire, certificate, identity
 
 PACKET = 1_150
@@ -220,6 +223,47 @@ def test_a_peer_that_acknowledges_what_came_is_not_suspected() -> None:
     assert 2_500 < len(peer.datagrams) < 3_000
 
 
+def grown(attack: Attack, packets: int) -> int:
+    """Bytes by which memory grows while PINGs are acknowledged."""
+    wire = attack.wire
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(packets):
+        attack.send(b"\x01")
+        wire.now += 0.1
+        wire.server_end.handle_timers(wire.now)
+        wire.server_end.transmit(wire.now)
+    return tracemalloc.get_traced_memory()[0] - before
+
+
+def test_who_acknowledges_nothing_makes_nothing_grow() -> None:
+    attack = Attack()
+    tracemalloc.start()
+    try:
+        grown(attack, 400)
+        assert grown(attack, 1_000) < 64 << 10
+    finally:
+        tracemalloc.stop()
+    assert attack.victim.closed is None
+
+
+def test_who_acknowledges_late_is_not_waited_for_the_longer() -> None:
+    attack = Attack()
+    wire, engine = attack.wire, attack.victim.engine
+    wire.lose = lambda data, to_server: True
+    attack.victim.sessions[-1].send_datagram(b"x")
+    first = engine._quic._packet_number
+    for _ in range(100):
+        wire.now += 1
+        wire.server_end.handle_timers(wire.now)
+        wire.server_end.transmit(wire.now)
+        attack.send(b"\x01")
+    # One of them is a probe that left long ago.
+    for number in range(first, engine._quic._packet_number):
+        attack.send(ack_frame(number))
+    assert attack.victim.closed is None
+    assert engine.idle_timeout < 60
+
+
 def test_ranges_below_zero_are_malformed() -> None:
     attack = Attack()
     attack.send(ack_frame(2, 0, (5, 0)))
@@ -319,6 +363,29 @@ def test_the_connection_that_keeps_most_makes_room() -> None:
     # The others go on.
     kept(wire, raws[:1], 60 << 10)
     assert raws[0].closed is None
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(numbers(FrameType.HEADERS, 16 << 10) + bytes(16_000), id="field section"),
+        pytest.param(
+            encode_headers(CONNECT)
+            + numbers(FrameType.DATA, 1 << 20, CapsuleType.DATAGRAM, 60_000)
+            + bytes(59_000),
+            id="capsule",
+        ),
+    ],
+)
+def test_what_has_begun_of_requests_counts(begun: bytes) -> None:
+    wire = Wire(raw_client=True, max_buffered=100 << 10)
+    wire.raw.send_settings()
+    for _ in range(8):
+        wire.raw.open(begun)
+        wire.run()
+    assert wire.raw.closed is not None
+    assert wire.raw.closed.code == ErrorCode.H3_EXCESSIVE_LOAD
+    assert wire.server_end.counters.buffers_exceeded == 1
 
 
 def test_what_was_read_does_not_count() -> None:

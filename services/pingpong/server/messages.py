@@ -188,6 +188,7 @@ class UnidirectionalAnswers:
         elif len(self._waiting) < WAITING_ANSWERS:
             self._waiting.append((data, count, size))
             self._pending_bytes += len(data)
+            self._session.kept += len(data)
         else:
             self._drop(count, QUEUE_FULL)
 
@@ -197,12 +198,14 @@ class UnidirectionalAnswers:
         while self._waiting and self._session.can_open_stream(True):
             data, count, size = self._waiting.pop(0)
             self._pending_bytes -= len(data)
+            self._session.kept -= len(data)
             self._open(data, count, size)
 
     def session_closed(self) -> None:
         """What still waits will never leave."""
         for _, count, _ in self._waiting:
             self._drop(count, CLOSED)
+        self._session.kept = 0
         self._waiting.clear()
         self._unread.clear()
 

@@ -118,6 +118,11 @@ class CapsuleDecoder:
         """Whether a capsule has begun and not ended: an error at the stream's end."""
         return self._remaining >= 0 or bool(self._buffer)
 
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that are kept of a capsule, or of its header."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> Iterator[tuple[CapsuleType, bytes]]:
         """The capsules of known types that `data` completes; all of `data` is taken at once.
 

@@ -66,6 +66,13 @@ class ConnectStream:
         """Whether a frame or a capsule has begun and not ended."""
         return self._capsules is not None or (self._frames is not None and self._frames.incomplete)
 
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that are kept of frames and capsules that have not ended."""
+        return (self._frames.buffered_bytes if self._frames is not None else 0) + (
+            self._capsules.buffered_bytes if self._capsules is not None else 0
+        )
+
     def check_end(self) -> None:
         """The peer's half has ended: raises `ProtocolError` where that was too early."""
         if self._frames is not None and self._frames.incomplete:

@@ -206,9 +206,9 @@ class Connection:
             self.fail(error, -1)
 
     def buffered_bytes(self) -> int:
-        """Bytes that are kept here, and by the handlers of streams."""
-        streams = (one for one in self._streams.values() if isinstance(one, Stream))
-        return self._early.size + sum(stream.buffered_bytes for stream in streams)
+        """Bytes that are kept here, and by the handlers of sessions and streams."""
+        kept = (one for one in self._streams.values() if isinstance(one, Stream | Session))
+        return self._early.size + sum(one.buffered_bytes for one in kept)
 
     def deadline_passed(self, now: float) -> None:
         """What the peer has begun and not completed ends, for nobody else to be affected."""

@@ -126,6 +126,11 @@ class FrameReader:
         """Whether a frame has begun and not ended: an error at the stream's end."""
         return self._remaining > 0 or bool(self._buffer)
 
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that are kept of a frame, or of its header."""
+        return len(self._buffer)
+
     def first_type(self, data: bytes) -> int | None:
         """The type of the next frame, with `data` to come; None while it is not known."""
         if self._remaining >= 0:

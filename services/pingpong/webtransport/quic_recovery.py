@@ -1,20 +1,44 @@
 """Acknowledgements, at a cost that does not grow with what is in flight.
 
 The receiving half of aioquic's loss recovery (RFC 9002): it copies the list of all packets in
-flight for each ACK frame, of which a peer can put hundreds into a packet.
+flight for each ACK frame, of which a peer can put hundreds into a packet. It also remembers every
+packet until it is acknowledged, or one after it is: a peer that acknowledges nothing makes it grow
+by an object for each acknowledgement that it gets, which nothing else bounds.
 """
 
 from __future__ import annotations
 
-from aioquic.quic.packet_builder import QuicDeliveryState
+from collections import deque
+from typing import Any
+
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 
 _TIMER_GRANULARITY = 0.001
 """Seconds (RFC 9002, section 6.1.2); aioquic takes no round trip for shorter."""
+_MAX_ROUND_TRIP = 5.0
+"""Seconds. A longer one is that of a peer which acknowledges late: by it the idle timeout and the
+closing period, three probe timeouts at least (RFC 9000, section 10), would become hours."""
+_MAX_UNASKED = 64
+"""1-RTT packets that are remembered of those which ask for no acknowledgement: what is in them,
+acknowledgements, is in later ones too."""
 
 
 class Recovery(QuicPacketRecovery):
     """aioquic's loss recovery with another way to take acknowledgements in."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.unasked: deque[int] = deque()
+        """Numbers of 1-RTT packets that are remembered though they ask for nothing."""
+
+    def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
+        """Remember a packet."""
+        super().on_packet_sent(packet=packet, space=space)
+        if not packet.in_flight and space.is_application_data:
+            self.unasked.append(packet.packet_number)
+            if len(self.unasked) > _MAX_UNASKED:
+                space.sent_packets.pop(self.unasked.popleft(), None)
 
     def acknowledge(
         self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
@@ -66,6 +90,7 @@ class Recovery(QuicPacketRecovery):
 
     def _round_trip_measured(self, sample: float, ack_delay: float, now: float) -> None:
         """RFC 9002, section 5."""
+        sample = min(sample, _MAX_ROUND_TRIP)
         latest = max(sample, _TIMER_GRANULARITY)
         self._rtt_min = min(self._rtt_min, latest)
         ack_delay = min(ack_delay, self.max_ack_delay)

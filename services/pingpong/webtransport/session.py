@@ -57,23 +57,9 @@ class Session:
     """
 
     __slots__ = (
-        "_blocked",
-        "_closed_by_capsule",
-        "_connect",
-        "_datagram_prefix",
-        "_early",
-        "_leaving",
-        "_quic",
-        "connection",
-        "context",
-        "credit",
-        "draining",
-        "handler",
-        "id",
-        "protocol",
-        "request",
-        "state",
-        "streams",
+        *("_blocked", "_closed_by_capsule", "_connect", "_datagram_prefix", "_early", "_leaving"),
+        *("_quic", "connection", "context", "credit", "draining", "handler", "id", "kept"),
+        *("protocol", "request", "state", "streams"),
     )
 
     def __init__(self, connection: Connection, session_id: int, handler: SessionHandler) -> None:
@@ -87,6 +73,8 @@ class Session:
         self.draining = False
         """Whether either side has asked to drain."""
         self.streams: set[Stream] = set()
+        self.kept = 0
+        """Bytes that the handler keeps apart from any stream: it says so here."""
         self.credit: SessionCredit | None = None
         """Flow control, where both sides have turned it on."""
         self._quic = connection.quic
@@ -111,6 +99,11 @@ class Session:
     def arrival(self) -> int:
         """When the packet that is being handled arrived: monotonic clock, nanoseconds."""
         return self._quic.arrival
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that are kept of the CONNECT stream, and by the handler."""
+        return self.kept + len(self._early) + self._connect.buffered_bytes
 
     def accept(self, handler: SessionHandler, protocol: str | None = None) -> None:
         """Answer a request with 200; what came early is delivered before this returns.
