@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from pingpong import __main__
 from pingpong.ops.settings import CertificateSettings
 from pingpong.server.certificate_secrets import keep_certificates
+from pingpong.server.issuing import AUTHORITY_VALID, CERTIFICATE_VALID, RENEW_AUTHORITY
 from pingpong.server.tls import make_certificate, parse_certificate
 from tests.server.api_server import write_kubeconfig
 from tests.server.secrets_api import Request, SecretsApi
@@ -192,7 +193,13 @@ def test_no_cluster_at_all(
 
 @pytest.mark.parametrize(
     ("hosts", "said"),
-    [([], "HOST is missing"), (["-"], "must have"), (["a.*.b"], "must have"), (["*"], "must have")],
+    [
+        ([], "HOST is missing"),
+        (["-"], "must have"),
+        (["a.*.b"], "must have"),
+        (["*"], "must have"),
+        (["*.::1"], "must have"),
+    ],
 )
 def test_names_that_cannot_be(
     run: Run, capsys: pytest.CaptureFixture[str], hosts: list[str], said: str
@@ -239,6 +246,47 @@ def test_a_certificate_is_not_written_over_one_that_was_not_read(api: SecretsApi
     assert written(api) == [Request("update", CERTIFICATE)] * 3
     assert fits(api)
     assert trusts(api.data(CERTIFICATE), "ours.example", datetime.now(UTC))
+
+
+def test_a_secret_that_is_deleted_before_it_is_written_is_made_anew(
+    api: SecretsApi, run: Run
+) -> None:
+    run()
+
+    def interfere(request: Request) -> None:
+        if request.verb == "update":
+            api.before = lambda request: None
+            del api.objects[request.name]
+
+    api.before = interfere
+    api.requests.clear()
+    assert run(hosts=[*HOSTS, "more.example"]) == 0
+    assert written(api) == [Request("update", CERTIFICATE), Request("create", CERTIFICATE)]
+    assert fits(api)
+
+
+def test_an_authority_that_was_renewed_is_published_first_by_a_later_attempt_too(
+    api: SecretsApi,
+) -> None:
+    start = datetime.now(UTC)
+    now = start + AUTHORITY_VALID - RENEW_AUTHORITY + timedelta(days=1)
+    settings = CertificateSettings(hosts=tuple(HOSTS), namespace="testing")
+    keep_certificates(settings, start)
+    keep_certificates(settings, now - CERTIFICATE_VALID + timedelta(days=10))
+    before = api.data(CERTIFICATE)
+
+    def interfere(request: Request) -> int | None:
+        # Somebody else writes it, after the authority was renewed.
+        if request != Request("update", CERTIFICATE):
+            return None
+        api.before = lambda request: None
+        return 409
+
+    api.before = interfere
+    keep_certificates(settings, now)
+    after = api.data(CERTIFICATE)
+    assert after["ca.crt"] == api.data(AUTHORITY)["ca.crt"] != before["ca.crt"]
+    assert after["tls.crt"] == before["tls.crt"]
 
 
 def test_who_is_never_first_gives_up(

@@ -66,3 +66,14 @@ def test_what_waits_is_bounded_and_shared() -> None:
     assert one.length <= MAX_ALL_PACKETS + MAX_PACKETS + len(many)
     # The last to come has a place as well.
     assert one.put(Flow(), ())
+
+
+def test_more_flows_than_packets_may_wait_all_go_on_afterwards() -> None:
+    one = queue()
+    flows = [Flow() for _ in range(3 * MAX_ALL_PACKETS)]
+    for flow in flows:
+        one.put(flow, ())
+    # As an endpoint does: it comes back while packets wait.
+    while one.length:
+        one.take()
+    assert all(one.may_pass(flow) for flow in flows)

@@ -424,3 +424,10 @@ def test_loss_reordering_and_duplication_break_neither_delivery_nor_state(
     wire.client.assert_nothing_left()
     wire.server.assert_nothing_left()
     assert wire.client.errors == wire.server.errors == []
+
+
+def test_what_comes_after_the_end_begins_nothing() -> None:
+    wire = Wire()
+    wire.server_end.close()
+    assert hand_over(wire.server_end, first_packet()) == []
+    assert len(wire.server_end) == 0

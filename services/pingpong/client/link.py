@@ -124,7 +124,7 @@ class Link:
     def receive_pending(self) -> None:
         """Take in what is in the socket already: it has arrived, whoever was quicker."""
         if self.end is None:
-            self.client.endpoint.pump.receive_pending()
+            self.client.endpoint.catch_up()
 
     async def close(self) -> None:
         """Say goodbye, where anybody is there to hear it, and give up the socket."""

@@ -27,8 +27,6 @@ GOODBYE = 0.5
 """Seconds that a server has to hear of our end, at most."""
 
 _NOBODY = "nothing listens on the server's port any more"
-_BATCHES = 256
-"""What a socket's buffer of some MB can have filled up with; a bound, should more come."""
 _NANOSECONDS = 1_000_000_000
 
 
@@ -194,7 +192,7 @@ class ProbeSession:
         deadline = statistics.deadline
         if deadline is not None and deadline <= now_ns:
             # An answer may be in the socket already: it is in time if it arrived in time.
-            self._receive_pending()
+            self._client.endpoint.catch_up()
         if self.end_reason is not None:
             return
         overdue = len(statistics.expire(now_ns))
@@ -268,14 +266,6 @@ class ProbeSession:
             self.end_cause = cause
             self._pinger.statistics.give_up()
             self._publish(is_final=True)
-
-    def _receive_pending(self) -> None:
-        pump = self._client.endpoint.pump
-        for _ in range(_BATCHES):
-            heard = pump.received_packets
-            pump.receive_pending()
-            if pump.received_packets == heard or self.end_reason is not None:
-                break
 
     def _listen(self, awake: float) -> None:
         """Take stock of what the socket has brought."""

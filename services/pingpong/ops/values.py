@@ -103,9 +103,8 @@ def read_host(value: object) -> object:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        name = value.lower()
-        star = "*." if name.startswith("*.") else ""
-        return star + _read_host(name.removeprefix(star))
+        star = "*." if value.startswith("*.") else ""
+        return star + _read_name(value.removeprefix(star))
 
 
 def _is_ipv6(text: str) -> bool:

@@ -33,7 +33,7 @@ class CertificateSecretsError(Exception):
 
 
 class _ConflictError(Exception):
-    """Somebody else has written the Secret in the meantime."""
+    """The Secret was written, made or deleted since it was read."""
 
 
 class _NotFoundError(Exception):
@@ -68,14 +68,20 @@ class _Secrets:
         )
 
     def write(self, name: str, held: _Held, data: Data) -> None:
-        """Put these keys into a Secret that still holds what was read. Raises `_ConflictError`."""
+        """Put these keys into a Secret that still holds what was read.
+
+        Raises `_ConflictError` where it holds something else, or is gone.
+        """
         encoded: dict[str, bytes | str] = {
             key: base64.b64encode(value).decode("ascii") for key, value in data.items()
         }
         if held.secret is not None:
             secret = held.secret
             secret.data = {**(secret.data or {}), **encoded}
-            self._call("update", name, self._api.replace_namespaced_secret, name, body=secret)
+            try:
+                self._call("update", name, self._api.replace_namespaced_secret, name, body=secret)
+            except _NotFoundError:
+                raise _ConflictError from None
             return
         metadata = self._client.V1ObjectMeta(name=name, labels=_LABELS)
         secret = self._client.V1Secret(
@@ -147,12 +153,7 @@ def _keep(secrets: _Secrets, settings: CertificateSettings, now: datetime) -> No
     name = settings.certificate_secret
     held_certificate = secrets.read(name)
     certificate = keep_certificate(
-        held_certificate.data,
-        authority.certificate,
-        settings.hosts,
-        now,
-        # Clients have to know the new authority first.
-        renews=authority.data is None,
+        held_certificate.data, authority.certificate, settings.hosts, now
     )
     if certificate.data is not None:
         secrets.write(name, held_certificate, certificate.data)

@@ -78,29 +78,32 @@ def keep_authority(held: Data, now: datetime) -> Kept:
 
 
 def keep_certificate(
-    held: Data, authority: Certificate, hosts: Sequence[str], now: datetime, *, renews: bool = True
+    held: Data, authority: Certificate, hosts: Sequence[str], now: datetime
 ) -> Kept:
     """Issue the certificate where there is none that can be used, and renew it in time.
 
-    `authority` is as `keep_authority` has it. Without `renews` a certificate that can be used
-    stays, however soon it ends.
+    `authority` is as `keep_authority` has it. Until it is published in the Secret, a certificate
+    that can be used stays, however soon it ends.
 
     Raises:
         ValueError: one of the hosts is neither a name nor an address.
     """
     current: Certificate | None = None
+    trusted = authority.pem()
     reason = "there was none"
     if any(held.get(key) for key in (CERTIFICATE, KEY)):
         try:
             current = parse_certificate(
                 held.get(CERTIFICATE, b""), held.get(KEY, b""), CERTIFICATE, KEY
             )
-            reason = _fault(current, authority, hosts, now, renews)
+            reason = _fault(current, authority, hosts, now)
+            if not reason and held.get(TRUSTED) == trusted and _is_due(current, now):
+                reason = "less than a third of its life was left"
         except CertificateError as error:
             reason = str(error)
     if current is None or reason:
         current = make_certificate(hosts, now, CERTIFICATE_VALID, authority)
-    data = {CERTIFICATE: current.pem(), KEY: current.key_pem(), TRUSTED: authority.pem()}
+    data = {CERTIFICATE: current.pem(), KEY: current.key_pem(), TRUSTED: trusted}
     if not reason:
         data = {**data, CERTIFICATE: held[CERTIFICATE], KEY: held[KEY]}
     is_held = all(held.get(key) == value for key, value in data.items())
@@ -112,24 +115,22 @@ def _authority(made: Certificate, reason: str) -> Kept:
 
 
 def _fault(
-    current: Certificate,
-    authority: Certificate,
-    hosts: Sequence[str],
-    now: datetime,
-    renews: bool,
+    current: Certificate, authority: Certificate, hosts: Sequence[str], now: datetime
 ) -> str:
-    """Why a certificate is not to be used any more; empty where it is."""
+    """Why a certificate cannot be used; empty where it can."""
     certificate = current.certificate
     if not any(_has_signed(each, certificate) for each in _all_of(authority)):
         return "another authority had signed it"
     if _names(certificate) != set(alternative_names(hosts)):
         return "its names were others"
-    start, end = current.not_before, current.not_after
-    if not start <= now <= end:
+    if not current.not_before <= now <= current.not_after:
         return "it was not valid"
-    if renews and now > end - (end - start) / _LIVES_LEFT:
-        return "less than a third of its life was left"
     return ""
+
+
+def _is_due(current: Certificate, now: datetime) -> bool:
+    start, end = current.not_before, current.not_after
+    return now > end - (end - start) / _LIVES_LEFT
 
 
 def _all_of(certificate: Certificate) -> tuple[x509.Certificate, ...]:

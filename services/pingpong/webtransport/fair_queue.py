@@ -16,7 +16,7 @@ SHARE = 0.002
 MAX_PACKETS = 512
 """Packets of a flow that wait. A window full of them, from an honest peer, is half as many."""
 MAX_ALL_PACKETS = 4_096
-"""Packets that wait, of all flows. Each has the same part of them."""
+"""Packets that wait, of all flows. Each has the same part of them, and one at the least."""
 
 Packet = tuple[Any, ...]
 
@@ -65,27 +65,25 @@ class FairQueue:
     def put(self, flow: Flow, packet: Packet) -> bool:
         """Have a packet wait; false where too many of its flow do, and it is to be dropped."""
         if flow.packets is None:
-            flow.packets = deque()
+            flow.packets = deque((packet,))
             self._flows.append(flow)
-        if len(flow.packets) >= min(MAX_PACKETS, MAX_ALL_PACKETS // len(self._flows)):
+        elif len(flow.packets) < min(MAX_PACKETS, MAX_ALL_PACKETS // len(self._flows)):
+            flow.packets.append(packet)
+        else:
             return False
-        flow.packets.append(packet)
         self.length += 1
         return True
 
     def take(self) -> tuple[Flow, Packet] | None:
         """The next packet of the flow whose turn it is."""
-        while self._flows:
-            flow = self._flows.popleft()
-            packets = flow.packets
-            if not packets:
-                flow.packets = None
-                continue
-            packet = packets.popleft()
-            self.length -= 1
-            if packets:
-                self._flows.append(flow)
-            else:
-                flow.packets = None
-            return flow, packet
-        return None
+        if not self._flows:
+            return None
+        flow = self._flows.popleft()
+        assert flow.packets
+        packet = flow.packets.popleft()
+        self.length -= 1
+        if flow.packets:
+            self._flows.append(flow)
+        else:
+            flow.packets = None
+        return flow, packet

@@ -202,8 +202,9 @@ class AioquicEndpoint:
             *(self._touched, self._answers, self._timers, self._timer_owners),
         ):
             table.clear()
+        self._queue = FairQueue(self._queue.clock)
         self._wake = _do_nothing
-        self._accept = None
+        self._accept = self._server = None
 
     # What asyncio's endpoint calls beyond that.
 

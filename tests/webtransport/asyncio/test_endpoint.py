@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pingpong.webtransport import fair_queue
 from pingpong.webtransport.asyncio import EndpointConfig
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 from pingpong.webtransport.asyncio.sockets import bind_udp
@@ -200,6 +201,77 @@ async def test_a_pause_of_the_process_kills_no_connection(monkeypatch: pytest.Mo
         assert not pair.server.closed.done()
         pair.server.datagrams.send(b"still here")
         assert await pair.client.datagrams.receive() == b"still here"
+
+
+@on_both_loops
+async def test_a_peer_that_floods_does_not_hold_up_the_loop_at_each_timer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint = UdpEndpoint(silent_socket(), EndpointConfig())
+    batches = 0
+
+    def receive_pending() -> bool:
+        nonlocal batches
+        batches += 1
+        time.sleep(0.001)
+        return True
+
+    monkeypatch.setattr(endpoint, "receive_pending", receive_pending)
+    began = time.monotonic()
+    when = iter([began])
+    monkeypatch.setattr(endpoint.engine, "next_timer", lambda: next(when, None))
+    endpoint.flush()
+    await until(lambda: batches)
+    assert batches < 100
+    endpoint.close()
+
+
+# Packets that wait for their connection's turn.
+
+
+@pytest.fixture
+def no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every packet has to wait."""
+    monkeypatch.setattr(fair_queue, "SHARE", 0.0)
+
+
+@pytest.mark.usefixtures("no_share")
+@on_both_loops
+async def test_what_has_arrived_and_waits_is_taken_in_at_once() -> None:
+    async with session_pair() as pair:
+        ours, theirs = endpoints(pair)
+        await until_still(lambda: (ours.pump.received_packets, theirs.pump.received_packets))
+        got: list[bytes] = []
+        core = pair.server._get_core()
+        core.handler.datagram_received = lambda session, data: got.append(data)  # type: ignore[method-assign]
+        sent = [b"%d" % number for number in range(100)]
+        for data in sent:
+            pair.client.datagrams.send(data)
+            ours.flush()
+        theirs.catch_up()
+        assert got == sent
+
+
+@pytest.mark.usefixtures("no_share")
+@on_both_loops
+async def test_what_a_handler_raises_for_a_packet_that_waited_is_reported() -> None:
+    seen: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: seen.append(context["exception"]))
+    bad = ValueError("a bug")
+
+    def raises(session: CoreSession, data: bytes) -> None:
+        raise bad
+
+    async with session_pair() as pair:
+        ours, theirs = endpoints(pair)
+        await until_still(lambda: (ours.pump.received_packets, theirs.pump.received_packets))
+        pair.server._get_core().handler.datagram_received = raises  # type: ignore[method-assign]
+        pair.client.datagrams.send(b"x")
+        ours.flush()
+        assert theirs.receive_pending()
+        assert seen == [bad]
+        assert theirs.pump.callback_errors == 1
 
 
 # The end.

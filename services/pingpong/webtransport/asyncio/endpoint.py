@@ -19,8 +19,8 @@ _NANOSECOND = 1e-9
 _TIMER_LEEWAY = 0.0005
 """A timer that is armed this much later than needed is left alone: loops count in ms."""
 
-_BATCHES_BEFORE_TIMERS = 256
-"""What a socket's buffer of some MB can have filled up with; a bound, should more come."""
+_CATCH_UP = 0.005
+"""Seconds that `catch_up` may take in any case."""
 
 
 class UdpEndpoint:
@@ -67,6 +67,8 @@ class UdpEndpoint:
         """To go on with packets that wait."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._received_at = time.monotonic()
+        """When packets were last taken in."""
         self._emptied: asyncio.Future[None] | None = None
         self._closed = False
 
@@ -114,10 +116,20 @@ class UdpEndpoint:
         before = pump.received_packets
         pump.receive_pending()
         taken = self.handover.receive_pending() if self.handover is not None else 0
-        waited = self.engine.waiting_packets > 0
-        if waited and not self._closed:
+        waited = self.engine.waiting_packets > 0 and not self._closed
+        if waited:
             self._process_waiting()
         return pump.received_packets != before or taken > 0 or waited
+
+    def catch_up(self) -> None:
+        """Take in what has arrived while the process did something else, or was stopped.
+
+        Takes no longer than that took: a peer that floods does not hold up the event loop.
+        """
+        now = time.monotonic()
+        end = now + max(_CATCH_UP, now - self._received_at)
+        while self.receive_pending() and time.monotonic() < end:
+            pass
 
     async def wait_empty(self, timeout: float) -> bool:
         """Wait until no connection is left, at most `timeout` seconds; whether it came so."""
@@ -172,6 +184,7 @@ class UdpEndpoint:
             if sent_at and self.answered is not None:
                 self.answered(sent_at)
         finally:
+            self._received_at = time.monotonic()
             if self.engine.waiting_packets:
                 self._go_on()
 
@@ -187,10 +200,11 @@ class UdpEndpoint:
         if self._working is not None:
             self._working.cancel()
             self._working = None
-        try:
-            self.engine.process_waiting()
-        finally:
-            self._batch_received()
+        for step in (self.engine.process_waiting, self._batch_received):
+            try:
+                step()
+            except Exception as exc:
+                self.pump.callback_failed(exc)
 
     def _wake(self) -> None:
         if self._woken is None and not self._closed:
@@ -215,9 +229,7 @@ class UdpEndpoint:
         self._timer = None
         # What has arrived comes first: after a pause of the process, the answer that a timer
         # would give up on may be in the socket already, behind batches of others.
-        for _ in range(_BATCHES_BEFORE_TIMERS):
-            if not self.receive_pending() or self._closed:
-                break
+        self.catch_up()
         if not self._closed:
             try:
                 self.engine.handle_timers(time.monotonic())

@@ -229,13 +229,13 @@ class Pump:
                 try:
                     receive(packet, address, arrival)
                 except Exception as exc:
-                    self._callback_failed(exc)
+                    self.callback_failed(exc)
                 if self._closed:
                     return
         try:
             self._batch_received()
         except Exception as exc:
-            self._callback_failed(exc)
+            self.callback_failed(exc)
 
     def _read_messages(self, messages: list[_Message]) -> bool:
         """Add to `messages` what was queued, and return whether it was all."""
@@ -380,9 +380,10 @@ class Pump:
             try:
                 self._error_received(exc)
             except Exception as raised:
-                self._callback_failed(raised)
+                self.callback_failed(raised)
 
-    def _callback_failed(self, exc: Exception) -> None:
+    def callback_failed(self, exc: Exception) -> None:
+        """Count an exception of a callback, and give it to the loop's exception handler."""
         self.callback_errors += 1
         self._loop.call_exception_handler(
             {"message": "exception in a callback of a UDP pump", "exception": exc}
