@@ -12,8 +12,10 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicProtocolVersion, pull_quic_header
 
 from pingpong.server.tls import make_certificate
-from pingpong.webtransport.config import ServerIdentity
+from pingpong.webtransport import quic_endpoint
+from pingpong.webtransport.config import EndpointConfig, ServerIdentity
 from pingpong.webtransport.connection_ids import CONNECTION_ID_SIZE, SharedKeys
+from pingpong.webtransport.quic_configuration import for_client
 from pingpong.webtransport.retry import LIFETIME, RetryTokens
 from tests.webtransport.raw import Raw, first_packet
 from tests.webtransport.wire import CLIENT, SERVER, Wire, certificate, hand_over, identity
@@ -151,16 +153,17 @@ def test_token_that_is_of_no_retry_of_ours_says_nothing(what: str, busy: bool) -
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_client_with_a_token_from_elsewhere_gets_a_connection(busy: bool) -> None:
+def test_client_with_a_token_from_elsewhere_gets_a_connection(
+    busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wire = Wire(raw_client=True, connect=False, max_handshakes=0 if busy else 1)
-    configure = wire.client_end._configuration
 
-    def with_foreign_token(*, is_client: bool) -> QuicConfiguration:
-        configuration = configure(is_client=is_client)
+    def with_foreign_token(config: EndpointConfig, server: ServerIdentity) -> QuicConfiguration:
+        configuration = for_client(config, server)
         configuration.token = b"what another server gave, in a NEW_TOKEN frame"
         return configuration
 
-    wire.client_end._configuration = with_foreign_token  # type: ignore[method-assign]
+    monkeypatch.setattr(quic_endpoint, "for_client", with_foreign_token)
     wire.connect()
     wire.raw_session()
     assert wire.raw.closed is None
@@ -323,16 +326,15 @@ def test_refusals_are_limited_in_their_rate() -> None:
     assert len(hand_over(wire.server_end, packet, OTHER, wire.now + 0.01)) == 1
 
 
-def test_client_without_h3_is_refused() -> None:
+def test_client_without_h3_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire(raw_client=True, connect=False)
-    configure = wire.client_end._configuration
 
-    def other(*, is_client: bool) -> QuicConfiguration:
-        configuration = configure(is_client=is_client)
+    def other(config: EndpointConfig, server: ServerIdentity) -> QuicConfiguration:
+        configuration = for_client(config, server)
         configuration.alpn_protocols = ["hq-interop"]
         return configuration
 
-    wire.client_end._configuration = other  # type: ignore[method-assign]
+    monkeypatch.setattr(quic_endpoint, "for_client", other)
     wire.connect()
     assert wire.raw.closed is not None
     assert wire.raw.closed.code == 0x178  # no_application_protocol

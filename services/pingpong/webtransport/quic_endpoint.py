@@ -31,11 +31,10 @@ from .connection_ids import (
 from .engine import Address, EndpointCounters, QuicConnection, QuicEvents, Wake
 from .errors import ErrorCode
 from .fair_queue import FairQueue, Flow
-from .h3 import ALPN
+from .quic_configuration import for_client, for_server
 from .quic_connection import AioquicConnection
 from .retry import RetryTokens
 
-_VERIFY_NOTHING = 0  # `ssl.CERT_NONE`, without the module
 _SMALLEST_FIRST_ID = 8  # bytes of the id that a client makes up (RFC 9000, section 7.2)
 _ANSWERS_A_SECOND = 1_000.0
 """Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
@@ -216,15 +215,7 @@ class AioquicEndpoint:
         now: float,
     ) -> AioquicConnection:
         """Begin a connection to a server. Raises `OSError` where the CA file is unreadable."""
-        configuration = self._configuration(is_client=True)
-        configuration.server_name = identity.server_name
-        if identity.insecure or identity.certificate_hash is not None:
-            configuration.verify_mode = _VERIFY_NOTHING
-        elif identity.ca_file is not None or identity.ca_path is not None:
-            if identity.ca_file is not None:
-                with open(identity.ca_file, "rb"):
-                    pass  # Here and now, where it can be said; not in the midst of a handshake.
-            configuration.load_verify_locations(cafile=identity.ca_file, capath=identity.ca_path)
+        configuration = for_client(self._config, identity)
         connection = AioquicConnection(
             self, configuration, self._config, self._ids, identity.certificate_hash
         )
@@ -235,10 +226,7 @@ class AioquicEndpoint:
 
     def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
         """Handshakes that begin from now on use another certificate."""
-        self._server = self._configuration(is_client=False)
-        self._server.certificate = certificate
-        self._server.certificate_chain = list(chain)
-        self._server.private_key = private_key
+        self._server = for_server(self._config, certificate, chain, private_key)
 
     # What its connections call.
 
@@ -294,17 +282,6 @@ class AioquicEndpoint:
         self._routes.pop(connection_id, None)
 
     # The rest.
-
-    def _configuration(self, *, is_client: bool) -> QuicConfiguration:
-        return QuicConfiguration(
-            alpn_protocols=[ALPN],
-            connection_id_length=CONNECTION_ID_SIZE,
-            idle_timeout=self._config.idle_timeout,
-            is_client=is_client,
-            max_data=self._config.windows.connection,
-            max_stream_data=self._config.windows.stream,
-            max_datagram_frame_size=65_535,
-        )
 
     def _add(self, connection: AioquicConnection) -> None:
         self._connections.add(connection)
