@@ -55,7 +55,7 @@ class Response:
 
 
 def plain(status: int, *lines: str, **headers: str) -> Response:
-    """An answer of lines of text, which are made such that they can be shown."""
+    """An answer of lines of text, without secrets and printable."""
     body = "".join(f"{shown(line)}\n" for line in lines).encode()
     return Response(status, [body], headers={k.replace("_", "-"): v for k, v in headers.items()})
 
@@ -218,7 +218,7 @@ class _Connection:
         names = [name for name, _ in event.headers]
         is_old = event.http_version < b"1.1"
         if b"transfer-encoding" in names and (is_old or b"content-length" in names):
-            # Somebody on the way may see its end elsewhere (RFC 9112, section 6.1).
+            # A proxy on the way may see its end elsewhere (RFC 9112, section 6.1).
             self._is_last = True
             raise h11.RemoteProtocolError("Transfer-Encoding with Content-Length or HTTP/1.0")
         try:

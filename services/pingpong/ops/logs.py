@@ -11,9 +11,8 @@ warns of every packet and handshake of a peer that it does not like, so that a f
 fill the log: its warnings come out at the level debug only. What a library repeats comes out once a
 minute, with a count.
 
-A log holds nobody up (:mod:`pingpong.ops.log_writer`). It shows no secret, and nothing that would
-do something to a terminal (:mod:`pingpong.ops.masking`): in JSON too, since what reads that writes
-its texts raw.
+A log blocks nothing (:mod:`pingpong.ops.log_writer`). It shows no secret and nothing that controls a
+terminal (:mod:`pingpong.ops.masking`), in JSON neither: tools print its texts raw.
 """
 
 from __future__ import annotations
@@ -245,7 +244,7 @@ def _for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
 def _shown(
     of_lines: Container[str], logger: WrappedLogger, method: str, event: EventDict
 ) -> EventDict:
-    """Make all values such that they can be shown; those `of_lines` keep their lines."""
+    """Make all values printable and without secrets; those `of_lines` keep their lines."""
 
     def make(name: str, value: Any) -> Any:
         if name == "exc_info":

@@ -1,7 +1,7 @@
 """Secrets kept out of logs, pages and error texts: what looks like one is replaced by asterisks.
 
-It is the last line of defence: whoever logs is not to name a secret in the first place. `shown` is
-what all of them put their texts through, so that they are printable as well.
+It is the last line of defence: code that logs must not name a secret in the first place. `shown`
+makes texts printable as well, and is applied to all of them.
 """
 
 from __future__ import annotations

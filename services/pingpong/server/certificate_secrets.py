@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _TIMEOUT = (5.0, 10.0)
 """Seconds to connect to the API server in, and without a byte from it."""
 _ATTEMPTS = 10
-"""As often as others may be first."""
+"""Attempts, each after another writer was first."""
 _LABELS = {"app.kubernetes.io/managed-by": "pingpong"}
 
 
@@ -114,7 +114,7 @@ class _Secrets:
 
 
 def keep_certificates(settings: CertificateSettings, now: datetime) -> None:
-    """Have both Secrets be as they should be at `now`, which has a time zone.
+    """Make or renew what both Secrets hold, where that is due at `now` (with a time zone).
 
     Raises:
         CertificateSecretsError: they cannot be read, written, or used.

@@ -230,7 +230,7 @@ class PingSession(CountedSession):
         counters = self.counters
         counters.received_bytes += len(message)
         if len(message) < HEADER_SIZE:
-            # As below, at the cost that so few bytes may have.
+            # Malformed as well; decoding it would cost more than its few bytes are worth.
             counters.dropped[mode, MALFORMED] += 1
             return None
         arrival = self._session.arrival

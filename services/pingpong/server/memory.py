@@ -71,7 +71,7 @@ def _cgroup_limits(root: Path) -> list[int]:
 
 
 def connections_that_fit(memory: int, workers: int) -> int:
-    """How many connections so many workers may have together, in so many bytes.
+    """How many connections fit in `memory` bytes, of all workers together.
 
     Several workers are processes beside the one that started them.
     """

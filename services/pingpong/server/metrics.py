@@ -28,7 +28,7 @@ CONNECTIONS_ACTIVE = Spec(f"{_P}connections_active", "gauge", "QUIC connections 
 CONNECTIONS_UNUSED = Spec(
     f"{_P}connections_unused_total",
     "counter",
-    "Connections closed since their clients had no session on them for 30 seconds.",
+    "Connections closed because their clients had no session on them for 30 seconds.",
 )
 HANDSHAKES_ACTIVE = Spec(
     f"{_P}handshakes_active", "gauge", "QUIC handshakes of clients that are not complete yet."
@@ -75,7 +75,7 @@ PACKETS_OVERFLOWED = Spec(
 PACKETS_THROTTLED = Spec(
     f"{_P}packets_throttled_total",
     "counter",
-    "UDP packets dropped because their connection had its share of time, and others waited.",
+    "UDP packets dropped because too many of their connection's waited for their turn.",
 )
 BUFFERS_EXCEEDED = Spec(
     f"{_P}buffers_exceeded_total",

@@ -58,7 +58,7 @@ _LAST_BATCHES = 64
 def endpoint_config(
     settings: ServeSettings, certificate: Certificate, workers: int = 1
 ) -> EndpointConfig:
-    """What the QUIC endpoint of one of so many workers is made with; the settings are its own.
+    """The configuration of a worker's QUIC endpoint; `settings` has that worker's share of limits.
 
     Each session takes a stream beside those that it opens, its CONNECT stream. Unfinished
     handshakes count as connections: they take half of these, or what `max_handshakes` asks for.
@@ -134,7 +134,7 @@ class PingServer(Router):
         self.requests_over(connection)
 
     def connection_unused(self, connection: Connection) -> None:
-        """A client stayed, and wanted nothing."""
+        """A client asked for no session in time."""
         self.unused_connections += 1
         self._logger.debug("connection_unused")
 

@@ -275,9 +275,9 @@ def next_backoff(last: float, lived: float) -> float:
 
 
 def share(settings: ServeSettings, count: int, index: int) -> ServeSettings:
-    """The part of a worker, of so many, of what the whole server may have.
+    """The settings of a worker: its share of the limits of the whole server.
 
-    All parts together are the whole, but that each worker may have a connection.
+    The shares add up to the whole, unless there are fewer connections than workers: each has one.
     """
 
     def part(whole: int) -> int:

@@ -211,7 +211,7 @@ class Connection:
         return self._early.size + sum(one.buffered_bytes for one in kept)
 
     def deadline_passed(self, now: float) -> None:
-        """What the peer has begun and not completed ends, for nobody else to be affected."""
+        """End what the peer has begun and not completed, each on its own scope."""
         for awaited in self._deadlines.take_overdue(now):
             receiver = self._streams.get(awaited)
             if awaited == DATAGRAMS:

@@ -34,9 +34,9 @@ class Deadlines:
         self._due: dict[int, float] = {}
 
     def begin(self, awaited: int, now: float | None = None, *, times: int = 1) -> None:
-        """Wait for something, so many times as long as is usual; from `now`, or the last packet.
+        """Set a deadline, `times` as far away as usual; a deadline that is set stays as it is.
 
-        Nothing changes where it is waited for already.
+        It counts from `now`, in seconds, or else from the arrival of the last packet.
         """
         if awaited not in self._due:
             now = self._quic.arrival * 1e-9 if now is None else now
@@ -44,17 +44,17 @@ class Deadlines:
             self._arm()
 
     def end(self, awaited: int) -> None:
-        """It is complete, or not waited for any more."""
+        """Remove a deadline: what it was for is complete, or not expected any longer."""
         if self._due and self._due.pop(awaited, None) is not None:
             self._arm()
 
     def clear(self) -> None:
-        """Wait for nothing any more."""
+        """Remove all deadlines."""
         self._due.clear()
         self._arm()
 
     def take_overdue(self, now: float) -> list[int]:
-        """What is not complete at `now`; it is not waited for any more."""
+        """Remove and return what is not complete at `now`, in seconds."""
         overdue = [awaited for awaited, due in self._due.items() if due <= now]
         for awaited in overdue:
             del self._due[awaited]

@@ -176,9 +176,9 @@ class EndpointCounters:
     protocol_errors: int = 0
     """Connections that ended since a packet of the peer's broke QUIC's rules, or cost too much."""
     throttled_packets: int = 0
-    """Packets dropped since their connection had more of them than its share while others waited."""
+    """Packets dropped because too many of their connection's waited already."""
     buffers_exceeded: int = 0
-    """Connections closed since of all they kept most, when it was too much in all."""
+    """Connections closed because all together kept too much, and these the most."""
 
 
 class QuicEndpoint(Protocol):
@@ -195,7 +195,7 @@ class QuicEndpoint(Protocol):
         ...
 
     def process_waiting(self) -> None:
-        """Process packets that wait for others' sake, for a moment; `transmit` afterwards."""
+        """Process packets that wait, for some milliseconds; `transmit` afterwards."""
 
     def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
         """What is to be sent now, grouped: the packets to one address in their order."""
@@ -209,7 +209,7 @@ class QuicEndpoint(Protocol):
         """Let connections whose time has come act; `transmit` afterwards."""
 
     def close(self) -> None:
-        """Forget all connections, without a word to anybody. Nothing is called back any more."""
+        """Forget all connections and send nothing. No callback is called afterwards."""
 
 
 Wake = Callable[[], None]

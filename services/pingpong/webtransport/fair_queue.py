@@ -1,4 +1,4 @@
-"""Packets in turns, so that one connection does not hold up the others.
+"""A fair queue of packets, so that one connection does not hold up the others.
 
 Fair queueing by the time that packets take, in the manner of RFC 8290: a flow that has had its
 share of a turn waits, and while flows wait, each in turn has a packet processed. A flow that sends
@@ -14,15 +14,15 @@ from typing import Any
 SHARE = 0.002
 """Seconds of a turn that a flow's packets are processed in as they come."""
 MAX_PACKETS = 512
-"""Packets of a flow that wait. A window full of them, from an honest peer, is half as many."""
+"""Packets of a flow that may wait. A full window of an honest peer is half as many."""
 MAX_ALL_PACKETS = 4_096
-"""Packets that wait, of all flows. Each has the same part of them, and one at the least."""
+"""Packets of all flows that may wait. Each has the same part of them, and one at the least."""
 
 Packet = tuple[Any, ...]
 
 
 class Flow:
-    """What has a share of its own: a connection, or all that is not one yet."""
+    """What has a share of its own: a connection, or the packets of none, together."""
 
     __slots__ = ("packets", "spent", "turn")
 
@@ -35,7 +35,7 @@ class Flow:
 
 
 class FairQueue:
-    """The packets that wait. `clock` gives seconds, of whatever beginning.
+    """The packets that wait. `clock` gives seconds since any moment.
 
     A turn is what happens between two calls of `next_turn`.
     """

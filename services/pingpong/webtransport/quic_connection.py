@@ -32,7 +32,7 @@ class Owner(Protocol):
         """There may be something to transmit."""
 
     def buffers_counted(self, change: int) -> None:
-        """So many bytes more are kept of the connection than when they were last counted."""
+        """The connection keeps `change` bytes more than when they were last counted."""
 
     def handshake_completed(self, connection: AioquicConnection) -> None:
         """The handshake is complete on this side."""
@@ -292,7 +292,7 @@ class AioquicConnection:
         return packets
 
     def count_buffers(self) -> int:
-        """Count the bytes that are kept of this connection, here and by who is told of it."""
+        """Count the bytes that are kept of this connection, here and by the user of its events."""
         self._count_buffers_at = self._quic.buffers.grown + _COUNT_BUFFERS_AFTER
         self.kept_bytes = self._quic.buffered_bytes()
         if self.events is not None:

@@ -122,7 +122,7 @@ class AioquicEndpoint:
         return self._queue.length
 
     def process_waiting(self) -> None:
-        """Process packets that wait, for a moment; `transmit` afterwards."""
+        """Process packets that wait, for some milliseconds; `transmit` afterwards."""
         self._working = True
         queue = self._queue
         end = queue.clock() + _MOMENT
@@ -193,7 +193,7 @@ class AioquicEndpoint:
                 raise
 
     def close(self) -> None:
-        """Forget all connections, without a word to anybody. Nothing is called back any more."""
+        """Forget all connections and send nothing. No callback is called afterwards."""
         for connection in self._connections:
             connection.discard_state()
         for table in (
@@ -202,7 +202,7 @@ class AioquicEndpoint:
         ):
             table.clear()
         self._queue = FairQueue(self._queue.clock)
-        self._wake = _do_nothing
+        self._wake = lambda: None
         self._accept = self._server = None
 
     # What asyncio's endpoint calls beyond that.
@@ -472,7 +472,3 @@ class AioquicEndpoint:
             self._answers.append((address, [answers.stateless_reset(len(data), token)]))
         else:
             self.counters.dropped_packets += 1
-
-
-def _do_nothing() -> None:
-    pass

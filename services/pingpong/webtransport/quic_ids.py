@@ -1,4 +1,4 @@
-"""aioquic's connection with connection ids of our making, and ends that it does not know.
+"""aioquic's connection with other connection ids, and with ends that aioquic does not know.
 
 The lower half of `quic.HookedConnection`: aioquic makes its connection ids and stateless reset
 tokens of random bytes, where `connection_ids` has reasons for both; it neither hears a stateless
@@ -158,7 +158,7 @@ class IdentifiedConnection(QuicConnection):
     ) -> None:
         if self._close_event is None:
             self.closed_by_peer = True
-            # Whoever sees a first packet has the keys of an Initial.
+            # Anyone who sees a first packet can derive the keys of an Initial.
             self.close_is_authenticated = (
                 self._handshake_complete and context.epoch is not tls.Epoch.INITIAL
             )

@@ -58,7 +58,7 @@ class PacketKeys(CryptoPair):
         """What the peer sent before its last update can be read with."""
         self._previous_until: float | None = None
         self._following: CryptoContext | None = None
-        """The peer's next keys: made once, whoever claims to have them."""
+        """The peer's next keys: derived once, however many packets claim to be protected by them."""
         self._peer_updates = 0
         """Those since the last review."""
 

@@ -6,7 +6,7 @@ an honest packet costs (RFC 9000, section 21). Here it is bounded, before and af
 - Bytes that are early are kept in pieces (`quic_reassembly`), in the handshake too.
 - A stream that was skipped takes no room before its first byte (RFC 9000, section 2.1).
 - An acknowledgement of what was never sent ends the connection (section 13.1). Packet numbers
-  are skipped now and then, so that who acknowledges blindly does so too (section 21.4).
+  are skipped now and then, so that a peer that acknowledges blindly is found out (section 21.4).
 - A packet has as many frames as an honest one can have, each counted by what it costs.
 - What repeats itself is taken as one: PADDING, PING, and a stream's bytes that follow each other.
 """
@@ -55,11 +55,11 @@ _COSTS = {
 }
 """Frames that cost more than one: an honest packet has few of them."""
 _RANGES_A_FRAME = 8
-"""So many ranges of an ACK frame cost as much as a frame."""
+"""Ranges of an ACK frame that cost as much as a frame."""
 _MAX_TLS_MESSAGE = 64 << 10
 """What a server may send to a client before TLS has read it: certificates are large."""
 _SKIP_AFTER = 256, 1_024
-"""A packet number is skipped after so many at the least, and at the most."""
+"""Packets after which a number is skipped, at the least and at the most."""
 _SKIPPED = 4
 """Skipped numbers that are remembered."""
 

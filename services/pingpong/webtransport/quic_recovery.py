@@ -59,12 +59,11 @@ class Recovery(QuicPacketRecovery):
                 break
             below.append(number)
         acknowledged: list[int] = []
-        at = 0
-        low, high = ranges[0]
+        following = iter(ranges)
+        low, high = next(following)
         for number in reversed(below):
-            while number < low and at < len(ranges):
-                low, high = ranges[at]
-                at += 1
+            while number < low:
+                low, high = next(following, (0, -1))
             if low <= number <= high:
                 acknowledged.append(number)
         if not acknowledged:

@@ -118,7 +118,7 @@ class ResettingConnection(GuardedConnection):
         known = len(self._events)
         super()._handle_reset_stream_frame(context, frame_type, buf)
         if len(self._events) > known:
-            # Nobody will get what is between the last byte reported and the final size.
+            # What is between the last byte reported and the final size will not be reported.
             receiver = self._streams[self._events[-1].stream_id].receiver  # type: ignore[attr-defined]
             self.delivered += receiver.highest_offset - receiver.starting_offset()
             assert isinstance(receiver, StreamReceiver)

@@ -52,7 +52,7 @@ class CriticalStreams:
         """Bit set of their types."""
 
     def begin(self, kind: int, events: ControlEvents) -> Receiver | None:
-        """Who takes a stream of a type; None where that is unknown.
+        """The receiver of a stream of a type; None where that is unknown.
 
         Raises `ConnectionProtocolError` for a second one, and for a push stream: a client's is
         of the wrong role, and a server's was never allowed (RFC 9114, sections 6.2 and 4.6).
@@ -78,7 +78,7 @@ class CriticalStreams:
 
 
 def silence(awaited: int, receiver: Receiver | None) -> ProtocolError:
-    """The error that it is to have left something incomplete, on the narrowest scope.
+    """The error of a peer that has left something incomplete, on the narrowest scope.
 
     `receiver` is whose stream it is. A request has a code of its own (RFC 9114, section 8.1), and
     any stream of a client's that is bidirectional might have become one; a stream whose session

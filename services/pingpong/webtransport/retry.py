@@ -25,8 +25,8 @@ class RetryTokens:
 
     A token is good for the address and port that it was sent to, with the connection id that
     the Retry packet named, and for a short time. It is encrypted and authenticated with `key`
-    (32 bytes): whoever has the key can check it. What it is good for is part of its content, so
-    that a token of ours in the wrong place is told from one that is not ours. Times are seconds
+    (32 bytes): every worker with the key can check it. What it is good for is part of its content,
+    so that a token of ours in the wrong place differs from one that is not ours. Times are seconds
     of the machine's monotonic clock, which all its processes share.
     """
 
@@ -45,8 +45,8 @@ class RetryTokens:
     def validate(self, address: Address, retry_id: bytes, token: bytes, now: float) -> bytes | None:
         """The connection id that the client's first packet was for.
 
-        None where the token is of no Retry of ours, and says nothing (RFC 9000, section 8.1.3).
-        Raises `ValueError` where it is, but is another client's or too old (section 8.1.2).
+        None where the token is not from a Retry of ours: it validates nothing (RFC 9000, section
+        8.1.3). Raises `ValueError` where it is, but is another client's or too old (section 8.1.2).
         """
         if len(token) < _NONCE_SIZE + _TAG_SIZE + _head.size:
             return None

@@ -41,9 +41,9 @@ _AddressInfo: TypeAlias = tuple[Any, Any, int, str, Address]
 class Target:
     """Where to, and what to insist on there.
 
-    `host` is an address, or a name in the form of `hosts.ascii_host`, which any other name is put
-    into; `ValueError` where it can be none. `certificate_hash` is the SHA-256 of a certificate to accept whoever signed it;
-    `family` is a socket address family, to use no other.
+    `host` is an address or a name; a name that is not in ASCII is mapped by `hosts.ascii_host`,
+    which raises `ValueError` where it cannot be. `certificate_hash` is the SHA-256 of the only
+    certificate to accept, whatever signed it; `family` is a socket address family, to use no other.
     """
 
     host: str
