@@ -239,7 +239,11 @@ class AioquicEndpoint:
         if change <= 0 or self._buffered <= self._config.max_buffered:
             return
         self._buffered = sum(connection.count_buffers() for connection in self._connections)
-        while self._buffered > self._config.max_buffered:
+        if self._buffered <= self._config.max_buffered:
+            return
+        # Some room is made, or the next few bytes would have all of them counted again.
+        enough = self._config.max_buffered * 9 // 10
+        while self._buffered > enough:
             largest = max(self._connections, key=lambda connection: connection.kept_bytes)
             self._buffered -= largest.kept_bytes
             largest.kept_bytes = 0

@@ -51,6 +51,7 @@ class UdpEndpoint:
             batch_received=self._batch_received,
             error_received=error_received,
         )
+        self._is_client = accept is None
         self.answered: Callable[[int], None] | None = None
         """Told when the answers to a batch of packets left: see `flush`."""
         self.handover = handover
@@ -190,8 +191,8 @@ class UdpEndpoint:
 
     def _go_on(self) -> None:
         """Come back to the packets that wait, after whatever else the loop has to do."""
-        # Where they are of the only connection, nobody waits behind them in the socket.
-        self.pump.paused = len(self.engine) < 2
+        # A client has one connection: nothing else waits behind them in the socket.
+        self.pump.paused = self._is_client
         if self._working is None and not self._closed:
             self._working = self._loop.call_soon(self._process_waiting)
 
