@@ -436,16 +436,21 @@ class Clock:
         return self.now
 
 
-def test_a_connection_that_sends_much_waits_and_another_does_not() -> None:
+def timed_wire() -> Wire:
+    """A server to which each packet takes a fifth of a connection's share of time."""
     wire = Wire(raw_client=True)
     made = certificate()
-    # Each packet takes a fifth of a share.
     wire.server_end = AioquicEndpoint(
         EndpointConfig(certificate=made.certificate, private_key=made.private_key),
         lambda: None,
         wire.server.attach,
         clock=Clock(0.0004),
     )
+    return wire
+
+
+def test_a_connection_that_sends_much_waits_and_another_does_not() -> None:
+    wire = timed_wire()
     busy, calm = Raw(), Raw()
     for raw in (busy, calm):
         wire.client_end.connect(SERVER, identity(), raw.attach, wire.now)
@@ -467,3 +472,22 @@ def test_a_connection_that_sends_much_waits_and_another_does_not() -> None:
         moments += 1
     assert moments > 100
     assert wire.server.connections[-2].quic.arrival == 516
+
+
+def test_large_packets_do_not_wait() -> None:
+    wire = timed_wire()
+    busy = Raw()
+    wire.client_end.connect(SERVER, identity(), busy.attach, wire.now)
+    wire.run()
+    while wire.server_end.waiting_packets:
+        wire.server_end.process_waiting()
+        wire.run()
+    large = packet(busy.quic._quic, b"\x01" * 60_000)
+    for n in range(20):
+        wire.server_end.receive(large, CLIENT, wire.now, n)
+    waiting = [wire.server_end.waiting_packets]
+    assert wire.server_end.counters.throttled_packets > 10
+    # Small ones still do.
+    wire.server_end.receive(packet(busy.quic._quic, b"\x01"), CLIENT, wire.now, 77)
+    waiting.append(wire.server_end.waiting_packets)
+    assert waiting == [0, 1]

@@ -17,6 +17,8 @@ MAX_PACKETS = 512
 """Packets of a flow that may wait. A full window of an honest peer is half as many."""
 MAX_ALL_PACKETS = 4_096
 """Packets of all flows that may wait. Each has the same part of them, and one at the least."""
+MAX_SIZE = 1_500
+"""Bytes of a packet that may wait: of those that have 64 KiB, as many are too much to keep."""
 
 Packet = tuple[Any, ...]
 
@@ -62,8 +64,13 @@ class FairQueue:
             flow.turn = self._turn
         return flow.spent < SHARE
 
-    def put(self, flow: Flow, packet: Packet) -> bool:
-        """Have a packet wait; false where too many of its flow do, and it is to be dropped."""
+    def put(self, flow: Flow, packet: Packet, size: int = 0) -> bool:
+        """Have a packet of `size` bytes wait; false where it is to be dropped.
+
+        That is where too many of its flow wait, or where it is too large.
+        """
+        if size > MAX_SIZE:
+            return False
         if flow.packets is None:
             flow.packets = deque((packet,))
             self._flows.append(flow)

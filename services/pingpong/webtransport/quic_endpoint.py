@@ -113,7 +113,7 @@ class AioquicEndpoint:
         flow = self._strangers if connection is None else connection.flow
         if self._queue.may_pass(flow):
             self._process(flow, connection, data, address, now, arrival)
-        elif not self._queue.put(flow, (data, address, now, arrival)):
+        elif not self._queue.put(flow, (data, address, now, arrival), len(data)):
             self.counters.throttled_packets += 1
 
     @property
