@@ -23,10 +23,12 @@ class Allowance:
 
 EXACT = Allowance()
 ALLOWANCES = {
-    # An arena of Python's allocator is 1 MiB, and a single object in it keeps all of it.
-    "rss": Allowance(0.02, 1 * MIB),
+    # These two are what is in use, and gaps between. An arena of Python's allocator is 1 MiB, and a
+    # single object in it keeps all of it; the C library keeps some that is free, too.
+    "rss": Allowance(0.02, 2 * MIB),
     "kept": Allowance(0.02, 1 * MIB),
-    # What comes and goes with each ping, each scrape, each ping of the server to itself.
+    # These are in use, whatever gaps there are: what grows here leaks.
+    # A little comes and goes with each ping, each scrape, each ping of the server to itself.
     "malloc": Allowance(0.02, 256 << 10),
     "blocks": Allowance(0.02, 2000),
     "objects": Allowance(0.02, 500),
