@@ -118,7 +118,8 @@ def test_a_server_that_may_not_review_tokens_says_so_and_works_once_it_may(
 ) -> None:
     release = install(
         {
-            "server": {"auth": {"mode": "kubernetes"}},
+            # An authority of the release's own would need rights as well.
+            "server": {"auth": {"mode": "kubernetes"}, "tls": {"mode": "selfSigned"}},
             "client": {"auth": {"mode": "serviceAccount"}},
             "rbac": {"create": False},
         }
