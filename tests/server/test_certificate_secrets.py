@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -40,6 +41,8 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretsApi]
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the verb; returns its exit status."""
     monkeypatch.setattr(__main__, "_heed_signals", lambda: None)
+    for name in [name for name in os.environ if name.startswith("PINGPONG_")]:
+        monkeypatch.delenv(name)
 
     def run(*options: str, hosts: list[str] | None = None) -> int:
         names = HOSTS if hosts is None else hosts
