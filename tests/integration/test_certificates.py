@@ -170,7 +170,7 @@ def test_a_bad_new_pair_is_kept_out(
 
 
 def test_expired_under_a_session(place: str, authority: Authority, pair: Pair) -> None:
-    certificate = authority.issue(place, until=timedelta(seconds=3))
+    certificate = authority.issue(place, until=timedelta(seconds=8))
     pair.write_in_place(certificate)
     with serving(place, **pair.settings) as server:
         assert "expires in" in server.wait_event("certificate_expiry")["warning"]
