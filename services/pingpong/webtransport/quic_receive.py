@@ -129,7 +129,7 @@ class GuardedConnection(IdentifiedConnection):
             except StreamFinishedError:
                 pass  # Nothing is known of that stream any more.
             except TooManyPiecesError:
-                raise self._too_many_pieces(frame_type) from None
+                raise _too_many_pieces(frame_type) from None
             if frame_type == QuicFrameType.CRYPTO:
                 crypto_frame_required = False
             if frame_type not in NON_ACK_ELICITING_FRAME_TYPES:
@@ -216,7 +216,7 @@ class GuardedConnection(IdentifiedConnection):
         if end - read > MAX_CRYPTO_BYTES or (
             end > read and end - read + len(self.tls._receive_buffer) > most
         ):
-            raise self._too_many_pieces(frame_type)
+            raise _too_many_pieces(frame_type)
         super()._handle_crypto_frame(context, frame_type, buf)
 
     def _handle_stream_frame(
@@ -263,15 +263,13 @@ class GuardedConnection(IdentifiedConnection):
         if bool(stream_id & 1) != self._is_client:
             if self._stream_is_discarded(stream_id):
                 raise StreamFinishedError
-            raise QuicConnectionError(
+            raise _error(
                 QuicErrorCode.STREAM_STATE_ERROR, frame_type, "a stream that was not opened"
             )
         limit = self._stream_limit(stream_id)
         number = stream_id >> 2
         if number >= limit.value:
-            raise QuicConnectionError(
-                QuicErrorCode.STREAM_LIMIT_ERROR, frame_type, "more streams than allowed"
-            )
+            raise _error(QuicErrorCode.STREAM_LIMIT_ERROR, frame_type, "more streams than allowed")
         if number >= limit.used:
             self._unopened.update(range(limit.used << 2 | stream_id & 3, stream_id, 4))
             limit.used = number + 1
@@ -301,15 +299,6 @@ class GuardedConnection(IdentifiedConnection):
                 stream_id, self.buffers, readable=not stream.receiver.is_finished
             )
         return stream
-
-    # Errors.
-
-    def _too_many_pieces(self, frame_type: int | None) -> QuicConnectionError:
-        if frame_type == QuicFrameType.CRYPTO:
-            return QuicConnectionError(
-                QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too much of a handshake waits"
-            )
-        return _excessive("too many gaps in streams")
 
     _FRAMES: ClassVar[dict[int, tuple[str, frozenset[tls.Epoch], int]]] = {
         frame_type: (f"_handle_{name}_frame", EPOCHS(epochs), _COSTS.get(frame_type, 1))
@@ -359,3 +348,11 @@ def _malformed(frame_type: int | None, reason: str) -> QuicConnectionError:
 def _excessive(reason: str) -> QuicConnectionError:
     # The transport has no code of its own for that; HTTP/3 has (RFC 9114, section 8.1).
     return _error(ErrorCode.H3_EXCESSIVE_LOAD, None, reason)
+
+
+def _too_many_pieces(frame_type: int | None) -> QuicConnectionError:
+    if frame_type == QuicFrameType.CRYPTO:
+        return _error(
+            QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too much of a handshake waits"
+        )
+    return _excessive("too many gaps in streams")

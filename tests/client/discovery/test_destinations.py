@@ -85,7 +85,7 @@ def test_sources_that_only_a_query_tells_apart_are_numbered() -> None:
 
 
 def test_targets_that_only_a_query_tells_apart_have_names_of_their_own() -> None:
-    """Also those that an SRV record leads to: which, nobody knows in advance."""
+    """Also those that an SRV record leads to: which ones is not known in advance."""
     sources = read_sources(
         [
             *("https://a.test:1/ping", "srv://_s._udp.b.test/ping?s3cret=1"),

@@ -1,4 +1,4 @@
-"""Answers with content that nobody would expect: none of it gets into a URL, a label or a terminal."""
+"""Answers with unexpected content: none of it gets into a URL, a label or a terminal."""
 
 from __future__ import annotations
 
