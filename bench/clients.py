@@ -22,8 +22,8 @@ from aioquic.h3.events import DatagramReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent, StreamDataReceived
 
-from pingpong.client.pinger import Pinger, SendError
-from pingpong.client.statistics import Statistics
+from pingpong.client.link.pinger import Pinger, SendError
+from pingpong.client.statistics.statistics import Statistics
 from pingpong.ping import DEFAULT_SIZE, PROTOCOL, encode_ping, frame
 from pingpong.webtransport.asyncio import (
     ClientConnection,
@@ -32,10 +32,10 @@ from pingpong.webtransport.asyncio import (
     Target,
     open_connection,
 )
-from pingpong.webtransport.asyncio.client import establish
+from pingpong.webtransport.asyncio.connection import establish
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
-from pingpong.webtransport.config import ServerIdentity, Windows
-from pingpong.webtransport.engine import QuicConnection
+from pingpong.webtransport.quic.config import ServerIdentity, Windows
+from pingpong.webtransport.quic.engine import QuicConnection
 
 from .servers import HOST, IDLE_TIMEOUT
 

@@ -23,15 +23,15 @@ from typing import Any
 import uvloop
 
 from pingpong.client.discovery import Destination
-from pingpong.client.metrics import ProbeMetrics
-from pingpong.client.schedule import Schedule, first_slot, spread
-from pingpong.client.supervisor import Supervisor
-from pingpong.ops.exposition import Format
-from pingpong.ops.lifecycle import collect_garbage_seldom
-from pingpong.ops.logs import configure
-from pingpong.ops.process import process_source
-from pingpong.ops.scrapes import Scrapes
-from pingpong.ops.settings import ProbeSettings
+from pingpong.client.link.schedule import Schedule, first_slot, spread
+from pingpong.client.probe.metrics import ProbeMetrics
+from pingpong.client.probe.supervisor import Supervisor
+from pingpong.settings import ProbeSettings
+from pingpong.telemetry.exposition import Format
+from pingpong.telemetry.lifecycle import collect_garbage_seldom
+from pingpong.telemetry.logs import configure
+from pingpong.telemetry.process import process_source
+from pingpong.telemetry.scrapes import Scrapes
 from pingpong.webtransport.asyncio import EndpointConfig
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 
@@ -191,7 +191,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # What is measured notes how late its slots are taken.
-    sys.modules["pingpong.client.prober"].Schedule = _Noted  # type: ignore[attr-defined]
+    sys.modules["pingpong.client.probe.prober"].Schedule = _Noted  # type: ignore[attr-defined]
     work = functools.partial(run, arguments.subject, arguments.port, arguments.targets)
     result = uvloop.run(work(arguments.seconds, arguments.scrapes))
     print(json.dumps(result), flush=True)

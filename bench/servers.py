@@ -19,14 +19,14 @@ from aioquic.h3.events import DatagramReceived, HeadersReceived, WebTransportStr
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
-from pingpong.ops.lifecycle import collect_garbage_seldom
-from pingpong.ops.settings import ServeSettings
 from pingpong.ping import PROTOCOL
-from pingpong.server.tls import load_certificate
-from pingpong.server.worker import Worker, endpoint_config
+from pingpong.server.tls.certificate import load_certificate
+from pingpong.server.workers.worker import Worker, endpoint_config
+from pingpong.settings import ServeSettings
+from pingpong.telemetry.lifecycle import collect_garbage_seldom
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
-from pingpong.webtransport.asyncio.sockets import bind_udp
-from pingpong.webtransport.engine import QuicConnection
+from pingpong.webtransport.quic.engine import QuicConnection
+from pingpong.webtransport.udp.sockets import bind_udp
 
 HOST = "127.0.0.1"
 IDLE_TIMEOUT = 600.0

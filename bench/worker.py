@@ -17,7 +17,7 @@ from typing import Any
 
 import uvloop
 
-from pingpong.ops.logs import configure
+from pingpong.telemetry.logs import configure
 
 from .clients import Clients
 from .measures import cpu_time, resident_memory

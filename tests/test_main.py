@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from pingpong import __main__, __version__
-from pingpong.server.tls import make_certificate
-from tests.processes import Process, run, serving
+from pingpong.server.tls.certificate import make_certificate
+from tests.support.processes import Process, run, serving
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

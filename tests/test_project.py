@@ -19,7 +19,7 @@ import pingpong
 ROOT = Path(__file__).parent.parent
 SERVICES = ROOT / "services"
 WEBTRANSPORT = SERVICES / "pingpong" / "webtransport"
-SEAM = set(WEBTRANSPORT.glob("quic*.py"))
+SEAM = set((WEBTRANSPORT / "quic").glob("*.py"))
 """What aioquic's answer to the seam is made of."""
 SOURCES = sorted(SERVICES.rglob("*.py"))
 

@@ -12,8 +12,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.processes import Process, run, serving
-from tests.readme import README, block
+from tests.support.processes import Process, run, serving
+from tests.support.readme import README, block
 from tools.readme_tables import tables
 
 ROOT = Path(__file__).resolve().parent.parent

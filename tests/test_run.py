@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pingpong.run import describe
-from tests.processes import Process, run
+from tests.support.processes import Process, run
 
 
 def test_describe() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pingpong.client import metrics as client_metrics
-from pingpong.ops.settings import ProbeSettings, ServeSettings
+from pingpong.client.probe import metrics as client_metrics
 from pingpong.server import metrics as server_metrics
+from pingpong.settings import ProbeSettings, ServeSettings
 from tools.chart_tables import values
 
 ROOT = Path(__file__).resolve().parent.parent

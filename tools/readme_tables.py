@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pingpong.client import metrics as client_metrics
-from pingpong.ops.metrics import metrics_table
-from pingpong.ops.settings import (
+from pingpong.client.probe import metrics as client_metrics
+from pingpong.server import metrics as server_metrics
+from pingpong.settings import (
     CertificateSettings,
     PingSettings,
     ProbeSettings,
     ServeSettings,
     settings_table,
 )
-from pingpong.server import metrics as server_metrics
+from pingpong.telemetry.metrics import metrics_table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from . import __version__
 
 if TYPE_CHECKING:
-    from .ops.settings import ServiceSettings
+    from .settings import ServiceSettings
 
 USAGE = """\
 usage: pingpong VERB [OPTIONS]
@@ -49,7 +49,7 @@ def _run(main: Coroutine[object, object, T]) -> T:
 
 
 def _unknown_variables() -> list[str]:
-    from .ops.settings import (
+    from .settings import (
         CertificateSettings,
         PingSettings,
         ProbeSettings,
@@ -77,7 +77,7 @@ def _open_standard_streams() -> None:
 
 def _require(module: str, extra: str, what: str) -> None:
     """Raises `SettingsError` where an extra that is needed has not been installed."""
-    from .ops.settings import SettingsError
+    from .settings import SettingsError
 
     if importlib.util.find_spec(module) is None:
         install = f"pip install 'pingpong-webtransport[{extra}]'"
@@ -85,7 +85,7 @@ def _require(module: str, extra: str, what: str) -> None:
 
 
 def _begin_logs(settings: ServiceSettings) -> None:
-    from .ops.logs import configure, get_logger
+    from .telemetry.logs import configure, get_logger
 
     configure(settings.log_level, settings.log_format)
     for warning in _unknown_variables():
@@ -94,14 +94,14 @@ def _begin_logs(settings: ServiceSettings) -> None:
 
 def _serve(arguments: list[str]) -> int:
     _heed_signals()
-    from .ops.settings import ServeSettings
+    from .settings import ServeSettings
 
     settings = ServeSettings.parse(arguments, os.environ)
     if settings.auth == "kubernetes":
         _require("kubernetes", "server", "--auth kubernetes")
     _begin_logs(settings)
-    from .ops.logs import flush
     from .server.service import ServeError, serve
+    from .telemetry.logs import flush
 
     try:
         _run(serve(settings))
@@ -114,20 +114,20 @@ def _serve(arguments: list[str]) -> int:
 
 def _probe(arguments: list[str]) -> int:
     _heed_signals()
-    from .ops.settings import ProbeSettings
+    from .settings import ProbeSettings
 
     settings = ProbeSettings.parse(arguments, os.environ)
     _require("dns", "client", "pingpong probe")
     _begin_logs(settings)
-    from .client.service import probe
+    from .client.probe.service import probe
 
     return _run(probe(settings))
 
 
 def _ping(arguments: list[str]) -> int:
-    from .client.command import ping
-    from .ops.logs import configure
-    from .ops.settings import PingSettings
+    from .client.ping.command import ping
+    from .settings import PingSettings
+    from .telemetry.logs import configure
 
     settings = PingSettings.parse(arguments, os.environ)
     if settings.live:
@@ -139,9 +139,9 @@ def _ping(arguments: list[str]) -> int:
 
 
 def _try_out(arguments: list[str]) -> int:
-    from .ops.logs import configure
-    from .ops.settings import RunSettings
     from .run import run
+    from .settings import RunSettings
+    from .telemetry.logs import configure
 
     settings = RunSettings.parse(arguments, os.environ)
     configure("warning", "auto")
@@ -152,15 +152,15 @@ def _certificate(arguments: list[str]) -> int:
     _heed_signals()
     from datetime import UTC, datetime
 
-    from .ops.logs import configure, flush
-    from .ops.settings import CertificateSettings
+    from .settings import CertificateSettings
+    from .telemetry.logs import configure, flush
 
     settings = CertificateSettings.parse(arguments, os.environ)
     _require("kubernetes", "server", "pingpong certificate")
     for warning in _unknown_variables():
         print(f"pingpong: {warning}", file=sys.stderr)
     configure("info", "auto")
-    from .server.certificate_secrets import CertificateSecretsError, keep_certificates
+    from .server.tls.certificate_secrets import CertificateSecretsError, keep_certificates
 
     try:
         keep_certificates(settings, datetime.now(UTC))
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"pingpong: there is no verb {verb!r}\n", file=sys.stderr)
         print(USAGE, end="", file=sys.stderr)
         return EXIT_USAGE
-    from .ops.settings import SettingsError
+    from .settings import SettingsError
 
     try:
         return VERBS[verb](words[1:])

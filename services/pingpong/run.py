@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from .client.command import EXIT_ERROR, PingCommand
 from .client.output import Output, terminal
-from .ops.settings import PingSettings, RunSettings
+from .client.ping.command import EXIT_ERROR, PingCommand
+from .settings import PingSettings, RunSettings
 
 EXIT_INTERRUPTED = 130
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
-from pingpong.server.tls import Certificate, make_certificate
+from pingpong.server.tls.certificate import Certificate, make_certificate
 
 PAGE = b"<!doctype html><title>test</title>"
 

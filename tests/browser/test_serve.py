@@ -13,9 +13,9 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from playwright.async_api import Browser
 
-from pingpong.server.tls import Certificate
-from tests.processes import environment
-from tests.readme import block
+from pingpong.server.tls.certificate import Certificate
+from tests.support.processes import environment
+from tests.support.readme import block
 
 # importlib mode: fixtures come from conftest.py, which no test imports by name.
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from pingpong.server.tls import Certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import (
     EndpointConfig,
     Request,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from pingpong.ops.settings import (
+from pingpong.settings import (
     CertificateSettings,
     PingSettings,
     ProbeSettings,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pingpong.client import metrics as client
-from pingpong.ops.metrics import Spec
+from pingpong.client.probe import metrics as client
 from pingpong.server import metrics as server
+from pingpong.telemetry.metrics import Spec
 
 SCRAPED = frozenset({"namespace", "job", "instance", "pod", "node"})
 """Labels that scraping adds."""

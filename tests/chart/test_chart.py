@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import pingpong
-from pingpong.ops.settings import PingSettings
+from pingpong.settings import PingSettings
 from tests.chart import program
 from tests.chart.rendering import CHART, container, loaded, render
 from tools.chart_tables import BEGIN, END, table

@@ -26,7 +26,7 @@ import yaml
 from tests.chart import promql
 from tests.chart.test_alerts import PLAIN, PLAIN_RULES
 from tests.chart.test_dashboard import DRAWN, filled_in, queries
-from tests.processes import PATIENCE, Process
+from tests.support.processes import PATIENCE, Process
 
 MODES = "datagram,stream,streams,uni"
 LOOPBACK = ("--admin-host=127.0.0.1", "--admin-port=0", "--log-format=json")

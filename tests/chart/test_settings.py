@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from pingpong.ops.settings import ProbeSettings, ServeSettings, Settings
+from pingpong.settings import ProbeSettings, ServeSettings, Settings
 from tests.chart import program
 from tests.chart.rendering import CHART, container, loaded, merged, render
 from tests.chart.schema_values import Generator, nested

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pingpong.ops.settings import PingSettings, ProbeSettings, SettingsError
-from pingpong.server.handlers import Router
+from pingpong.server.sessions.handlers import Router
+from pingpong.settings import PingSettings, ProbeSettings, SettingsError
 from pingpong.webtransport.handler import ConnectionHandler
 from pingpong.webtransport.session import Session
-from tests.client.commands import ping, serving
-from tests.client.probing import settings, until
-from tests.client.test_service_probe import running
+from tests.client.ping.commands import ping, serving
+from tests.client.probe.probing import settings, until
+from tests.client.probe.test_service_probe import running
 from tests.webtransport.asyncio.peers import closed_port
 
 SECRETS = ("key=s3cret&x=1", "s3cret", "sig=s3cret%2F=")

@@ -14,15 +14,15 @@ from aioquic.asyncio.server import serve as aioquic_serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import HandshakeCompleted, ProtocolNegotiated, QuicEvent
 
-from pingpong.client.advice import describe_end
+from pingpong.client.link.advice import describe_end
 from pingpong.client.output import terminal
 from pingpong.ping import PROTOCOL
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.handler import ConnectionHandler, SessionHandler
 from pingpong.webtransport.session import Session
-from tests.client.commands import certificate, ping, serving
-from tests.client.forger import EVIL, SHOWN, forging
-from tests.client.terminal import terminal as in_terminal
+from tests.client.ping.commands import certificate, ping, serving
+from tests.client.ping.terminal import terminal as in_terminal
+from tests.client.probe.forger import EVIL, SHOWN, forging
 
 NOTE = " (not authenticated)"
 

@@ -17,7 +17,7 @@ from tests.e2e.cluster import Cluster
 from tests.e2e.commands import attempt
 from tests.e2e.images import Images
 from tests.e2e.machine import ROOT
-from tests.readme import README
+from tests.support.readme import README
 
 pytestmark = pytest.mark.e2e
 

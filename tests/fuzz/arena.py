@@ -18,22 +18,22 @@ from aioquic.quic.crypto import CryptoError  # type: ignore[attr-defined]
 from aioquic.quic.packet import push_ack_frame
 from aioquic.quic.rangeset import RangeSet
 
-from pingpong.client.pinger import Pinger, SendError
-from pingpong.client.statistics import Statistics
+from pingpong.client.link.pinger import Pinger, SendError
+from pingpong.client.statistics.statistics import Statistics
 from pingpong.ping import PROTOCOL
-from pingpong.server.handlers import Router
-from pingpong.server.messages import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
-from pingpong.webtransport.config import EndpointConfig, ServerIdentity
+from pingpong.server.sessions.handlers import Router
+from pingpong.server.sessions.messages import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
 from pingpong.webtransport.connection import Connection
-from pingpong.webtransport.connection_ids import CONNECTION_ID_SIZE
-from pingpong.webtransport.engine import QuicConnection, QuicEvents
 from pingpong.webtransport.errors import StateError
 from pingpong.webtransport.events import ConnectionClosed, Request, SessionClosed, State
-from pingpong.webtransport.h3 import encode_headers
 from pingpong.webtransport.handler import ConnectionHandler
+from pingpong.webtransport.http3.frames import encode_headers
 from pingpong.webtransport.limits import Limits
-from pingpong.webtransport.quic_connection import AioquicConnection
-from pingpong.webtransport.quic_endpoint import AioquicEndpoint
+from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity
+from pingpong.webtransport.quic.connection import AioquicConnection
+from pingpong.webtransport.quic.connection_ids import CONNECTION_ID_SIZE
+from pingpong.webtransport.quic.endpoint import AioquicEndpoint
+from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
 from pingpong.webtransport.session import Session
 from tests.webtransport.raw import CONNECT, Raw
 from tests.webtransport.wire import certificate

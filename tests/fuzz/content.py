@@ -9,7 +9,7 @@ from pingpong.webtransport import varint
 from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.drafts import HTTP2_SETTINGS, Setting, offered_settings
 from pingpong.webtransport.errors import ErrorCode
-from pingpong.webtransport.h3 import FrameType, StreamType
+from pingpong.webtransport.http3.frames import FrameType, StreamType
 from pingpong.webtransport.limits import Limits
 from tests.fuzz.source import Source
 

@@ -20,8 +20,8 @@ from aioquic import tls
 from pingpong.ping import encode_ping, frame
 from pingpong.webtransport import varint
 from pingpong.webtransport.capsules import CapsuleType, encode_limit
-from pingpong.webtransport.config import Windows
-from pingpong.webtransport.h3 import encode_headers
+from pingpong.webtransport.http3.frames import encode_headers
+from pingpong.webtransport.quic.config import Windows
 from tests.fuzz.arena import HOSTILE, Arena, Hostile
 from tests.fuzz.content import http_frame
 from tests.fuzz.live import begin

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pingpong.webtransport import varint
-from pingpong.webtransport.config import Windows
-from pingpong.webtransport.connection_ids import ConnectionIds
-from pingpong.webtransport.quic import HookedConnection
+from pingpong.webtransport.quic.aioquic import HookedConnection
+from pingpong.webtransport.quic.config import Windows
+from pingpong.webtransport.quic.connection_ids import ConnectionIds
 from tests.fuzz.arena import HOSTILE, Arena, Finding
 from tests.fuzz.source import Source
 from tests.webtransport.wire import certificate

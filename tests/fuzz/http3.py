@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pingpong.server.handlers import Router
+from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.events import Headers
-from pingpong.webtransport.h3 import FrameType, StreamType, encode_headers
+from pingpong.webtransport.http3.frames import FrameType, StreamType, encode_headers
 from pingpong.webtransport.limits import Limits
 from tests.fuzz import content
 from tests.fuzz.arena import REQUEST, RESPONSE, Client, Finding, check_accounts

@@ -9,7 +9,7 @@ from __future__ import annotations
 from aioquic import tls
 
 from pingpong.webtransport import varint
-from pingpong.webtransport.quic_connection import AioquicConnection
+from pingpong.webtransport.quic.connection import AioquicConnection
 from tests.fuzz import content, frames
 from tests.fuzz.arena import ELSEWHERE, HOSTILE, VICTIM, Arena, Client, Hostile, check_accounts
 from tests.fuzz.source import Source

@@ -12,7 +12,6 @@ from typing import Any, cast
 import h11
 import structlog
 
-from pingpong.ops.http1 import HttpServer, Request, Response, plain
 from pingpong.ping import (
     HEADER_SIZE,
     Deframer,
@@ -23,6 +22,7 @@ from pingpong.ping import (
     decode_ping,
     decode_pong,
 )
+from pingpong.telemetry.http1 import HttpServer, Request, Response, plain
 from pingpong.webtransport.capsules import CapsuleDecoder, CapsuleType, decode_close, decode_limit
 from pingpong.webtransport.drafts import (
     NoWebTransportError,
@@ -33,10 +33,10 @@ from pingpong.webtransport.drafts import (
     server_draft,
 )
 from pingpong.webtransport.errors import ProtocolError, StreamProtocolError
-from pingpong.webtransport.h3 import FrameReader, decode_headers, decode_settings
+from pingpong.webtransport.http3.frames import FrameReader, decode_headers, decode_settings
+from pingpong.webtransport.http3.messages import parse_request, parse_response
 from pingpong.webtransport.limits import Limits
-from pingpong.webtransport.messages import parse_request, parse_response
-from pingpong.webtransport.retry import RetryTokens
+from pingpong.webtransport.quic.retry import RetryTokens
 from tests.fuzz import content
 from tests.fuzz.arena import Finding
 from tests.fuzz.source import Source

@@ -13,14 +13,14 @@ from typing import Any, cast
 
 from aioquic.quic.packet import QuicErrorCode
 
-from pingpong.server.handlers import Router
+from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport.connection import Connection
-from pingpong.webtransport.engine import QuicConnection, QuicEvents
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.events import ConnectionClosed, SessionClosed, State
 from pingpong.webtransport.handler import SessionHandler
-from pingpong.webtransport.quic_connection import AioquicConnection
-from pingpong.webtransport.quic_ids import RESET_REASON
+from pingpong.webtransport.quic.connection import AioquicConnection
+from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
+from pingpong.webtransport.quic.ids import RESET_REASON
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.streams import SilentStreamHandler, Stream
 from tests.fuzz.arena import LIMITS, MAX_MESSAGE, Client, Finding, check_accounts, endpoint

@@ -14,7 +14,7 @@ import pytest
 
 import pingpong
 from pingpong import __main__
-from pingpong.ops.settings import ProbeSettings, ServeSettings
+from pingpong.settings import ProbeSettings, ServeSettings
 from tests.images.dockerfiles import ROOT, SERVICES, Dockerfile, is_sent, path_of, read
 
 BASE = "python:3.13-slim-trixie"

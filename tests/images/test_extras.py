@@ -13,10 +13,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests import processes
 from tests.images.dockerfiles import ROOT, SERVICES, read
 from tests.images.extras import installed, named, uninstalled
-from tests.processes import Process, serving
+from tests.support import processes
+from tests.support.processes import Process, serving
 
 VERBS = {"server": "serve", "client": "probe"}
 
@@ -44,7 +44,7 @@ def imported(service: str) -> dict[str, set[str]]:
         cache_dir=None,
     )
     roots = {"pingpong.__main__"}
-    for package in (f"pingpong.{service}", "pingpong.ops"):
+    for package in (f"pingpong.{service}", "pingpong.telemetry"):
         roots |= {package, *graph.find_descendants(package)}
     other = f"pingpong.{({*SERVICES} - {service}).pop()}"
     modules, waiting = set(), list(roots)
@@ -129,7 +129,9 @@ def bare(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     assert ("dns" in names) == (service == "server")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT.format(missing=names))
     found = {"PYTHONPATH": f"{tmp_path}:{ROOT / 'services'}"}
-    monkeypatch.setattr("tests.processes.environment", lambda: {"PATH": "/usr/bin:/bin", **found})
+    monkeypatch.setattr(
+        "tests.support.processes.environment", lambda: {"PATH": "/usr/bin:/bin", **found}
+    )
     return service
 
 

@@ -7,10 +7,10 @@ import socket
 import time
 from collections.abc import Callable
 
-from pingpong.webtransport.config import EndpointConfig, ServerIdentity
-from pingpong.webtransport.quic_endpoint import AioquicEndpoint
+from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity
+from pingpong.webtransport.quic.endpoint import AioquicEndpoint
 from tests.integration.services import PORT, Server
-from tests.webtransport.packets import packet
+from tests.webtransport.quic.packets import packet
 from tests.webtransport.raw import Raw
 
 BUFFER = 4 << 20

@@ -21,7 +21,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import pull_quic_header
 
-from pingpong.webtransport.asyncio.sources import IP_PKTINFO
+from pingpong.webtransport.udp.sources import IP_PKTINFO
 
 _SOCKETS = 64
 _BURST = 0.01

@@ -16,9 +16,9 @@ from typing import IO, Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.link.link import CLIENT, SERVER, SERVER6, Link, wait_until
-from tests.link.namespaces import Namespace
-from tests.processes import environment
+from tests.support.link.link import CLIENT, SERVER, SERVER6, Link, wait_until
+from tests.support.link.namespaces import Namespace
+from tests.support.processes import environment
 
 ADMIN_PORT, PORT = 8080, 4433
 """Each namespace has all ports for itself."""

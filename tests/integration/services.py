@@ -21,10 +21,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from tests.client.nameserver import NameServer
 from tests.integration.network import Report
 from tests.integration.scrapes import Scrape
-from tests.processes import environment
+from tests.support.nameserver import NameServer
+from tests.support.processes import environment
 
 PORT, ADMIN_PORT = 24433, 28080
 PATIENCE = 30.0

@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.attacker import Attacker, udp
 from tests.integration.services import Ping, Server, ping, serving
-from tests.webtransport.packets import Stranger, ack_frame, crypto_frame, numbers, stream_frame
+from tests.webtransport.quic.packets import Stranger, ack_frame, crypto_frame, numbers, stream_frame
 
 PACKETS = 300
 ROOM = 1_150

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server.tls import Certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import Cause, ConnectError, connect
-from tests.integration.authority import Authority, Pair, private_key
 from tests.integration.services import (
     Probe,
     Server,
@@ -21,6 +20,7 @@ from tests.integration.services import (
     probing,
     serving,
 )
+from tests.support.authority import Authority, Pair, private_key
 
 RELOAD_FAILED = "pingpong_server_certificate_reload_failed"
 NOT_AFTER = "pingpong_server_certificate_not_after_timestamp_seconds"

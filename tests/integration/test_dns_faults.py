@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.client.nameserver import NameServer
 from tests.integration.services import PORT, Probe, at, probing, serving, with_names
+from tests.support.nameserver import NameServer
 
 NAME = "pingpong.test"
 TARGET = f"{NAME}:{PORT}"

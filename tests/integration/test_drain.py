@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.nameserver import NameServer
 from tests.integration.services import (
     PORT,
     Probe,
@@ -18,6 +17,7 @@ from tests.integration.services import (
     wait_until,
     with_names,
 )
+from tests.support.nameserver import NameServer
 
 NAME = "pingpong.test"
 MODES = ("datagram", "stream", "streams", "uni")

@@ -10,7 +10,7 @@ import pytest
 from tests.integration import truth
 from tests.integration.network import Report, Running, Server, pinging, probing, serving
 from tests.integration.truth import Truth
-from tests.link.link import Direction, Impairment, Link, Verdict, wait_until
+from tests.support.link.link import Direction, Impairment, Link, Verdict, wait_until
 
 pytestmark = pytest.mark.network
 

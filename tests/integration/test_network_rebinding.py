@@ -12,7 +12,7 @@ from tests.integration.network import (
     probing,
     serving,
 )
-from tests.link.link import (
+from tests.support.link.link import (
     CLIENT,
     CLIENT6,
     DEVICE,

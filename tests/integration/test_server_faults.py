@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.integration.authority import Authority, Pair
 from tests.integration.relay import relaying
 from tests.integration.scrapes import Scrape
 from tests.integration.services import (
@@ -20,6 +19,7 @@ from tests.integration.services import (
     probing,
     serving,
 )
+from tests.support.authority import Authority, Pair
 
 WITHIN = 2.0
 """Seconds after the start of the new server, within which it is to be pinged."""

@@ -8,10 +8,10 @@ import socket
 from collections import Counter
 
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
-from pingpong.webtransport.config import EndpointConfig, ServerIdentity
-from pingpong.webtransport.engine import Address
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.limits import Limits
+from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity
+from pingpong.webtransport.quic.engine import Address
 from tests.integration.services import PORT, Ping, ping, serving
 from tests.webtransport.raw import Raw
 

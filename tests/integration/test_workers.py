@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.client.nameserver import NameServer
 from tests.integration.services import PORT, Probe, Server, at, probing, serving, with_names
+from tests.support.nameserver import NameServer
 
 NAMES = [f"n{number}.test" for number in range(16)]
 """So many that no worker is without a session, but for one time in 30,000."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from pingpong.server.tls import Certificate, make_certificate
+from pingpong.server.tls.certificate import Certificate, make_certificate
 
 
 @pytest.fixture(scope="session")

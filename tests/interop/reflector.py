@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from pingpong.server.tls import Certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import (
     BidirectionalStream,
     EndpointConfig,

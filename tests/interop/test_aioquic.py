@@ -32,7 +32,7 @@ from aioquic.quic.events import (
     StreamDataReceived,
 )
 
-from pingpong.server.tls import Certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import Cause, ConnectError, connect
 from tests.interop import reflector
 

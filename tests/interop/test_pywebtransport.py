@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server.tls import Certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import Session, connect
 from tests.interop import reflector
-from tests.processes import environment
+from tests.support.processes import environment
 
 pytestmark = pytest.mark.interop
 

@@ -12,7 +12,7 @@ import pytest
 from pingpong.webtransport.capsules import CapsuleDecoder, CapsuleType
 from pingpong.webtransport.drafts import Version
 from pingpong.webtransport.errors import ErrorCode
-from pingpong.webtransport.h3 import StreamType, encode_headers, encode_settings
+from pingpong.webtransport.http3.frames import StreamType, encode_headers, encode_settings
 from pingpong.webtransport.varint import encode
 from tests.webtransport.wire import LIMITS, Raw, Recorder, Wire, capsule, stream_header
 

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pingpong.ops.settings import ServeSettings
-from pingpong.server.tls import Certificate, make_certificate
-from pingpong.server.workers import ProcessGroup
+from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.workers.workers import ProcessGroup
+from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import ClientConnection, EndpointConfig, Target
-from pingpong.webtransport.asyncio.client import SessionWaiter, establish, open_connection
+from pingpong.webtransport.asyncio.connection import SessionWaiter, establish, open_connection
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.session import Session
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pingpong.server.admission import (
+from pingpong.server.sessions.admission import (
     DRAINING,
     FORBIDDEN_ORIGIN,
     NO_TOKEN,

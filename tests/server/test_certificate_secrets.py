@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from pingpong import __main__
-from pingpong.ops.settings import CertificateSettings
-from pingpong.server.certificate_secrets import keep_certificates
-from pingpong.server.issuing import AUTHORITY_VALID, CERTIFICATE_VALID, RENEW_AUTHORITY
-from pingpong.server.tls import make_certificate, parse_certificate
-from tests.server.api_server import write_kubeconfig
-from tests.server.secrets_api import Request, SecretsApi
+from pingpong.server.tls.certificate import make_certificate, parse_certificate
+from pingpong.server.tls.certificate_secrets import keep_certificates
+from pingpong.server.tls.issuing import AUTHORITY_VALID, CERTIFICATE_VALID, RENEW_AUTHORITY
+from pingpong.settings import CertificateSettings
 from tests.server.test_issuing import HOSTS, NOW, trusts
+from tests.support.reviews_api import write_kubeconfig
+from tests.support.secrets_api import Request, SecretsApi
 
 AUTHORITY = "pingpong-authority"
 CERTIFICATE = "pingpong-certificate"

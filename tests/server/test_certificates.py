@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from pingpong.server.certificates import CertificateFiles, CertificateKeeper, MadeCertificates
-from pingpong.server.tls import (
+from pingpong.server.tls.certificate import (
     Certificate,
     CertificateError,
     make_certificate,
     parse_certificate,
 )
-from pingpong.webtransport.config import ServerIdentity
+from pingpong.server.tls.certificates import CertificateFiles, CertificateKeeper, MadeCertificates
 from pingpong.webtransport.events import State
+from pingpong.webtransport.quic.config import ServerIdentity
 from tests.server.asking import Asking
 from tests.webtransport.wire import certificate as wire_certificate
 

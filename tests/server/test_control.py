@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pingpong.server.control import Channel
+from pingpong.server.workers.control import Channel
 from tests.webtransport.asyncio.peers import on_both_loops
 
 

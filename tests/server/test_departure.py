@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pingpong.server.departure import Departure
+from pingpong.server.sessions.departure import Departure
 
 
 class Clock:

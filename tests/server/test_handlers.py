@@ -18,10 +18,10 @@ from pingpong.ping import (
     encode_ping,
     frame,
 )
-from pingpong.server import departure, echo, handlers, messages
-from pingpong.server.handlers import Router
-from pingpong.webtransport.config import Windows
+from pingpong.server.sessions import departure, echo, handlers, messages
+from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport.events import State
+from pingpong.webtransport.quic.config import Windows
 from tests.server.asking import MAX_SIZE, Asking
 from tests.webtransport.wire import LATENCY, Wire
 

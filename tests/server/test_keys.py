@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pingpong.server.keys import shared_keys
-from pingpong.server.tls import Certificate, make_certificate
-from pingpong.webtransport.connection_ids import SharedKeys
+from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.workers.keys import shared_keys
+from pingpong.webtransport.quic.connection_ids import SharedKeys
 from tests.server.groups import HOST, certificate, settings
 
 

@@ -8,9 +8,9 @@ from pingpong.ping import (
     encode_ping,
     frame,
 )
-from pingpong.server import handlers, messages
-from pingpong.webtransport.config import Windows
+from pingpong.server.sessions import handlers, messages
 from pingpong.webtransport.limits import Limits
+from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.streams import Stream
 from tests.server.asking import MAX_SIZE, Asking
 from tests.webtransport.wire import Wire

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from pingpong.ops.logs import get_logger
-from pingpong.ops.settings import ServeSettings
 from pingpong.server.memory import (
     FEWEST_CONNECTIONS,
     MOST_CONNECTIONS,
@@ -18,8 +16,10 @@ from pingpong.server.memory import (
     connections_that_fit,
     usable_memory,
 )
-from pingpong.server.workers import share
-from tests.processes import Process
+from pingpong.server.workers.workers import share
+from pingpong.settings import ServeSettings
+from pingpong.telemetry.logs import get_logger
+from tests.support.processes import Process
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 MIB = 1 << 20

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from pingpong.server.tls import Certificate
-from pingpong.webtransport.quic_ids import RESET_REASON
-from tests.processes import Process, environment
+from pingpong.server.tls.certificate import Certificate
+from pingpong.webtransport.quic.ids import RESET_REASON
 from tests.server.groups import HOST, Client, certificate, children, is_alive, until
+from tests.support.processes import Process, environment
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pingpong.server import messages
-from pingpong.server.admission import WRONG_TOKEN, Admission, Decided, RateLimit, Result
-from pingpong.server.handlers import PATHS, Router
+from pingpong.server.sessions import messages
+from pingpong.server.sessions.admission import WRONG_TOKEN, Admission, Decided, RateLimit, Result
+from pingpong.server.sessions.handlers import PATHS, Router
 from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.events import Headers, State
 from pingpong.webtransport.limits import Limits

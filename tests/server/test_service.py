@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.ops.settings import ServeSettings
 from pingpong.server.service import ServeError, keep_certificate, make_hosts, usable_cores
-from pingpong.server.tls import make_certificate
-from tests.processes import Process, run, serving
+from pingpong.server.tls.certificate import make_certificate
+from pingpong.settings import ServeSettings
+from tests.support.processes import Process, run, serving
 
 NOW = datetime.datetime.now(datetime.UTC)
 

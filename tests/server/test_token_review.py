@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from pingpong.server import token_review
-from pingpong.server.admission import (
+from pingpong.server.auth import token_review
+from pingpong.server.auth.token_review import TokenReviewer, TokenReviewError
+from pingpong.server.sessions.admission import (
     TOO_MANY_WAIT,
     UNVERIFIED_TOKEN,
     WRONG_TOKEN,
     Refusal,
     Result,
 )
-from pingpong.server.tls import make_certificate
-from pingpong.server.token_review import TokenReviewer, TokenReviewError
-from tests.server.api_server import GOOD, Api, jwt, write_kubeconfig
+from pingpong.server.tls.certificate import make_certificate
+from tests.support.reviews_api import GOOD, Api, jwt, write_kubeconfig
 
 Events = list[dict[str, Any]]
 WALL = 1_800_000_000.0

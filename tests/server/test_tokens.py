@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.server import tokens
-from pingpong.server.admission import WRONG_TOKEN, Refusal
-from pingpong.server.tokens import TokenFile, TokenFileError, parse_tokens
+from pingpong.server.auth import tokens
+from pingpong.server.auth.tokens import TokenFile, TokenFileError, parse_tokens
+from pingpong.server.sessions.admission import WRONG_TOKEN, Refusal
 
 ONE = b"one-token-of-some-length"
 TWO = b"another.token/of+some~length=="

@@ -11,14 +11,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pingpong.ops.settings import ServeSettings
 from pingpong.ping import PROTOCOL, encode_ping
-from pingpong.server import metrics, worker
+from pingpong.server import metrics
 from pingpong.server.failures import ServeError
 from pingpong.server.health import DRAIN, LIVENESS, READINESS, SELF_PING
-from pingpong.server.tls import Certificate, make_certificate
-from pingpong.server.worker import SHUTTING_DOWN, Worker, endpoint_config, loopback
-from pingpong.server.workers import share
+from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.workers import worker
+from pingpong.server.workers.worker import SHUTTING_DOWN, Worker, endpoint_config, loopback
+from pingpong.server.workers.workers import share
+from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import ConnectError, Session, connect
 from tests.webtransport.wire import certificate
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server import workers as workers_module
 from pingpong.server.failures import ServeError
 from pingpong.server.health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS
-from pingpong.server.tls import make_certificate
-from pingpong.server.workers import ProcessGroup, next_backoff
+from pingpong.server.tls.certificate import make_certificate
+from pingpong.server.workers import workers as workers_module
+from pingpong.server.workers.workers import ProcessGroup, next_backoff
 from pingpong.webtransport.asyncio import (
     Cause,
     ConnectError,
@@ -24,7 +24,7 @@ from pingpong.webtransport.asyncio import (
     Target,
     open_connection,
 )
-from pingpong.webtransport.quic_ids import RESET_REASON
+from pingpong.webtransport.quic.ids import RESET_REASON
 from tests.server.groups import (
     HOST,
     Client,
@@ -40,7 +40,7 @@ from tests.server.groups import (
     value,
     values,
 )
-from tests.webtransport.asyncio.groups import Nat
+from tests.webtransport.udp.groups import Nat
 
 
 @pytest.fixture(params=["kernel", "handover"])
@@ -420,7 +420,7 @@ async def test_secrets_are_not_among_what_others_may_see() -> None:
     async with group(2) as server:
         for pid in server.pids:
             seen = environment_of(pid)
-            assert "pingpong.server.worker_process" in seen
+            assert "pingpong.server.workers.workers.worker_process" in seen
             assert "PRIVATE KEY" not in seen
             assert "CERTIFICATE" not in seen
 

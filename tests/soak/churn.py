@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 
 from tests.integration.flooder import KINDS
 from tests.integration.services import ADMIN_PORT, PORT, Ping, Service
-from tests.link.path import Impairment
 from tests.soak.accounts import Pings, unaccounted
 from tests.soak.world import AT_REST, MODES, World
+from tests.support.link.path import Impairment
 
 _IMPAIRMENTS = (
     Impairment(loss=0.1),

@@ -18,7 +18,7 @@ FOLDER = "SOAK_FOLDER"
 
 _CLIENT = "pingpong_client_"
 _SERVER = "pingpong_server_"
-_CONNECTION = "pingpong.webtransport.quic.HookedConnection"
+_CONNECTION = "pingpong.webtransport.quic.aioquic.HookedConnection"
 _SESSION = "pingpong.webtransport.session.Session"
 
 

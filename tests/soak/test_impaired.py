@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.services import PORT, own_address, wait_until
-from tests.link.path import Impairment
 from tests.soak.impaired import ImpairedRelay, impaired
 from tests.soak.world import host_of
+from tests.support.link.path import Impairment
 
 
 class Ends:

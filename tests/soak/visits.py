@@ -20,7 +20,7 @@ from pathlib import Path
 
 import uvloop
 
-from pingpong.client.connecting import LinkError, authorization
+from pingpong.client.link.connecting import LinkError, authorization
 from pingpong.ping import PROTOCOL, encode_ping, frame
 from pingpong.webtransport.asyncio import (
     ClientConnection,
@@ -31,7 +31,7 @@ from pingpong.webtransport.asyncio import (
     Target,
     open_connection,
 )
-from pingpong.webtransport.asyncio.client import establish
+from pingpong.webtransport.asyncio.connection import establish
 from pingpong.webtransport.asyncio.session import Session
 
 _EXPECTED = (ConnectError, LinkError, SessionClosedError, StateError, StreamResetError)

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pingpong.server.tls import Certificate
-from tests.client.apiserver import ApiServer, endpoint, endpoint_slice, port
-from tests.client.nameserver import NameServer
-from tests.integration.authority import Authority, Pair
+from pingpong.server.tls.certificate import Certificate
 from tests.integration.services import Probe, Server, Service, own_address, with_names
-from tests.processes import SERVICES
 from tests.soak import readings
 from tests.soak.impaired import ImpairedRelay, impaired
+from tests.support.authority import Authority, Pair
+from tests.support.endpointslices_api import ApiServer, endpoint, endpoint_slice, port
+from tests.support.nameserver import NameServer
+from tests.support.processes import SERVICES
 
 MODES = ("datagram", "stream", "streams", "uni")
 CHANGING_MODES = ("datagram", "uni")

@@ -10,9 +10,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from pingpong.webtransport import varint
 from pingpong.webtransport.capsules import CapsuleDecoder, CapsuleType
 from pingpong.webtransport.drafts import Setting, offered_settings
-from pingpong.webtransport.engine import QuicConnection, QuicEvents
 from pingpong.webtransport.events import ConnectionClosed, Headers
-from pingpong.webtransport.h3 import (
+from pingpong.webtransport.http3.frames import (
     FrameType,
     StreamType,
     decode_headers,
@@ -21,7 +20,8 @@ from pingpong.webtransport.h3 import (
     encode_settings,
 )
 from pingpong.webtransport.limits import Limits
-from pingpong.webtransport.quic_connection import AioquicConnection
+from pingpong.webtransport.quic.connection import AioquicConnection
+from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
 
 CONNECT = (
     (b":method", b"CONNECT"),

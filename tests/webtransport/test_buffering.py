@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pingpong.webtransport.errors import ErrorCode
-from pingpong.webtransport.h3 import encode_headers
+from pingpong.webtransport.http3.frames import encode_headers
 from pingpong.webtransport.limits import Limits
 from tests.webtransport.raw import CONNECT, stream_header
 from tests.webtransport.wire import LIMITS, Recorder, Wire

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pingpong.webtransport.drafts import Setting, Version
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.events import Request
-from pingpong.webtransport.h3 import (
+from pingpong.webtransport.http3.frames import (
     FrameType,
     encode_frame,
     encode_headers,

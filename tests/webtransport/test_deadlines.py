@@ -7,7 +7,7 @@ import pytest
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode, ProtocolError
 from pingpong.webtransport.events import State
-from pingpong.webtransport.h3 import encode_headers
+from pingpong.webtransport.http3.frames import encode_headers
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.session import Session
 from tests.webtransport.raw import CONNECT, control, parse_control, stream_header

@@ -6,11 +6,11 @@ import pytest
 
 from pingpong.webtransport import varint
 from pingpong.webtransport.capsules import CapsuleType
-from pingpong.webtransport.config import Windows
 from pingpong.webtransport.drafts import Setting
 from pingpong.webtransport.errors import ErrorCode, StateError
-from pingpong.webtransport.h3 import FrameType, encode_frame, encode_headers
+from pingpong.webtransport.http3.frames import FrameType, encode_frame, encode_headers
 from pingpong.webtransport.limits import Limits
+from pingpong.webtransport.quic.config import Windows
 from tests.webtransport.raw import CONNECT, capsule
 from tests.webtransport.wire import Recorder, Wire, assert_session_failed
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingpong.webtransport import varint
-from pingpong.webtransport.config import Windows
 from pingpong.webtransport.errors import ErrorCode, StateError, to_http3_code
+from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.streams import SilentStreamHandler, Stream, encode_stream_header
 from tests.webtransport.raw import stream_header

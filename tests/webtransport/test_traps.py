@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pingpong.webtransport.config import Windows
 from pingpong.webtransport.errors import DatagramTooLargeError, ErrorCode, StateError
 from pingpong.webtransport.events import State
-from pingpong.webtransport.h3 import encode_headers
+from pingpong.webtransport.http3.frames import encode_headers
+from pingpong.webtransport.quic.config import Windows
 from tests.webtransport.raw import CONNECT
 from tests.webtransport.wire import Recorder, Wire
 

@@ -12,19 +12,19 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pingpong.server.tls import Certificate, make_certificate
-from pingpong.webtransport.config import EndpointConfig, KeyLimits, ServerIdentity, Windows
+from pingpong.server.tls.certificate import Certificate, make_certificate
 from pingpong.webtransport.connection import Connection
-from pingpong.webtransport.engine import Address, QuicConnection, QuicEvents
 from pingpong.webtransport.errors import ErrorCode, ProtocolError
 from pingpong.webtransport.events import ConnectionClosed, Request, SessionClosed
-from pingpong.webtransport.h3 import (
+from pingpong.webtransport.handler import ConnectionHandler, SessionHandler
+from pingpong.webtransport.http3.frames import (
     encode_headers,
 )
-from pingpong.webtransport.handler import ConnectionHandler, SessionHandler
 from pingpong.webtransport.limits import Limits
-from pingpong.webtransport.quic_connection import AioquicConnection
-from pingpong.webtransport.quic_endpoint import AioquicEndpoint
+from pingpong.webtransport.quic.config import EndpointConfig, KeyLimits, ServerIdentity, Windows
+from pingpong.webtransport.quic.connection import AioquicConnection
+from pingpong.webtransport.quic.endpoint import AioquicEndpoint
+from pingpong.webtransport.quic.engine import Address, QuicConnection, QuicEvents
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.streams import Stream, StreamHandler
 from tests.webtransport.raw import Raw as Raw

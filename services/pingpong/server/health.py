@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..ops.health import Result
+from ..telemetry.health import Result
 
 EVENT_LOOP = "event_loop"
 WORKERS = "workers"

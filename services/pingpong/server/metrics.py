@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..ops.metrics import Spec
-from ..ops.service_metrics import service_specs
-from .admission import SESSION_BUCKETS, Result
-from .messages import ANSWER_BUCKETS, DROP_REASONS, ECHO, MODES
+from ..telemetry.metrics import Spec
+from ..telemetry.service_metrics import service_specs
+from .sessions.admission import SESSION_BUCKETS, Result
+from .sessions.messages import ANSWER_BUCKETS, DROP_REASONS, ECHO, MODES
 
 HANDSHAKE_RESULTS = ("completed", "failed", "refused")
 

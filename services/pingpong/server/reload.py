@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from ..ops.repeats import Repeats
+from ..telemetry.failure_log import Repeats
 
 T = TypeVar("T")
 
 
 class Watched(Protocol):
-    """`ops.files.WatchedFile` or `WatchedFiles`."""
+    """`settings.files.WatchedFile` or `WatchedFiles`."""
 
     def changed(self) -> bool:
         """Whether reading would bring something new, or raise."""

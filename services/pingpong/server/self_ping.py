@@ -11,14 +11,14 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from ..ops.logs import get_logger
-from ..ops.repeats import Repeats
 from ..ping import HEADER_SIZE, PROTOCOL, decode_pong, encode_ping
+from ..telemetry.failure_log import Repeats
+from ..telemetry.logs import get_logger
 from ..webtransport.asyncio import EndpointConfig, Target, open_connection
-from ..webtransport.asyncio.client import SessionWaiter, establish
+from ..webtransport.asyncio.connection import SessionWaiter, establish
 from ..webtransport.asyncio.failures import Cause, ConnectError
-from ..webtransport.engine import Address
 from ..webtransport.events import Request, SessionClosed
+from ..webtransport.quic.engine import Address
 from ..webtransport.session import Session
 
 HEADER = b"pingpong-self"

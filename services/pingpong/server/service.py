@@ -13,23 +13,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from ..ops.admin import Admin, AdminError
-from ..ops.health import Check, Result
-from ..ops.lifecycle import collect_garbage_seldom, stop_signal
-from ..ops.logs import get_logger
-from ..ops.metrics import Family
-from ..ops.process import versions
-from ..ops.settings import ServeSettings
-from ..webtransport.connection_ids import MAX_WORKERS
+from ..settings import ServeSettings
+from ..telemetry.admin import Admin, AdminError
+from ..telemetry.health import Check, Result
+from ..telemetry.lifecycle import collect_garbage_seldom, stop_signal
+from ..telemetry.logs import get_logger
+from ..telemetry.metrics import Family
+from ..telemetry.process import versions
+from ..webtransport.quic.connection_ids import MAX_WORKERS
 from . import metrics
-from .certificates import CertificateFiles, CertificateKeeper, MadeCertificates
 from .failures import ServeError
 from .health import LIVENESS, READINESS, Health
-from .keys import shared_keys
 from .memory import AllowedConnections, usable_memory
-from .tls import Certificate, CertificateError
-from .worker import Worker
-from .workers import ProcessGroup
+from .tls.certificate import Certificate, CertificateError
+from .tls.certificates import CertificateFiles, CertificateKeeper, MadeCertificates
+from .workers.keys import shared_keys
+from .workers.worker import Worker
+from .workers.workers import ProcessGroup
 
 _HOUSEKEEPING_INTERVAL = 1.0
 """Seconds between looks at the files."""

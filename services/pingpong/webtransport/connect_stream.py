@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .capsules import CapsuleDecoder, CapsuleType
-from .engine import QuicConnection
 from .errors import ConnectionProtocolError, ErrorCode, SessionProtocolError
 from .events import Headers
-from .h3 import FrameReader, FrameType, encode_frame, encode_headers
+from .http3.frames import FrameReader, FrameType, encode_frame, encode_headers
+from .quic.engine import QuicConnection
 
 
 def data_after_close() -> SessionProtocolError:

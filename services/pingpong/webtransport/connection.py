@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from .control import OwnControlStream
 from .deadlines import DATAGRAMS, SESSION, SETTINGS, Deadlines
 from .drafts import (
     Draft,
@@ -22,7 +21,6 @@ from .drafts import (
     server_draft,
 )
 from .early import EarlyArrivals, EarlyStream
-from .engine import QuicConnection
 from .errors import (
     ConnectionProtocolError,
     ErrorCode,
@@ -31,10 +29,12 @@ from .errors import (
     StreamProtocolError,
 )
 from .events import ConnectionClosed, Headers, Request, State
-from .h3 import FrameType, StreamType, decode_quarter_id
 from .handler import ConnectionHandler, SessionHandler, UnaskedHandler, lost_with
+from .http3.control import OwnControlStream
+from .http3.frames import FrameType, StreamType, decode_quarter_id
+from .http3.messages import request_headers
 from .limits import Limits
-from .messages import request_headers
+from .quic.engine import QuicConnection
 from .receivers import CriticalStreams, Discarded, Preface, Receiver, silence
 from .session import Session
 from .streams import Stream

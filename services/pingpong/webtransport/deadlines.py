@@ -8,7 +8,7 @@ session that a connection is for.
 
 from __future__ import annotations
 
-from .engine import QuicConnection
+from .quic.engine import QuicConnection
 
 SETTINGS = -1
 """The peer's SETTINGS; other keys of `Deadlines` are ids of streams, which are not negative."""

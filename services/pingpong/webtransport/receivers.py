@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .control import ControlEvents, ControlStream, QpackDecoderStream, QpackEncoderStream
 from .deadlines import SETTINGS
 from .early import EarlyStream
-from .engine import QuicConnection
 from .errors import ConnectionProtocolError, ErrorCode, ProtocolError, StreamProtocolError
-from .h3 import StreamType
+from .http3.control import ControlEvents, ControlStream, QpackDecoderStream, QpackEncoderStream
+from .http3.frames import StreamType
+from .quic.engine import QuicConnection
 
 
 class Receiver(Protocol):

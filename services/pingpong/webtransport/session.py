@@ -30,9 +30,9 @@ from .errors import (
     error_name,
 )
 from .events import Headers, Request, SessionClosed, State
-from .h3 import FrameType, decode_headers
 from .handler import SessionHandler
-from .messages import RequestHead, parse_request, parse_response, response_headers
+from .http3.frames import FrameType, decode_headers
+from .http3.messages import RequestHead, parse_request, parse_response, response_headers
 from .streams import SilentStreamHandler, Stream, StreamHandler, encode_stream_header
 from .varint import encode as encode_varint
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from . import varint
 from .credit import SessionCredit
-from .engine import QuicConnection
 from .errors import ErrorCode, StateError, from_http3_code, to_http3_code
 from .flow import SendCredit
-from .h3 import FrameType, StreamType
+from .http3.frames import FrameType, StreamType
+from .quic.engine import QuicConnection
 
 _BIDIRECTIONAL = varint.encode(FrameType.WT_STREAM)
 _UNIDIRECTIONAL = varint.encode(StreamType.WEBTRANSPORT)

@@ -7,9 +7,9 @@ import pytest
 
 from pingpong.client.discovery.hosts import HostsFile, SystemLookups
 from pingpong.client.discovery.resolver import Resolver
-from tests.client.apiserver import ApiServer
 from tests.client.discovery.finding import Surroundings
-from tests.client.nameserver import NameServer
+from tests.support.endpointslices_api import ApiServer
+from tests.support.nameserver import NameServer
 
 MakeResolver = Callable[..., Resolver]
 

@@ -13,10 +13,10 @@ import pytest
 from pingpong.client.discovery import Destination, Discovery, Result
 from pingpong.client.discovery import discovery as discoveries
 from pingpong.client.discovery import resolver as resolvers
-from tests.client.apiserver import ApiServer, endpoint, endpoint_slice
 from tests.client.discovery.finding import Found, Surroundings, eventually, hurry
-from tests.client.nameserver import NameServer
-from tests.processes import environment
+from tests.support.endpointslices_api import ApiServer, endpoint, endpoint_slice
+from tests.support.nameserver import NameServer
+from tests.support.processes import environment
 
 URL = "https://a.test:4433/ping"
 NAME = "a.test:4433"

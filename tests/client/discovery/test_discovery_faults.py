@@ -14,9 +14,9 @@ from pingpong.client.discovery import Destination, Result
 from pingpong.client.discovery import resolver as resolvers
 from pingpong.client.discovery.addresses import Families
 from pingpong.client.discovery.resolver import HostAddresses, Resolver
-from tests.client.apiserver import TOKEN, ApiServer, endpoint, endpoint_slice
 from tests.client.discovery.finding import Surroundings, eventually, hurry
-from tests.client.nameserver import NameServer
+from tests.support.endpointslices_api import TOKEN, ApiServer, endpoint, endpoint_slice
+from tests.support.nameserver import NameServer
 
 URL = "https://a.test:4433/ping"
 NAME = "a.test:4433"

@@ -10,8 +10,8 @@ from pingpong.client.discovery.destinations import destinations, read_sources
 from pingpong.client.discovery.endpointslices import ready_endpoints
 from pingpong.client.discovery.lookups import DiscoveryError, Endpoint, Result
 from pingpong.client.discovery.resolver import Resolver
-from tests.client.apiserver import endpoint, endpoint_slice
-from tests.client.nameserver import NameServer
+from tests.support.endpointslices_api import endpoint, endpoint_slice
+from tests.support.nameserver import NameServer
 
 SERVICE = "_webtransport._udp.a.test"
 ODD = (

@@ -14,7 +14,7 @@ from pingpong.client.discovery.hosts import HostsFile, SystemLookups
 from pingpong.client.discovery.lookups import BOTH, DiscoveryError, Endpoint, Result
 from pingpong.client.discovery.resolver import HostAddresses, Resolver
 from tests.client.discovery.finding import eventually
-from tests.client.nameserver import NameServer
+from tests.support.nameserver import NameServer
 
 MakeResolver = Callable[..., Resolver]
 

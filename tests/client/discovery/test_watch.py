@@ -18,8 +18,8 @@ from pingpong.client.discovery import watch as watches
 from pingpong.client.discovery.endpointslices import Slice
 from pingpong.client.discovery.lookups import DiscoveryError, Result
 from pingpong.client.discovery.watch import EndpointSliceWatch, connect
-from tests.client.apiserver import TOKEN, ApiServer, endpoint, endpoint_slice
 from tests.client.discovery.finding import PATIENCE, eventually
+from tests.support.endpointslices_api import TOKEN, ApiServer, endpoint, endpoint_slice
 
 PATH = "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices"
 

@@ -28,7 +28,7 @@ from pingpong.webtransport.asyncio import (
     open_connection,
     race,
 )
-from pingpong.webtransport.asyncio.client import SessionWaiter, establish, resolve
+from pingpong.webtransport.asyncio.connection import SessionWaiter, establish, resolve
 from tests.webtransport.asyncio.peers import (
     closed_port,
     echo,

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pingpong.webtransport import fair_queue
 from pingpong.webtransport.asyncio import EndpointConfig
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
-from pingpong.webtransport.asyncio.sockets import bind_udp
+from pingpong.webtransport.quic import fair_queue
 from pingpong.webtransport.session import Session as CoreSession
+from pingpong.webtransport.udp.sockets import bind_udp
 from tests.webtransport.asyncio.peers import (
     Pair,
     joined,

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from pingpong.webtransport.asyncio import Cause, ConnectError, Target, open_connection, race
-from pingpong.webtransport.asyncio.client import ClientConnection
+from pingpong.webtransport.asyncio.connection import ClientConnection
 from pingpong.webtransport.asyncio.race import MAX_ATTEMPTS, MAX_ATTEMPTS_AT_ONE, Race
-from tests.webtransport.asyncio.groups import Nat
 from tests.webtransport.asyncio.peers import (
     on_a_loop,
     serving,
@@ -26,6 +25,7 @@ from tests.webtransport.asyncio.peers import (
     trusted,
     until,
 )
+from tests.webtransport.udp.groups import Nat
 
 
 class Deaf(Nat):

@@ -24,7 +24,7 @@ from pingpong.webtransport.asyncio import (
     open_connection,
     serve,
 )
-from pingpong.webtransport.asyncio.client import SessionWaiter, establish
+from pingpong.webtransport.asyncio.connection import SessionWaiter, establish
 from pingpong.webtransport.handler import ConnectionHandler
 from tests.webtransport.asyncio.peers import (
     echo,

@@ -8,7 +8,7 @@ import pytest
 
 from pingpong.webtransport.asyncio import Cause, ConnectError, Limits, connect
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
-from pingpong.webtransport.asyncio.sockets import bind_udp
+from pingpong.webtransport.udp.sockets import bind_udp
 from tests.webtransport.asyncio.peers import on_a_loop, trusted
 from tests.webtransport.raw import Raw
 

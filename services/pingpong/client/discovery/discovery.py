@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from ...ops.logs import get_logger
-from ...ops.repeats import Repeats
+from ...telemetry.failure_log import Repeats
+from ...telemetry.logs import get_logger
 from .addresses import Families
 from .destinations import Cap, Destination, Kind, Source, destinations, read_sources
 from .endpointslices import Slice, ready_endpoints

@@ -9,7 +9,6 @@
 those who answer in the turn in which a packet arrives.
 """
 
-from ..config import EndpointConfig, Windows
 from ..drafts import Draft
 from ..errors import (
     DatagramTooLargeError,
@@ -20,7 +19,8 @@ from ..errors import (
 )
 from ..events import Request, SessionClosed
 from ..limits import Limits
-from .client import ClientConnection, Target, open_connection
+from ..quic.config import EndpointConfig, Windows
+from .connection import ClientConnection, Target, open_connection
 from .failures import Cause, ConnectError
 from .server import Listener, Server, listen, serve
 from .session import Session, connect

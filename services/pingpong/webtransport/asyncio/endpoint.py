@@ -7,13 +7,13 @@ import socket
 import time
 from collections.abc import Callable
 
-from ..config import EndpointConfig, ServerIdentity
-from ..connection_ids import worker_of
-from ..engine import Address, QuicConnection, QuicEvents
-from ..quic_connection import AioquicConnection
-from ..quic_endpoint import AioquicEndpoint
-from .handover import Handover
-from .pump import Pump
+from ..quic.config import EndpointConfig, ServerIdentity
+from ..quic.connection import AioquicConnection
+from ..quic.connection_ids import worker_of
+from ..quic.endpoint import AioquicEndpoint
+from ..quic.engine import Address, QuicConnection, QuicEvents
+from ..udp.handover import Handover
+from ..udp.pump import Pump
 
 _NANOSECOND = 1e-9
 _TIMER_LEEWAY = 0.0005

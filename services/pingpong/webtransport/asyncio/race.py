@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..engine import Address
+from ..quic.engine import Address
 from .failures import Cause, ConnectError
 
 if TYPE_CHECKING:
-    from .client import ClientConnection
+    from .connection import ClientConnection
 
 CONNECTION_ATTEMPT_DELAY = 0.25
 """Seconds before the next address is tried beside the one before (RFC 8305, section 5)."""

@@ -8,18 +8,18 @@ import socket
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-from ..config import EndpointConfig
 from ..connection import Connection
-from ..engine import Address, QuicConnection
 from ..errors import ErrorCode, ProtocolError, SessionClosedError, StreamResetError
 from ..events import ConnectionClosed, Request, SessionClosed, State
 from ..handler import ConnectionHandler
 from ..limits import Limits
+from ..quic.config import EndpointConfig
+from ..quic.engine import Address, QuicConnection
 from ..session import Session as CoreSession
+from ..udp.handover import Handover
+from ..udp.sockets import bind_udp
 from .endpoint import UdpEndpoint
-from .handover import Handover
 from .session import Session
-from .sockets import bind_udp
 
 logger = logging.getLogger("pingpong.webtransport")
 

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from ..config import EndpointConfig
 from ..drafts import Draft
-from ..engine import Address
 from ..errors import SessionClosedError, StateError
 from ..events import Request, SessionClosed, State
 from ..limits import Limits
+from ..quic.config import EndpointConfig
+from ..quic.engine import Address
 from ..session import Session as CoreSession
 from ..streams import Stream, StreamHandler
-from .client import ClientConnection, SessionWaiter, Target, establish, open_connection
+from .connection import ClientConnection, SessionWaiter, Target, establish, open_connection
 from .streams import BidirectionalStream, ReceiveStream, SendStream, StreamAdapter
 
 INCOMING_DATAGRAMS = 256

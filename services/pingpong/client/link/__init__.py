@@ -1,0 +1,1 @@
+"""The link engine: dials, keeps a session with a target, sends probes on a schedule, and follows them."""

@@ -1,0 +1,1 @@
+"""`pingpong ping`: one target or several, a person watching."""

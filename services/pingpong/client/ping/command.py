@@ -1,0 +1,337 @@
+"""`pingpong ping`: one target or several, a person watching."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ...settings import PingSettings
+from ...webtransport.asyncio import ConnectError
+from ...webtransport.quic.engine import Address
+from ...webtransport.text import mask_url
+from ..link.advice import advice
+from ..link.connecting import Connector, LinkError, check_ca_file, lookup, target_of
+from ..link.peer import ConnectTimes
+from ..link.presence import IDLE_TIMEOUT
+from ..output import Output, terminal
+from ..statistics.totals import Totals
+from .json_report import JsonReport
+from .labels import labels, titles
+from .lines import Dots, JsonLines, TextLines
+from .observer import Observer
+from .report import TextReport
+from .results import RunSummary
+from .target_run import TargetRun
+
+TARGETS_APART = 0.01
+"""Seconds from one target's ping to the next one's, at most: together they would wait for each
+other here, and look slow."""
+
+EXIT_OK = 0
+EXIT_NO_ANSWER = 1
+EXIT_ERROR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A target as it was asked for."""
+
+    url: str
+    shown_url: str
+    label: str
+    """Which of several it is; empty where there is one."""
+    addresses: Sequence[tuple[int, Address]] | None = None
+    """To connect to; None: whatever the name leads to."""
+    error: LinkError | None = None
+    """Why it cannot be pinged."""
+
+    @property
+    def title(self) -> str:
+        """What it is called in full."""
+        if self.addresses is None:
+            return self.shown_url
+        return f"{self.shown_url} {self.addresses[0][1][0]}"
+
+
+class View(Protocol):
+    """What shows all targets at once."""
+
+    def observer(self, label: str) -> Observer:
+        """Who is to be told of a target."""
+
+    def running(self, runs: Sequence[TargetRun]) -> AbstractAsyncContextManager[object]:
+        """Show these, in the order of their observers, as long as the context is entered."""
+
+    def continued(self) -> None:
+        """The process was stopped, and goes on."""
+
+
+class PingCommand:
+    """A run of `pingpong ping`, from the first packet to the exit status.
+
+    `idle_timeout` is this side's, in seconds. Without `reconnect` the end of a session is the end
+    of its target's run.
+    """
+
+    def __init__(
+        self,
+        settings: PingSettings,
+        output: Output,
+        *,
+        idle_timeout: float = IDLE_TIMEOUT,
+        reconnect: bool = True,
+    ) -> None:
+        self._settings = settings
+        self._output = output
+        self._idle_timeout = idle_timeout
+        self._reconnect = reconnect
+        self._wanted: list[_Wanted] = []
+        self._runs: list[TargetRun | None] = []
+        """One for each target; None for those that cannot be pinged."""
+        self._text: list[TextReport] = []
+        self._json: list[JsonReport] = []
+        self._view: View | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stop: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        """Done when pinging is to end: with a cause where something went wrong here."""
+        self._has_written = False
+        self._over = False
+        """Whether the summary is out: nothing more is to be said."""
+
+    async def run(self) -> int:
+        """Connect, ping, sum up. Returns the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._end, None)
+        if self._settings.live and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGHUP, self._end, None)  # leaves the terminal as it was
+        loop.add_signal_handler(signal.SIGQUIT, self._interim)
+        loop.add_signal_handler(signal.SIGCONT, self._continued)
+        if (mistake := check_ca_file(self._settings) or self._open_view()) is not None:
+            self._output.complain(mistake)
+            return EXIT_ERROR
+        if not await self._until_stopped(asyncio.ensure_future(self._find_targets())):
+            return EXIT_NO_ANSWER
+        self._runs = [self._make_run(index, wanted) for index, wanted in enumerate(self._wanted)]
+        try:
+            return await self._ping()
+        finally:
+            self._over = True
+            if self._deadline is not None:
+                self._deadline.cancel()
+            await asyncio.gather(*(run.close() for run in self._runs if run is not None))
+
+    # The steps.
+
+    def _open_view(self) -> str | None:
+        """Make ready to show all targets in place. Returns what forbids that, for people."""
+        if not self._settings.live:
+            return None
+        if self._output.draw is None:
+            return "--live draws in a terminal, and the output goes elsewhere: leave it out"
+        from .live.view import LiveView  # rich is not imported for nothing
+
+        view = LiveView(self._settings, quit_=lambda: self._end(None))
+        if not view.is_drawable:
+            return "--live needs a terminal that can be drawn in: leave it out, or set TERM"
+        self._view = view
+        return None
+
+    async def _find_targets(self) -> None:
+        """List the targets: the URLs, or with --all every address of each."""
+        settings = self._settings
+        urls = settings.urls
+        names = labels(urls)
+        if not settings.all_addresses:
+            several = len(urls) > 1
+            self._wanted = [
+                _Wanted(url, shown, name if several else "")
+                for url, shown, name in zip(urls, titles(urls), names, strict=True)
+            ]
+            return
+        found = await asyncio.gather(*(self._addresses_of(url) for url in urls))
+        for url, shown, name, addresses in zip(urls, titles(urls), names, found, strict=True):
+            if isinstance(addresses, LinkError):
+                self._wanted.append(_Wanted(url, shown, name, error=addresses))
+                continue
+            for entry in addresses:
+                address = str(entry[1][0])
+                label = name if name == address else f"{name} ({address})"
+                self._wanted.append(_Wanted(url, shown, label, [entry]))
+
+    async def _addresses_of(self, url: str) -> list[tuple[int, Address]] | LinkError:
+        try:
+            return await lookup(target_of(url, self._settings), self._settings.connect_timeout)
+        except ConnectError as error:
+            return LinkError(str(error), advice(error, self._settings))
+
+    def _make_run(self, index: int, wanted: _Wanted) -> TargetRun | None:
+        settings = self._settings
+        apart = min(TARGETS_APART, settings.interval / len(self._wanted))
+        width = max(len(other.label) for other in self._wanted)
+        text = TextReport(wanted.title, wanted.label, width)
+        self._text.append(text)
+        self._json.append(JsonReport(mask_url(wanted.url), wanted.label))
+        if wanted.error is not None:
+            return None
+        connector = Connector(
+            wanted.url, settings, idle_timeout=self._idle_timeout, addresses=wanted.addresses
+        )
+        return TargetRun(
+            connector,
+            settings,
+            self._observer(text, self._json[-1], wanted.label or labels([wanted.url])[0]),
+            started=self._started,
+            offset=index * apart,
+            reconnect=self._reconnect,
+            insist=settings.live,
+        )
+
+    def _observer(self, text: TextReport, objects: JsonReport, label: str) -> Observer:
+        settings, output = self._settings, self._output
+        if self._view is not None:
+            return self._view.observer(label)
+        if settings.quiet:
+            return Observer()
+        if settings.json_lines and not settings.flood:
+            return JsonLines(
+                objects, text, self._print, self._complain, timestamps=settings.timestamps
+            )
+        if not settings.flood:
+            return TextLines(text, self._print, timestamps=settings.timestamps)
+        if output.draw is not None and not settings.json_lines:
+            return Dots(text, self._print, self._draw, timestamps=settings.timestamps)
+        return Observer()
+
+    async def _ping(self) -> int:
+        tasks = []
+        for wanted, run in zip(self._wanted, self._runs, strict=True):
+            if run is None:
+                self._tell_error(wanted, wanted.error)
+            else:
+                tasks.append(asyncio.create_task(self._ping_one(wanted, run)))
+        runs = [run for run in self._runs if run is not None]
+        view = nullcontext() if self._view is None else self._view.running(runs)
+        everything = asyncio.ensure_future(asyncio.gather(*tasks))
+        async with view:
+            await self._until_stopped(everything)
+        return self._sum_up()
+
+    async def _ping_one(self, wanted: _Wanted, run: TargetRun) -> None:
+        await run.run()
+        self._tell_error(wanted, run.links.error)
+
+    def _tell_error(self, wanted: _Wanted, error: LinkError | None) -> None:
+        """With several targets, what went wrong with one is told when it does."""
+        if error is not None and len(self._runs) > 1 and self._view is None:
+            self._complain(f"{wanted.title}: {error.text}")
+
+    def _sum_up(self) -> int:
+        summaries = [
+            _not_begun(wanted) if run is None else run.finish()
+            for wanted, run in zip(self._wanted, self._runs, strict=True)
+        ]
+        alone = len(summaries) == 1
+        for index, summary in enumerate(summaries):
+            # A program reads one summary of each target, whatever became of it.
+            if summary.peer is not None or not alone or self._settings.json_lines:
+                self._print_summary(index, summary)
+        self._over = True
+        if self._stop.done() and (cause := self._stop.result()) is not None:
+            self._output.complain(cause)
+            return EXIT_ERROR
+        if alone and summaries[0].error is not None:
+            self._output.complain(f"{self._wanted[0].title}: {summaries[0].error}")
+        return max(self._status(summary) for summary in summaries)
+
+    def _status(self, summary: RunSummary) -> int:
+        if summary.error is not None:
+            return EXIT_ERROR
+        wanted = self._settings.count if self._settings.deadline is not None else None
+        return EXIT_OK if summary.pings.received >= (wanted or 1) else EXIT_NO_ANSWER
+
+    # What happens meanwhile.
+
+    def _started(self) -> None:
+        """The first attempt to connect is over, of whichever target: from now on time counts."""
+        deadline = self._settings.deadline
+        if deadline is not None and self._deadline is None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(deadline, self._end, None)
+
+    def _interim(self) -> None:
+        if self._over or self._view is not None:
+            return
+        for index, run in enumerate(self._runs):
+            if run is not None and run.links.peer is not None:
+                self._print_summary(index, run.summary())
+
+    def _continued(self) -> None:
+        if self._view is not None:
+            self._view.continued()
+        for run in self._runs:
+            if run is not None:
+                run.continued()
+
+    def _end(self, cause: str | None) -> None:
+        if not self._stop.done():
+            self._stop.set_result(cause)
+
+    async def _until_stopped(self, work: asyncio.Future[Any]) -> bool:
+        """Whether it came to its end before somebody stopped it. Raises what it raised."""
+        either: list[asyncio.Future[Any]] = [work, self._stop]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+            return True
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        return False
+
+    # Output.
+
+    def _print(self, text: str | None) -> None:
+        if text is not None:
+            self._emit(self._output.write, text)
+
+    def _draw(self, text: str | None) -> None:
+        if text is not None and self._output.draw is not None:
+            self._emit(self._output.draw, text)
+
+    def _emit(self, how: Callable[[str], None], text: str) -> None:
+        if self._over:
+            return
+        self._has_written = True
+        try:
+            how(text)
+        except OSError as error:
+            self._over = True
+            gone = isinstance(error, BrokenPipeError)
+            self._end(None if gone else f"cannot write: {(error.strerror or str(error)).lower()}")
+
+    def _complain(self, text: str | None) -> None:
+        if text is not None and not self._over:
+            self._output.complain(text)
+
+    def _print_summary(self, index: int, summary: RunSummary) -> None:
+        if self._settings.json_lines:
+            self._print(self._json[index].summary(summary))
+            return
+        text = self._text[index].summary(summary)
+        # A line apart from what stands above it.
+        self._print(f"\n{text}" if self._has_written else text)
+
+
+def _not_begun(wanted: _Wanted) -> RunSummary:
+    assert wanted.error is not None
+    nothing = Totals().summary(0)
+    return RunSummary(nothing, None, ConnectTimes(), connections=0, error=wanted.error.text)
+
+
+async def ping(settings: PingSettings) -> int:
+    """Run the command. Returns the exit status."""
+    return await PingCommand(settings, terminal()).run()

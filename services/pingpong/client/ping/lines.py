@@ -1,0 +1,165 @@
+"""Observers that write: a line for each answer and each thing that goes wrong, or dots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..link.peer import Peer
+from ..statistics.statistics import Outcome, Verdict
+from .json_report import JsonReport
+from .observer import Observer
+from .report import TextReport
+from .results import Outage
+
+Write = Callable[[str | None], None]
+"""Takes a line, or None where there is nothing to say."""
+
+
+class TextLines(Observer):
+    """Lines for a person."""
+
+    def __init__(self, report: TextReport, write: Write, *, timestamps: bool = False) -> None:
+        self._report = report
+        self._write = write
+        self._timestamps = timestamps
+        self._peer: Peer
+
+    def connected(self, peer: Peer) -> None:
+        """Write whom the answers will come from."""
+        self._peer = peer
+        self._write(self._report.connected(peer))
+
+    def recovered(self, peer: Peer, outage: Outage) -> None:
+        """Write how long it took."""
+        self._peer = peer
+        self._write(self._report.recovered(peer, outage, at_ns=self._now()))
+
+    def moved(self, peer: Peer) -> None:
+        """Write where to."""
+        self._peer = peer
+        self._write(self._report.moved(peer, at_ns=self._now()))
+
+    def draining(self) -> None:
+        """Write what the server asked for."""
+        self._write(self._report.draining(at_ns=self._now()))
+
+    def lost(self, cause: str, *, final: bool) -> None:
+        """Write why; where that is final, it is the command's last word."""
+        if not final:
+            self._write(self._report.lost(cause, at_ns=self._now()))
+
+    def failed(self, cause: str) -> None:
+        """Write why."""
+        self._write(self._report.failed(cause, at_ns=self._now()))
+
+    def not_sent(self, seq: int, reason: str) -> None:
+        """Write why."""
+        self._write(self._report.not_sent(seq, reason, at_ns=self._now()))
+
+    def answered(self, outcome: Outcome, size: int) -> None:
+        """Write the answer's line."""
+        self._write(self._report.answer(self._peer, outcome, size, at_ns=self._now()))
+
+    def unanswered(self, seq: int, *, final: bool) -> None:
+        """Write its number."""
+        self._write(self._report.no_answer(seq, final=final, at_ns=self._now()))
+
+    def skipped(self, slots: int) -> None:
+        """Write how many."""
+        self._write(self._report.skipped(slots, at_ns=self._now()))
+
+    def _now(self) -> int | None:
+        return time.time_ns() if self._timestamps else None
+
+
+class Dots(TextLines):
+    """A dot for each ping and a backspace for each answer, as ping(8) -f: what stays is missing.
+
+    What goes wrong with the connection is written as in `TextLines`, on a line of its own.
+    """
+
+    def __init__(
+        self, report: TextReport, write: Write, draw: Write, *, timestamps: bool = False
+    ) -> None:
+        super().__init__(report, self._write_line, timestamps=timestamps)
+        self._write_below = write
+        self._draw_now = draw
+        self._is_in_line = False
+
+    def _write_line(self, text: str | None) -> None:
+        if text is not None and self._is_in_line:
+            self._is_in_line = False
+            self._draw_now("\n")
+        self._write_below(text)
+
+    def _draw(self, text: str) -> None:
+        self._is_in_line = True
+        self._draw_now(text)
+
+    def sent(self, seq: int) -> None:
+        """Draw a dot."""
+        self._draw(".")
+
+    def answered(self, outcome: Outcome, size: int) -> None:
+        """Take a dot back; copies of an answer have none."""
+        if outcome.verdict in (Verdict.OK, Verdict.LATE):
+            self._draw("\b \b")
+
+    def unanswered(self, seq: int, *, final: bool) -> None:
+        """The dot that stays says so."""
+
+    def not_sent(self, seq: int, reason: str) -> None:
+        """Draw ping(8)'s mark of an error."""
+        self._draw("E")
+
+    def unconnected(self, seq: int) -> None:
+        """Draw ping(8)'s mark of an error."""
+        self._draw("E")
+
+
+class JsonLines(Observer):
+    """Lines for a program, and beside them what goes wrong for a person."""
+
+    def __init__(
+        self,
+        report: JsonReport,
+        beside: TextReport,
+        write: Write,
+        complain: Write,
+        *,
+        timestamps: bool = False,
+    ) -> None:
+        self._report = report
+        self._beside = beside
+        self._write = write
+        self._complain = complain
+        self._timestamps = timestamps
+        self._peer: Peer
+
+    def connected(self, peer: Peer) -> None:
+        """Nothing is said: each reply, and the summary, tells it."""
+        self._peer = peer
+
+    def recovered(self, peer: Peer, outage: Outage) -> None:
+        """Say how long it took."""
+        self._peer = peer
+        self._complain(self._beside.recovered(peer, outage))
+
+    def moved(self, peer: Peer) -> None:
+        """Nothing is said: each reply tells who answers."""
+        self._peer = peer
+
+    def lost(self, cause: str, *, final: bool) -> None:
+        """Say why; where that is final, it is the command's last word."""
+        if not final:
+            self._complain(self._beside.lost(cause))
+
+    def failed(self, cause: str) -> None:
+        """Say why."""
+        self._complain(self._beside.failed(cause))
+
+    def answered(self, outcome: Outcome, size: int) -> None:
+        """Write the answer's object."""
+        at_ns = time.time_ns() if self._timestamps else None
+        self._write(self._report.answer(self._peer, outcome, size, at_ns=at_ns))

@@ -1,0 +1,1 @@
+"""`pingpong ping --live`: all targets in place, on a terminal."""

@@ -1,0 +1,112 @@
+"""The last pings of a target, one character each: how long the answer took, or what became of it."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import NamedTuple
+
+from ...statistics.statistics import Outcome, Verdict
+from ..observer import Observer
+
+CAPACITY = 512
+"""Pings that are remembered: no terminal is as wide."""
+
+BARS = "▁▂▃▄▅▆▇█"
+ASCII_BARS = "_.-:=+*#"
+_SPAN = 4.0
+"""The highest bar is at least so many times as long as the lowest: jitter is no mountain range."""
+
+
+class Mark(Enum):
+    """What became of a ping."""
+
+    WAITING = "waiting"
+    ANSWERED = "answered"
+    LATE = "late"
+    LOST = "lost"
+    NOT_SENT = "not sent"
+
+
+class Cell(NamedTuple):
+    """A ping."""
+
+    mark: Mark
+    rtt_ns: int = 0
+    """Of one that was answered."""
+
+
+_WAITING = Cell(Mark.WAITING)
+_LOST = Cell(Mark.LOST)
+_NOT_SENT = Cell(Mark.NOT_SENT)
+
+
+class History(Observer):
+    """Remembers what became of the last pings, whose numbers have no gaps."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self.last_rtt_ns: int | None = None
+        """Of the answer that came last."""
+        self._cells = [_NOT_SENT] * capacity
+        self._last = 0
+        """The highest number so far."""
+        self._before = 0
+        """Pings up to this number are forgotten."""
+
+    def last(self, count: int) -> list[Cell]:
+        """The last pings, at most `count`, the oldest first."""
+        size = len(self._cells)
+        first = max(self._last - min(count, size), self._before) + 1
+        return [self._cells[seq % size] for seq in range(first, self._last + 1)]
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._before = self._last
+        self.last_rtt_ns = None
+
+    def sent(self, seq: int) -> None:
+        """It is on its way."""
+        self._put(seq, _WAITING)
+
+    def not_sent(self, seq: int, reason: str) -> None:
+        """Nothing became of it."""
+        self._put(seq, _NOT_SENT)
+
+    def unconnected(self, seq: int) -> None:
+        """Nothing became of it."""
+        self._put(seq, _NOT_SENT)
+
+    def answered(self, outcome: Outcome, size: int) -> None:
+        """It took this long; copies of an answer change nothing."""
+        if outcome.rtt_ns is None or outcome.verdict is Verdict.DUPLICATE:
+            return
+        self.last_rtt_ns = outcome.rtt_ns
+        is_late = outcome.verdict is Verdict.LATE
+        self._put(outcome.seq, Cell(Mark.LATE if is_late else Mark.ANSWERED, outcome.rtt_ns))
+
+    def unanswered(self, seq: int, *, final: bool) -> None:
+        """It may come late still."""
+        self._put(seq, _LOST)
+
+    def _put(self, seq: int, cell: Cell) -> None:
+        self._last = max(self._last, seq)
+        if seq > self._last - len(self._cells):
+            self._cells[seq % len(self._cells)] = cell
+
+
+def levels(cells: list[Cell], steps: int) -> list[int]:
+    """How high the bar of each answered cell is, from 0 to `steps` - 1; 0 for the others.
+
+    By the logarithm, from what the fastest quarter took to the longest time, or to four times as
+    much: so that both a network's jitter and its worst times can be seen.
+    """
+    times = sorted(cell.rtt_ns for cell in cells if cell.rtt_ns > 0)
+    if not times:
+        return [0] * len(cells)
+    low = times[len(times) // 4]
+    span = math.log(max(times[-1] / low, _SPAN))
+    top = steps - 1
+    return [
+        round(math.log(cell.rtt_ns / low) / span * top) if cell.rtt_ns > low else 0
+        for cell in cells
+    ]

@@ -1,0 +1,203 @@
+"""`pingpong ping --live`: a view of all targets, in place, that never keeps a ping waiting.
+
+Drawing costs milliseconds, and a terminal may take no output for hours (Ctrl-S). So frames are
+drawn and written in a thread, a few a second, from what the event loop has put together for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from rich.console import Console, Group
+from rich.live import Live
+
+from ....settings import PingSettings
+from ...link.pace import follows_answers
+from ...statistics.latencies import Latencies
+from ...statistics.statistics import Outcome, Summary, Verdict
+from ...statistics.totals import minus
+from ..formatting import count
+from ..target_run import TargetRun
+from .history import CAPACITY, History
+from .keyboard import Keys
+from .picture import Frame, Row, Screen, draw
+
+REFRESH_SECONDS = 0.25
+"""Seconds from one frame to the next, at least."""
+_SWITCH_SECONDS = 0.001
+"""Seconds after which the drawing thread gives way to the event loop; Python's own 5 ms are many."""
+
+
+class LiveTarget(History):
+    """What the view knows of a target, since it began or was reset."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self.label = label
+        self._times = Latencies(exact=0)
+        self._baseline: Summary | None = None
+        """What is not to be counted."""
+
+    def answered(self, outcome: Outcome, size: int) -> None:
+        """Keep its time."""
+        super().answered(outcome, size)
+        if outcome.rtt_ns is not None and outcome.verdict in (Verdict.OK, Verdict.LATE):
+            self._times.add(outcome.rtt_ns)
+
+    def reset(self, run: TargetRun) -> None:
+        """Count from now on."""
+        self.forget()
+        self._times = Latencies(exact=0)
+        self._baseline = run.counts()
+
+    def row(self, run: TargetRun) -> Row:
+        """What is to be drawn."""
+        links = run.links
+        counts = run.counts()
+        outages, outage_ns = links.outages(time.monotonic_ns())
+        return Row(
+            label=self.label,
+            state=links.state,
+            cause=links.cause,
+            seconds=time.monotonic() - links.since,
+            counts=counts if self._baseline is None else minus(counts, self._baseline),
+            times=self._times.distribution(),
+            last_ns=self.last_rtt_ns,
+            cells=self.last(CAPACITY),
+            skipped=run.skipped,
+            outages=outages,
+            outage_ns=outage_ns,
+        )
+
+
+class LiveView:
+    """Shows the targets until it is left; `quit_` is called when somebody wants that."""
+
+    def __init__(self, settings: PingSettings, quit_: Callable[[], None]) -> None:
+        self._console = Console(highlight=False)
+        self._quit = quit_
+        is_flood = follows_answers(settings)
+        interval = "as fast as answered" if is_flood else f"every {settings.interval:g} s"
+        self._what = f"{settings.mode}, {count(settings.size, 'byte')}, {interval}"
+        self._targets: list[LiveTarget] = []
+        self._runs: Sequence[TargetRun] = ()
+        self._is_running = False
+        self._keys = Keys(self._pressed)
+        self._live: Live | None = None
+        """What is on the screen; None while nothing is."""
+        self._began = time.monotonic()
+        self._is_frozen = False
+
+    @property
+    def is_drawable(self) -> bool:
+        """Whether this terminal can be drawn in."""
+        return self._console.is_terminal and not self._console.is_dumb_terminal
+
+    def observer(self, label: str) -> LiveTarget:
+        """Who is to be told of a target."""
+        target = LiveTarget(label)
+        self._targets.append(target)
+        return target
+
+    @asynccontextmanager
+    async def running(self, runs: Sequence[TargetRun]) -> AsyncIterator[None]:
+        """Show these, in the order of their observers, as long as the context is entered."""
+        self._runs = runs
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTSTP, self._suspend)
+        switch_seconds = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        self._is_running = True
+        self._show()
+        drawing = asyncio.create_task(self._draw())
+        drawing.add_done_callback(lambda task: self._quit())
+        try:
+            yield
+        finally:
+            self._is_running = False
+            drawing.cancel()
+            await asyncio.wait([drawing])
+            self._hide()
+            sys.setswitchinterval(switch_seconds)
+            loop.remove_signal_handler(signal.SIGTSTP)
+        if not drawing.cancelled():
+            drawing.result()
+
+    def continued(self) -> None:
+        """The process was stopped, and somebody else has used the terminal."""
+        if self._is_running:
+            self._hide()
+            self._show()
+
+    # Inside.
+
+    def _show(self) -> None:
+        if self._live is None:
+            self._live = Live(
+                console=self._console,
+                screen=True,
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._keys.start()
+            self._live.start()
+
+    def _hide(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            self._keys.stop()
+            with suppress(OSError):  # the terminal may be gone
+                live.stop()
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: the shell gets its terminal as it was."""
+        self._hide()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    async def _draw(self) -> None:
+        rows: list[Row] = []
+        seconds = 0.0
+        while True:
+            began = time.monotonic()
+            if not self._is_frozen:
+                rows = []
+                for target, run in zip(self._targets, self._runs, strict=True):
+                    rows.append(target.row(run))
+                    await asyncio.sleep(0)  # pings come first
+                seconds = began - self._began
+            live = self._live
+            if live is not None:
+                frame = Frame(rows, self._what, seconds, self._keys.are_there, self._is_frozen)
+                try:
+                    await asyncio.to_thread(self._draw_frame, live, frame)
+                except OSError:
+                    return  # the terminal is gone
+            await asyncio.sleep(max(began + REFRESH_SECONDS - time.monotonic(), 0.05))
+
+    def _draw_frame(self, live: Live, frame: Frame) -> None:
+        """In a thread: it touches nothing that the event loop changes."""
+        console = self._console
+        width, height = console.size
+        screen = Screen(
+            width,
+            height,
+            has_colour=console.color_system is not None and not console.no_color,
+            has_unicode=console.encoding.startswith("utf"),
+        )
+        live.update(Group(*draw(frame, screen)), refresh=True)
+
+    def _pressed(self, key: str) -> None:
+        if key in "qQ":
+            self._quit()
+        elif key in "pP ":
+            self._is_frozen = not self._is_frozen
+        elif key in "rR":
+            for target, run in zip(self._targets, self._runs, strict=True):
+                target.reset(run)

@@ -1,0 +1,1 @@
+"""`pingpong probe`: a service that probes targets and exposes metrics."""

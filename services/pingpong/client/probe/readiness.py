@@ -1,0 +1,44 @@
+"""Whether the client is ready: as many targets up as the operator asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from ...telemetry.health import Check, Result
+from ...webtransport.text import printable
+from .supervisor import TargetStatus
+
+Requirement = Literal["none", "any", "all"]
+
+_MAX_TOLD = 20
+"""Targets that are told by name."""
+_MAX_REASON = 160
+"""Characters of why one is down."""
+
+
+def target_check(required: Requirement, statuses: Callable[[], Sequence[TargetStatus]]) -> Check:
+    """The check `targets`: passes where that many are up, and says which, and which are not."""
+    return Check("targets", lambda: judge(required, statuses()))
+
+
+def judge(required: Requirement, statuses: Sequence[TargetStatus]) -> Result:
+    """The result of the check, for targets in these states."""
+    up = sum(status.is_up for status in statuses)
+    ok = required == "none" or (
+        bool(statuses) and up >= (1 if required == "any" else len(statuses))
+    )
+    parts = [f"{up} of {len(statuses)} targets are up; required: {required}"]
+    # Those that are down come first: they are what one looks for.
+    ordered = sorted(statuses, key=lambda status: status.is_up)
+    parts += [_told(status) for status in ordered[:_MAX_TOLD]]
+    if len(ordered) > _MAX_TOLD:
+        parts.append(f"and {len(ordered) - _MAX_TOLD} more")
+    return Result(ok, "; ".join(parts))
+
+
+def _told(status: TargetStatus) -> str:
+    since = f"for {status.seconds:.0f} s"
+    if status.is_up:
+        return f"{status.name} up {since}"
+    return f"{status.name} down {since} ({printable(status.reason, _MAX_REASON)})"

@@ -1,0 +1,1 @@
+"""What became of every probe, and how long the answers took."""

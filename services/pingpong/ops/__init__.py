@@ -1,1 +1,0 @@
-"""What both services share: settings, logs; nothing here knows of sessions."""

@@ -1,0 +1,59 @@
+"""Who knows which tokens are good, as the settings choose: nobody, a file, or the cluster."""
+
+from __future__ import annotations
+
+import time
+
+from ...settings import ServeSettings
+from ..failures import ServeError
+from ..sessions.admission import Admission
+from ..sessions.handlers import PATHS
+from .token_review import TokenReviewer, TokenReviewError
+from .tokens import TokenFile, TokenFileError
+
+
+class Access:
+    """Admission, and what has to be kept up to date for it."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Raises `ServeError` where the token file, or an origin, cannot be used."""
+        self._file: TokenFile | None = None
+        self._reviewer: TokenReviewer | None = None
+        if settings.auth == "token" and settings.token_file is not None:
+            try:
+                self._file = TokenFile(settings.token_file)
+            except TokenFileError as error:
+                raise ServeError(f"{error} (--token-file)") from error
+        elif settings.auth == "kubernetes":
+            self._reviewer = TokenReviewer(settings.token_audience)
+        try:
+            self.admission = Admission(
+                PATHS,
+                allowed_origins=settings.allowed_origins,
+                authority=self._file or self._reviewer,
+            )
+        except ValueError as error:
+            raise ServeError(f"{error} (--allowed-origins)") from error
+
+    @property
+    def token_reload_failed(self) -> bool:
+        """Whether the token file now holds what cannot be used."""
+        return self._file is not None and self._file.reload_failed
+
+    async def start(self) -> None:
+        """Get ready to verify tokens. Raises `ServeError` where there is nobody to ask."""
+        if self._reviewer is not None:
+            try:
+                await self._reviewer.start()
+            except TokenReviewError as error:
+                raise ServeError(str(error)) from error
+
+    def check(self) -> None:
+        """Read the token file again if it has changed."""
+        if self._file is not None:
+            self._file.check(time.monotonic())
+
+    def close(self) -> None:
+        """Verify no more tokens."""
+        if self._reviewer is not None:
+            self._reviewer.close()

@@ -1,0 +1,280 @@
+"""Who may open a session, and how fast a session may ask.
+
+Every request is let in, or refused with an HTTP status, fields that say what to do, and a
+`Result` to count it under. The checks go from what everybody may know to what only some may:
+
+    path      404   the paths are in the documentation: to say that one is unknown, tells nothing
+    draining  503   nobody is let in any more, whoever asks; no token is looked at for nothing
+    origin    403   before the token: a page that is not allowed learns nothing about tokens
+    token     400   two of them; 401 none, or a wrong one; 503 it cannot be verified now
+    draining  503   again, since verifying may take its time
+    capacity  503   last: how full the server is, is for those who may use it
+
+The caps below are the connection's (429 above `Limits.max_sessions`), and the endpoint's
+(CONNECTION_REFUSED above `max_connections`).
+
+Without I/O and without a clock: `now` is passed in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from ...telemetry.metrics import BucketCounts
+from ...webtransport.events import Headers, Request
+from ...webtransport.hosts import ascii_host
+
+SESSION_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0)
+"""Seconds, for a histogram of how long sessions last."""
+
+ANY_ORIGIN = "*"
+
+
+class Result(StrEnum):
+    """What became of a request: the label `result` of `sessions_total`."""
+
+    ACCEPTED = "accepted"
+    ORIGIN = "origin"
+    UNAUTHORIZED = "unauthorized"
+    PATH = "path"
+    CAPACITY = "capacity"
+    DRAINING = "draining"
+    MALFORMED = "malformed"
+
+
+@dataclass(slots=True)
+class SessionCounters:
+    """What became of requests, and of the sessions that they asked for."""
+
+    active: int = 0
+    """Sessions that are open now."""
+    results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(Result, 0))
+    durations: BucketCounts = field(default_factory=lambda: BucketCounts(SESSION_BUCKETS))
+    """Seconds that sessions lasted, of those that are over."""
+
+    def opened(self) -> None:
+        """A session was accepted."""
+        self.active += 1
+        self.results[Result.ACCEPTED] += 1
+
+    def closed(self, duration: float) -> None:
+        """A session that was accepted is over, after so many seconds."""
+        self.active -= 1
+        self.durations.observe(duration)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is refused: what to count, and what to answer."""
+
+    result: Result
+    status: int
+    headers: Headers = ()
+
+
+def _retry_after(seconds: int) -> tuple[bytes, bytes]:
+    return b"retry-after", str(seconds).encode()
+
+
+def _challenge(error: str = "") -> tuple[bytes, bytes]:
+    """What RFC 6750, section 3, asks of a 401."""
+    return b"www-authenticate", f'Bearer error="{error}"'.encode() if error else b"Bearer"
+
+
+UNKNOWN_PATH = Refusal(Result.PATH, 404)
+DRAINING = Refusal(Result.DRAINING, 503, (_retry_after(1),))
+FORBIDDEN_ORIGIN = Refusal(Result.ORIGIN, 403)
+SEVERAL_TOKENS = Refusal(Result.MALFORMED, 400, (_challenge("invalid_request"),))
+NO_TOKEN = Refusal(Result.UNAUTHORIZED, 401, (_challenge(),))
+WRONG_TOKEN = Refusal(Result.UNAUTHORIZED, 401, (_challenge("invalid_token"),))
+UNVERIFIED_TOKEN = Refusal(Result.UNAUTHORIZED, 503, (_retry_after(2),))
+"""Whoever verifies tokens could not be asked: nobody is let in, and nobody told to give up."""
+TOO_MANY_WAIT = Refusal(Result.CAPACITY, 503, (_retry_after(2),))
+SERVER_FULL = Refusal(Result.CAPACITY, 503, (_retry_after(5),))
+
+Decided = Callable[[Refusal | None], None]
+"""Told, once, what a request is refused with; None: it is let in."""
+
+
+class Authority(Protocol):
+    """Whoever knows which tokens are good."""
+
+    def authorize(self, token: bytes, decided: Decided) -> None:
+        """Call `decided` about a token, once: before this returns, or later."""
+
+
+class Admission:
+    """Decides about requests for sessions.
+
+    Whoever acts on its decisions sets `draining`, and keeps `counters`.
+    """
+
+    __slots__ = ("_authority", "_max_sessions", "_origins", "_paths", "counters", "draining")
+
+    def __init__(
+        self,
+        paths: Collection[str],
+        *,
+        allowed_origins: Iterable[str] = (),
+        authority: Authority | None = None,
+        max_sessions: int = 0,
+    ) -> None:
+        """Without `allowed_origins` any will do; `max_sessions` 0 is any number.
+
+        Raises `ValueError` for an origin that is none.
+        """
+        self.draining = False
+        self.counters = SessionCounters()
+        self._paths = paths
+        origins = frozenset(
+            origin if origin == ANY_ORIGIN else serialize_origin(origin)
+            for origin in allowed_origins
+        )
+        self._origins = frozenset[str]() if ANY_ORIGIN in origins else origins
+        self._authority = authority
+        self._max_sessions = max_sessions
+
+    @property
+    def active(self) -> int:
+        """Sessions that are open now."""
+        return self.counters.active
+
+    def decide(self, request: Request, decided: Decided) -> None:
+        """Call `decided` about a request, once: before this returns, or when its token is known."""
+        refusal = self._check(request)
+        if refusal is not None or self._authority is None:
+            decided(refusal or self._check_capacity())
+            return
+        tokens = bearer_tokens(request.headers)
+        if len(tokens) != 1:
+            decided(SEVERAL_TOKENS if tokens else NO_TOKEN)
+        elif tokens[0] is None:
+            decided(WRONG_TOKEN)
+        else:
+            self._authority.authorize(
+                tokens[0], lambda refusal: decided(refusal or self._check_capacity())
+            )
+
+    def _check(self, request: Request) -> Refusal | None:
+        if request.path.partition("?")[0] not in self._paths:
+            return UNKNOWN_PATH
+        if self.draining:
+            return DRAINING
+        # Only browsers say where the code that asks came from, and only they can be trusted to.
+        if self._origins and request.origin is not None and not self._allows(request.origin):
+            return FORBIDDEN_ORIGIN
+        return None
+
+    def _allows(self, origin: str) -> bool:
+        # What a browser sends is ASCII; anything else must not become it by normalisation.
+        if not origin.isascii():
+            return False
+        try:
+            return serialize_origin(origin) in self._origins
+        except ValueError:
+            return False
+
+    def _check_capacity(self) -> Refusal | None:
+        if self.draining:
+            return DRAINING
+        if self._max_sessions and self.active >= self._max_sessions:
+            return SERVER_FULL
+        return None
+
+
+# Origins
+
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.-]*)://(?:\[([0-9a-f:.]+)\]|([^\s/?#@:\[\]\\]+))(?::([0-9]{1,5}))?",
+    re.IGNORECASE,
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def serialize_origin(text: str) -> str:
+    """An origin as RFC 6454, section 6.2, writes it, so that equal ones are equal texts.
+
+    Scheme and host are in lower case, a name in its ASCII form, an address in its shortest;
+    the scheme's own port is left out. Raises `ValueError` where it is no origin; `null`, which
+    stands for any that has no name, is none.
+    """
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"no origin: {text!r} (https://host or https://host:port, and no path)")
+    scheme, address, name, port_text = match.groups()
+    scheme = scheme.lower()
+    try:
+        host = f"[{ipaddress.IPv6Address(address)}]" if address else _ascii_name(name)
+    except ValueError:
+        raise ValueError(f"no origin: {text!r} (neither a host name nor an address)") from None
+    if port_text is None or int(port_text) == _DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}"
+    if not 0 < int(port_text) < 65_536:
+        raise ValueError(f"no origin: {text!r} (a port is a number from 1 to 65535)")
+    return f"{scheme}://{host}:{int(port_text)}"
+
+
+def _ascii_name(name: str) -> str:
+    return name.lower() if name.isascii() else ascii_host(name)
+
+
+# Tokens
+
+_BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
+
+
+def bearer_tokens(headers: Headers) -> list[bytes | None]:
+    """The token of each `Authorization` field (RFC 6750, section 2.1); None where it has none."""
+    matches = [_BEARER.fullmatch(value) for name, value in headers if name == b"authorization"]
+    return [match and match[1] for match in matches]
+
+
+# Rates
+
+_SECOND = 1_000_000_000
+
+
+class RateLimit:
+    """At most `rate` messages a second, all of which may come at once: a token bucket.
+
+    It is exact, for any rate: times are counted in nanoseconds / `rate`, of which one message
+    takes 10^9. `now` is nanoseconds from any moment on, not negative; a clock that goes back
+    takes nothing away and gives nothing.
+    """
+
+    __slots__ = ("_burst", "_full_at", "_rate")
+
+    def __init__(self, rate: int) -> None:
+        """Raises `ValueError` for a rate below 1."""
+        if rate < 1:
+            raise ValueError(f"a rate is at least one message a second: {rate}")
+        self._rate = rate
+        self._burst = rate * _SECOND
+        self._full_at = 0
+        """When the bucket will be full again."""
+
+    def allow(self, now: int) -> bool:
+        """Whether one more may come at `now`; then it is counted."""
+        now *= self._rate
+        full_at = self._full_at
+        if full_at <= now:
+            self._full_at = now + _SECOND
+            return True
+        full_at += _SECOND
+        if full_at - now > self._burst:
+            return False
+        self._full_at = full_at
+        return True
+
+    def take(self, now: int, count: int) -> int:
+        """How many of `count` may come at `now`; those are counted."""
+        now *= self._rate
+        full_at = max(self._full_at, now)
+        granted = max(0, min(count, (now + self._burst - full_at) // _SECOND))
+        self._full_at = full_at + granted * _SECOND
+        return granted

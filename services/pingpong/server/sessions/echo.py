@@ -1,0 +1,82 @@
+"""`/echo`: what comes goes back."""
+
+from __future__ import annotations
+
+from ...webtransport.errors import DatagramTooLargeError
+from ...webtransport.session import Session
+from ...webtransport.streams import Stream, StreamHandler
+from .admission import RateLimit, SessionCounters
+from .messages import (
+    ECHO,
+    QUEUE_FULL,
+    RATE,
+    TOO_LARGE,
+    CountedSession,
+    MessageCounters,
+    PausingStream,
+    WholeMessage,
+)
+
+
+class EchoStream(PausingStream):
+    """Sends back what it gets, as it gets it, and ends as it ends."""
+
+    __slots__ = ()
+
+    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """Send it back, unless what was sent before is still unread."""
+        if stream.send_open and not self._paused.keep(stream, data, end_stream):
+            stream.send(data, end_stream)
+            self._paused.check(stream)
+
+    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
+        """A reset is echoed too."""
+        self._paused.drop(stream)
+        stream.reset(code or 0)
+
+
+class EchoSession(CountedSession):
+    """Echoes datagrams and streams; a unidirectional one comes back whole, on another."""
+
+    __slots__ = ("_session",)
+
+    def __init__(
+        self,
+        session: Session,
+        counters: MessageCounters,
+        max_message_size: int,
+        *,
+        limit: RateLimit | None = None,
+        sessions: SessionCounters | None = None,
+    ) -> None:
+        super().__init__(session, counters, max_message_size, ECHO, limit, sessions)
+        self._session = session
+
+    def datagram_received(self, session: Session, data: bytes) -> None:
+        """Send it back."""
+        if not self._may_answer():
+            return
+        try:
+            if not session.send_datagram(data):
+                self.counters.dropped[ECHO, QUEUE_FULL] += 1
+        except DatagramTooLargeError:
+            self._too_large()
+
+    def stream_opened(self, stream: Stream) -> StreamHandler:
+        """Have it echoed."""
+        if stream.is_unidirectional:
+            return WholeMessage(self.max_message_size, self._echo, self._too_large)
+        return EchoStream()
+
+    def _may_answer(self) -> bool:
+        if self._limit is None or self._limit.allow(self._session.arrival):
+            return True
+        self.counters.dropped[ECHO, RATE] += 1
+        return False
+
+    def _echo(self, data: bytes) -> None:
+        if self._may_answer():
+            self.uni_answers.send(data, 1, len(data))
+
+    def _too_large(self) -> None:
+        self.counters.dropped[ECHO, TOO_LARGE] += 1

@@ -1,0 +1,287 @@
+"""What the handlers of sessions share: counters, limits, and answers that a slow peer makes wait.
+
+A peer may ask as much as it likes and read nothing. What is kept for it is bounded: on a
+bidirectional stream its questions wait, uncredited, until it has read (`Paused`); answers on
+streams of their own wait for credit, and above a bound are dropped (`UnidirectionalAnswers`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ...telemetry.metrics import BucketCounts
+from ...webtransport.events import SessionClosed
+from ...webtransport.handler import SessionHandler
+from ...webtransport.session import Session
+from ...webtransport.streams import SilentStreamHandler, Stream
+from .admission import RateLimit, SessionCounters
+from .departure import Departure
+
+DATAGRAM = "datagram"
+STREAM = "stream"
+UNI = "uni"
+MODES = (DATAGRAM, STREAM, UNI)
+"""How a message comes; the client's mode `streams` is many of `stream` to the server."""
+ECHO = "echo"
+"""The mode under which drops of what is echoed are counted."""
+
+TOO_LARGE = "too_large"
+"""It, or its answer, is above a limit."""
+QUEUE_FULL = "queue_full"
+"""Too many answers wait to leave."""
+UNREAD = "unread"
+"""Too many answers were sent that the peer has not read."""
+CLOSED = "closed"
+"""Its answer still waited when the session ended."""
+MALFORMED = "malformed"
+"""It is no ping."""
+RATE = "rate"
+"""The session has had its messages of this second."""
+DROP_REASONS = (TOO_LARGE, QUEUE_FULL, UNREAD, CLOSED, MALFORMED, RATE)
+"""Why a message gets no answer: all there are."""
+
+ANSWER_BUCKETS = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+)
+"""Seconds, for a histogram of the server's own time with a message."""
+
+MESSAGE_TOO_LARGE = 1
+"""The code with which a stream is ended that brought a message above the limit."""
+
+UNREAD_HIGH_WATER = 256 << 10
+"""Bytes of answers on a stream that the peer has not acknowledged, above which we pause."""
+UNREAD_LOW_WATER = 64 << 10
+"""Bytes at which we go on."""
+
+WAITING_ANSWERS = 128
+"""Answers of a session that wait for the peer to allow one more unidirectional stream."""
+UNREAD_ANSWERS = 1024
+"""Answers of a session on streams of their own that the peer has not acknowledged."""
+UNREAD_ANSWER_BYTES = 1 << 20
+"""Bytes of both, above which further ones are dropped."""
+
+
+def _by_mode() -> dict[str, int]:
+    return dict.fromkeys(MODES, 0)
+
+
+@dataclass(slots=True)
+class MessageCounters:
+    """What was done with messages, by mode (and reason); all of them only grow.
+
+    Received are those that deserve an answer; each is answered, or dropped for one of the
+    reasons `rate`, `too_large` (for a datagram), `queue_full`, `unread` and `closed`. The reasons
+    `malformed` and `too_large` (for a stream) are of those that were not received. Of what is
+    echoed only drops are counted, as mode `echo`.
+    """
+
+    received: dict[str, int] = field(default_factory=_by_mode)
+    answered: dict[str, int] = field(default_factory=_by_mode)
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    answer_durations: BucketCounts = field(default_factory=lambda: BucketCounts(ANSWER_BUCKETS))
+    """Seconds from a message's arrival to its answer, for each that was answered at once."""
+    departure: Departure = field(default_factory=Departure)
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+    def count_answers(self, mode: str, count: int, size: int) -> None:
+        """Answers left, of so many bytes."""
+        self.answered[mode] += count
+        self.sent_bytes += size
+
+
+class Paused:
+    """A stream's input that waits until the peer has read what was sent.
+
+    Held bytes are not credited to the peer, so that one that asks and does not read is
+    soon unable to ask.
+    """
+
+    __slots__ = ("_data", "_ended")
+
+    def __init__(self) -> None:
+        self._data: bytearray | None = None
+        self._ended = False
+
+    def keep(self, stream: Stream, data: bytes, end_stream: bool) -> bool:
+        """Whether input is waiting already; then this is kept behind it."""
+        if self._data is None:
+            return False
+        stream.hold(len(data))
+        self._data += data
+        self._ended = end_stream
+        return True
+
+    def check(self, stream: Stream) -> None:
+        """Pause if too much of what was sent is unread."""
+        if stream.send_open and stream.buffered > UNREAD_HIGH_WATER:
+            self._data = bytearray()
+            stream.notify_writable(UNREAD_LOW_WATER)
+
+    def resume(self, stream: Stream) -> tuple[bytes, bool]:
+        """What has been kept meanwhile, and whether the peer's half ended."""
+        data, self._data = bytes(self._data or b""), None
+        ended, self._ended = self._ended, False
+        stream.release(len(data))
+        return data, ended
+
+    def drop(self, stream: Stream) -> None:
+        """Forget what has been kept: nobody is there for the answers, or takes the question back.
+
+        Input that still comes is not kept any more.
+        """
+        self.resume(stream)
+
+
+class PausingStream:
+    """Base of handlers of bidirectional streams whose input waits until the peer has read."""
+
+    __slots__ = ("_paused",)
+
+    def __init__(self) -> None:
+        self._paused = Paused()
+
+    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """What a subclass does with input."""
+        raise NotImplementedError
+
+    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
+        """Nobody reads what is sent back: nothing more is to come."""
+        stream.stop(code or 0)
+        self._paused.drop(stream)
+
+    def stream_writable(self, stream: Stream) -> None:
+        """The peer has read on."""
+        data, ended = self._paused.resume(stream)
+        if data or ended:
+            self.stream_data_received(stream, data, ended)
+
+
+class UnidirectionalAnswers:
+    """Answers that go on unidirectional streams of their own, as the peer's credit allows."""
+
+    __slots__ = ("_counters", "_mode", "_pending_bytes", "_session", "_unread", "_waiting")
+
+    def __init__(self, session: Session, counters: MessageCounters, mode: str) -> None:
+        self._session = session
+        self._counters = counters
+        self._mode = mode
+        # Lists: most sessions never have any, and an empty deque takes 760 bytes. Both are short.
+        self._waiting: list[tuple[bytes, int, int]] = []
+        self._unread: list[tuple[Stream, int]] = []
+        self._pending_bytes = 0
+
+    def send(self, data: bytes, count: int, size: int) -> None:
+        """Send `count` answers of `size` bytes on one stream, now or when the peer allows it.
+
+        `data` is what they are on the wire. They are dropped where too much waits already.
+        """
+        self._forget_read()
+        if self._pending_bytes >= UNREAD_ANSWER_BYTES or len(self._unread) >= UNREAD_ANSWERS:
+            self._drop(count, UNREAD)
+        elif not self._waiting and self._session.can_open_stream(True):
+            self._open(data, count, size)
+        elif len(self._waiting) < WAITING_ANSWERS:
+            self._waiting.append((data, count, size))
+            self._pending_bytes += len(data)
+            self._session.kept += len(data)
+        else:
+            self._drop(count, QUEUE_FULL)
+
+    def credit_received(self) -> None:
+        """Streams may be opened again."""
+        self._forget_read()
+        while self._waiting and self._session.can_open_stream(True):
+            data, count, size = self._waiting.pop(0)
+            self._pending_bytes -= len(data)
+            self._session.kept -= len(data)
+            self._open(data, count, size)
+
+    def session_closed(self) -> None:
+        """What still waits will never leave."""
+        for _, count, _ in self._waiting:
+            self._drop(count, CLOSED)
+        self._session.kept = 0
+        self._waiting.clear()
+        self._unread.clear()
+
+    def _open(self, data: bytes, count: int, size: int) -> None:
+        stream = self._session.open_stream(SilentStreamHandler(), unidirectional=True)
+        stream.send(data, True)
+        self._unread.append((stream, len(data)))
+        self._pending_bytes += len(data)
+        if self._mode != ECHO:
+            self._counters.count_answers(self._mode, count, size)
+
+    def _forget_read(self) -> None:
+        # In order, so that it costs next to nothing: one stream that the peer leaves unread
+        # counts those behind it as unread too, but only up to the bound.
+        unread = self._unread
+        while unread and not unread[0][0].buffered:
+            self._pending_bytes -= unread.pop(0)[1]
+
+    def _drop(self, count: int, reason: str) -> None:
+        self._counters.dropped[self._mode, reason] += count
+
+
+class WholeMessage(SilentStreamHandler):
+    """A unidirectional stream that is one message: read to its end, then answered."""
+
+    __slots__ = ("_answer", "_data", "_too_large", "max_size")
+
+    def __init__(
+        self, max_size: int, answer: Callable[[bytes], None], too_large: Callable[[], None]
+    ) -> None:
+        self.max_size = max_size
+        self._answer = answer
+        self._too_large = too_large
+        self._data = bytearray()
+
+    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """Keep it until the end, or until it is too large."""
+        self._data += data
+        stream.kept = len(self._data)
+        if stream.kept > self.max_size:
+            self._data.clear()
+            stream.kept = 0
+            self._too_large()
+            stream.stop(MESSAGE_TOO_LARGE)
+        elif end_stream:
+            self._answer(bytes(self._data))
+
+
+class CountedSession(SessionHandler):
+    """A session whose messages are counted and limited, and whose length is told at its end."""
+
+    __slots__ = ("_limit", "_opened_at", "_sessions", "counters", "max_message_size", "uni_answers")
+
+    def __init__(
+        self,
+        session: Session,
+        counters: MessageCounters,
+        max_message_size: int,
+        mode: str,
+        limit: RateLimit | None,
+        sessions: SessionCounters | None,
+    ) -> None:
+        self.counters = counters
+        self.max_message_size = max_message_size
+        self.uni_answers = UnidirectionalAnswers(session, counters, mode)
+        """`mode` is what these are counted as."""
+        self._limit = limit
+        self._sessions = sessions
+        self._opened_at = time.monotonic()
+
+    def credit_received(self, session: Session) -> None:
+        """Answers may be waiting for a stream."""
+        self.uni_answers.credit_received()
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        """Nothing waits any more."""
+        self.uni_answers.session_closed()
+        if self._sessions is not None:
+            self._sessions.closed(time.monotonic() - self._opened_at)

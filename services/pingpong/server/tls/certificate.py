@@ -1,0 +1,334 @@
+"""The server's certificate: loaded from files, or made; and authorities that sign such.
+
+A self-signed certificate is short-lived and ECDSA, so that browsers accept it by its SHA-256 (W3C
+WebTransport, section "Custom certificate verification": at most two weeks, no RSA) as
+``pingpong ping --cert-hash`` does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeAlias
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ...webtransport.hosts import ascii_host
+
+PrivateKey: TypeAlias = (
+    ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+    | rsa.RSAPrivateKey
+)
+
+BACKDATED = timedelta(hours=1)  # for clients whose clock is behind
+VALID = timedelta(days=13)
+_PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+
+
+class CertificateError(Exception):
+    """A certificate or key that cannot be used; the text is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate, the certificates between it and its authority, and its private key."""
+
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    private_key: PrivateKey = field(repr=False, compare=False)
+
+    @property
+    def sha256(self) -> bytes:
+        """The SHA-256 of the certificate's DER encoding, as ``serverCertificateHashes`` has it."""
+        return self.certificate.fingerprint(hashes.SHA256())
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 as text: upper-case hex with colons, as OpenSSL prints it."""
+        return self.sha256.hex(":").upper()
+
+    @property
+    def not_before(self) -> datetime:
+        """The start of its validity, with a time zone."""
+        return self.certificate.not_valid_before_utc
+
+    @property
+    def not_after(self) -> datetime:
+        """The end of its validity, with a time zone."""
+        return self.certificate.not_valid_after_utc
+
+    def warning(self, now: datetime) -> str | None:
+        """What is wrong with using it at ``now`` (with a time zone); None: nothing."""
+        if now > self.not_after:
+            return (
+                f"the certificate expired at {self.not_after.isoformat()}: clients that verify it"
+                " will refuse it; renew it"
+            )
+        if now < self.not_before:
+            return (
+                f"the certificate is not valid before {self.not_before.isoformat()}: clients that"
+                " verify it will refuse it; check this machine's clock"
+            )
+        return None
+
+    def pem(self) -> bytes:
+        """The certificate and its chain in PEM, without the key."""
+        encoding = serialization.Encoding.PEM
+        return b"".join(cert.public_bytes(encoding) for cert in (self.certificate, *self.chain))
+
+    def key_pem(self) -> bytes:
+        """The private key in PEM: a secret."""
+        return self.private_key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    def private_pem(self) -> bytes:
+        """The certificate, its chain and its key in PEM: a secret, for another process only.
+
+        `parse_certificate` reads it, as both files at once.
+        """
+        return self.pem() + self.key_pem()
+
+
+def make_certificate(
+    hosts: Sequence[str],
+    now: datetime,
+    valid: timedelta = VALID,
+    authority: Certificate | None = None,
+) -> Certificate:
+    """Make an ECDSA P-256 certificate for names and addresses, self-signed or by an authority.
+
+    It is valid from an hour before ``now`` (with a time zone) until ``valid`` after it. Browsers
+    accept a certificate by its hash only when that is 14 days altogether or less.
+
+    Raises:
+        ValueError: no hosts, or one that is neither a name nor an address; a time without a zone.
+    """
+    if not hosts:
+        raise ValueError("a certificate needs at least one host")
+    names = x509.SubjectAlternativeName(alternative_names(hosts))
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        _builder("pingpong", key, authority, now, valid)
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    )
+    return _sign(builder, key, authority)
+
+
+def make_authority(now: datetime, valid: timedelta) -> Certificate:
+    """Make a certificate authority that signs server certificates, and no other authorities.
+
+    It is valid from an hour before ``now`` until ``valid`` after it.
+
+    Raises:
+        ValueError: a time without a zone.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    # Each has a name of its own, so that one can be told from the next where both are trusted.
+    digest = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest
+    builder = (
+        _builder(f"pingpong authority {digest[:4].hex()}", key, None, now, valid)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+    )
+    return _sign(builder, key, None)
+
+
+def _builder(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    authority: Certificate | None,
+    now: datetime,
+    valid: timedelta,
+) -> x509.CertificateBuilder:
+    if now.tzinfo is None:
+        raise ValueError("the time needs a time zone")
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signer: PrivateKey = key if authority is None else authority.private_key
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject if authority is None else authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(now + valid)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+    )
+
+
+def _usage(**allowed: bool) -> x509.KeyUsage:
+    names = (
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+        *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    )
+    return x509.KeyUsage(**(dict.fromkeys(names, False) | allowed))
+
+
+def _sign(
+    builder: x509.CertificateBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    authority: Certificate | None,
+) -> Certificate:
+    signer = key if authority is None else authority.private_key
+    # These two name no hash: the signature's own is part of them.
+    names_none = isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+    return Certificate(builder.sign(signer, None if names_none else hashes.SHA256()), (), key)
+
+
+def load_certificate(cert_file: Path, key_file: Path) -> Certificate:
+    """Read a certificate with its chain, and its key, from PEM files; one file may hold both.
+
+    Whether it is valid now is :meth:`Certificate.warning`'s to say.
+
+    Raises:
+        CertificateError: they cannot be read, or do not belong together.
+    """
+    try:
+        cert_data = cert_file.read_bytes()
+        key_data = key_file.read_bytes()
+    except OSError as error:
+        raise unreadable(error, cert_file, key_file) from None
+    return parse_certificate(cert_data, key_data, cert_file, key_file)
+
+
+def unreadable(error: OSError, cert_file: Path, key_file: Path) -> CertificateError:
+    """Say which of the two files cannot be read, and why."""
+    what, file = (
+        ("key", key_file) if error.filename == str(key_file) else ("certificate", cert_file)
+    )
+    reason = (error.strerror or str(error)).lower()
+    return CertificateError(
+        f"cannot read the {what} file {file}: {reason}; check its path and permissions"
+    )
+
+
+def parse_certificate(
+    cert_data: bytes, key_data: bytes, cert_file: Path | str, key_file: Path | str
+) -> Certificate:
+    """Make a certificate of what was read from two places; their names are for the errors.
+
+    Raises:
+        CertificateError: it is no certificate, or no key, or they do not belong together.
+    """
+    certificate, *chain = _parse_certificates(cert_data, cert_file)
+    key = _parse_key(key_data, key_file)
+    wanted = _public_bytes(key.public_key())
+    if _public_bytes(certificate.public_key()) != wanted:
+        if any(_public_bytes(other.public_key()) == wanted for other in chain):
+            raise CertificateError(
+                f"the key in {key_file} belongs to a later certificate of {cert_file}: put the"
+                " server's own certificate first, then its chain"
+            )
+        raise CertificateError(
+            f"the key in {key_file} does not belong to the certificate in {cert_file}: give the"
+            " key that the certificate was issued for"
+        )
+    return Certificate(certificate, tuple(chain), key)
+
+
+def alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """Hosts as certificates name them, each once.
+
+    Raises:
+        ValueError: one is neither a name nor an address.
+    """
+    names: list[x509.GeneralName] = []
+    for host in dict.fromkeys(hosts):
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+        except ValueError:
+            names.append(x509.DNSName(_ascii_name(host)))
+    return names
+
+
+def _ascii_name(host: str) -> str:
+    wildcard = "*." if host.startswith("*.") else ""
+    try:
+        return wildcard + ascii_host(host.removeprefix(wildcard))
+    except ValueError:
+        raise ValueError(f"neither a host name nor an address: {host!r}") from None
+
+
+def _parse_certificates(data: bytes, file: Path | str) -> list[x509.Certificate]:
+    if b"-----BEGIN CERTIFICATE-----" not in data:
+        advice = "give a PEM file (-----BEGIN CERTIFICATE-----)"
+        if _PRIVATE_KEY.search(data):
+            advice = "it holds a private key; are the certificate and key files swapped?"
+        raise CertificateError(f"no certificate in {file}: {advice}")
+    try:
+        certificates = x509.load_pem_x509_certificates(data)
+        for certificate in certificates:
+            certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        raise CertificateError(
+            f"the certificate in {file} cannot be read: it is damaged or of an unknown kind;"
+            " get it anew from its issuer"
+        ) from None
+    return certificates
+
+
+def _parse_key(data: bytes, file: Path | str) -> PrivateKey:
+    block = _PRIVATE_KEY.search(data)
+    if block is None:
+        raise CertificateError(
+            f"no private key in {file}: give a PEM file with a block named PRIVATE KEY"
+        )
+    try:
+        # To test an RSA key's primes takes a quarter of a second, in which no ping is answered;
+        # whether the key works is tested below.
+        key = serialization.load_pem_private_key(
+            block[0] + b"\n", password=None, unsafe_skip_rsa_key_validation=True
+        )
+        if isinstance(key, rsa.RSAPrivateKey):
+            _try_out(key)
+    except TypeError:
+        raise CertificateError(
+            f"the key in {file} is encrypted: decrypt it (openssl pkey -in {file} -out ...) and"
+            " protect the file instead"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
+        raise CertificateError(
+            f"the key in {file} cannot be read: it is damaged or of an unknown kind"
+        ) from None
+    if not isinstance(key, PrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey)
+        and not isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
+    ):
+        raise CertificateError(
+            f"the key in {file} is of a kind that cannot be used for TLS 1.3 here: use ECDSA P-256"
+            " or P-384, Ed25519, Ed448 or RSA"
+        )
+    return key
+
+
+def _try_out(key: rsa.RSAPrivateKey) -> None:
+    """Sign something: raises `ValueError` or `InvalidSignature` where the key is damaged."""
+    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+    signature = key.sign(b"pingpong", scheme, hashes.SHA256())
+    key.public_key().verify(signature, b"pingpong", scheme, hashes.SHA256())
+
+
+def _public_bytes(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )

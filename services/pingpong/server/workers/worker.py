@@ -1,0 +1,390 @@
+"""A worker: one UDP socket, its sessions, and what is known of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from socket import AF_INET, AF_INET6, socket
+
+from ...ping import PROTOCOL
+from ...settings import ServeSettings
+from ...telemetry.health import LoopLag, Result
+from ...telemetry.logs import dropped_lines, get_logger
+from ...telemetry.metrics import Family
+from ...telemetry.process import process_source
+from ...webtransport.asyncio import EndpointConfig, Limits, Listener, listen
+from ...webtransport.connection import Connection
+from ...webtransport.errors import ProtocolError
+from ...webtransport.events import ConnectionClosed
+from ...webtransport.quic.config import Windows
+from ...webtransport.quic.connection_ids import SharedKeys
+from ...webtransport.quic.engine import Address
+from ...webtransport.session import Session
+from ...webtransport.udp.handover import Handover
+from .. import metrics
+from ..auth.access import Access
+from ..failures import ServeError
+from ..health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
+from ..memory import BUFFERED, MOST_CONNECTIONS
+from ..self_ping import SelfPing
+from ..sessions.admission import Admission
+from ..sessions.handlers import PingSession, Router
+from ..sessions.messages import MessageCounters
+from ..tls.certificate import Certificate
+
+SHUTTING_DOWN = "the server is shutting down"
+
+MAX_DATAGRAM = 65_535
+
+_VALIDATED = 2
+"""Times as many handshakes may be unfinished where the client has proved its address."""
+_FEW_HANDSHAKES = 50
+_MOST_HANDSHAKES = 512
+"""Of all workers together, unless the settings ask for more: 46 MB. The more there are, the longer
+a client has for its handshake while others begin theirs, a thousand a second perhaps."""
+_LEAST_BUFFERED = 16 << 20
+_MOST_BUFFERED = 64 << 20
+"""Bytes that a worker's connections keep at most, of messages and of answers."""
+_HOUSEKEEPING_INTERVAL = 1.0
+"""Seconds between looks at files."""
+_LAST_BATCHES = 64
+"""Batches of packets that are still answered at the end: under a flood there is no last one."""
+
+
+def endpoint_config(
+    settings: ServeSettings, certificate: Certificate, workers: int = 1
+) -> EndpointConfig:
+    """The configuration of a worker's QUIC endpoint; `settings` has that worker's share of limits.
+
+    Each session takes a stream beside those that it opens, its CONNECT stream. Unfinished
+    handshakes count as connections: they take half of these, or what `max_handshakes` asks for.
+    """
+    max_connections = settings.max_connections or MOST_CONNECTIONS
+    return EndpointConfig(
+        certificate=certificate.certificate,
+        certificate_chain=certificate.chain,
+        private_key=certificate.private_key,
+        idle_timeout=settings.idle_timeout,
+        max_connections=max_connections,
+        max_handshakes=settings.max_handshakes,
+        max_validated_handshakes=max(
+            _FEW_HANDSHAKES,
+            _VALIDATED * settings.max_handshakes,
+            min(_MOST_HANDSHAKES // workers, max_connections // 2),
+        ),
+        max_buffered=min(_MOST_BUFFERED, max(_LEAST_BUFFERED, max_connections * BUFFERED)),
+        windows=Windows(
+            streams_bidi=settings.max_streams + settings.max_sessions,
+            streams_uni=settings.max_streams + 8,
+        ),
+    )
+
+
+def loopback(address: Address) -> list[tuple[int, Address]]:
+    """Where this machine reaches a socket that is bound to `address`."""
+    host, port = address[:2]
+    if host == "::":
+        return [(AF_INET6, ("::1", port, 0, 0)), (AF_INET, ("127.0.0.1", port))]
+    if host == "0.0.0.0":
+        return [(AF_INET, ("127.0.0.1", port))]
+    return [(AF_INET6 if ":" in host else AF_INET, address)]
+
+
+class PingServer(Router):
+    """The handler of a worker's connections: admits, answers, and writes down what happens."""
+
+    def __init__(self, settings: ServeSettings, admission: Admission) -> None:
+        super().__init__(
+            settings.max_message_size, admission=admission, rate_limit=settings.rate_limit
+        )
+        self.protocol_errors = 0
+        self.unused_connections = 0
+        self.self_ping: SelfPing | None = None
+        self._logger = get_logger("pingpong.server").bind()
+        self._over: asyncio.Future[None] | None = None
+
+    def session_requested(self, session: Session) -> None:
+        """Answer, and say so."""
+        if self.self_ping is not None and self.self_ping.recognizes(session.request):
+            # Whoever may come; and it is counted among nobody's messages and sessions.
+            handler = PingSession(session, MessageCounters(), MAX_DATAGRAM, is_v1=True)
+            session.accept(handler, PROTOCOL)
+            return
+        super().session_requested(session)
+        request = session.request
+        self._logger.debug(
+            "session_requested",
+            path=request.path.partition("?")[0],  # what follows may be a secret
+            authority=request.authority,
+            protocol=session.protocol,
+            state=session.state.value,
+        )
+
+    def requests_over(self, connection: Connection) -> None:
+        """What a drain waits for."""
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
+        """Nothing of its requests is left either."""
+        self.requests_over(connection)
+
+    def connection_unused(self, connection: Connection) -> None:
+        """A client asked for no session in time."""
+        self.unused_connections += 1
+        self._logger.debug("connection_unused")
+
+    def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
+        """A peer broke the rules."""
+        self.protocol_errors += 1
+        self._logger.debug("protocol_error", error=str(error))
+
+    async def wait_over(self, connections: Collection[Connection]) -> None:
+        """Wait until all requests of these connections are over."""
+        while any(c.has_requests and c.closed is None for c in connections):
+            self._over = asyncio.get_running_loop().create_future()
+            await self._over
+
+
+class Worker:
+    """Answers on one UDP port, from `start` to `close`, in this process.
+
+    Of several workers on one port this is number `index` of `count`: it has a socket that is
+    bound already, a way to hand packets to the others, and `keys` in common with them.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        certificate: Certificate,
+        *,
+        sock: socket | None = None,
+        handover: Handover | None = None,
+        index: int = 0,
+        count: int = 1,
+        keys: SharedKeys | None = None,
+    ) -> None:
+        self._settings = settings
+        self._certificate = certificate
+        self._sock = sock
+        self._handover = handover
+        self._index = index
+        self._count = count
+        self._keys = keys or SharedKeys()
+        self._access = Access(settings)
+        self._handler = PingServer(settings, self._access.admission)
+        self._listener: Listener | None = None
+        self._self_ping: SelfPing | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lag = LoopLag()
+        self._process = process_source()
+        self._logger = get_logger("pingpong.server")
+
+    @property
+    def host(self) -> str:
+        """The address that is listened on."""
+        return str(self._listening.local_address[0])
+
+    @property
+    def port(self) -> int:
+        """The UDP port that is listened on."""
+        return self._listening.port
+
+    @property
+    def _listening(self) -> Listener:
+        assert self._listener is not None, "the worker has not been started"
+        return self._listener
+
+    async def start(self) -> None:
+        """Begin to listen. Raises `ServeError`."""
+        settings = self._settings
+        await self._access.start()
+        config = endpoint_config(settings, self._certificate, self._count)
+        config = replace(config, keys=self._keys, worker=self._index, workers=self._count)
+        limits = Limits(
+            max_sessions=settings.max_sessions,
+            initial_max_streams_bidi=settings.max_streams,
+            initial_max_streams_uni=settings.max_streams,
+        )
+        try:
+            listener = self._listener = listen(
+                self._handler,
+                settings.bind_host,
+                settings.bind_port,
+                config=config,
+                limits=limits,
+                sock=self._sock,
+                handover=self._handover,
+            )
+        except OSError as error:
+            raise ServeError(listen_failure(settings, error)) from error
+        listener.endpoint.answered = self._handler.counters.departure.left
+        buffer = listener.endpoint.pump.receive_buffer
+        self._logger.debug("socket", receive_buffer=buffer.got, asked=buffer.asked)
+        self._lag.start()
+        if settings.self_ping_interval:
+            self._ping_itself(listener.local_address, settings.self_ping_interval)
+        self._tasks.append(asyncio.create_task(self._keep_house()))
+
+    def _ping_itself(self, address: Address, interval: float) -> None:
+        self._self_ping = self._handler.self_ping = SelfPing(
+            loopback(address),
+            lambda: self._certificate.sha256,
+            interval,
+            # Its first packets lead to this worker, of all on the port.
+            EndpointConfig(worker=self._index, workers=self._count),
+        )
+        self._tasks.append(asyncio.create_task(self._self_ping.run()))
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_INTERVAL)
+            try:
+                self._access.check()
+            except Exception:
+                self._logger.exception("housekeeping_failed")
+
+    def health(self) -> Health:
+        """What is known of it now."""
+        now = time.monotonic()
+        ping = Result(True, "listening; it doesn't ping itself")
+        if self._self_ping is not None:
+            ping = Result(*self._self_ping.result(now))
+        results = {
+            EVENT_LOOP: self._lag.result(),
+            WORKERS: Result(True, "one, in this process"),
+            DRAIN: Result(True, "not draining"),
+            SELF_PING: ping,
+        }
+        if self._handler.admission.draining:
+            results |= while_draining(self._settings.drain_stay_ready)
+        return Health(results)
+
+    async def families(self) -> list[Family]:
+        """Its metrics, as they are now."""
+        return list(self._families())
+
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Show another certificate in handshakes that begin from now on."""
+        self._certificate = certificate
+        if self._listener is None:
+            return  # it will be listened with
+        self._listening.endpoint.engine.use_certificate(
+            certificate.certificate, certificate.chain, certificate.private_key
+        )
+
+    def reload(self) -> None:
+        """Read again what is in files."""
+        self._access.check()
+
+    async def drain(self) -> None:
+        """Ask the sessions to leave, wait for it as long as is set, close what is left of them.
+
+        Whatever was asked before is answered: first what waits in the socket. Until `close`
+        whoever comes is told that nobody is let in.
+        """
+        listener = self._listening
+        self._handler.admission.draining = True
+        self._end_tasks()
+        answer_what_has_come(listener)
+        listener.drain()
+        sessions = self._handler.admission.counters.active
+        if sessions:
+            self._logger.info("draining", sessions=sessions)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await self._handler.wait_over(tuple(listener.connections))
+        left = self._handler.admission.counters.active
+        if left:
+            self._logger.info("closing", sessions=left, reason=SHUTTING_DOWN)
+        answer_what_has_come(listener)
+        await listener.close_sessions(0, SHUTTING_DOWN)
+
+    async def close(self) -> None:
+        """Close what is left, at once."""
+        self._end_tasks()
+        self._lag.close()
+        self._access.close()
+        if self._listener is not None:
+            await self._listener.close(0, SHUTTING_DOWN, timeout=0)
+
+    def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _families(self) -> Iterator[Family]:
+        admission, messages = self._handler.admission, self._handler.counters
+        sessions = admission.counters
+        listener = self._listening
+        pump, engine = listener.endpoint.pump, listener.endpoint.engine
+        packets = engine.counters
+        self_pings = self._self_ping.count if self._self_ping is not None else 0
+        yield metrics.SESSIONS_ACTIVE.family([((), sessions.active)])
+        yield metrics.SESSIONS.family(((name,), n) for name, n in sessions.results.items())
+        yield metrics.SESSION_DURATION.family([((), sessions.durations)])
+        yield metrics.CONNECTIONS_ACTIVE.family([((), len(listener.connections))])
+        yield metrics.HANDSHAKES_ACTIVE.family([((), engine.unfinished_handshakes)])
+        yield metrics.HANDSHAKES.family(
+            [
+                (("completed",), packets.handshakes),
+                (("failed",), packets.handshake_failures),
+                (("refused",), packets.refused_connections),
+            ]
+        )
+        yield metrics.RESETS_SENT.family([((), packets.resets_sent)])
+        negotiations = packets.version_negotiations
+        yield metrics.VERSION_NEGOTIATIONS_SENT.family([((), negotiations)])
+        handover = self._handover
+        yield metrics.HANDED_OVER.family([((), handover.passed_packets if handover else 0)])
+        yield metrics.RETRIES_SENT.family([((), packets.retries_sent)])
+        yield metrics.RETRIES_INVALID.family([((), packets.retries_invalid)])
+        yield metrics.RECEIVED.family(((mode,), n) for mode, n in messages.received.items())
+        yield metrics.ANSWERED.family(((mode,), n) for mode, n in messages.answered.items())
+        yield metrics.DROPPED.family(
+            ((mode, reason), messages.dropped[mode, reason])
+            for mode, reason in metrics.DROPPED.series()
+        )
+        yield metrics.RECEIVED_BYTES.family([((), messages.received_bytes)])
+        yield metrics.SENT_BYTES.family([((), messages.sent_bytes)])
+        yield metrics.ANSWER_DURATION.family([((), messages.answer_durations)])
+        dropped = packets.dropped_packets + (handover.dropped_packets if handover else 0)
+        yield metrics.PACKETS_DROPPED.family([((), dropped)])
+        yield metrics.PACKETS_OVERFLOWED.family([((), pump.overflowed_packets)])
+        yield metrics.PACKETS_THROTTLED.family([((), packets.throttled_packets)])
+        yield metrics.BUFFERS_EXCEEDED.family([((), packets.buffers_exceeded)])
+        yield metrics.PACKETS_UNSENT.family([((), pump.dropped_packets)])
+        errors = self._handler.protocol_errors + packets.protocol_errors
+        yield metrics.PROTOCOL_ERRORS.family([((), errors)])
+        unused = self._handler.unused_connections
+        yield metrics.CONNECTIONS_UNUSED.family([((), unused)])
+        yield metrics.TOKENS_RELOAD_FAILED.family([((), int(self._access.token_reload_failed))])
+        yield metrics.SELF_PINGS.family([((), self_pings)])
+        if self._count == 1:
+            yield metrics.WORKERS.family([((), 1)])
+            yield metrics.WORKER_RESTARTS.family([((), 0)])
+        yield metrics.DRAINING.family([((), int(admission.draining))])
+        yield metrics.EVENT_LOOP_LAG.family([((), self._lag.counts)])
+        yield metrics.LOG_LINES_DROPPED.family([((), dropped_lines())])
+        yield from self._process()
+
+
+def answer_what_has_come(listener: Listener) -> None:
+    """Answer the packets that wait in the socket: they were sent before anybody heard of the end."""
+    for _ in range(_LAST_BATCHES):
+        if not listener.endpoint.receive_pending():
+            break
+
+
+def listen_failure(settings: ServeSettings, error: OSError) -> str:
+    """Why the port cannot be had, and what to do."""
+    where = f"UDP port {settings.bind_port} of {settings.bind_host}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use: choose another with --bind-port, or 0 for a free one"
+    if error.errno == errno.EACCES:
+        return f"{where} needs more rights: choose one above 1023 with --bind-port"
+    text = error.strerror or str(error)
+    return f"cannot listen on {where}: {text} (--bind-host, --bind-port)"

@@ -1,0 +1,132 @@
+"""The settings of ``pingpong ping`` and ``pingpong run``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import CliPositionalArg, NoDecode
+
+from .base import Flag, Settings
+from .connection import ConnectionSettings
+from .values import (
+    DEFAULT_PORT,
+    LOG_LEVEL_HELP,
+    MIN_SIZE,
+    Count,
+    LogLevel,
+    Mode,
+    PingSize,
+    Seconds,
+    at_least_one,
+    comma_separated,
+    read_url,
+)
+
+
+class _Pings(Settings):
+    """What every verb takes that sends pings."""
+
+    count: Annotated[Count | None, Flag("Pings", ("c",), "N")] = Field(
+        default=None, description="stop after N pings; without it, go on until Ctrl-C"
+    )
+    interval: Annotated[Seconds, Flag("Pings", ("i",), "SECONDS")] = Field(
+        default=1.0, description="time from one ping to the next"
+    )
+    timeout: Annotated[Seconds, Flag("Pings", ("W",), "SECONDS")] = Field(
+        default=1.0,
+        description="time to wait for each answer; one that comes later counts as late, not lost",
+    )
+    size: Annotated[PingSize, Flag("Pings", ("s",), "BYTES")] = Field(
+        default=64, description=f"size of a ping and of its answer, at least {MIN_SIZE}"
+    )
+    mode: Annotated[Mode, Flag("Pings", (), "MODE")] = Field(
+        default="datagram",
+        description="how pings travel: datagram (loss shows as loss), stream (all on one"
+        " bidirectional stream), streams (a new bidirectional stream each) or uni (a new"
+        " unidirectional stream each, answered on another)",
+    )
+    quiet: Annotated[bool, Flag("Output", ("q",))] = Field(
+        default=False, description="show the summary only"
+    )
+
+
+class PingSettings(_Pings, ConnectionSettings):
+    """Settings of ``pingpong ping``."""
+
+    verb = "ping"
+    about = "Ping a WebTransport server: a line for each answer, and a summary at the end."
+    notes = (
+        *Settings.notes,
+        "A connection that is lost is made again; pings meanwhile are counted as not sent. SIGQUIT"
+        " (Ctrl-\\) prints an interim summary.",
+        "Exit status: 0, answers came from every target; 1, none came from one, or fewer than"
+        " --count by the --deadline; 2, one could not be connected to, or any other error.",
+    )
+
+    urls: CliPositionalArg[
+        Annotated[
+            tuple[str, ...],
+            NoDecode,
+            BeforeValidator(comma_separated(read_url)),
+            AfterValidator(at_least_one),
+        ]
+    ] = Field(
+        description="what to ping, one or several: https://host[:port][/path], or host[:port] for"
+        f" https://host:{DEFAULT_PORT}/ping"
+    )
+    flood: Annotated[bool, Flag("Pings", ("f",))] = Field(
+        default=False,
+        description="send the next ping as soon as the answer is there, or after 10 ms, at most 1000"
+        " a second; with --interval, at that interval. In a terminal a dot for each ping that has"
+        " no answer",
+    )
+    deadline: Annotated[Seconds | None, Flag("Pings", ("w",), "SECONDS")] = Field(
+        default=None, description="stop after so long, however many pings were sent"
+    )
+    ipv4: Annotated[bool, Flag("Connection", ("4",))] = Field(
+        default=False, description="use IPv4 only"
+    )
+    ipv6: Annotated[bool, Flag("Connection", ("6",))] = Field(
+        default=False, description="use IPv6 only"
+    )
+    all_addresses: Annotated[bool, Flag("Connection", ("all",))] = Field(
+        default=False, description="ping every address of a name, each on a connection of its own"
+    )
+    live: Annotated[bool, Flag("Output")] = Field(
+        default=False,
+        description="a view of all targets in place, with loss, percentiles and a graph (keys: q quit,"
+        " p freeze, r reset)",
+    )
+    timestamps: Annotated[bool, Flag("Output", ("D",))] = Field(
+        default=False, description="begin each line with the time, as seconds since 1970"
+    )
+    json_lines: Annotated[bool, Flag("Output", ("json",))] = Field(
+        default=False, description="a line of JSON for each answer and one for the summary"
+    )
+    log_level: Annotated[LogLevel, Flag("Output", (), "LEVEL")] = Field(
+        default="warning", description=LOG_LEVEL_HELP
+    )
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if self.ipv4 and self.ipv6:
+            raise ValueError("-4/--ipv4 and -6/--ipv6 exclude each other")
+        for other, is_set in (("--json", self.json_lines), ("--quiet", self.quiet)):
+            if self.live and is_set:
+                raise ValueError(f"--live and {other} exclude each other: a view, or lines")
+        return self
+
+
+class RunSettings(_Pings):
+    """Settings of ``pingpong run``."""
+
+    verb = "run"
+    about = (
+        "Try it out: a server with a certificate made for it, and a client that pings it and trusts"
+        " exactly that certificate, side by side in this terminal."
+    )
+
+    log_level: Annotated[LogLevel, Flag("Output", (), "LEVEL")] = Field(
+        default="info", description=LOG_LEVEL_HELP
+    )

@@ -1,0 +1,142 @@
+"""The settings of ``pingpong serve``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode
+
+from .base import Flag
+from .service import ServiceSettings
+from .values import (
+    DEFAULT_PORT,
+    MIN_SIZE,
+    Count,
+    CountOrZero,
+    FilePath,
+    Port,
+    Seconds,
+    SecondsOrZero,
+    SecretFilePath,
+    comma_separated,
+    not_empty,
+    read_origin,
+)
+
+
+class ServeSettings(ServiceSettings):
+    """Settings of ``pingpong serve``."""
+
+    verb = "serve"
+    about = "Answer pings over WebTransport (HTTP/3, QUIC) until SIGTERM or Ctrl-C."
+
+    bind_host: Annotated[str, BeforeValidator(not_empty), Flag("Listening", (), "HOST")] = Field(
+        default="::", description="address to listen on; :: is every address, IPv4 and IPv6"
+    )
+    bind_port: Annotated[Port, Flag("Listening", (), "PORT")] = Field(
+        default=DEFAULT_PORT, description="UDP port to listen on; 0 takes a free one and logs it"
+    )
+    tls_cert_file: Annotated[FilePath | None, Flag("TLS", (), "FILE")] = Field(
+        default=None,
+        description="certificate and its chain, PEM; without one, one is made, valid for 13 days,"
+        " and its SHA-256 logged",
+    )
+    tls_key_file: Annotated[SecretFilePath | None, Flag("TLS", (), "FILE")] = Field(
+        default=None, description="the certificate's private key, PEM, not encrypted"
+    )
+    workers: Annotated[int, Field(ge=0, le=64), Flag("Listening", (), "N")] = Field(
+        default=1,
+        description="processes that share the port; 0: one for each core",
+    )
+    engine: Annotated[Literal["aioquic"], Flag("Listening", (), "NAME")] = Field(
+        default="aioquic", description="the implementation of QUIC"
+    )
+    self_ping_interval: Annotated[SecondsOrZero, Flag("Health", (), "SECONDS")] = Field(
+        default=5.0,
+        description="ping this server over its own port so often; it is ready while that is"
+        " answered; 0: don't",
+    )
+    drain_timeout: Annotated[SecondsOrZero, Flag("Health", (), "SECONDS")] = Field(
+        default=25.0,
+        description="at SIGTERM, wait so long for sessions to leave before they are closed",
+    )
+    drain_stay_ready: Annotated[bool, Flag("Health", ())] = Field(
+        default=False,
+        description="be ready while draining too: for a load balancer that cuts the flows of who is"
+        " not",
+    )
+    auth: Annotated[Literal["none", "token", "kubernetes"], Flag("Access", (), "KIND")] = Field(
+        default="none",
+        description="who may open a session: none (anybody), token (who sends one of those in"
+        " --token-file) or kubernetes (who sends a service account's token for the audience)",
+    )
+    token_file: Annotated[SecretFilePath | None, Flag("Access", (), "FILE")] = Field(
+        default=None, description="bearer tokens, one a line; read again when it changes"
+    )
+    token_audience: Annotated[str, BeforeValidator(not_empty), Flag("Access", (), "NAME")] = Field(
+        default="pingpong", description="audience that a service account's token must be for"
+    )
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(comma_separated(read_origin)),
+        Flag("Access", (), "ORIGINS"),
+    ] = Field(
+        default=(),
+        description="origins of web pages that may open sessions, separated by commas; without"
+        " any, all may",
+    )
+    rate_limit: Annotated[CountOrZero, Flag("Limits", (), "N")] = Field(
+        default=1000, description="messages a second that a session may send; 0: any number"
+    )
+    idle_timeout: Annotated[Seconds, Flag("Limits", (), "SECONDS")] = Field(
+        default=15.0, description="end a connection that has been silent for so long"
+    )
+    max_connections: Annotated[Count | None, Flag("Limits", (), "N")] = Field(
+        default=None,
+        description="connections at one time; more are refused; without it, as many as fit in"
+        " memory, at most 10000",
+    )
+    max_sessions: Annotated[Count, Flag("Limits", (), "N")] = Field(
+        default=16, description="sessions at one time on a connection; more are refused"
+    )
+    max_streams: Annotated[Count, Flag("Limits", (), "N")] = Field(
+        default=128, description="streams of each kind that a peer may have open at one time"
+    )
+    max_message_size: Annotated[
+        int, Field(ge=MIN_SIZE, le=16_777_216), Flag("Limits", (), "BYTES")
+    ] = Field(
+        default=65_536, description="largest message on a stream; a longer one is not answered"
+    )
+    max_handshakes: Annotated[int, Field(ge=0, le=1_000_000), Flag("Limits", (), "N")] = Field(
+        default=100,
+        description="unfinished handshakes above which a client must first prove its address"
+        " (QUIC's Retry); 0: always",
+    )
+
+    @model_validator(mode="after")
+    def _auth_has_what_it_needs(self) -> Self:
+        if self.auth == "token" and self.token_file is None:
+            raise ValueError(
+                "PINGPONG_AUTH=token (--auth token) needs PINGPONG_TOKEN_FILE (--token-file)"
+            )
+        if self.auth != "token" and self.token_file is not None:
+            raise ValueError(
+                "PINGPONG_TOKEN_FILE (--token-file) does nothing without PINGPONG_AUTH=token"
+                " (--auth token): set that, or leave the file out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            names = [
+                "PINGPONG_TLS_CERT_FILE (--tls-cert-file)",
+                "PINGPONG_TLS_KEY_FILE (--tls-key-file)",
+            ]
+            given, missing = names if self.tls_key_file is None else reversed(names)
+            raise ValueError(
+                f"{given} is set without {missing}: set both, or neither to have a certificate made"
+            )
+        return self

@@ -1,0 +1,171 @@
+"""Whether a service is well: checks by name, and the event loop's lag.
+
+Liveness says that a restart would not help: the loop and the workers make progress. Readiness says
+that the service does its work now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .failure_log import Repeats
+from .logs import get_logger
+from .metrics import BucketCounts
+from .redaction import mask_text
+
+LAG_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.5)
+"""Seconds; for a histogram of the event loop's lag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a check found; `reason` says why, in a line, also where all is well."""
+
+    ok: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A named check: quick, without waiting; what it raises counts as a failure."""
+
+    name: str
+    run: Callable[[], Result]
+
+
+class Checks:
+    """Checks that are run together."""
+
+    def __init__(
+        self, checks: Sequence[Check], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._checks = tuple(checks)
+        self._clock = clock
+        self._repeats = Repeats()
+        self._log = get_logger("pingpong.health")
+
+    def run(self) -> dict[str, Result]:
+        """The result of each check by its name. One that raises has failed, and is logged."""
+        return {check.name: self._run(check) for check in self._checks}
+
+    def _run(self, check: Check) -> Result:
+        now = self._clock()
+        try:
+            result = check.run()
+        except Exception as error:
+            text = mask_text(f"{type(error).__name__}: {error}")
+            if failed := self._repeats.failed(check.name, text, now):
+                self._log.exception("check_raised", check=check.name, count=failed.count)
+            return Result(False, f"the check itself failed: {text}")
+        if recovered := self._repeats.succeeded(check.name, now):
+            self._log.info(
+                "check_works_again",
+                check=check.name,
+                count=recovered.count,
+                seconds=round(recovered.seconds, 1),
+            )
+        return result
+
+
+class LoopLag:
+    """Measures how late the event loop wakes, in seconds.
+
+    A beat is due every `interval`; how late it comes is the lag. Beats that a blocked loop missed
+    are left out, not made up for, and the due times keep their raster.
+    """
+
+    def __init__(
+        self,
+        interval: float = 0.25,
+        *,
+        late: float = 1.0,
+        patience: float = 30.0,
+        window: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the time between beats, and what is wrong: `late` beats only, for `patience`.
+
+        `window` is how far back `max` looks.
+        """
+        self.counts = BucketCounts(LAG_BUCKETS)
+        self._interval = interval
+        self._late = late
+        self._patience = patience
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._late_since: float | None = None
+        self._late_beats = 0
+        # The largest of each part of the window, by the number of the part.
+        self._part = window / 12
+        self._largest: dict[int, float] = {}
+
+    def start(self) -> None:
+        """Begin to measure the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._due = self._clock() + self._interval
+        self._schedule()
+
+    def close(self) -> None:
+        """Stop."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def max(self) -> float:
+        """The largest lag over the window."""
+        oldest = math.floor(self._clock() / self._part) - 12
+        return max((lag for part, lag in self._largest.items() if part > oldest), default=0.0)
+
+    def overdue(self) -> float:
+        """How long the next beat is overdue: for a thread that watches from outside the loop."""
+        return 0.0 if self._timer is None else max(0.0, self._clock() - self._due)
+
+    def result(self) -> Result:
+        """For a check of liveness: whether the loop comes round.
+
+        A single late beat is forgiven, however late: a process that was stopped and continued, or
+        a machine that slept, is well again. A loop that has come late each time, for the whole of
+        `patience`, is not.
+        """
+        now = self._clock()
+        if self._late_since is not None and self._late_beats > 2:
+            seconds = now - self._late_since
+            if seconds >= self._patience:
+                return Result(
+                    False,
+                    f"for {seconds:.0f} s the event loop has come round more than"
+                    f" {self._late:g} s late each time",
+                )
+        return Result(True, f"at most {self.max() * 1000:.0f} ms late")
+
+    def check(self) -> Check:
+        """The check `event_loop`."""
+        return Check("event_loop", self.result)
+
+    def _schedule(self) -> None:
+        assert self._loop is not None
+        self._timer = self._loop.call_later(max(0.0, self._due - self._clock()), self._beat)
+
+    def _beat(self) -> None:
+        now = self._clock()
+        lag = max(0.0, now - self._due)
+        self.counts.observe(lag)
+        part = math.floor(now / self._part)
+        if lag > self._largest.get(part, -1.0):
+            self._largest[part] = lag
+            self._largest = {p: m for p, m in self._largest.items() if p > part - 12}
+        if lag < self._late:
+            self._late_since = None
+            self._late_beats = 0
+        else:
+            if self._late_since is None:
+                self._late_since = self._due
+            self._late_beats += 1
+        self._due += (math.floor(lag / self._interval) + 1) * self._interval
+        self._schedule()

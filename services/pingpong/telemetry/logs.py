@@ -1,0 +1,271 @@
+"""Logs: one line an event, JSON for machines and colours for people.
+
+Events have stable names in snake case and carry their facts as key-value pairs::
+
+    log = get_logger(__name__)
+    log.info("session_opened", path="/ping", draft=16)
+
+What libraries log through :mod:`logging` (aioquic, asyncio), and warnings, come out of the same
+pipeline from WARNING up, as the event ``library_log`` with the text as its ``message``. aioquic
+warns of every packet and handshake of a peer that it does not like, so that a flood of them would
+fill the log: its warnings come out at the level debug only. What a library repeats comes out once a
+minute, with a count.
+
+A log blocks nothing (:mod:`pingpong.telemetry.log_writer`). It shows no secret and nothing that controls a
+terminal (:mod:`pingpong.telemetry.redaction`), in JSON neither: tools print its texts raw.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import time
+from collections.abc import Container, Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Literal, TextIO, cast
+
+from .failure_log import Repeats
+from .log_writer import LogWriter
+from .redaction import mask_text, mask_values, shown
+
+
+@contextlib.contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Let the import of a module fail, unless it has been imported."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = cast("Any", None)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# structlog would import rich, for tracebacks that are not used here: 3 MB and 50 ms.
+with _hidden("rich"):
+    import structlog
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "json", "console"]
+
+FLUSH_TIMEOUT = 0.5
+"""Seconds that the end of the process waits for the last lines to leave."""
+
+_PEERS_FAULTS = "quic"
+"""aioquic's logger."""
+
+
+class _Output:
+    """Takes finished lines, and knows the name that :func:`get_logger` was given."""
+
+    def __init__(self, writer: LogWriter, name: str | None = None) -> None:
+        self._writer = writer
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        self._writer.write(mask_text(line))
+
+    debug = info = warning = error = critical = msg
+
+
+class _LibraryHandler(logging.Handler):
+    """The handler that :func:`configure` puts on the root logger, told apart by its type."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self.writer = writer
+        self._repeats = Repeats()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # A library may say the same by the thousand (the event loop, of a lack of descriptors).
+        kind = record.exc_info[0] if record.exc_info else None
+        told = self._repeats.failed(record.name, f"{record.msg} {kind}", time.monotonic())
+        if told is None:
+            return
+        if told.count > 1:
+            record.count = told.count
+        try:
+            self.writer.write(mask_text(self.format(record)))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        # The interpreter calls this when it ends.
+        self.writer.flush(FLUSH_TIMEOUT)
+
+    def close(self) -> None:
+        self.writer.close(FLUSH_TIMEOUT)
+        super().close()
+
+
+def configure(level: Level, format: Format = "auto", stream: TextIO | None = None) -> None:
+    """Send all logs to ``stream`` (standard error), from ``level`` up.
+
+    ``auto`` is ``console`` where the stream is a terminal and ``json`` elsewhere. May be called
+    again, and then replaces what was configured before.
+    """
+    stream = sys.stderr if stream is None else stream
+    if format == "auto":
+        format = "console" if stream.isatty() else "json"
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderers: list[Processor]
+    if format == "json":
+        renderers = [
+            _masked,
+            structlog.processors.format_exc_info,
+            partial(_shown, ("exception", "message")),
+            _in_order,
+            structlog.processors.JSONRenderer(),
+        ]
+    else:
+        shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+        renderers = [
+            _masked,
+            partial(_shown, ()),
+            _for_people,
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(),
+                exception_formatter=_write_traceback,
+                pad_event_to=0,
+                pad_level=False,
+                sort_keys=False,
+            ),
+        ]
+    writer = LogWriter(stream, partial(_dropped_line, [*shared, *renderers]))
+    structlog.configure(
+        processors=[*shared, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=partial(_Output, writer),
+        cache_logger_on_first_use=False,
+    )
+    handler = _LibraryHandler(writer)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, _library_event],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    root = logging.getLogger()
+    for previous in _handlers():
+        root.removeHandler(previous)
+        previous.close()
+    root.addHandler(handler)
+    root.setLevel(max(threshold, logging.WARNING))
+    logging.getLogger(_PEERS_FAULTS).setLevel(
+        logging.WARNING if level == "debug" else logging.ERROR
+    )
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Make a logger whose events carry ``logger=name``.
+
+    It follows :func:`configure`, also when that is called later. Where many events are logged, or
+    filtered out, bind once (``log.bind(session=7)``): a bound logger is settled, and a call below
+    its level costs next to nothing.
+    """
+    return cast("FilteringBoundLogger", structlog.get_logger(name))
+
+
+def flush() -> None:
+    """Wait until what was logged is written, at most `FLUSH_TIMEOUT` seconds.
+
+    The interpreter's end does it; ``os._exit`` does not.
+    """
+    for handler in _handlers():
+        handler.flush()
+
+
+def dropped_lines() -> int:
+    """How many lines were dropped, since who reads the log stalled or the disk was full."""
+    return sum(handler.writer.dropped for handler in _handlers())
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """What ends the program is an event as well, and comes after what was logged before it."""
+    if issubclass(kind, KeyboardInterrupt):
+        flush()
+        sys.__excepthook__(kind, error, traceback)
+        return
+    get_logger("pingpong").critical("crashed", exc_info=(kind, error, traceback))
+    flush()
+
+
+def _handlers() -> list[_LibraryHandler]:
+    return [h for h in logging.getLogger().handlers if isinstance(h, _LibraryHandler)]
+
+
+def _dropped_line(processors: list[Processor], count: int) -> str:
+    logger = SimpleNamespace(name="pingpong.logs")
+    event: Any = {"event": "log_lines_dropped", "count": count}
+    for processor in processors:
+        event = processor(logger, "warning", event)
+    return cast("str", event)
+
+
+def _library_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    event["message"] = event["event"]
+    event["event"] = "library_log"
+    if count := getattr(event["_record"], "count", None):
+        event["count"] = count
+    return event
+
+
+def _masked(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    return mask_values(event)
+
+
+def _for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    # On a line that a person reads, the event says enough; of a library, which one.
+    if event["event"] != "library_log":
+        event.pop("logger", None)
+    return event
+
+
+def _shown(
+    of_lines: Container[str], logger: WrappedLogger, method: str, event: EventDict
+) -> EventDict:
+    """Make all values printable and without secrets; those `of_lines` keep their lines."""
+
+    def make(name: str, value: Any) -> Any:
+        if name == "exc_info":
+            return value
+        return _shown_lines(value) if name in of_lines else shown(value)
+
+    return {name: make(name, value) for name, value in event.items()}
+
+
+def _shown_lines(text: str) -> str:
+    return "\n".join(map(shown, mask_text(text).split("\n")))
+
+
+def _write_traceback(stream: TextIO, exc_info: Any) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    stream.write(_shown_lines(text.getvalue()))
+
+
+def _in_order(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    first = {
+        key: event.pop(key) for key in ("timestamp", "level", "event", "logger") if key in event
+    }
+    return {**first, **event}

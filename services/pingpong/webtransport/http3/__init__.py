@@ -1,0 +1,1 @@
+"""The subset of HTTP/3 that sessions need."""

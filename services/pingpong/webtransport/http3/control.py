@@ -1,0 +1,207 @@
+"""The critical streams of HTTP/3: control, and QPACK's two (RFC 9114, section 6.2.1).
+
+They live as long as the connection: an end of any of them is an error of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from ..errors import ConnectionProtocolError, ErrorCode
+from ..quic.engine import QuicConnection
+from ..varint import encode as encode_varint
+from .frames import (
+    FrameReader,
+    FrameType,
+    StreamType,
+    decode_integer,
+    decode_settings,
+    encode_frame,
+    encode_settings,
+)
+
+_FURTHER_BYTES = 9
+"""Bytes of seven bits behind a prefix that an integer of 62 bits can take."""
+
+
+class ControlEvents(Protocol):
+    """What the peer's control stream can say to a connection."""
+
+    def settings_received(self, settings: Mapping[int, int]) -> None:
+        """The peer's SETTINGS; comes once, and first."""
+
+    def goaway_received(self, identifier: int) -> None:
+        """The peer accepts no requests (to a server: pushes) from `identifier` on.
+
+        It is lower each time (RFC 9114, section 5.2).
+        """
+
+
+class CriticalStream:
+    """A stream that must not end."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def receive(self, data: bytes, end_stream: bool) -> None:
+        """Take the next bytes."""
+        if data:
+            self.receive_data(data)
+        if end_stream:
+            self._ended()
+
+    def receive_data(self, data: bytes) -> None:
+        """What the kinds of streams differ in."""
+
+    def receive_reset(self, code: int, final_size: int) -> None:
+        """Raises `ConnectionProtocolError` with H3_CLOSED_CRITICAL_STREAM."""
+        self._ended()
+
+    def receive_stop(self, code: int) -> None:
+        """Raises `ConnectionProtocolError` with H3_CLOSED_CRITICAL_STREAM."""
+        self._ended()
+
+    def writable(self) -> None:
+        """Not asked for."""
+
+    def _ended(self) -> None:
+        raise ConnectionProtocolError(
+            ErrorCode.H3_CLOSED_CRITICAL_STREAM, f"the {self._name} stream was closed"
+        )
+
+
+class OwnControlStream(CriticalStream):
+    """Our control stream."""
+
+    __slots__ = ("_id", "_quic", "goaway_sent")
+
+    def __init__(self, quic: QuicConnection) -> None:
+        super().__init__("control")
+        self._quic = quic
+        self._id = -1
+        self.goaway_sent = False
+
+    def open(self, settings: Mapping[int, int]) -> int:
+        """Open it with SETTINGS; returns the stream's id."""
+        header = encode_varint(StreamType.CONTROL) + encode_settings(settings)
+        self._id = self._quic.open_stream(header, True)
+        return self._id
+
+    def send_goaway(self, identifier: int) -> None:
+        """Send GOAWAY, once, as soon as the stream is open."""
+        if self._id >= 0 and not self.goaway_sent:
+            self.goaway_sent = True
+            frame = encode_frame(FrameType.GOAWAY, encode_varint(identifier))
+            self._quic.send_stream(self._id, frame)
+
+
+class ControlStream(CriticalStream):
+    """The peer's control stream."""
+
+    __slots__ = ("_events", "_frames", "_goaway_id", "_has_settings", "_is_client", "_last_push_id")
+
+    def __init__(self, events: ControlEvents, max_settings: int, *, is_client: bool) -> None:
+        super().__init__("control")
+        self._events = events
+        self._frames = FrameReader.for_control(max_settings)
+        self._goaway_id: int | None = None
+        self._has_settings = False
+        self._is_client = is_client
+        self._last_push_id = -1
+
+    def receive_data(self, data: bytes) -> None:
+        """Raises `ConnectionProtocolError` for all that RFC 9114, section 7.2 forbids here."""
+        first = self._frames.first_type(data) if not self._has_settings else None
+        if first is not None and first != FrameType.SETTINGS:
+            raise ConnectionProtocolError(
+                ErrorCode.H3_MISSING_SETTINGS, f"frame 0x{first:x} before SETTINGS"
+            )
+        for kind, payload in self._frames.feed(data):
+            if kind == FrameType.SETTINGS:
+                self._receive_settings(payload)
+            elif kind == FrameType.GOAWAY:
+                self._receive_goaway(decode_integer(payload, "GOAWAY"))
+            elif kind == FrameType.MAX_PUSH_ID:
+                self._receive_max_push_id(payload)
+            elif kind == FrameType.CANCEL_PUSH:
+                decode_integer(payload, "CANCEL_PUSH")
+                # No push was ever promised or allowed, so that every id is above the limit.
+                raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, "CANCEL_PUSH of no push")
+
+    def _receive_settings(self, payload: bytes) -> None:
+        if self._has_settings:
+            raise ConnectionProtocolError(ErrorCode.H3_FRAME_UNEXPECTED, "a second SETTINGS")
+        self._has_settings = True
+        self._events.settings_received(decode_settings(payload))
+
+    def _receive_goaway(self, identifier: int) -> None:
+        last = self._goaway_id
+        if (self._is_client and identifier & 3) or (last is not None and identifier > last):
+            raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, f"GOAWAY with {identifier}")
+        self._goaway_id = identifier
+        self._events.goaway_received(identifier)
+
+    def _receive_max_push_id(self, payload: bytes) -> None:
+        if self._is_client:
+            raise ConnectionProtocolError(
+                ErrorCode.H3_FRAME_UNEXPECTED, "MAX_PUSH_ID from a server"
+            )
+        identifier = decode_integer(payload, "MAX_PUSH_ID")
+        if identifier < self._last_push_id:
+            raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, "MAX_PUSH_ID went down")
+        self._last_push_id = identifier
+
+
+class QpackEncoderStream(CriticalStream):
+    """The peer's encoder: with no dynamic table it has one thing to say.
+
+    The instruction Set Dynamic Table Capacity with zero, one byte (RFC 9204, section
+    4.3.1); anything else would need a table that was not allowed.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("QPACK encoder")
+
+    def receive_data(self, data: bytes) -> None:
+        """Raises `ConnectionProtocolError` with QPACK_ENCODER_STREAM_ERROR."""
+        if data.strip(b"\x20"):
+            raise ConnectionProtocolError(
+                ErrorCode.QPACK_ENCODER_STREAM_ERROR, "an entry for a table of no size"
+            )
+
+
+class QpackDecoderStream(CriticalStream):
+    """The peer's decoder: it may cancel streams, and has no entries to acknowledge.
+
+    An instruction is a prefixed integer (RFC 9204, section 4.4): Stream Cancellation
+    begins with the bits 01 and six bits of the integer; its further bytes say by their
+    highest bit whether another follows.
+    """
+
+    __slots__ = ("_further",)
+
+    def __init__(self) -> None:
+        super().__init__("QPACK decoder")
+        self._further = 0
+        """How many further bytes the current integer may still have; 0 between instructions."""
+
+    def receive_data(self, data: bytes) -> None:
+        """Raises `ConnectionProtocolError` with QPACK_DECODER_STREAM_ERROR."""
+        for byte in data:
+            if self._further:
+                self._further = self._further - 1 if byte >= 0x80 else 0
+                if byte >= 0x80 and not self._further:
+                    raise ConnectionProtocolError(
+                        ErrorCode.QPACK_DECODER_STREAM_ERROR, "an integer that is too long"
+                    )
+            elif byte & 0xC0 == 0x40:
+                self._further = _FURTHER_BYTES if byte & 0x3F == 0x3F else 0
+            else:
+                raise ConnectionProtocolError(
+                    ErrorCode.QPACK_DECODER_STREAM_ERROR, "acknowledges what was never sent"
+                )

@@ -1,0 +1,301 @@
+"""The subset of HTTP/3 that sessions need: frames, SETTINGS, field sections (RFC 9114).
+
+Nothing here knows a connection: frames are read from bytes, and bytes made of frames.
+QPACK is used without its dynamic table (RFC 9204, section 2): the coder and decoder
+then keep no state, and one of each serves all connections.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from types import MappingProxyType
+
+import pylsqpack
+
+from ..errors import ConnectionProtocolError, ErrorCode, ProtocolError, StreamProtocolError
+from ..events import Headers
+from ..varint import decode as decode_varint
+from ..varint import encode as encode_varint
+
+_MAX_QUARTER_STREAM_ID = (1 << 60) - 1
+
+
+class FrameType(IntEnum):
+    """Frames that mean something here, or are an error to receive."""
+
+    DATA = 0x00
+    HEADERS = 0x01
+    CANCEL_PUSH = 0x03
+    SETTINGS = 0x04
+    PUSH_PROMISE = 0x05
+    GOAWAY = 0x07
+    MAX_PUSH_ID = 0x0D
+    WT_STREAM = 0x41
+    """Not a frame: the signal value of a bidirectional stream (draft-16, section 4.3)."""
+
+
+class StreamType(IntEnum):
+    """Types of unidirectional streams."""
+
+    CONTROL = 0x00
+    PUSH = 0x01
+    QPACK_ENCODER = 0x02
+    QPACK_DECODER = 0x03
+    WEBTRANSPORT = 0x54
+
+
+HTTP2_FRAMES = frozenset((0x02, 0x06, 0x08, 0x09))
+"""Reserved: receipt is an error (RFC 9114, section 7.2.8)."""
+
+_UNEXPECTED_ON_CONTROL: dict[int, ErrorCode] = {
+    FrameType.DATA: ErrorCode.H3_FRAME_UNEXPECTED,
+    FrameType.HEADERS: ErrorCode.H3_FRAME_UNEXPECTED,
+    FrameType.PUSH_PROMISE: ErrorCode.H3_FRAME_UNEXPECTED,
+    FrameType.WT_STREAM: ErrorCode.H3_FRAME_ERROR,
+}
+_UNEXPECTED_ON_REQUEST: dict[int, ErrorCode] = {
+    FrameType.CANCEL_PUSH: ErrorCode.H3_FRAME_UNEXPECTED,
+    FrameType.SETTINGS: ErrorCode.H3_FRAME_UNEXPECTED,
+    FrameType.GOAWAY: ErrorCode.H3_FRAME_UNEXPECTED,
+    FrameType.MAX_PUSH_ID: ErrorCode.H3_FRAME_UNEXPECTED,
+    FrameType.WT_STREAM: ErrorCode.H3_FRAME_ERROR,
+}
+_UNEXPECTED_BY_CLIENT = {**_UNEXPECTED_ON_REQUEST, FrameType.PUSH_PROMISE: ErrorCode.H3_ID_ERROR}
+_UNEXPECTED_BY_SERVER = {
+    **_UNEXPECTED_ON_REQUEST,
+    FrameType.PUSH_PROMISE: ErrorCode.H3_FRAME_UNEXPECTED,
+}
+_INTEGER_FRAME = 8
+
+
+# One table for all streams with the same limit: a connection keeps two for life.
+@functools.lru_cache(maxsize=16)
+def _wanted_on_control(max_settings: int) -> Mapping[int, int]:
+    return MappingProxyType(
+        {
+            FrameType.SETTINGS: max_settings,
+            FrameType.GOAWAY: _INTEGER_FRAME,
+            FrameType.MAX_PUSH_ID: _INTEGER_FRAME,
+            FrameType.CANCEL_PUSH: _INTEGER_FRAME,
+        }
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _wanted_on_request(max_field_section: int) -> Mapping[int, int]:
+    return MappingProxyType({FrameType.HEADERS: max_field_section})
+
+
+class FrameReader:
+    """Cuts a stream into frames, however its bytes are split.
+
+    A whole frame of a wanted type is kept until it is complete, up to the size given
+    for its type; DATA is passed on as it comes; frames of unknown types are skipped.
+    """
+
+    __slots__ = ("_buffer", "_refused", "_remaining", "_type", "_wanted")
+
+    def __init__(self, wanted: Mapping[int, int], refused: Mapping[int, ErrorCode]) -> None:
+        self._wanted = wanted
+        self._refused = refused
+        self._buffer = b""
+        self._type = -1
+        self._remaining = -1
+        """Bytes of the current frame still to come; -1 between frames."""
+
+    @classmethod
+    def for_control(cls, max_settings: int) -> FrameReader:
+        """For a control stream (RFC 9114, section 7.2, table 1)."""
+        return cls(_wanted_on_control(max_settings), _UNEXPECTED_ON_CONTROL)
+
+    @classmethod
+    def for_request(cls, max_field_section: int, *, is_client: bool) -> FrameReader:
+        """For a request stream.
+
+        A push promise is an error either way: of the wrong role to a server, and with
+        an id that was never allowed to a client (RFC 9114, sections 7.2.5 and 4.6).
+        """
+        refused = _UNEXPECTED_BY_CLIENT if is_client else _UNEXPECTED_BY_SERVER
+        return cls(_wanted_on_request(max_field_section), refused)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a frame has begun and not ended: an error at the stream's end."""
+        return self._remaining > 0 or bool(self._buffer)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that are kept of a frame, or of its header."""
+        return len(self._buffer)
+
+    def first_type(self, data: bytes) -> int | None:
+        """The type of the next frame, with `data` to come; None while it is not known."""
+        if self._remaining >= 0:
+            return self._type
+        decoded = decode_varint(self._buffer + data)
+        return None if decoded is None else decoded[0]
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The frames that `data` completes, as (type, payload); DATA in pieces.
+
+        A piece can be of several DATA frames, whose payloads are one run of bytes: a call for
+        each would make frames of one byte expensive. Frames are read as they are asked for,
+        so that a frame counts even if an error follows it in the same bytes; iterate to the
+        end before feeding more. Raises `ConnectionProtocolError` with H3_FRAME_UNEXPECTED or
+        H3_FRAME_ERROR for a frame that has no place on this stream. One that is too large is
+        H3_EXCESSIVE_LOAD: of the connection in case of SETTINGS, of the stream
+        (`StreamProtocolError`) in case of HEADERS.
+        """
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        pieces: list[bytes] = []
+        position, end = 0, len(data)
+        while position < end:
+            if self._remaining < 0:
+                try:
+                    start = self._read_frame_header(data, position)
+                except ProtocolError:
+                    if pieces:
+                        yield FrameType.DATA, b"".join(pieces)
+                    raise
+                if start < 0:
+                    break
+                position = start
+            stop = position + self._remaining
+            if self._type in self._wanted:
+                if stop > end:
+                    break
+            else:
+                stop = min(stop, end)
+            payload = data[position:stop]
+            self._remaining -= len(payload)
+            position = stop
+            if self._remaining == 0:
+                self._remaining = -1
+            if self._type == FrameType.DATA:
+                if payload:
+                    pieces.append(payload)
+            elif self._type in self._wanted:
+                if pieces:
+                    yield FrameType.DATA, b"".join(pieces)
+                    pieces = []
+                yield self._type, payload
+        self._buffer = data[position:]
+        if pieces:
+            yield FrameType.DATA, b"".join(pieces)
+
+    def _read_frame_header(self, data: bytes, position: int) -> int:
+        """Read type and length at `position`; returns where the payload starts, or -1."""
+        kind = decode_varint(data, position)
+        if kind is None:
+            return -1
+        if (code := self._refused.get(kind[0])) is not None or kind[0] in HTTP2_FRAMES:
+            raise ConnectionProtocolError(
+                code or ErrorCode.H3_FRAME_UNEXPECTED, f"frame of type 0x{kind[0]:x}"
+            )
+        length = decode_varint(data, kind[1])
+        if length is None:
+            return -1
+        self._type, self._remaining = kind[0], length[0]
+        if length[0] > self._wanted.get(kind[0], length[0]):
+            reason = f"{FrameType(kind[0]).name} of {length[0]} bytes"
+            if kind[0] == FrameType.HEADERS:
+                raise StreamProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, reason)
+            if kind[0] == FrameType.SETTINGS:
+                raise ConnectionProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, reason)
+            raise ConnectionProtocolError(ErrorCode.H3_FRAME_ERROR, reason)
+        return length[1]
+
+
+def encode_frame(kind: FrameType, payload: bytes) -> bytes:
+    """A frame's bytes: type, length, payload."""
+    return encode_varint(kind) + encode_varint(len(payload)) + payload
+
+
+def encode_settings(settings: Mapping[int, int]) -> bytes:
+    """A SETTINGS frame (RFC 9114, section 7.2.4)."""
+    return encode_frame(
+        FrameType.SETTINGS,
+        b"".join(encode_varint(key) + encode_varint(value) for key, value in settings.items()),
+    )
+
+
+# Most clients send the same as the one before them.
+@functools.lru_cache(maxsize=64)
+def decode_settings(payload: bytes) -> Mapping[int, int]:
+    """The settings of a SETTINGS frame.
+
+    Raises `ConnectionProtocolError`: H3_FRAME_ERROR where the payload ends within a
+    setting, H3_SETTINGS_ERROR where one comes twice.
+    """
+    settings: dict[int, int] = {}
+    position = 0
+    while position < len(payload):
+        key = decode_varint(payload, position)
+        value = key and decode_varint(payload, key[1])
+        if not key or not value:
+            raise ConnectionProtocolError(ErrorCode.H3_FRAME_ERROR, "truncated SETTINGS")
+        if key[0] in settings:
+            raise ConnectionProtocolError(
+                ErrorCode.H3_SETTINGS_ERROR, f"setting 0x{key[0]:x} comes twice"
+            )
+        settings[key[0]], position = value
+    return MappingProxyType(settings)
+
+
+def decode_integer(payload: bytes, name: str) -> int:
+    """The one integer that GOAWAY, MAX_PUSH_ID and CANCEL_PUSH consist of.
+
+    Raises `ConnectionProtocolError` with H3_FRAME_ERROR where the payload is anything else.
+    """
+    decoded = decode_varint(payload)
+    if decoded is None or decoded[1] != len(payload):
+        raise ConnectionProtocolError(ErrorCode.H3_FRAME_ERROR, f"malformed {name}")
+    return decoded[0]
+
+
+def decode_quarter_id(datagram: bytes) -> tuple[int, int]:
+    """What a datagram begins with, a quarter of its stream's id, and where its payload begins.
+
+    Raises `ConnectionProtocolError` with H3_DATAGRAM_ERROR (RFC 9297, section 2.1).
+    """
+    decoded = decode_varint(datagram)
+    if decoded is None or decoded[0] > _MAX_QUARTER_STREAM_ID:
+        raise ConnectionProtocolError(ErrorCode.H3_DATAGRAM_ERROR, "no id")
+    return decoded
+
+
+# Without a dynamic table neither keeps anything between calls: only constants.
+_QPACK_ENCODER = pylsqpack.Encoder()
+_QPACK_DECODER = pylsqpack.Decoder(0, 0)
+_FIELD_OVERHEAD = 32
+"""What each field adds to a section's size, by definition (RFC 9114, section 4.2.2)."""
+
+
+def encode_headers(headers: Headers) -> bytes:
+    """A HEADERS frame."""
+    return encode_frame(FrameType.HEADERS, _QPACK_ENCODER.encode(0, list(headers))[1])
+
+
+def decode_headers(payload: bytes, max_size: int) -> list[tuple[bytes, bytes]]:
+    """The fields of a HEADERS frame's payload.
+
+    Raises `ConnectionProtocolError` with QPACK_DECOMPRESSION_FAILED where it is no field
+    section without a dynamic table (RFC 9204, section 6), and `StreamProtocolError` with
+    H3_EXCESSIVE_LOAD where the decoded section is larger than was announced.
+    """
+    if payload == b"\0\0":
+        # A section of no fields is well-formed, only pylsqpack takes it for truncated.
+        return []
+    try:
+        headers = _QPACK_DECODER.feed_header(0, payload)[1]
+    except (pylsqpack.DecompressionFailed, pylsqpack.StreamBlocked):
+        raise ConnectionProtocolError(
+            ErrorCode.QPACK_DECOMPRESSION_FAILED, "undecodable field section"
+        ) from None
+    if sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in headers) > max_size:
+        raise StreamProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, "field section too large")
+    return headers

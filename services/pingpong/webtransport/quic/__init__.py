@@ -1,0 +1,1 @@
+"""The QUIC engine: the interface that the core asks for (`engine`), and aioquic behind it."""

@@ -1,0 +1,321 @@
+"""aioquic's connection, bent to the seam in `engine`.
+
+All contact with aioquic's inner parts is here, in `HookedConnection`, and in what it stands on:
+`quic_ids`, `quic_receive` (what is received is bounded by what it costs) and `quic_resets`. Tests
+pin each of them, and fail when one moves. What is changed of aioquic's ways here, and why:
+
+- Credit is granted for what has been read, not for what has arrived, so that an
+  application that does not read makes its peer wait.
+- STOP_SENDING does not reset the stream by itself: who owns it does. A half that is complete
+  and was sent is left to arrive, such as the reason for a close (RFC 9000, section 3.5).
+- An acknowledgement that is due soon leaves with an answer that goes now; that nothing is to
+  be sent is found out without making a packet for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from aioquic import tls
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import (
+    CONNECTION_LIMIT_FRAME_CAPACITY,
+    MAX_STREAM_DATA_FRAME_CAPACITY,
+    QuicReceiveContext,
+)
+from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicPacketBuilderStop
+from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.stream import QuicStream
+
+from .config import Windows
+from .connection_ids import ConnectionIds
+from .resets import ResettingConnection
+
+_PACKET_OVERHEAD = 1 + 2 + 16
+"""First byte, packet number and tag of a 1-RTT packet; the connection id comes on top."""
+_DATAGRAM_OVERHEAD = 1 + 2
+"""Type and length of a DATAGRAM frame."""
+_MAX_QUEUED_DATAGRAMS = 256
+
+
+@dataclass
+class StreamCreditReceived(events.QuicEvent):
+    """The peer raised a stream limit: not an event of aioquic's."""
+
+
+class HookedConnection(ResettingConnection):
+    """aioquic's connection with the changes that the module's text lists.
+
+    Its methods without an underscore are all that the rest of the package uses of it.
+    """
+
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        windows: Windows,
+        ids: ConnectionIds,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(configuration, ids, **kwargs)
+        self.windows = windows
+        self._packet_begun = False
+        """Whether a packet has been begun since `prepare`."""
+        self._granted_for = -1
+        """What was delivered when credit was last granted."""
+        self.held: dict[int | None, int] = {}
+        self.held_total = 0
+        bidi, uni = self._local_max_streams_bidi, self._local_max_streams_uni
+        bidi.value = bidi.sent = windows.streams_bidi
+        uni.value = uni.sent = windows.streams_uni
+
+    # STOP_SENDING, stream limits.
+
+    def _handle_stop_sending_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        stream_id = buf.pull_uint_var()
+        code = buf.pull_uint_var()
+        self._assert_stream_can_send(frame_type, stream_id)
+        stream = self._get_or_create_stream(frame_type, stream_id)
+        sender = stream.sender
+        if sender.is_finished or self._is_reset(stream):
+            return
+        # What is complete and sent is left to arrive; what is complete and not yet sent may never
+        # be, since nobody grants credit for it now.
+        if sender._buffer_fin is None or sender.highest_offset < sender._buffer_fin:
+            self._events.append(events.StopSendingReceived(error_code=code, stream_id=stream_id))
+
+    def _unblock_streams(self, is_unidirectional: bool) -> None:
+        super()._unblock_streams(is_unidirectional)
+        if not self._events or not isinstance(self._events[-1], StreamCreditReceived):
+            self._events.append(StreamCreditReceived())
+
+    # Credit for what was read.
+
+    def _write_stream_limits(
+        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
+    ) -> None:
+        granted = stream.max_stream_data_local
+        if not granted or stream.receiver.is_finished:
+            return
+        window = self.windows.stream
+        limit = stream.receiver.starting_offset() + window
+        if self.held:
+            limit -= self.held.get(stream.stream_id, 0)
+        if 2 * (limit - granted) >= window:
+            stream.max_stream_data_local = granted = limit
+        if stream.max_stream_data_local_sent != granted:
+            buffer = builder.start_frame(
+                QuicFrameType.MAX_STREAM_DATA,
+                capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
+                handler=self._on_max_stream_data_delivery,
+                handler_args=(stream,),
+            )
+            buffer.push_uint_var(stream.stream_id or 0)
+            buffer.push_uint_var(granted)
+            stream.max_stream_data_local_sent = granted
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        # The first thing that is written of the application's, in each packet.
+        if self._late_resets:
+            self._begin_late_resets()
+        data = self._local_max_data
+        window = self.windows.connection
+        limit = self.delivered + window - self.held_total
+        if 2 * (limit - data.value) >= window:
+            data.value = limit
+        for credit in (data, self._local_max_streams_bidi, self._local_max_streams_uni):
+            if credit.value == credit.sent or (
+                # Stream limits wait until fewer are left to the peer than it would gain.
+                credit is not data and credit.sent - credit.used >= credit.value - credit.sent
+            ):
+                continue
+            buffer = builder.start_frame(
+                credit.frame_type,
+                capacity=CONNECTION_LIMIT_FRAME_CAPACITY,
+                handler=self._on_connection_limit_delivery,
+                handler_args=(credit,),
+            )
+            buffer.push_uint_var(credit.value)
+            credit.sent = credit.value
+        self._granted_for = self.delivered
+        # aioquic begins a packet, and asks every stream again, to find that nothing is left.
+        if self._packet_begun and builder.packet_is_empty and not self._has_pending_data():
+            raise QuicPacketBuilderStop
+        self._packet_begun = True
+
+    def _on_max_stream_data_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
+        super()._on_max_stream_data_delivery(delivery, stream)
+        if delivery is not QuicDeliveryState.ACKED:
+            self._granted_for = -1
+
+    def _has_pending_data(self) -> bool:
+        """Whether a stream, or a datagram or PING, has something to send or to clear away."""
+        if self._datagrams_pending or self._ping_pending or self._probe_pending:
+            return True
+        for stream in (self._crypto_streams[tls.Epoch.ONE_RTT], *self._streams_queue):
+            sender, receiver = stream.sender, stream.receiver
+            if (
+                (not sender.buffer_is_empty and (sender._pending_eof or len(sender._pending)))
+                or sender.reset_pending
+                or receiver.stop_pending
+                or (sender.is_finished and receiver.is_finished)
+            ):
+                return True
+        return False
+
+    def _has_nothing_to_send(self, now: float) -> bool:
+        """Whether making packets would make none: a packet brought acknowledgements alone."""
+        path, *others = self._network_paths
+        ack_at = self._spaces[tls.Epoch.ONE_RTT].ack_at
+        bidi, uni = self._local_max_streams_bidi, self._local_max_streams_uni
+        return not (
+            others
+            or not path.is_validated
+            or path.remote_challenges
+            or (ack_at is not None and ack_at <= now)
+            or self._pacing_at is not None
+            or self._granted_for != self.delivered
+            or self._late_resets
+            or self._handshake_done_pending
+            or self._retire_connection_ids
+            or self._streams_blocked_pending
+            or self._local_max_data.value != self._local_max_data.sent
+            or bidi.value - bidi.sent > bidi.sent - bidi.used
+            or uni.value - uni.sent > uni.sent - uni.used
+            or not all(connection_id.was_sent for connection_id in self._host_cids)
+            or self._has_pending_data()
+        )
+
+    # What the seam asks for, that aioquic has no public word for.
+
+    def discard_state(self) -> None:
+        """As the lower half has it; streams that were reset go as well, and what is buffered."""
+        super().discard_state()
+        self.held.clear()
+        self.held_total = self.buffers.pieces = self.buffers.size = 0
+        self._unopened.clear()
+        self._sent_resets.clear()
+        self._late_resets.clear()
+        self._pending_resets.clear()
+
+    @property
+    def event_queue(self) -> deque[events.QuicEvent]:
+        """What has happened; whoever reads it removes it."""
+        return self._events
+
+    def prepare(self, now: float, *, has_news: bool) -> bool:
+        """To be called before packets are made; false where there would be none.
+
+        `has_news`: something was queued, and an acknowledgement that is due soon goes with it.
+        """
+        self._packet_begun = False
+        if self._packet_number >= self._keys.review_at:
+            self.review_keys(now)
+        if not self._handshake_confirmed or self._close_event is not None:
+            return True
+        if not has_news:
+            return not self._has_nothing_to_send(now)
+        if self._packet_number >= self._skip_at:
+            self._skip_packet_number()
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        if space.ack_at is not None and space.ack_at > now:
+            space.ack_at = now
+        return True
+
+    def can_open_stream(self, unidirectional: bool) -> bool:
+        """Whether the peer's stream limit allows one more."""
+        if unidirectional:
+            return bool(self._local_next_stream_id_uni >> 2 < self._remote_max_streams_uni)
+        return bool(self._local_next_stream_id_bidi >> 2 < self._remote_max_streams_bidi)
+
+    def sending(self, stream_id: int) -> QuicStream | None:
+        """A stream of which our half is neither reset nor acknowledged to its end."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.sender.is_finished or self._is_reset(stream):
+            return None
+        return stream
+
+    def write(self, stream_id: int, data: bytes, end_stream: bool) -> bool:
+        """Queue bytes on a stream; false where our half is over."""
+        stream = self.sending(stream_id)
+        if stream is None or stream.sender._buffer_fin is not None:
+            return False
+        stream.sender.write(data, end_stream)
+        self.buffers.grown += len(data)
+        return True
+
+    def queue_datagram(self, data: bytes) -> bool:
+        """Queue a datagram; false where the queue is full."""
+        if len(self._datagrams_pending) >= _MAX_QUEUED_DATAGRAMS:
+            return False
+        self._datagrams_pending.append(data)
+        self.buffers.grown += len(data)
+        return True
+
+    def buffered_bytes(self) -> int:
+        """What is kept: received early, or not read, or not acknowledged by the peer."""
+        return (
+            self.buffers.size
+            + self.held_total
+            + sum(map(len, self._datagrams_pending))
+            + sum(len(stream.sender._buffer) for stream in self._streams.values())
+        )
+
+    def fit_datagrams(self) -> int:
+        """Bytes that a DATAGRAM frame can carry; of what is queued, forgets what is larger.
+
+        The first that does not fit would keep all others from leaving.
+        """
+        room = self._max_datagram_size - _PACKET_OVERHEAD - len(self._peer_cid.cid)
+        room = max(0, min(room, self._remote_max_datagram_frame_size or 0) - _DATAGRAM_OVERHEAD)
+        if any(len(data) > room for data in self._datagrams_pending):
+            self._datagrams_pending = deque(d for d in self._datagrams_pending if len(d) <= room)
+        return room
+
+    def reset(self, stream_id: int, code: int, reliable_size: int) -> int | None:
+        """End our half early, but for its first bytes; how many bytes will never be sent.
+
+        None where it is over already.
+        """
+        stream = self.sending(stream_id)
+        if stream is None:
+            return None
+        final_size = max(stream.sender.highest_offset, reliable_size)
+        unsent = max(0, stream.sender._buffer_stop - final_size)
+        if reliable_size and self.peer_resets_at:
+            self._reset_at(stream, code, reliable_size)
+        else:
+            stream.sender.reset(code)
+            stream.sender._buffer = bytearray()
+        return unsent
+
+    def stop(self, stream_id: int, code: int) -> bool:
+        """Ask the peer to end its half; false where it is over already."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.receiver.is_finished:
+            return False
+        stream.receiver.stop(code)
+        return True
+
+    def buffered(self, stream_id: int) -> int:
+        """Bytes of a stream that the peer has not acknowledged."""
+        stream = self.sending(stream_id)
+        return stream.sender._buffer_stop - stream.sender._buffer_start if stream else 0
+
+    def final_size(self, stream_id: int) -> int:
+        """How far the peer's half went, where it was reset."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else int(stream.receiver.highest_offset)
+
+    def stream_is_over(self, stream_id: int) -> bool:
+        """Whether the peer's half of a stream that it began has come and gone."""
+        if stream_id >> 2 >= self._stream_limit(stream_id).used or stream_id in self._unopened:
+            return False
+        stream = self._streams.get(stream_id)
+        return stream is None or bool(stream.receiver.is_finished)

@@ -1,0 +1,478 @@
+"""All of aioquic's connections behind one UDP socket: routing, admission, timers.
+
+`engine.QuicEndpoint` for aioquic, which routes nothing by itself. A packet finds its
+connection by the destination connection id; what belongs to none is dropped, answered
+without state (version negotiation, Retry, refusal, stateless reset: RFC 9000, sections 6,
+8.1.2, 5.2.2 and 10.3), or begins a connection.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
+from aioquic.quic.packet import QuicErrorCode, QuicHeader, QuicPacketType, pull_quic_header
+
+from ..errors import ErrorCode
+from . import answers as answers
+from .config import EndpointConfig, ServerIdentity
+from .configuration import for_client, for_server
+from .connection import AioquicConnection
+from .connection_ids import (
+    CONNECTION_ID_SIZE,
+    FIXED_BIT,
+    LONG_HEADER,
+    LONG_ID_AT,
+    RESET_TOKEN_SIZE,
+    SHORT_ID_AT,
+    ConnectionIds,
+)
+from .engine import Address, EndpointCounters, QuicConnection, QuicEvents, Wake
+from .fair_queue import FairQueue, Flow
+from .retry import RetryTokens
+
+_SMALLEST_FIRST_ID = 8  # bytes of the id that a client makes up (RFC 9000, section 7.2)
+_ANSWERS_A_SECOND = 1_000.0
+"""Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
+_MOMENT = 0.002
+"""Seconds that packets which wait are processed for, before the socket is read again."""
+_FEW_TIMERS = 64
+"""As many of those that are forgotten may stay on the heap, and as many again as there are others."""
+_TIMER_GRANULARITY = 0.001
+"""Timers may fire this much early or late: loops count in milliseconds."""
+
+
+class AioquicEndpoint:
+    """The connections of one UDP socket.
+
+    `accept` is called for each connection that a peer begins, and returns who is told of
+    its events. `wake` is called when there is something to transmit that did not come of
+    `receive` or `handle_timers`. `clock` gives the seconds that a packet's processing is
+    measured by; without it, every packet is processed as it comes.
+    """
+
+    def __init__(
+        self,
+        config: EndpointConfig,
+        wake: Wake,
+        accept: Callable[[QuicConnection], QuicEvents] | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.counters = EndpointCounters()
+        self._queue = FairQueue(clock)
+        self._strangers = Flow()
+        """The packets of no connection: first ones of handshakes, and what belongs to nothing."""
+        self._buffered = 0
+        """Bytes that connections keep, as they were last counted."""
+        self._config = config
+        self._wake = wake
+        self._accept = accept
+        self._routes: dict[bytes, AioquicConnection] = {}
+        self._connections: set[AioquicConnection] = set()
+        self._handshakes: dict[AioquicConnection, None] = {}
+        self._touched: deque[AioquicConnection] = deque()
+        self._answers: list[tuple[Address, list[bytes]]] = []
+        self._working = False
+        self._timers: list[tuple[float, int]] = []
+        self._timer_owners: dict[int, AioquicConnection] = {}
+        """Apart from the heap, on which the dead would otherwise stay until their time."""
+        self._timer_count = 0
+        self._ids = ConnectionIds(config.keys.reset, config.worker, config.workers)
+        self._retry = RetryTokens(config.keys.retry)
+        self._reset_tokens: dict[bytes, AioquicConnection] = {}
+        """What a stateless reset of a connection's peer would end in."""
+        self._refusals = answers.Allowance(_ANSWERS_A_SECOND)
+        self._resets = answers.Allowance(_ANSWERS_A_SECOND)
+        self._server: QuicConfiguration | None = None
+        if accept is not None:
+            self.use_certificate(config.certificate, config.certificate_chain, config.private_key)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    @property
+    def unfinished_handshakes(self) -> int:
+        """Connections of clients that have not completed their handshake."""
+        return len(self._handshakes)
+
+    # `engine.QuicEndpoint`.
+
+    def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
+        """Take a UDP payload in; reports its events before it returns, or in `process_waiting`.
+
+        A packet that has to wait is processed as if it were still the time at which it came.
+        """
+        self._working = True
+        if not data:
+            return
+        connection = self._connection_of(data)
+        flow = self._strangers if connection is None else connection.flow
+        if self._queue.may_pass(flow):
+            self._process(flow, connection, data, address, now, arrival)
+        elif not self._queue.put(flow, (data, address, now, arrival), len(data)):
+            self.counters.throttled_packets += 1
+
+    @property
+    def waiting_packets(self) -> int:
+        """Packets that `process_waiting` has to process."""
+        return self._queue.length
+
+    def process_waiting(self) -> None:
+        """Process packets that wait, for some milliseconds; `transmit` afterwards."""
+        self._working = True
+        queue = self._queue
+        end = queue.clock() + _MOMENT
+        while (taken := queue.take()) is not None:
+            flow, packet = taken
+            self._process(flow, self._connection_of(packet[0]), *packet)
+            if queue.clock() >= end:
+                break
+
+    def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
+        """What is to be sent now, grouped: the packets to one address in their order."""
+        groups, touched = self._answers, self._touched
+        self._working = True
+        clock = self._queue.clock
+        time = clock()
+        try:
+            while touched:
+                connection = touched.popleft()
+                connection.touched = False
+                last: Address = None
+                for packet, address in connection.transmit(now):
+                    if address is last:
+                        groups[-1][1].append(packet)
+                    else:
+                        groups.append((address, [packet]))
+                        last = address
+                self._arm(connection)
+                before, time = time, clock()
+                connection.flow.spent += time - before
+        except Exception:
+            self._go_on_later()
+            raise
+        self._queue.next_turn()
+        self._working = False
+        self._answers = []
+        return groups
+
+    def next_timer(self) -> float | None:
+        """When `handle_timers` wants to be called next."""
+        return self._timers[0][0] if self._timers else None
+
+    def handle_timers(self, now: float) -> None:
+        """Let connections whose time has come act; `transmit` afterwards.
+
+        A connection is on the heap with the earliest time it ever asked for; if it has
+        meanwhile asked for a later one, that is found here, which costs less than to
+        move it whenever a packet comes or goes.
+        """
+        self._working = True
+        timers = self._timers
+        due = now + _TIMER_GRANULARITY / 2
+        while timers and timers[0][0] <= due:
+            connection = self._timer_owners.pop(heapq.heappop(timers)[1], None)
+            if connection is None:
+                continue
+            connection.timers.pop()
+            timer = connection.next_timer()
+            if timer is None or timer > due:
+                self._arm(connection)
+                continue
+            if not connection.touched:
+                connection.touched = True
+                self._touched.append(connection)
+            try:
+                connection.handle_timer(max(now, timer))
+            except Exception:
+                self._go_on_later()
+                raise
+
+    def close(self) -> None:
+        """Forget all connections and send nothing. No callback is called afterwards."""
+        for connection in self._connections:
+            connection.discard_state()
+        for table in (
+            *(self._connections, self._handshakes, self._routes, self._reset_tokens),
+            *(self._touched, self._answers, self._timers, self._timer_owners),
+        ):
+            table.clear()
+        self._queue = FairQueue(self._queue.clock)
+        self._wake = lambda: None
+        self._accept = self._server = None
+
+    # What asyncio's endpoint calls beyond that.
+
+    def connect(
+        self,
+        address: Address,
+        identity: ServerIdentity,
+        events: Callable[[QuicConnection], QuicEvents],
+        now: float,
+    ) -> AioquicConnection:
+        """Begin a connection to a server. Raises `OSError` where the CA file is unreadable."""
+        configuration = for_client(self._config, identity)
+        connection = AioquicConnection(
+            self, configuration, self._config, self._ids, identity.certificate_hash
+        )
+        connection.events = events(connection)
+        self._add(connection)
+        connection.connect(address, now)
+        return connection
+
+    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
+        """Handshakes that begin from now on use another certificate."""
+        self._server = for_server(self._config, certificate, chain, private_key)
+
+    # What its connections call.
+
+    def buffers_counted(self, change: int) -> None:
+        """A connection keeps more bytes than when it was last counted, or less.
+
+        Above the limit for all of them, the connection that keeps most is closed.
+        """
+        self._buffered += change
+        if change <= 0 or self._buffered <= self._config.max_buffered:
+            return
+        self._buffered = sum(connection.count_buffers() for connection in self._connections)
+        if self._buffered <= self._config.max_buffered:
+            return
+        # Some room is made, or the next few bytes would have all of them counted again.
+        enough = self._config.max_buffered * 9 // 10
+        while self._buffered > enough:
+            largest = max(self._connections, key=lambda connection: connection.kept_bytes)
+            self._buffered -= largest.kept_bytes
+            largest.kept_bytes = 0
+            self.counters.buffers_exceeded += 1
+            largest.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much is kept of this connection")
+
+    def touch(self, connection: AioquicConnection) -> None:
+        """There may be something to transmit for a connection."""
+        connection.touched = True
+        self._touched.append(connection)
+        if not self._working and len(self._touched) == 1:
+            self._wake()
+
+    def handshake_completed(self, connection: AioquicConnection) -> None:
+        """A handshake is complete, on both sides as far as this one knows."""
+        self._handshakes.pop(connection, None)
+        self.counters.handshakes += 1
+        connection.counted_handshake = True
+
+    def connection_ended(self, connection: AioquicConnection, timed_out: bool) -> None:
+        """A connection ends; it lives on for a while to absorb what is still on its way."""
+        self._handshakes.pop(connection, None)
+        self.counters.protocol_errors += connection.peer_broke_rules
+        if not connection.counted_handshake:
+            self.counters.handshake_failures += 1
+            self.counters.handshake_timeouts += timed_out
+
+    def reset_token_changed(self, connection: AioquicConnection, before: bytes) -> None:
+        """A stateless reset of the connection's peer would end in another token now."""
+        self._forget_reset_token(connection, before)
+        if connection.reset_token:
+            self._reset_tokens[connection.reset_token] = connection
+
+    def add_route(self, connection_id: bytes, connection: AioquicConnection) -> None:
+        """A connection has told its peer another id."""
+        self._routes[connection_id] = connection
+
+    def remove_route(self, connection_id: bytes) -> None:
+        """The peer will not use an id any more."""
+        self._routes.pop(connection_id, None)
+
+    # The rest.
+
+    def _add(self, connection: AioquicConnection) -> None:
+        self._connections.add(connection)
+        for connection_id in connection.connection_ids:
+            self._routes[connection_id] = connection
+
+    def _connection_of(self, data: bytes) -> AioquicConnection | None:
+        # RFC 8999: in a long header, version, then connection ids with their lengths.
+        if not data[0] & LONG_HEADER:
+            return self._routes.get(data[SHORT_ID_AT : SHORT_ID_AT + CONNECTION_ID_SIZE])
+        size = data[5] if len(data) > LONG_ID_AT else 255
+        return self._routes.get(data[LONG_ID_AT : LONG_ID_AT + size])
+
+    def _process(
+        self,
+        flow: Flow,
+        connection: AioquicConnection | None,
+        data: bytes,
+        address: Address,
+        now: float,
+        arrival: int,
+    ) -> None:
+        clock = self._queue.clock
+        begun = clock()
+        try:
+            if connection is None:
+                connection = self._meet(data, address, now)
+                if connection is None:
+                    return
+            if not connection.touched:
+                connection.touched = True
+                self._touched.append(connection)
+            connection.receive(data, address, now, arrival)
+        finally:
+            flow.spent += clock() - begun
+
+    def _go_on_later(self) -> None:
+        """A handler has failed: what is left to do is nobody else's fault."""
+        self._working = False
+        self._wake()
+
+    def _arm(self, connection: AioquicConnection) -> None:
+        timer = connection.next_timer()
+        if timer is None:
+            self._forget(connection)
+        elif not connection.timers or timer < connection.timers[-1][0]:
+            # Earlier than any before, so that they are popped in the reverse order.
+            self._timer_count += 1
+            entry = (timer, self._timer_count)
+            connection.timers.append(entry)
+            self._timer_owners[self._timer_count] = connection
+            heapq.heappush(self._timers, entry)
+
+    def _forget(self, connection: AioquicConnection) -> None:
+        if connection in self._connections and connection.is_over:
+            self._connections.discard(connection)
+            self._buffered -= connection.kept_bytes
+            self._handshakes.pop(connection, None)
+            for connection_id in connection.connection_ids:
+                self._routes.pop(connection_id, None)
+            self._routes.pop(connection.first_route, None)
+            self._forget_reset_token(connection, connection.reset_token)
+            for _, number in connection.timers:
+                del self._timer_owners[number]
+            connection.timers.clear()
+            # Once more, where a fault of a handler came between.
+            connection.discard_state()
+            if len(self._timers) > 2 * len(self._timer_owners) + _FEW_TIMERS:
+                self._timers = [entry for entry in self._timers if entry[1] in self._timer_owners]
+                heapq.heapify(self._timers)
+
+    def _forget_reset_token(self, connection: AioquicConnection, token: bytes) -> None:
+        # A peer can claim another's token, which is then not its own to take away.
+        if self._reset_tokens.get(token) is connection:
+            del self._reset_tokens[token]
+
+    def _meet(self, data: bytes, address: Address, now: float) -> AioquicConnection | None:
+        """A packet of no connection: the one that it begins, if it does."""
+        if (
+            not data[0] & LONG_HEADER
+            or self._server is None
+            or len(data) < SMALLEST_MAX_DATAGRAM_SIZE
+        ):
+            self._unknown(data, address, now)
+            return None
+        try:
+            header = pull_quic_header(Buffer(data=data), host_cid_length=CONNECTION_ID_SIZE)
+        except ValueError:
+            self.counters.dropped_packets += 1
+            return None
+        versions = self._server.supported_versions
+        if header.packet_type is QuicPacketType.VERSION_NEGOTIATION:
+            self.counters.dropped_packets += 1
+        elif header.version not in versions:
+            self.counters.version_negotiations += 1
+            self._answers.append((address, [answers.version_negotiation(header, versions)]))
+        elif header.packet_type is QuicPacketType.INITIAL:
+            return self._admit(header, address, now)
+        else:
+            self.counters.dropped_packets += 1
+        return None
+
+    def _admit(self, header: QuicHeader, address: Address, now: float) -> AioquicConnection | None:
+        """A client's first packet: a connection, a Retry, or a refusal."""
+        if len(header.destination_cid) < _SMALLEST_FIRST_ID:
+            self.counters.dropped_packets += 1
+            return None
+        original_id = header.destination_cid
+        retry_id: bytes | None = None
+        if header.token:
+            try:
+                validated = self._retry.validate(address, header.destination_cid, header.token, now)
+            except ValueError:
+                self.counters.retries_invalid += 1
+                self._refuse(header, address, QuicErrorCode.INVALID_TOKEN, now)
+                return None
+            if validated is not None:
+                original_id, retry_id = validated, header.destination_cid
+        if len(self._connections) >= self._config.max_connections:
+            self.counters.refused_connections += 1
+            self._refuse(header, address, QuicErrorCode.CONNECTION_REFUSED, now)
+            return None
+        if retry_id is None and len(self._handshakes) >= self._config.max_handshakes:
+            self._send_retry(header, address, now)
+            return None
+        if len(self._handshakes) >= self._config.max_validated_handshakes:
+            # Of one client's making perhaps, which is not to keep all others out.
+            self._give_up(next(iter(self._handshakes)), now)
+        assert self._server is not None
+        assert self._accept is not None
+        connection = AioquicConnection(
+            self,
+            self._server,
+            self._config,
+            self._ids,
+            original_destination_connection_id=original_id,
+            retry_source_connection_id=retry_id,
+        )
+        connection.events = self._accept(connection)
+        connection.give_up_at = now + self._config.handshake_timeout
+        self.counters.connections += 1
+        self._handshakes[connection] = None
+        connection.first_route = header.destination_cid
+        self._routes[header.destination_cid] = connection
+        self._add(connection)
+        return connection
+
+    def _give_up(self, connection: AioquicConnection, now: float) -> None:
+        """A handshake is not waited for any more."""
+        connection.give_up_at = now
+        connection.handle_timer(now)
+        if not connection.touched:
+            self.touch(connection)
+
+    def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
+        self.counters.retries_sent += 1
+        retry_id = self._ids.make()
+        token = self._retry.make(address, header.destination_cid, retry_id, now)
+        self._answers.append((address, [answers.retry(header, retry_id, token)]))
+
+    def _refuse(self, header: QuicHeader, address: Address, code: int, now: float) -> None:
+        if self._refusals.take(now):
+            self._answers.append((address, answers.refusal(header, code)))
+
+    def _unknown(self, data: bytes, address: Address, now: float) -> None:
+        """A packet that belongs to no connection, and begins none."""
+        # The table is of keyed hashes: how long it takes tells nothing about the tokens in it.
+        connection = self._reset_tokens.get(data[-RESET_TOKEN_SIZE:])
+        if (
+            connection is not None
+            and connection.address == address
+            and len(data) >= answers.MIN_RESET_SIZE
+        ):
+            self.counters.resets_received += 1
+            if not connection.touched:
+                connection.touched = True
+                self._touched.append(connection)
+            connection.reset_received(now)
+            return
+        if (
+            self._server is not None
+            and data[0] & (LONG_HEADER | FIXED_BIT) == FIXED_BIT
+            and len(data) > answers.MIN_RESET_SIZE
+            and self._resets.take(now)
+        ):
+            self.counters.resets_sent += 1
+            token = self._ids.reset_token(data[SHORT_ID_AT : SHORT_ID_AT + CONNECTION_ID_SIZE])
+            self._answers.append((address, [answers.stateless_reset(len(data), token)]))
+        else:
+            self.counters.dropped_packets += 1

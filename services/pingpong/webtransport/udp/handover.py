@@ -1,0 +1,144 @@
+"""Packets that have reached the wrong worker, brought to the one that has their connection.
+
+Each worker has an inbox, a Unix datagram socket, and the other ends of all inboxes. A packet
+travels with what the kernel told of it: its sender, when it arrived, and at which address of
+this machine, from which an answer has to leave (see `sources`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Sequence
+
+from ..quic.engine import Address
+from .sockets import SO_SNDBUFFORCE, enlarge
+from .sources import Ancillary
+
+_BUFFER = 4 << 20
+_BATCH = 64
+_MAX_MESSAGE = 1 << 16
+_header = struct.Struct("=qHIIBBBB")
+"""Arrival; port, flow, scope; whether it is IPv6; kind of the source; sizes of host and source."""
+
+
+def connect_inboxes(workers: int) -> tuple[list[socket.socket], list[socket.socket]]:
+    """The inboxes of as many workers, and the other ends of them, in the order of the workers."""
+    inboxes: list[socket.socket] = []
+    outboxes: list[socket.socket] = []
+    for _ in range(workers):
+        inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        inboxes.append(inbox)
+        outboxes.append(outbox)
+        # What waits in an inbox counts as the sender's.
+        enlarge(outbox, socket.SO_SNDBUF, SO_SNDBUFFORCE, _BUFFER)
+    return inboxes, outboxes
+
+
+def encode(data: bytes, address: Address, arrival: int, source: Ancillary | None) -> bytes:
+    """A packet with what is known of it."""
+    host, port, *more = address
+    flow, scope = more or (0, 0)
+    name: bytes = host.encode()
+    _, kind, value = source[0] if source else (0, 0, b"")
+    head = _header.pack(arrival, port, flow, scope, bool(more), kind, len(name), len(value))
+    return head + name + value + data
+
+
+class Handover:
+    """One worker's way to the others, and theirs to it.
+
+    `outboxes` lead to the inboxes of all workers, in their order, also to its own. It owns its
+    sockets. `receive(packet, address, arrival)` is called for each packet that was
+    brought, after `note_source(address, kind, value)` where the address it came to is known,
+    and `batch_received()` after the last of several.
+
+    Attributes, for reading only:
+        passed_packets, taken_packets: brought to other workers, and by them
+        dropped_packets: not brought, as the other worker's inbox was full, or it was gone
+    """
+
+    def __init__(self, inbox: socket.socket, outboxes: Sequence[socket.socket]) -> None:
+        self.passed_packets = self.taken_packets = self.dropped_packets = 0
+        self._inbox = inbox
+        self._outboxes = outboxes
+        for sock in (inbox, *outboxes):
+            sock.setblocking(False)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._receive: Callable[[bytes, Address, int], None]
+        self._note_source: Callable[[Address, int, bytes], None]
+        self._batch_received: Callable[[], None]
+
+    def start(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        receive: Callable[[bytes, Address, int], None],
+        note_source: Callable[[Address, int, bytes], None],
+        batch_received: Callable[[], None],
+    ) -> None:
+        """Begin to take what is brought."""
+        self._loop = loop
+        self._receive = receive
+        self._note_source = note_source
+        self._batch_received = batch_received
+        loop.add_reader(self._inbox.fileno(), self.receive_pending)
+
+    def pass_on(
+        self, worker: int, data: bytes, address: Address, arrival: int, source: Ancillary | None
+    ) -> None:
+        """Bring a packet to another worker. It is dropped where that does not keep up."""
+        try:
+            self._outboxes[worker].send(encode(data, address, arrival, source))
+        except OSError:
+            self.dropped_packets += 1
+        else:
+            self.passed_packets += 1
+
+    def receive_pending(self) -> int:
+        """Take what was brought, at most a batch; how many packets it was."""
+        taken = 0
+        for _ in range(_BATCH):
+            if self._loop is None:
+                break
+            try:
+                message = self._inbox.recv(_MAX_MESSAGE)
+            except OSError:
+                break
+            taken += 1
+            self.taken_packets += 1
+            try:
+                self._take(message)
+            except Exception as exc:
+                self._failed(exc)
+        if taken and self._loop is not None:
+            try:
+                self._batch_received()
+            except Exception as exc:
+                self._failed(exc)
+        return taken
+
+    def close(self) -> None:
+        """Close the sockets. Nothing is called back any more."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._inbox.fileno())
+            self._loop = None
+        for sock in (self._inbox, *self._outboxes):
+            sock.close()
+
+    def _take(self, message: bytes) -> None:
+        arrival, port, flow, scope, is_ipv6, kind, name, value = _header.unpack_from(message)
+        at = _header.size
+        host = message[at : at + name].decode()
+        at += name
+        address: Address = (host, port, flow, scope) if is_ipv6 else (host, port)
+        if value:
+            self._note_source(address, kind, message[at : at + value])
+        self._receive(message[at + value :], address, arrival)
+
+    def _failed(self, exc: Exception) -> None:
+        assert self._loop is not None
+        self._loop.call_exception_handler(
+            {"message": "exception in a callback of a handover", "exception": exc}
+        )
