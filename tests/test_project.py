@@ -58,12 +58,6 @@ def test_there_are_sources() -> None:
     assert SERVICES / "pingpong" / "__init__.py" in SOURCES
 
 
-def test_no_file_above_500_lines() -> None:
-    folders = (SERVICES, ROOT / "tests", ROOT / "bench", ROOT / "tools")
-    files = [path for folder in folders for path in folder.rglob("*.py")]
-    assert [path for path in files if len(path.read_text().splitlines()) > 500] == []
-
-
 @pytest.mark.parametrize(
     "path",
     [path for path in SOURCES if path not in SEAM],

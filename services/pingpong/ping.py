@@ -21,7 +21,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from .webtransport import varint
+from .webtransport import decode_varint, encode_varint
 
 PROTOCOL = "pingpong.v1"
 """The name in WT-Available-Protocols and WT-Protocol."""
@@ -200,7 +200,7 @@ class MessageTooLarge(ValueError):  # noqa: N818 - the name says what the peer d
 
 def frame(message: bytes) -> bytes:
     """Precede a message by its length, as a QUIC variable-length integer (RFC 9000, 16)."""
-    return varint.encode(len(message)) + message
+    return encode_varint(len(message)) + message
 
 
 class Deframer:
@@ -238,7 +238,7 @@ class Deframer:
         messages: list[bytes] = []
         start, size = 0, len(data)
         while start < size:
-            length = varint.decode(data, start)
+            length = decode_varint(data, start)
             if length is None:
                 self._needed = size - start + 1
                 break

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
-from ..webtransport.text import printable
+from ..webtransport import printable
 
 
 @dataclass(frozen=True, slots=True)

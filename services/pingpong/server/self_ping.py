@@ -14,12 +14,16 @@ from collections.abc import Callable, Sequence
 from ..ping import HEADER_SIZE, PROTOCOL, decode_pong, encode_ping
 from ..telemetry.failure_log import Repeats
 from ..telemetry.logs import get_logger
-from ..webtransport.asyncio import EndpointConfig, Target, open_connection
-from ..webtransport.asyncio.connection import SessionWaiter, establish
-from ..webtransport.asyncio.failures import Cause, ConnectError
-from ..webtransport.events import Request, SessionClosed
-from ..webtransport.quic.engine import Address
-from ..webtransport.session import Session
+from ..webtransport import Address, Request, Session, SessionClosed
+from ..webtransport.asyncio import (
+    Cause,
+    ConnectError,
+    EndpointConfig,
+    SessionWaiter,
+    Target,
+    establish,
+    open_connection,
+)
 
 HEADER = b"pingpong-self"
 """The field by which a server knows its own request; its value is known to nobody else."""

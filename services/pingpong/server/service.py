@@ -20,7 +20,7 @@ from ..telemetry.lifecycle import collect_garbage_seldom, stop_signal
 from ..telemetry.logs import get_logger
 from ..telemetry.metrics import Family
 from ..telemetry.process import versions
-from ..webtransport.quic.connection_ids import MAX_WORKERS
+from ..webtransport import MAX_WORKERS
 from . import metrics
 from .failures import ServeError
 from .health import LIVENESS, READINESS, Health

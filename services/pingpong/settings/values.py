@@ -13,8 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from ..webtransport.hosts import ascii_host, host_of
-from ..webtransport.text import MASK, mask_url, printable
+from ..webtransport import MASK, ascii_host, host_of, mask_url, printable
 
 DEFAULT_PORT = 4433
 MIN_SIZE = 36  # a pingpong.v1 header

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..webtransport.text import MASK as MASK
-from ..webtransport.text import mask_url, printable
+from ..webtransport import MASK as MASK
+from ..webtransport import mask_url, printable
 
 MAX_SHOWN = 4096
 """Characters of one text in a log or on a page; the rest is cut off."""

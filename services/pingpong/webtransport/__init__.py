@@ -4,7 +4,56 @@ The core (`connection`, `session`, `streams`, ...) is fed bytes by a QUIC engine
 calls a handler; it opens no socket, reads no clock and starts no task. The package
 `pingpong.webtransport.asyncio` gives it a UDP socket, timers and awaitable sessions.
 
+Users import from these two packages, never from the modules in them.
+
 Specification: draft-ietf-webtrans-http3-16 and the drafts before it that are still in
 use, RFC 9114 (HTTP/3), RFC 9220 (extended CONNECT), RFC 9297 (HTTP datagrams and
 capsules), RFC 9204 (QPACK, static table only).
 """
+
+from .connection import Connection
+from .errors import DatagramTooLargeError, ErrorCode, ProtocolError, StateError
+from .events import ConnectionClosed, Headers, Request, SessionClosed, State
+from .handler import ConnectionHandler, SessionHandler
+from .hosts import ascii_host, host_of
+from .limits import Limits
+from .quic.config import EndpointConfig, Windows
+from .quic.connection_ids import MAX_WORKERS, SharedKeys
+from .quic.engine import Address
+from .session import Session
+from .streams import SilentStreamHandler, Stream, StreamHandler
+from .text import MASK, mask_url, printable
+from .varint import decode as decode_varint
+from .varint import encode as encode_varint
+
+__all__ = [
+    "MASK",
+    "MAX_WORKERS",
+    "Address",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionHandler",
+    "DatagramTooLargeError",
+    "EndpointConfig",
+    "ErrorCode",
+    "Headers",
+    "Limits",
+    "ProtocolError",
+    "Request",
+    "Session",
+    "SessionClosed",
+    "SessionHandler",
+    "SharedKeys",
+    "SilentStreamHandler",
+    "State",
+    "StateError",
+    "Stream",
+    "StreamHandler",
+    "Windows",
+    "ascii_host",
+    "decode_varint",
+    "encode_varint",
+    "host_of",
+    "mask_url",
+    "printable",
+]

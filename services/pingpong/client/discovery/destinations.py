@@ -26,7 +26,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ...webtransport.text import mask_url
+from ...webtransport import mask_url
 from .addresses import in_turns, is_address
 from .lookups import Endpoint
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...webtransport.text import printable
+from ...webtransport import printable
 from .destinations import DEFAULT_PORT
 from .lookups import Endpoint
 

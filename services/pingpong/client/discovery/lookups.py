@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_address
 
-from ...webtransport.text import printable
+from ...webtransport import printable
 
 SHORTEST = 1.0
 """Seconds from one lookup of a source to the next, at least, whatever its TTL and whoever asks."""

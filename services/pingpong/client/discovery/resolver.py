@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...webtransport.hosts import ascii_host
+from ...webtransport import ascii_host
 from .addresses import normal
 from .hosts import LOOPBACK, HostsFile, SystemLookups, is_localhost
 from .lookups import BOTH, Answer, DiscoveryError, Endpoint, Result

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...webtransport.text import printable
+from ...webtransport import printable
 from .endpointslices import Slice
 from .lookups import LONGEST_RETRY, SHORTEST, DiscoveryError, Result, retry_delay
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ...settings import PingSettings
+from ...webtransport import SessionClosed, printable
 from ...webtransport.asyncio import Cause, ConnectError
-from ...webtransport.events import SessionClosed
-from ...webtransport.text import printable
 
 _LOG = "the server's log says more"
 _ADVICE = {

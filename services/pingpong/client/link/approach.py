@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
-from ...webtransport.asyncio import ClientConnection, ConnectError, Target
-from ...webtransport.asyncio.race import more_telling
-from ...webtransport.quic.engine import Address
+from ...webtransport import Address
+from ...webtransport.asyncio import ClientConnection, ConnectError, Target, more_telling
 
 LOOK_AGAIN = 0.5
 """Seconds without an answer before it is asked again where the target is.

@@ -14,18 +14,16 @@ from cryptography import x509
 from ...ping import PROTOCOL
 from ...settings import PingSettings
 from ...settings.files import WatchedFile
+from ...webtransport import Address, Headers, StateError, Windows
 from ...webtransport.asyncio import (
     Cause,
     ConnectError,
     EndpointConfig,
     Target,
+    establish,
     open_connection,
+    resolve,
 )
-from ...webtransport.asyncio.connection import establish, resolve
-from ...webtransport.errors import StateError
-from ...webtransport.events import Headers
-from ...webtransport.quic.config import Windows
-from ...webtransport.quic.engine import Address
 from .advice import advice
 from .link import Link, LinkOwner
 from .presence import IDLE_TIMEOUT

@@ -10,6 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ...settings import ProbeSettings
+from ...webtransport import Address, Windows
 from ...webtransport.asyncio import (
     Cause,
     ClientConnection,
@@ -18,8 +19,6 @@ from ...webtransport.asyncio import (
     Target,
     open_connection,
 )
-from ...webtransport.quic.config import Windows
-from ...webtransport.quic.engine import Address
 from ..probe.metrics import TargetCounts
 from .approach import Whereabouts, approach
 from .connecting import LinkError, authorization

@@ -7,9 +7,8 @@ import errno
 import time
 from typing import Protocol
 
+from ...webtransport import Session, SessionClosed
 from ...webtransport.asyncio import ClientConnection
-from ...webtransport.events import SessionClosed
-from ...webtransport.session import Session
 from ..statistics.statistics import Outcome, Statistics
 from .advice import describe_end
 from .peer import ConnectTimes, Peer

@@ -21,11 +21,15 @@ from ...ping import (
     encode_ping,
     frame,
 )
-from ...webtransport.asyncio.connection import SessionWaiter
-from ...webtransport.errors import DatagramTooLargeError, StateError
-from ...webtransport.events import SessionClosed
-from ...webtransport.session import Session
-from ...webtransport.streams import Stream, StreamHandler
+from ...webtransport import (
+    DatagramTooLargeError,
+    Session,
+    SessionClosed,
+    StateError,
+    Stream,
+    StreamHandler,
+)
+from ...webtransport.asyncio import SessionWaiter
 from ..statistics.statistics import Outcome, Statistics, Verdict
 
 _PLAIN = struct.Struct(">4sI")

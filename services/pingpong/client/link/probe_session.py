@@ -9,9 +9,8 @@ from typing import Protocol
 
 from ...ping import PROTOCOL
 from ...settings import ProbeSettings
-from ...webtransport.asyncio import ClientConnection
-from ...webtransport.asyncio.connection import establish
-from ...webtransport.events import Headers, SessionClosed
+from ...webtransport import Headers, SessionClosed
+from ...webtransport.asyncio import ClientConnection, establish
 from ..probe.metrics import DIRECTIONS, TargetCounts
 from ..statistics.statistics import Outcome, Statistics, Verdict
 from .advice import describe_end

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...settings import PingSettings
+from ...webtransport import Address, mask_url
 from ...webtransport.asyncio import ConnectError
-from ...webtransport.quic.engine import Address
-from ...webtransport.text import mask_url
 from ..link.advice import advice
 from ..link.connecting import Connector, LinkError, check_ca_file, lookup, target_of
 from ..link.peer import ConnectTimes

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
-from ...webtransport.text import mask_url
+from ...webtransport import mask_url
 
 
 def labels(urls: Sequence[str]) -> list[str]:

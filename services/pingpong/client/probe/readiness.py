@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ...telemetry.health import Check, Result
-from ...webtransport.text import printable
+from ...webtransport import printable
 from .supervisor import TargetStatus
 
 Requirement = Literal["none", "any", "all"]

@@ -26,8 +26,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from ...telemetry.metrics import BucketCounts
-from ...webtransport.events import Headers, Request
-from ...webtransport.hosts import ascii_host
+from ...webtransport import Headers, Request, ascii_host
 
 SESSION_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0)
 """Seconds, for a histogram of how long sessions last."""

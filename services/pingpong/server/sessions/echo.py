@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from ...webtransport.errors import DatagramTooLargeError
-from ...webtransport.session import Session
-from ...webtransport.streams import Stream, StreamHandler
+from ...webtransport import DatagramTooLargeError, Session, Stream, StreamHandler
 from .admission import RateLimit, SessionCounters
 from .messages import (
     ECHO,

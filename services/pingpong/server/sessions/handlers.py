@@ -28,11 +28,17 @@ from ...ping import (
     answer_ping,
     frame,
 )
-from ...webtransport.errors import DatagramTooLargeError, ErrorCode
-from ...webtransport.events import SessionClosed, State
-from ...webtransport.handler import ConnectionHandler
-from ...webtransport.session import Session
-from ...webtransport.streams import SilentStreamHandler, Stream, StreamHandler
+from ...webtransport import (
+    ConnectionHandler,
+    DatagramTooLargeError,
+    ErrorCode,
+    Session,
+    SessionClosed,
+    SilentStreamHandler,
+    State,
+    Stream,
+    StreamHandler,
+)
 from .admission import Admission, RateLimit, Refusal, Result, SessionCounters
 from .echo import EchoSession
 from .messages import (

@@ -13,10 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...telemetry.metrics import BucketCounts
-from ...webtransport.events import SessionClosed
-from ...webtransport.handler import SessionHandler
-from ...webtransport.session import Session
-from ...webtransport.streams import SilentStreamHandler, Stream
+from ...webtransport import Session, SessionClosed, SessionHandler, SilentStreamHandler, Stream
 from .admission import RateLimit, SessionCounters
 from .departure import Departure
 

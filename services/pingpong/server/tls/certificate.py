@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ...webtransport.hosts import ascii_host
+from ...webtransport import ascii_host
 
 PrivateKey: TypeAlias = (
     ec.EllipticCurvePrivateKey

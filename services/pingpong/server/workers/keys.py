@@ -7,7 +7,7 @@ import socket
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ...settings import ServeSettings
-from ...webtransport.quic.connection_ids import SharedKeys
+from ...webtransport import SharedKeys
 from ..tls.certificate import Certificate
 
 

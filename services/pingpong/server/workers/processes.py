@@ -14,7 +14,7 @@ from typing import Any
 
 from ...settings import ServeSettings
 from ...telemetry.logs import get_logger
-from ...webtransport.quic.connection_ids import SharedKeys
+from ...webtransport import SharedKeys
 from ..failures import ServeError
 from ..health import Health
 from ..tls.certificate import Certificate

@@ -16,15 +16,16 @@ from ...telemetry.health import LoopLag, Result
 from ...telemetry.logs import dropped_lines, get_logger
 from ...telemetry.metrics import Family
 from ...telemetry.process import process_source
-from ...webtransport.asyncio import EndpointConfig, Limits, Listener, listen
-from ...webtransport.connection import Connection
-from ...webtransport.errors import ProtocolError
-from ...webtransport.events import ConnectionClosed
-from ...webtransport.quic.config import Windows
-from ...webtransport.quic.connection_ids import SharedKeys
-from ...webtransport.quic.engine import Address
-from ...webtransport.session import Session
-from ...webtransport.udp.handover import Handover
+from ...webtransport import (
+    Address,
+    Connection,
+    ConnectionClosed,
+    ProtocolError,
+    Session,
+    SharedKeys,
+    Windows,
+)
+from ...webtransport.asyncio import EndpointConfig, Handover, Limits, Listener, listen
 from .. import metrics
 from ..auth.access import Access
 from ..failures import ServeError

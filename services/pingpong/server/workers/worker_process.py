@@ -24,8 +24,8 @@ import uvloop
 from ...settings import ServeSettings
 from ...telemetry.lifecycle import collect_garbage_seldom
 from ...telemetry.logs import configure, get_logger
-from ...webtransport.quic.connection_ids import SharedKeys
-from ...webtransport.udp.handover import Handover
+from ...webtransport import SharedKeys
+from ...webtransport.asyncio import Handover
 from ..failures import ServeError
 from ..tls.certificate import Certificate, parse_certificate
 from .control import Channel, Message

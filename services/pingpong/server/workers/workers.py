@@ -12,8 +12,7 @@ from ...settings import ServeSettings
 from ...telemetry.health import Result
 from ...telemetry.logs import get_logger
 from ...telemetry.metrics import Family, merge
-from ...webtransport.udp.handover import connect_inboxes
-from ...webtransport.udp.steering import bind_group, steer
+from ...webtransport.asyncio import bind_group, connect_inboxes, steer
 from .. import metrics
 from ..failures import ServeError
 from ..health import SELF_PING, WORKERS, Health, combine, while_draining

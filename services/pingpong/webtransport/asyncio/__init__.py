@@ -20,8 +20,11 @@ from ..errors import (
 from ..events import Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig, Windows
-from .connection import ClientConnection, Target, open_connection
+from ..udp.handover import Handover, connect_inboxes
+from ..udp.steering import bind_group, steer
+from .connection import ClientConnection, SessionWaiter, Target, establish, open_connection, resolve
 from .failures import Cause, ConnectError
+from .race import more_telling
 from .server import Listener, Server, listen, serve
 from .session import Session, connect
 from .streams import BidirectionalStream, ReceiveStream, SendStream
@@ -34,6 +37,7 @@ __all__ = [
     "DatagramTooLargeError",
     "Draft",
     "EndpointConfig",
+    "Handover",
     "Limits",
     "Listener",
     "ReceiveStream",
@@ -43,13 +47,20 @@ __all__ = [
     "Session",
     "SessionClosed",
     "SessionClosedError",
+    "SessionWaiter",
     "StateError",
     "StreamResetError",
     "Target",
     "WebTransportError",
     "Windows",
+    "bind_group",
     "connect",
+    "connect_inboxes",
+    "establish",
     "listen",
+    "more_telling",
     "open_connection",
+    "resolve",
     "serve",
+    "steer",
 ]

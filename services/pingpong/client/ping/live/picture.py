@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from ....webtransport.text import printable
+from ....webtransport import printable
 from ...link.links import State
 from ...statistics.latencies import Distribution
 from ...statistics.statistics import Summary
