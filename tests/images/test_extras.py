@@ -151,7 +151,8 @@ def test_it_works_with_what_its_image_has(bare: str) -> None:
 
 
 def test_it_can_ask_a_cluster_with_what_its_image_has(bare: str) -> None:
-    code = f"import pingpong.{bare}.service; from kubernetes import client, config, watch"
+    service = {"client": "pingpong.client.probe.service", "server": "pingpong.server.service"}[bare]
+    code = f"import {service}; from kubernetes import client, config, watch"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=processes.environment(),
