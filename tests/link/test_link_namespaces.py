@@ -19,7 +19,7 @@ pytestmark = pytest.mark.network
 
 PROGRAM = """
 import subprocess, time
-from tests.link.link import Link
+from tests.support.link.link import Link
 
 with Link() as link:
     inside = subprocess.Popen(link.client.command("sleep", "60"))
