@@ -19,6 +19,8 @@ from pingpong.webtransport.quic.ids import RESET_REASON
 from tests.server.groups import HOST, Client, certificate, children, is_alive, until
 from tests.support.processes import Process, environment
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
