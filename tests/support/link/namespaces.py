@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
 import itertools
 import os
 import re
@@ -19,6 +20,7 @@ from .forwarder import enter
 
 PREFIX = "pingpong-test"
 FOLDER = Path("/run/netns")
+RTF_LOCAL = 0x8000_0000
 PATIENCE = 20.0
 """Seconds for one `ip`, on a machine that is shared."""
 
@@ -115,6 +117,14 @@ class Namespace:
         """Set a setting of this namespace's network, where that is permitted."""
         with self.entered(), contextlib.suppress(OSError):
             Path("/proc/sys/net", *name.split("/")).write_text(str(value))
+
+    def receives(self, address: str) -> bool:
+        """Whether packets to an IPv6 address stay inside: there is a local route to it."""
+        wanted = ipaddress.IPv6Address(address).packed.hex()
+        with self.entered():
+            routes = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+        fields = [route.split() for route in routes]
+        return any(each[0] == wanted and int(each[8], 16) & RTF_LOCAL for each in fields)
 
     def remove(self) -> None:
         """Remove it, and end what still runs inside."""
