@@ -27,18 +27,65 @@ from .errors import (
     ProtocolError,
     StateError,
     StreamProtocolError,
+    error_name,
 )
-from .events import ConnectionClosed, Headers, Request, State
-from .handler import ConnectionHandler, SessionHandler, UnaskedHandler, lost_with
+from .events import ConnectionClosed, Headers, Request, SessionClosed, State
 from .http3.control import OwnControlStream
 from .http3.frames import FrameType, StreamType, decode_quarter_id
 from .http3.messages import request_headers
 from .limits import Limits
 from .quic.engine import QuicConnection
 from .receivers import CriticalStreams, Discarded, Preface, Receiver, silence
-from .session import Session
+from .session import Session, SessionHandler
 from .streams import Stream
+from .text import printable
 from .varint import decode as decode_varint
+
+
+class ConnectionHandler:
+    """What a connection tells its user, by plain calls; each does nothing unless overridden."""
+
+    __slots__ = ()
+
+    def connection_ready(self, connection: Connection) -> None:
+        """The peer's settings are here: a client knows its `draft` and may open sessions."""
+
+    def session_requested(self, session: Session) -> None:
+        """Server: decide with `accept` or `reject`, now or later."""
+        session.reject(404)
+
+    def request_refused(self, session: Session, closed: SessionClosed) -> None:
+        """Server: a request ended that `session_requested` was not asked about.
+
+        It was malformed or above a limit, and `closed` says how it was answered, or the client
+        took it back (`closed.by_peer`).
+        """
+
+    def requests_over(self, connection: Connection) -> None:
+        """No CONNECT stream is left: nothing of a session's close is on its way any more."""
+
+    def connection_unused(self, connection: Connection) -> None:
+        """Server: no session was asked for in time, and the connection is about to be closed."""
+
+    def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
+        """The peer broke the rules, and has been answered as the specification says."""
+
+    def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
+        """The connection is gone, and its sessions have been told. The last call."""
+
+
+class _PendingRequest(SessionHandler):
+    """Of a request, until the connection's handler is asked about it."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        """It came to nothing; not worth telling where the whole connection is gone."""
+        if self._connection.closed is None:
+            self._connection.handler.request_refused(session, closed)
 
 
 class Connection:
@@ -86,12 +133,6 @@ class Connection:
         """Whether any CONNECT stream, of a closed session too, has not ended on both sides."""
         return any(isinstance(receiver, Session) for receiver in self._streams.values())
 
-    @property
-    def session_draft(self) -> Draft:
-        """The draft, where there is a session and so a draft."""
-        assert self.draft is not None
-        return self.draft
-
     def open_session(self, request: Request, handler: SessionHandler) -> Session:
         """Client: ask for a session; the handler is told what becomes of it.
 
@@ -109,10 +150,10 @@ class Connection:
             raise StateError("the server allows no more streams at the moment")
         headers = request_headers(request, draft)
         stream_id = self.quic.open_stream(b"", False)
-        session = Session(self, stream_id, handler)
+        session = Session(self, self.quic, stream_id, handler, self.limits)
         self._last_request_id = stream_id
         self._sessions[stream_id] = self._streams[stream_id] = session
-        session.send_request(headers, request)
+        session.send_request(headers, request, draft)
         return session
 
     def drain(self) -> None:
@@ -289,7 +330,7 @@ class Connection:
             raise ConnectionProtocolError(ErrorCode.H3_STREAM_CREATION_ERROR, reason)
         else:
             self._last_request_id = max(self._last_request_id, stream_id)
-            session = Session(self, stream_id, UnaskedHandler())
+            session = Session(self, self.quic, stream_id, _PendingRequest(self), self.limits)
             self._streams[stream_id] = session
             self._deadlines.begin(stream_id)
             session.receive(data, end_stream)
@@ -302,8 +343,10 @@ class Connection:
         else:
             self._decide(session, headers, self._remote_settings)
 
-    def deliver_early(self, session: Session) -> None:
-        """The session is established: it gets what came before it."""
+    def session_established(self, session: Session) -> None:
+        """It gets what came before it."""
+        if self.draining and self.quic.is_client:
+            session.peer_drains()
         self._deadlines.end(SESSION)
         streams, datagrams = self._early.take(session.id)
         for early in streams:
@@ -456,6 +499,7 @@ class Connection:
             return
         if self._control.goaway_sent:
             # The client did not know yet, and may try elsewhere.
+            session.draining = True
             session.refuse("the connection is to be left", by_peer=False)
             return
         if self._sessions and not (self.draft is not None and self.draft.flow_control):
@@ -468,6 +512,7 @@ class Connection:
             session.reject(429)
             return
         self._sessions[session.id] = session
+        session.draft = self.draft
         session.handler = SessionHandler()
         self.handler.session_requested(session)
 
@@ -497,4 +542,17 @@ class Connection:
             tell.callback(self._streams.clear)
             tell.callback(self.handler.connection_closed, self, closed)
             for session in reversed(sessions):
-                tell.callback(session.connection_lost, lost_with(closed))
+                tell.callback(session.connection_lost, _lost_with(closed))
+
+
+def _lost_with(closed: ConnectionClosed) -> SessionClosed:
+    """How a session ended whose connection did."""
+    if closed.timed_out:
+        text = "the connection timed out: the peer was not heard any more"
+    else:
+        whose = "by the peer" if closed.by_peer else "by this side"
+        name = error_name(closed.code) if closed.is_application else f"QUIC 0x{closed.code:x}"
+        text = f"the connection was closed {whose}: {name}"
+        if closed.reason:
+            text = f"{text}, {printable(closed.reason)}"
+    return SessionClosed(by_peer=closed.by_peer, error=text, wire_code=closed.code)
