@@ -522,27 +522,33 @@ class Connection:
             return
         self.handler.protocol_error(self, error)
         receiver = self._streams.get(stream_id)
-        session = receiver.session if isinstance(receiver, Stream) else receiver
         if isinstance(error, ConnectionProtocolError):
             self.close(error.code, error.reason)
-        elif isinstance(session, Session):
-            session.fail(error)
+        elif isinstance(receiver, Session):
+            receiver.fail(error)
+        elif isinstance(receiver, Stream):
+            # All that a session's stream can do wrong is to exceed the session's credit.
+            for session in self.sessions:
+                if receiver in session.streams:
+                    session.fail(error)
         else:
             self.refuse_stream(stream_id, error.code, ended=self.quic.stream_is_over(stream_id))
 
     def _end(self, closed: ConnectionClosed) -> None:
         self.closed = closed
         self._deadlines.clear()
+        sessions = self.sessions
         streams = [each for each in self._streams.values() if isinstance(each, Stream)]
-        sessions = dict.fromkeys((*self.sessions, *(stream.session for stream in streams)))
         for table in (self._streams, self._sessions, self._undecided, self._early):
             table.clear()
-        # In this order, whatever a handler does. Sessions that are closed only let streams go.
-        with ExitStack() as tell:
-            tell.callback(self._streams.clear)
-            tell.callback(self.handler.connection_closed, self, closed)
+        # Sessions first, then streams, also of sessions closed before; whatever a handler does.
+        with ExitStack() as last_first:
+            last_first.callback(self._streams.clear)
+            last_first.callback(self.handler.connection_closed, self, closed)
+            for stream in streams:
+                last_first.callback(stream.connection_lost)
             for session in reversed(sessions):
-                tell.callback(session.connection_lost, _lost_with(closed))
+                last_first.callback(session.connection_lost, _lost_with(closed))
 
 
 def _lost_with(closed: ConnectionClosed) -> SessionClosed:

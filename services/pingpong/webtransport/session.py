@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 from .capsules import CapsuleType, decode_close, encode_capsule, encode_close
 from .connect_stream import ConnectStream, data_after_close
-from .credit import SessionCredit
 from .drafts import Draft, Version
 from .errors import (
     ConnectionProtocolError,
@@ -33,6 +32,7 @@ from .errors import (
     error_name,
 )
 from .events import Headers, Request, SessionClosed, State
+from .flow import FlowControl
 from .http3.frames import FrameType, decode_headers
 from .http3.messages import RequestHead, parse_request, parse_response, response_headers
 from .limits import Limits
@@ -41,7 +41,6 @@ from .streams import SilentStreamHandler, Stream, StreamHandler, encode_stream_h
 from .varint import encode as encode_varint
 
 _SILENT = SilentStreamHandler()
-_MAX_STREAMS = (CapsuleType.WT_MAX_STREAMS_BIDI, CapsuleType.WT_MAX_STREAMS_UNI)
 _PROHIBITED = (CapsuleType.WT_MAX_STREAM_DATA, CapsuleType.WT_STREAM_DATA_BLOCKED)
 """Over HTTP/3 QUIC does their work: an error also without flow control (section 5.4)."""
 _EARLY_CAPSULES = 16 << 10
@@ -121,8 +120,8 @@ class Session:
     """
 
     __slots__ = (
-        *("_blocked", "_closed_by_capsule", "_connect", "_datagram_prefix", "_early", "_leaving"),
-        *("_limits", "_owner", "_quic", "context", "credit", "draft", "draining", "handler", "id"),
+        *("_closed_by_capsule", "_connect", "_datagram_prefix", "_early", "_leaving"),
+        *("_limits", "_owner", "_quic", "context", "draft", "draining", "flow", "handler", "id"),
         *("kept", "protocol", "request", "state", "streams"),
     )
 
@@ -145,7 +144,7 @@ class Session:
         self.streams: set[Stream] = set()
         self.kept = 0
         """Bytes that the handler keeps apart from any stream: it says so here."""
-        self.credit: SessionCredit | None = None
+        self.flow: FlowControl | None = None
         """Flow control, where both sides have turned it on."""
         self.draft = Draft(Version.DRAFT_16)
         """What both sides speak; a server knows it from `session_requested` on."""
@@ -158,7 +157,6 @@ class Session:
         self._early = b""
         self._leaving = False
         """The peer has left; how, is still to come on its half of the CONNECT stream."""
-        self._blocked: dict[Stream, None] = {}
 
     # What the user calls.
 
@@ -233,8 +231,7 @@ class Session:
         """Whether the peer's credit, the session's and QUIC's, allows one more stream."""
         if self.state is not State.ESTABLISHED or self._leaving:
             return False
-        if self.credit is not None and self.credit.streams_out[unidirectional].available <= 0:
-            self._connect.send_capsule(self.credit.streams_blocked(unidirectional))
+        if self.flow is not None and not self.flow.can_open_stream(unidirectional):
             return False
         return self._quic.can_open_stream(unidirectional)
 
@@ -250,16 +247,11 @@ class Session:
                 if self.state is not State.ESTABLISHED
                 else "the peer allows no more streams at the moment"
             )
-        if self.credit is not None:
-            self.credit.streams_out[unidirectional].take(1)
+        if self.flow is not None:
+            self.flow.streams_out[unidirectional].take(1)
         header = encode_stream_header(self.id, unidirectional)
         stream_id = self._quic.open_stream(header, unidirectional)
-        stream = Stream(
-            self, self._quic, stream_id, handler, is_local=True, header_size=len(header)
-        )
-        self.streams.add(stream)
-        self._owner.add_stream(stream)
-        return stream
+        return self._add_stream(stream_id, handler, is_local=True, header_size=len(header))
 
     def drain(self) -> None:
         """Ask the peer to finish and leave (WT_DRAIN_SESSION); the session goes on."""
@@ -376,9 +368,6 @@ class Session:
         """The connection below has gone."""
         self._connect.send_open = False
         self._close(closed)
-        for stream in self.streams:
-            stream.receive_open = False
-        self.streams.clear()
 
     def peer_drains(self) -> None:
         """WT_DRAIN_SESSION, or GOAWAY on the connection."""
@@ -388,52 +377,43 @@ class Session:
 
     def open_received(self, stream_id: int, header_size: int) -> Stream:
         """The peer opened a stream of this session."""
-        if self.credit is not None:
-            self.credit.streams_in[bool(stream_id & 2)].receive(1)
-        stream = Stream(
-            self,
-            self._quic,
-            stream_id,
-            _SILENT,
-            is_local=False,
-            header_size=header_size,
-        )
-        self.streams.add(stream)
-        self._owner.add_stream(stream)
+        if self.flow is not None:
+            self.flow.streams_in[bool(stream_id & 2)].receive(1)
+        stream = self._add_stream(stream_id, _SILENT, is_local=False, header_size=header_size)
         handler = self.handler.stream_opened(stream)
         if self.state is State.ESTABLISHED:
             stream.handler = handler
         return stream
 
-    # What streams call (`streams.StreamOwner`).
-
-    def data_blocked(self, stream: Stream) -> None:
-        """The session's credit does not suffice for what a stream has to send."""
-        self._blocked[stream] = None
-        if self.credit is not None:
-            self._connect.send_capsule(self.credit.data_blocked())
-
-    def data_consumed(self, size: int) -> None:
-        """Stream data was used up; the peer may be granted more."""
-        if self.credit is not None:
-            self._connect.send_capsule(self.credit.data_consumed(size))
-
-    def data_unsent(self, size: int) -> None:
-        """A stream was reset before all was sent: others may use what it leaves."""
-        if self.credit is not None:
-            self.credit.data_out.give_back(size)
-            self._flush_blocked()
+    # What streams call.
 
     def stream_over(self, stream: Stream) -> None:
-        """Both halves of a stream have ended."""
+        """Both halves of a stream have ended, and what arrived has been read. May come again."""
         if stream not in self.streams:
             return
         self.streams.remove(stream)
         stream.handler = _SILENT
-        self._blocked.pop(stream, None)
         self._owner.stream_over(stream.id)
-        if self.credit is not None and not stream.is_local:
-            self._connect.send_capsule(self.credit.stream_over(stream.is_unidirectional))
+        if self.flow is not None:
+            self.flow.stop_waiting(stream.flush)
+            if not stream.is_local:
+                self.flow.peers_stream_over(stream.is_unidirectional)
+
+    def _add_stream(
+        self, stream_id: int, handler: StreamHandler, *, is_local: bool, header_size: int
+    ) -> Stream:
+        stream = Stream(
+            self._quic,
+            stream_id,
+            handler,
+            flow=self.flow,
+            over=self.stream_over,
+            is_local=is_local,
+            header_size=header_size,
+        )
+        self.streams.add(stream)
+        self._owner.add_stream(stream)
+        return stream
 
     # The CONNECT stream.
 
@@ -488,7 +468,7 @@ class Session:
         if draft.bare_capsules:
             self._connect.leave_frames_out()
         if draft.flow_control:
-            self.credit = SessionCredit(self._limits, draft.granted)
+            self.flow = FlowControl(self._limits, draft.granted, self._connect.send_capsule)
         handler.session_established(self)
         self._owner.session_established(self)
         early, self._early = self._early, b""
@@ -523,18 +503,13 @@ class Session:
             self.handler.datagram_received(self, value)
         elif kind in _PROHIBITED:
             raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, f"{kind.name} over HTTP/3")
-        elif self.credit is not None and not self.draft.bare_capsules:
+        elif (
             # Without flow control its capsules are ignored (section 5.1).
-            self.credit.receive(kind, value)
-            if kind is CapsuleType.WT_MAX_DATA:
-                self._flush_blocked()
-            elif kind in _MAX_STREAMS:
-                self.handler.credit_received(self)
-
-    def _flush_blocked(self) -> None:
-        blocked, self._blocked = self._blocked, {}
-        for stream in blocked:
-            stream.flush()
+            self.flow is not None
+            and not self.draft.bare_capsules
+            and self.flow.receive(kind, value)
+        ):
+            self.handler.credit_received(self)
 
     def _receive_end(self) -> None:
         if self.state is State.EXPECTED:
@@ -558,7 +533,8 @@ class Session:
             return
         self.state = State.CLOSED
         self._early = b""
-        self._blocked.clear()
+        if self.flow is not None:
+            self.flow.session_over()
         handler, self.handler = self.handler, _CLOSED_HANDLER
         self._owner.session_over(self)
         try:
