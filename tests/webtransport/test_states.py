@@ -249,8 +249,8 @@ CAPSULES = {
 class Life(RuleBasedStateMachine):
     """A session, whatever its user and its peer do, and in which order; the model is the table."""
 
-    @initialize(is_client=st.booleans())
-    def start(self, is_client: bool) -> None:
+    @initialize(is_client=st.booleans(), settings=st.booleans(), request=st.booleans())
+    def start(self, is_client: bool, settings: bool, request: bool) -> None:
         self.is_client = is_client
         self.table = CLIENT if is_client else SERVER
         self.quic = Quic(is_client=is_client)
@@ -265,9 +265,13 @@ class Life(RuleBasedStateMachine):
         self.ended = self.was_reset = False
         if is_client:
             self.send_settings()
-            request = Request("localhost", "/")
-            self.session = self.connection.open_session(request, self.calls)
+            self.session = self.connection.open_session(Request("localhost", "/"), self.calls)
             self.state = State.REQUESTED
+            return
+        if request:
+            self.receive_request()
+        if settings:
+            self.send_settings()
 
     # The peer.
 
@@ -289,6 +293,9 @@ class Life(RuleBasedStateMachine):
         )
         if was_pending:
             assert self.told.requested is not None or self.told.refused is not None
+            if self.ended and self.told.requested is not None:
+                # The FIN that waited counts now.
+                assert self.told.requested.state is State.CLOSED
 
     @precondition(may_receive)
     @rule(
