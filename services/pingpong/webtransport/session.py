@@ -268,7 +268,7 @@ class Session:
             raise ValueError(f"a close code has 32 bits: {code}")
         if self.state is State.ESTABLISHED:
             self._connect.send_capsule(encode_close(code, reason), end_stream=True)
-        elif self.state is State.REQUESTED:
+        elif self.state is not State.CLOSED:
             self._connect.abort(ErrorCode.H3_REQUEST_CANCELLED)
         self._close(SessionClosed(code=code, reason=reason, by_peer=False))
 
