@@ -420,7 +420,7 @@ async def test_secrets_are_not_among_what_others_may_see() -> None:
     async with group(2) as server:
         for pid in server.pids:
             seen = environment_of(pid)
-            assert "pingpong.server.workers.workers.worker_process" in seen
+            assert "pingpong.server.workers.worker_process" in seen
             assert "PRIVATE KEY" not in seen
             assert "CERTIFICATE" not in seen
 
