@@ -21,7 +21,8 @@ from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
 from pingpong.ping import PROTOCOL
 from pingpong.server.tls.certificate import load_certificate
-from pingpong.server.workers.worker import Worker, endpoint_config
+from pingpong.server.workers.endpoint import endpoint_config
+from pingpong.server.workers.worker import Worker
 from pingpong.settings import ServeSettings
 from pingpong.telemetry.lifecycle import collect_garbage_seldom
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint

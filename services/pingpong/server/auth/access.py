@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ...settings import ServeSettings
-from ..failures import ServeError
+from .. import ServeError
 from ..sessions.admission import Admission
 from ..sessions.handlers import PATHS
 from .token_review import TokenReviewer, TokenReviewError

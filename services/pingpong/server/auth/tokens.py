@@ -12,9 +12,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from ...settings.files import WatchedFile
+from ...settings.files import Reloaded, WatchedFile
 from ...telemetry.logs import get_logger
-from ..reload import Reloaded
 from ..sessions.admission import WRONG_TOKEN, Decided
 
 SHORTEST = 16
@@ -70,7 +69,7 @@ class TokenFile:
         self._path = path
         self._logger = get_logger("pingpong.server.tokens")
         self._file = WatchedFile(path)
-        self._tokens = Reloaded(self._file, self._read, TokenFileError, self._log_unusable)
+        self._tokens = Reloaded(self._file.changed, self._read, TokenFileError, self._log_unusable)
         self._log_loaded()
 
     @property

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from socket import AF_INET, AF_INET6, socket
+from socket import socket
 
 from ...ping import PROTOCOL
 from ...settings import ServeSettings
@@ -23,76 +22,26 @@ from ...webtransport import (
     ProtocolError,
     Session,
     SharedKeys,
-    Windows,
 )
 from ...webtransport.asyncio import EndpointConfig, Handover, Limits, Listener, listen
-from .. import metrics
+from .. import ServeError, metrics
 from ..auth.access import Access
-from ..failures import ServeError
 from ..health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
-from ..memory import BUFFERED, MOST_CONNECTIONS
 from ..self_ping import SelfPing
 from ..sessions.admission import Admission
 from ..sessions.handlers import PingSession, Router
 from ..sessions.messages import MessageCounters
 from ..tls.certificate import Certificate
+from .endpoint import endpoint_config, listen_failure, loopback
 
 SHUTTING_DOWN = "the server is shutting down"
 
 MAX_DATAGRAM = 65_535
 
-_VALIDATED = 2
-"""Times as many handshakes may be unfinished where the client has proved its address."""
-_FEW_HANDSHAKES = 50
-_MOST_HANDSHAKES = 512
-"""Of all workers together, unless the settings ask for more: 46 MB. The more there are, the longer
-a client has for its handshake while others begin theirs, a thousand a second perhaps."""
-_LEAST_BUFFERED = 16 << 20
-_MOST_BUFFERED = 64 << 20
-"""Bytes that a worker's connections keep at most, of messages and of answers."""
 _HOUSEKEEPING_INTERVAL = 1.0
 """Seconds between looks at files."""
 _LAST_BATCHES = 64
 """Batches of packets that are still answered at the end: under a flood there is no last one."""
-
-
-def endpoint_config(
-    settings: ServeSettings, certificate: Certificate, workers: int = 1
-) -> EndpointConfig:
-    """The configuration of a worker's QUIC endpoint; `settings` has that worker's share of limits.
-
-    Each session takes a stream beside those that it opens, its CONNECT stream. Unfinished
-    handshakes count as connections: they take half of these, or what `max_handshakes` asks for.
-    """
-    max_connections = settings.max_connections or MOST_CONNECTIONS
-    return EndpointConfig(
-        certificate=certificate.certificate,
-        certificate_chain=certificate.chain,
-        private_key=certificate.private_key,
-        idle_timeout=settings.idle_timeout,
-        max_connections=max_connections,
-        max_handshakes=settings.max_handshakes,
-        max_validated_handshakes=max(
-            _FEW_HANDSHAKES,
-            _VALIDATED * settings.max_handshakes,
-            min(_MOST_HANDSHAKES // workers, max_connections // 2),
-        ),
-        max_buffered=min(_MOST_BUFFERED, max(_LEAST_BUFFERED, max_connections * BUFFERED)),
-        windows=Windows(
-            streams_bidi=settings.max_streams + settings.max_sessions,
-            streams_uni=settings.max_streams + 8,
-        ),
-    )
-
-
-def loopback(address: Address) -> list[tuple[int, Address]]:
-    """Where this machine reaches a socket that is bound to `address`."""
-    host, port = address[:2]
-    if host == "::":
-        return [(AF_INET6, ("::1", port, 0, 0)), (AF_INET, ("127.0.0.1", port))]
-    if host == "0.0.0.0":
-        return [(AF_INET, ("127.0.0.1", port))]
-    return [(AF_INET6 if ":" in host else AF_INET, address)]
 
 
 class PingServer(Router):
@@ -378,14 +327,3 @@ def answer_what_has_come(listener: Listener) -> None:
     for _ in range(_LAST_BATCHES):
         if not listener.endpoint.receive_pending():
             break
-
-
-def listen_failure(settings: ServeSettings, error: OSError) -> str:
-    """Why the port cannot be had, and what to do."""
-    where = f"UDP port {settings.bind_port} of {settings.bind_host}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another with --bind-port, or 0 for a free one"
-    if error.errno == errno.EACCES:
-        return f"{where} needs more rights: choose one above 1023 with --bind-port"
-    text = error.strerror or str(error)
-    return f"cannot listen on {where}: {text} (--bind-host, --bind-port)"

@@ -1,8 +1,9 @@
-"""How many connections fit in the memory that this process may use."""
+"""What this process may use, cores and memory, and how many connections fit in that memory."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +25,15 @@ BUFFERED = CONNECTION // 2
 FEWEST_CONNECTIONS = 64
 MOST_CONNECTIONS = 10_000
 """However much memory there is: one event loop serves no more of them well."""
+
+
+def usable_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """The cores that this process may keep busy: those it may run on, or its container's share."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = quota_file.read_text().split()  # "max" is no number
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(cores, 1)
 
 
 class Memory(NamedTuple):
