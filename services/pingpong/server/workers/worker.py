@@ -242,13 +242,13 @@ class Worker:
         self._end_tasks()
         answer_what_has_come(listener)
         listener.drain()
-        sessions = self._handler.admission.counters.active
+        sessions = self._handler.admission.active
         if sessions:
             self._logger.info("draining", sessions=sessions)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 await self._handler.wait_over(tuple(listener.connections))
-        left = self._handler.admission.counters.active
+        left = self._handler.admission.active
         if left:
             self._logger.info("closing", sessions=left, reason=SHUTTING_DOWN)
         answer_what_has_come(listener)
