@@ -38,9 +38,8 @@ class SourceState:
     """How a source does.
 
     `result` is of the last lookup, None before the first one ended, and `error` says why it
-    failed. `last_success` is in seconds since 1970, `next_lookup` in seconds from now; a source
-    that is watched, or is an address, has none. `addresses` are those in use, whatever became of
-    the last lookup.
+    failed. `last_success` is in seconds since 1970. `addresses` are those in use, whatever became
+    of the last lookup.
     """
 
     source: str
@@ -48,13 +47,7 @@ class SourceState:
     result: Result | None
     error: str
     last_success: float | None
-    next_lookup: float | None
     addresses: int
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether the last lookup succeeded."""
-        return self.result is Result.OK
 
 
 @dataclass(slots=True, eq=False)
@@ -361,6 +354,5 @@ def _state(known: _Known, now: float, wall: float) -> SourceState:
         lookups.result,
         lookups.error,
         None if succeeded_at is None else wall - (now - succeeded_at),
-        None if known.ask is None else max(0.0, lookups.due - now),
         _count(lookups.endpoints),
     )
