@@ -53,8 +53,8 @@ def usable_memory(root: Path = Path("/")) -> Memory:
 def _cgroup_limits(root: Path) -> list[int]:
     """The limits of the group of this process and of those above it, as far as they can be seen.
 
-    Version 2 has one tree of groups, version 1 one for memory. A container sees its own group in
-    the place of the root.
+    Version 2 has one tree of groups, version 1 one for memory. A container sees its own group as
+    the root.
     """
     limits = []
     lines: list[str] = []
@@ -107,7 +107,7 @@ class AllowedConnections(NamedTuple):
         return cls(fit if asked is None else asked, fit, memory, asked is None)
 
     def log(self, logger: FilteringBoundLogger) -> None:
-        """Say that memory is why there are no more, or that it may not suffice."""
+        """Log that memory limits them, or that it may not suffice for them."""
         event: dict[str, int | str] = {"max_connections": self.number}
         reason = {"memory": self.memory.size, "limited_by": self.memory.limited_by}
         if self.is_derived and self.fit < MOST_CONNECTIONS:

@@ -4,9 +4,9 @@ A client sends a token that kubelet has mounted for it with the server's audienc
 the API server whether it is good, and for that audience. To be allowed to ask, its own service
 account is bound to the ClusterRole `system:auth-delegator`.
 
-What the API server said is remembered for a while, so that it is not asked at every reconnect:
-a token that was taken back opens sessions for `GOOD_FOR` seconds at most. Where the API server
-cannot be asked nobody is let in, but nobody is told that his token is wrong either.
+What the API server answered is remembered for a while, so that it is not asked at every reconnect:
+a token that was revoked opens sessions for `GOOD_FOR` seconds at most. While the API server cannot
+be asked, every token is refused with 503, not as a wrong one.
 
 Asking blocks, so threads do it, a few; how many tokens may wait for them is bounded too.
 """
@@ -41,7 +41,7 @@ _TIMEOUT = 3.0
 _ATTEMPTS = 2
 _PAUSE = 0.2
 """Seconds between two attempts."""
-_PATIENCE = 5.0
+_ASK_WITHIN = 5.0
 """Seconds after which a token that still waits is not asked about any more: its client is gone."""
 _END_OF_TIME = 1e12
 """Seconds since 1970 that no expiry is beyond."""
@@ -114,7 +114,7 @@ def _refused(status: int, reason: object) -> ReviewFailedError:
     return ReviewFailedError(text, is_passing=status == 429 or status >= 500)
 
 
-# On the event loop: who waits, and what is known.
+# On the event loop: which requests wait, and which tokens are known.
 
 
 class _Job(NamedTuple):
@@ -176,11 +176,11 @@ class TokenReviewer:
             threading.Thread(
                 target=self._work, args=(ask, loop), name=f"token-review-{number}", daemon=True
             ).start()
-        # What is wrong with the way there is told now, not when the first client comes.
+        # What is wrong with the way there is logged now, not when the first client comes.
         self.authorize(b"e30.e30.e30", lambda refusal: None)
 
     def close(self) -> None:
-        """Let the threads end when they have nothing to do; nobody is told anything any more."""
+        """Let the threads end when they have nothing to do; pending requests get no decision."""
         self._waiting.clear()
         for _ in range(_THREADS):
             self._jobs.put(None)
@@ -242,14 +242,14 @@ class TokenReviewer:
             try:
                 loop.call_soon_threadsafe(self._settle, job.digest, answer)
             except RuntimeError:
-                return  # The loop is closed: nobody waits any more.
+                return  # The loop is closed, and no request waits.
 
     def _review(self, ask: Ask, job: _Job) -> bool | ReviewFailedError:
         failed = ReviewFailedError("too many tokens wait to be verified", is_passing=True)
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(_PAUSE)
-            if self._clock() - job.asked_at > _PATIENCE:
+            if self._clock() - job.asked_at > _ASK_WITHIN:
                 break
             try:
                 return ask(job.token)

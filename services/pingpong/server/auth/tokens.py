@@ -84,7 +84,7 @@ class TokenFile:
         """Decide at once: `admission.Authority`."""
         digest = _digest(token)
         known = False
-        # All of them, and each in the same time: how long it takes tells nothing of any.
+        # All of them, and each in the same time: how long it takes says nothing of any.
         for one in self._tokens.value.digests:
             known |= hmac.compare_digest(one, digest)
         decided(None if known else WRONG_TOKEN)

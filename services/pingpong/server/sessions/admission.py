@@ -1,6 +1,6 @@
 """Who may open a session, and how fast a session may ask.
 
-Every request is let in, or refused with an HTTP status, fields that say what to do, and a
+Every request is accepted, or refused with an HTTP status, fields that say what to do, and a
 `Result` to count it under. The checks go from what anybody may know to what only some may:
 
     path      404   the paths are in the documentation: to say that one is unknown, tells nothing
@@ -61,7 +61,7 @@ class SessionCounters:
         self.results[Result.ACCEPTED] += 1
 
     def closed(self, duration: float) -> None:
-        """A session that was accepted is over, after so many seconds."""
+        """A session that was accepted is over; it lasted `duration` seconds."""
         self.active -= 1
         self.durations.observe(duration)
 

@@ -57,17 +57,17 @@ def endpoint_config(
 def shared_keys(settings: ServeSettings, certificate: Certificate) -> SharedKeys:
     """Keys for a server with these settings.
 
-    Where it can be known that another one takes its place on the same port of the same machine,
-    with the same private key from a file, they are the same: that one's stateless resets then
-    tell the clients at once that their connections are gone.
+    A server that succeeds this one on the same port of the same machine, with the same private
+    key from a file, gets the same keys: its stateless resets then end the clients' connections
+    to this one at once.
     """
     if settings.tls_key_file is None or not settings.bind_port:
         return SharedKeys()
-    place = f"{socket.gethostname()} {settings.bind_host} {settings.bind_port}"
+    purpose = f"{socket.gethostname()} {settings.bind_host} {settings.bind_port}"
     secret = certificate.private_key.private_bytes(
         Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
     )
-    return SharedKeys.derive(secret, place)
+    return SharedKeys.derive(secret, purpose)
 
 
 def loopback(address: Address) -> list[tuple[int, Address]]:

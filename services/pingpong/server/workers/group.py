@@ -30,7 +30,7 @@ TICK = 1.0
 """Seconds between two checks of which workers have sent nothing."""
 
 _LIVED_LONG = 10.0
-"""Seconds: a worker that lived for so long is replaced at once."""
+"""Seconds: a worker that lived longer is replaced at once."""
 _BACKOFF_MIN = 0.1
 _BACKOFF_MAX = 5.0
 
@@ -162,7 +162,7 @@ class WorkerGroup:
             worker.notify("reload")
 
     async def drain(self) -> None:
-        """Ask all sessions to leave, wait for it as long as is set, close what is left."""
+        """Ask all sessions to leave, wait for that until the drain timeout, close those that are left."""
         self._draining = self._stopping = True
         await self._ask_all("drain", self._settings.drain_timeout + CLOSE_TIMEOUT)
 
@@ -264,7 +264,7 @@ def _families(published: Iterable[dict[str, Any]]) -> list[Family]:
 
 
 def next_backoff(last: float, lived: float) -> float:
-    """Seconds to wait before a worker is replaced that has lived for so long."""
+    """Seconds to wait before a worker is replaced; `lived` is in seconds, `last` the wait before."""
     if lived >= _LIVED_LONG:
         return 0.0
     return min(max(2 * last, _BACKOFF_MIN), _BACKOFF_MAX)

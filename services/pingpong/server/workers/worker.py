@@ -45,7 +45,7 @@ _LAST_BATCHES = 64
 
 
 class PingServer(Router):
-    """The handler of a worker's connections: admits, answers, and writes down what happens."""
+    """The handler of a worker's connections: admits, answers, counts and logs."""
 
     def __init__(self, settings: ServeSettings, admission: Admission) -> None:
         super().__init__(
@@ -58,9 +58,9 @@ class PingServer(Router):
         self._over: asyncio.Future[None] | None = None
 
     def session_requested(self, session: Session) -> None:
-        """Answer, and say so."""
+        """Answer, and log it."""
         if self.self_ping is not None and self.self_ping.recognizes(session.request):
-            # Whoever may come; and it is counted among nobody's messages and sessions.
+            # Admitted by its secret, and not counted among the clients' messages and sessions.
             handler = PingSession(session, MessageCounters(), MAX_DATAGRAM, is_v1=True)
             session.accept(handler, PROTOCOL)
             return
@@ -172,7 +172,7 @@ class Worker:
             )
         except OSError as error:
             raise ServeError(listen_failure(settings, error)) from error
-        listener.endpoint.answered = self._handler.counters.departure.left
+        listener.endpoint.answered = self._handler.counters.send_delay.left
         buffer = listener.endpoint.pump.receive_buffer
         self._logger.debug("socket", receive_buffer=buffer.got, asked=buffer.asked)
         self._lag.start()
@@ -232,10 +232,10 @@ class Worker:
         self._access.check()
 
     async def drain(self) -> None:
-        """Ask the sessions to leave, wait for it as long as is set, close what is left of them.
+        """Ask the sessions to leave, wait for that until the drain timeout, close those that are left.
 
-        Whatever was asked before is answered: first what waits in the socket. Until `close`
-        whoever comes is told that nobody is let in.
+        What was asked before is answered: first what waits in the socket. Until `close` new
+        sessions are refused.
         """
         listener = self._listening
         self._handler.admission.draining = True
@@ -323,7 +323,7 @@ class Worker:
 
 
 def answer_what_has_come(listener: Listener) -> None:
-    """Answer the packets that wait in the socket: they were sent before anybody heard of the end."""
+    """Answer the packets that wait in the socket: they were sent before the peers knew of the end."""
     for _ in range(_LAST_BATCHES):
         if not listener.endpoint.receive_pending():
             break
