@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from ..lifecycle import collect_garbage_seldom, stop_signal
 from ..settings import ServeSettings
 from ..telemetry.admin import Admin, AdminError
 from ..telemetry.health import Check, Result
-from ..telemetry.lifecycle import collect_garbage_seldom, stop_signal
 from ..telemetry.logs import get_logger
 from ..telemetry.metrics import Family
 from ..telemetry.process import versions

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from ..telemetry.failure_log import Repeats
+from ..telemetry.failure_log import FailureLogThrottle
 
 MAX_SIZE = 1_048_576
 """Bytes; a larger file is not what was meant."""
@@ -137,7 +137,7 @@ class Reloaded(Generic[T]):
         self._unusable = unusable
         self._report = report
         self._failures = 0
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self.value = load()
 
     def check(self, now: float) -> bool:
@@ -153,12 +153,12 @@ class Reloaded(Generic[T]):
             self._failures += 1
             if self._failures > 1:
                 self.failed = True
-                if self._repeats.failed(None, str(error), now) is not None:
+                if self._throttle.failed(None, str(error), now) is not None:
                     self._report(str(error))
             return False
         self._failures = 0
         self.failed = False
-        if self._repeats.succeeded(None, now) is not None:
+        if self._throttle.succeeded(None, now) is not None:
             self._report(None)
         is_new = value != self.value
         self.value = value

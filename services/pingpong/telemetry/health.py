@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .failure_log import Repeats
+from .failure_log import FailureLogThrottle
 from .logs import get_logger
 from .metrics import BucketCounts
-from .redaction import mask_text
 
 LAG_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.5)
 """Seconds; for a histogram of the event loop's lag."""
@@ -45,7 +44,7 @@ class Checks:
     ) -> None:
         self._checks = tuple(checks)
         self._clock = clock
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self._log = get_logger("pingpong.health")
 
     def run(self) -> dict[str, Result]:
@@ -57,11 +56,11 @@ class Checks:
         try:
             result = check.run()
         except Exception as error:
-            text = mask_text(f"{type(error).__name__}: {error}")
-            if failed := self._repeats.failed(check.name, text, now):
+            text = f"{type(error).__name__}: {error}"
+            if failed := self._throttle.failed(check.name, text, now):
                 self._log.exception("check_raised", check=check.name, count=failed.count)
             return Result(False, f"the check itself failed: {text}")
-        if recovered := self._repeats.succeeded(check.name, now):
+        if recovered := self._throttle.succeeded(check.name, now):
             self._log.info(
                 "check_works_again",
                 check=check.name,

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ...telemetry.failure_log import Repeats
+from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .. import cluster
 from ..sessions.admission import TOO_MANY_WAIT, UNVERIFIED_TOKEN, WRONG_TOKEN, Decided, Refusal
@@ -159,7 +159,7 @@ class TokenReviewer:
         self._clock = clock
         self._wall_clock = wall_clock
         self._logger = get_logger("pingpong.server.token_review")
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting: dict[bytes, list[Decided]] = {}
         self._expires: dict[bytes, float | None] = {}
@@ -218,10 +218,10 @@ class TokenReviewer:
         refusal: Refusal | None = None
         if isinstance(answer, ReviewFailedError):
             refusal = UNVERIFIED_TOKEN
-            if self._repeats.failed(None, str(answer), now) is not None:
+            if self._throttle.failed(None, str(answer), now) is not None:
                 self._logger.error("token_review_failed", error=str(answer))
         else:
-            if self._repeats.succeeded(None, now) is not None:
+            if self._throttle.succeeded(None, now) is not None:
                 self._logger.info("token_review_recovered")
             if answer:
                 left = GOOD_FOR if expires is None else expires - self._wall_clock()

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from ...settings import ServeSettings
 from ...settings.files import Reloaded, WatchedFiles
-from ...telemetry.failure_log import Repeats
+from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .. import ServeError
 from .certificate import (
@@ -114,7 +114,7 @@ class CertificateFiles(CertificateKeeper):
             self._watched.changed, self._load, CertificateError, self._log_unusable
         )
         self._current = self._files.value
-        self._warned = Repeats(timedelta(days=1).total_seconds())
+        self._warned = FailureLogThrottle(timedelta(days=1).total_seconds())
         super().__init__(self._files.value)
         self._warn(now)
 

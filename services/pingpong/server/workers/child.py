@@ -21,8 +21,8 @@ from typing import Any
 import structlog
 import uvloop
 
+from ...lifecycle import collect_garbage_seldom
 from ...settings import ServeSettings
-from ...telemetry.lifecycle import collect_garbage_seldom
 from ...telemetry.logs import configure, get_logger
 from ...webtransport import SharedKeys
 from ...webtransport.asyncio import Handover
