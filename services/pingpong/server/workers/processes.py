@@ -25,7 +25,7 @@ START_TIMEOUT = 30.0
 ANSWER_TIMEOUT = 1.0
 """Seconds to wait for what is asked of a worker, where that is done at once."""
 
-_MODULE = "pingpong.server.workers.workers.worker_process"
+_MODULE = "pingpong.server.workers.worker_process"
 _ROOT = Path(__file__).parents[3]
 
 
