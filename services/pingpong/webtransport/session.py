@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from .capsules import CapsuleType, decode_close, encode_capsule, encode_close
-from .connect_stream import ConnectStream, data_after_close
+from .connect_stream import ConnectStream
 from .drafts import Draft, Version
 from .errors import (
     DatagramTooLargeError,
@@ -110,20 +110,9 @@ class Session:
     """
 
     __slots__ = (
-        *("_closed_by_capsule", "_connect", "_datagram_prefix", "_early"),
-        *(
-            "_limits",
-            "_owner",
-            "_quic",
-            "_table",
-            "context",
-            "draft",
-            "draining",
-            "flow",
-            "handler",
-            "id",
-        ),
-        *("kept", "protocol", "request", "state", "streams"),
+        *("_connect", "_datagram_prefix", "_early", "_limits", "_owner", "_quic", "_table"),
+        *("context", "draft", "draining", "flow", "handler", "id", "kept", "protocol"),
+        *("request", "state", "streams"),
     )
 
     def __init__(
@@ -155,7 +144,6 @@ class Session:
         self._limits = limits
         self._connect = ConnectStream(quic, session_id, limits.max_field_section)
         self._datagram_prefix = encode_varint(session_id >> 2)
-        self._closed_by_capsule = False
         self._early = b""
 
     # What the user calls.
@@ -283,22 +271,12 @@ class Session:
 
     def receive(self, data: bytes, end_stream: bool) -> None:
         """Take the next bytes of the CONNECT stream."""
-        connect = self._connect
-        if end_stream:
-            connect.receive_open = False
-        if self._closed_by_capsule and data and not connect.aborted:
-            raise data_after_close()
-        for kind, payload in connect.frames(data):
-            if self._closed_by_capsule:
-                raise data_after_close()
+        for kind, payload in self._connect.receive(data, end_stream):
             if kind == FrameType.HEADERS:
                 self._receive_headers(payload)
             else:
                 self._receive_data(payload)
-        if self._closed_by_capsule and connect.incomplete:
-            raise data_after_close()
         if end_stream:
-            connect.check_end()
             self._receive_end()
         self._forget_if_over()
 
@@ -467,8 +445,6 @@ class Session:
         self._after(Event.DATA)
         if self.state is State.ESTABLISHED:
             for kind, value in self._connect.capsules(payload):
-                if self._closed_by_capsule:
-                    raise data_after_close()
                 if self.state is State.ESTABLISHED:
                     self._receive_capsule(kind, value)
         elif self.state is not State.CLOSED:
@@ -480,7 +456,6 @@ class Session:
     def _receive_capsule(self, kind: CapsuleType, value: bytes) -> None:
         if kind is CapsuleType.WT_CLOSE_SESSION:
             code, reason = decode_close(value)
-            self._closed_by_capsule = True
             self._connect.end()
             self._close(SessionClosed(code=code, reason=reason))
         elif kind is CapsuleType.WT_DRAIN_SESSION:
