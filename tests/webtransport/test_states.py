@@ -26,7 +26,7 @@ from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.engine import QuicConnection
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.states import CLIENT, SERVER, STOP_CODES, Event, State, Table, after
-from pingpong.webtransport.streams import SilentStreamHandler, Stream, StreamHandler
+from pingpong.webtransport.streams import Stream, StreamHandler
 from tests.webtransport.raw import CONNECT
 
 TABLES = {"client": CLIENT, "server": SERVER}
@@ -429,9 +429,9 @@ class Life(RuleBasedStateMachine):
             if session.state is State.ESTABLISHED and not session.can_open_stream(uni):
                 # The peer has left; how is still to come.
                 with pytest.raises(StateError, match="the peer allows no more"):
-                    session.open_stream(SilentStreamHandler(), unidirectional=uni)
+                    session.open_stream(StreamHandler(), unidirectional=uni)
             else:
-                session.open_stream(SilentStreamHandler(), unidirectional=uni)
+                session.open_stream(StreamHandler(), unidirectional=uni)
 
         self.attempt(Event.OPEN_STREAM, act)
 

@@ -50,7 +50,7 @@ def identity() -> ServerIdentity:
     return ServerIdentity("localhost", certificate_hash=certificate().sha256)
 
 
-class Recorder(SessionHandler):
+class Recorder(SessionHandler, StreamHandler):
     """Writes down what a session tells, in order; streams' bytes are joined."""
 
     def __init__(self) -> None:
@@ -189,7 +189,7 @@ class Side(ConnectionHandler):
         assert left.keys() == set(session_ids)
         assert connection._sessions.keys() == set(session_ids)
         assert not any(session.streams for session in connection.sessions)
-        assert not connection._undecided
+        assert not connection._pending
         assert not len(connection._early)
         quic = self.engine._quic
         assert not quic.held

@@ -21,7 +21,7 @@ from .quic.connection_ids import MAX_WORKERS, SharedKeys
 from .quic.engine import Address
 from .session import Session, SessionHandler
 from .states import State
-from .streams import SilentStreamHandler, Stream, StreamHandler
+from .streams import Stream, StreamHandler
 from .text import MASK, mask_url, printable
 from .varint import decode as decode_varint
 from .varint import encode as encode_varint
@@ -44,7 +44,6 @@ __all__ = [
     "SessionClosed",
     "SessionHandler",
     "SharedKeys",
-    "SilentStreamHandler",
     "State",
     "StateError",
     "Stream",

@@ -31,10 +31,10 @@ from .http3.messages import RequestHead, parse_request, parse_response, response
 from .limits import Limits
 from .quic.engine import Address, QuicConnection
 from .states import CLIENT, SERVER, STOP_CODES, Event, State, after, not_allowed
-from .streams import SilentStreamHandler, Stream, StreamHandler, encode_stream_header
+from .streams import Stream, StreamHandler, encode_stream_header
 from .varint import encode as encode_varint
 
-_SILENT = SilentStreamHandler()
+_SILENT = StreamHandler()
 _PROHIBITED = (CapsuleType.WT_MAX_STREAM_DATA, CapsuleType.WT_STREAM_DATA_BLOCKED)
 """Over HTTP/3 QUIC does their work: an error also without flow control (section 5.4)."""
 _EARLY_CAPSULES = 16 << 10
@@ -42,7 +42,7 @@ _EARLY_CAPSULES = 16 << 10
 
 
 class SessionHandler:
-    """What a session tells its user, by plain calls; each does nothing unless overridden."""
+    """What a session calls as things happen; each does nothing unless overridden."""
 
     __slots__ = ()
 
@@ -62,13 +62,13 @@ class SessionHandler:
         """A datagram's payload."""
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
-        """The peer has opened a stream; returns who is told what it brings.
+        """The peer has opened a stream; returns what is called with what it brings.
 
         Unless overridden, the stream is refused with code 0.
         """
         stream.stop()
         stream.reset()
-        return SilentStreamHandler()
+        return StreamHandler()
 
     def credit_received(self, session: Session) -> None:
         """More streams may be opened now: ask `can_open_stream` again."""
@@ -280,13 +280,13 @@ class Session:
             self._receive_end()
         self._forget_if_over()
 
-    def read_request(self, headers: Headers, *, forgiving: bool) -> RequestHead:
+    def read_request(self, headers: Headers, *, lenient: bool) -> RequestHead:
         """Server: read the request, now that the client's settings are here.
 
         Raises as `messages.parse_request` does.
         """
         self.state = self._after(Event.SETTINGS)
-        head = parse_request(headers, forgiving=forgiving)
+        head = parse_request(headers, lenient=lenient)
         self.request = head.request
         return head
 
@@ -401,14 +401,14 @@ class Session:
             self._receive_response(headers)
 
     def _receive_response(self, headers: Headers) -> None:
-        response = parse_response(headers, forgiving=self.draft.forgiving)
+        response = parse_response(headers, lenient=self.draft.lenient)
         if response.status < 200:
             if response.status == 101:
                 raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, "status 101 over HTTP/3")
             return
         if response.status >= 300:
             self._connect.end()
-            # Nobody reads what comes with it.
+            # What comes with it is not read.
             self._connect.stop(ErrorCode.H3_REQUEST_CANCELLED)
             self._close(
                 SessionClosed(
@@ -487,9 +487,9 @@ class Session:
         return after(self._table, self.state, event)
 
     def _close(self, closed: SessionClosed) -> None:
-        """Enter CLOSED, once: forget the session, tell the handler, end all streams.
+        """Enter CLOSED, once: forget the session, call the handler, end all streams.
 
-        The handler is told first, so that it finds in `streams` who else is to know.
+        The handler is called first, so that it finds in `streams` what ends with the session.
         """
         if self.state is State.CLOSED:
             return

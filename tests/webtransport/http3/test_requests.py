@@ -208,7 +208,7 @@ def test_malformed_request_ends_its_stream_only(headers: list[Header]) -> None:
     wire.server.assert_nothing_left(first)
 
 
-def test_first_generation_client_is_forgiven_what_others_are_not() -> None:
+def test_first_generation_client_may_send_what_others_may_not() -> None:
     """wtransport 0.1: no path, no authority, its fields in any order."""
     wire = Wire(raw_client=True)
     old: dict[int, int] = {Setting.H3_DATAGRAM_DRAFT_04: 1, Setting.ENABLE_WEBTRANSPORT: 1}
@@ -286,7 +286,7 @@ def test_request_that_is_cancelled_before_the_settings_is_forgotten(end: str) ->
         wire.raw.reset(session_id)
         wire.run()
     assert wire.server.sessions == []
-    assert wire.server.connection._undecided == {}
+    assert wire.server.connection._pending == {}
     assert wire.server.errors == []
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...telemetry.metrics import BucketCounts
-from ...webtransport import Session, SessionClosed, SessionHandler, SilentStreamHandler, Stream
+from ...webtransport import Session, SessionClosed, SessionHandler, Stream, StreamHandler
 from .admission import RateLimit, SessionCounters
 from .send_delay import SendDelay
 
@@ -134,17 +134,13 @@ class Paused:
         self.resume(stream)
 
 
-class PausingStream:
+class PausingStream(StreamHandler):
     """Base of handlers of bidirectional streams whose input waits until the peer has read."""
 
     __slots__ = ("_paused",)
 
     def __init__(self) -> None:
         self._paused = Paused()
-
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
-        """What a subclass does with input."""
-        raise NotImplementedError
 
     def stop_sending_received(self, stream: Stream, code: int | None) -> None:
         """The peer reads no more answers, so it need not send more either."""
@@ -207,7 +203,7 @@ class UnidirectionalAnswers:
         self._unread.clear()
 
     def _open(self, data: bytes, count: int, size: int) -> None:
-        stream = self._session.open_stream(SilentStreamHandler(), unidirectional=True)
+        stream = self._session.open_stream(StreamHandler(), unidirectional=True)
         stream.send(data, True)
         self._unread.append((stream, len(data)))
         self._pending_bytes += len(data)
@@ -225,7 +221,7 @@ class UnidirectionalAnswers:
         self._counters.dropped[self._mode, reason] += count
 
 
-class WholeMessage(SilentStreamHandler):
+class WholeMessage(StreamHandler):
     """A unidirectional stream that is one message: read to its end, then answered."""
 
     __slots__ = ("_answer", "_data", "_too_large", "max_size")
