@@ -178,6 +178,15 @@ class Side(ConnectionHandler):
         self.ended.append(connection)
         self.closed = closed
 
+    def assert_forgotten(self) -> None:
+        """A connection that has ended keeps no stream, no session, and nothing that waits."""
+        connection = self.connection
+        assert connection.closed is not None
+        assert connection.sessions == ()
+        assert connection._streams == {}
+        assert not connection._pending
+        assert not len(connection._early)
+
     def assert_nothing_left(self, *session_ids: int) -> None:
         """Nothing but the critical streams, and these sessions, is remembered."""
         connection = self.connection
@@ -385,5 +394,4 @@ def assert_connection_failed(wire: Wire, side: Side, code: ErrorCode) -> None:
     assert side.closed is not None
     assert side.closed.code == code
     assert not side.closed.by_peer
-    assert side.connection._streams == {}
-    assert side.connection.sessions == ()
+    side.assert_forgotten()
