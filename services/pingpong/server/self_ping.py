@@ -147,7 +147,7 @@ class SelfPing:
                 timeout=_TIMEOUT,
             )
             session.send_datagram(encode_ping(1, time.monotonic_ns(), HEADER_SIZE))
-            client.endpoint.flush()
+            client.flush()
             async with asyncio.timeout(_TIMEOUT):
                 await answer.answered
         finally:

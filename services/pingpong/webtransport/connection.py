@@ -34,7 +34,7 @@ from .http3.control import OwnControlStream
 from .http3.frames import FrameType, StreamType, decode_quarter_id
 from .http3.messages import request_headers
 from .limits import Limits
-from .quic.engine import QuicConnection
+from .quic.engine import Address, QuicConnection
 from .receivers import CriticalStreams, Discarded, Preface, Receiver, silence
 from .session import Session
 from .streams import Stream
@@ -80,6 +80,11 @@ class Connection:
     def sessions(self) -> tuple[Session, ...]:
         """The sessions that are requested or established."""
         return tuple(self._sessions.values())
+
+    @property
+    def remote_address(self) -> Address:
+        """The peer's socket address, as last seen."""
+        return self.quic.address
 
     @property
     def has_requests(self) -> bool:

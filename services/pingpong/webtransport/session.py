@@ -101,6 +101,11 @@ class Session:
         return self._quic.arrival
 
     @property
+    def duplicate_packets(self) -> int:
+        """Packets that the network delivered more than once on the session's connection."""
+        return self._quic.duplicate_packets
+
+    @property
     def buffered_bytes(self) -> int:
         """Bytes that are kept of the CONNECT stream, and by the handler."""
         return self.kept + len(self._early) + self._connect.buffered_bytes

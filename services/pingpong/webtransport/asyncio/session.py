@@ -186,7 +186,7 @@ class Session(SessionWaiter):
     @property
     def remote_address(self) -> Address:
         """The peer's socket address, as last seen."""
-        return self._get_core().connection.quic.address
+        return self._get_core().connection.remote_address
 
     @property
     def closed(self) -> asyncio.Future[SessionClosed]:
