@@ -1,4 +1,4 @@
-"""A worker in a process of its own: `python -m pingpong.server.workers.workers.worker_process`.
+"""A worker in a process of its own: `python -m pingpong.server.workers.worker_process`.
 
 It is started by `processes.WorkerProcess`, with the channel to the server as its standard input,
 and does what comes over it. Signals are the server's to understand: those that a terminal, or a
