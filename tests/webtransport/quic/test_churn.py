@@ -136,7 +136,7 @@ def test_connections_leave_nothing_at_the_endpoints() -> None:
         assert len(end) == 0
         assert end.unfinished_handshakes == 0
         assert end._routes == {}
-        assert end._timer_owners == {}
+        assert end.next_timer() is None
         assert not end._touched
         assert not end._answers
     assert grown < 20_000

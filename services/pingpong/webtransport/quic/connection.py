@@ -51,11 +51,7 @@ class Owner(Protocol):
 
 
 class AioquicConnection:
-    """One QUIC connection of aioquic's, as `engine.QuicConnection` asks for it.
-
-    Made by `quic_endpoint.AioquicEndpoint`, which is told by `touched` that there may be
-    something to transmit.
-    """
+    """One QUIC connection of aioquic's, as `engine.QuicConnection` asks for it."""
 
     __slots__ = (
         "_certificate_hash",
@@ -81,7 +77,6 @@ class AioquicConnection:
         "max_datagram_size",
         "reset_stream_at",
         "reset_token",
-        "timers",
         "touched",
     )
 
@@ -124,10 +119,8 @@ class AioquicConnection:
         self.flow = Flow()
         self.give_up_at: float | None = None
         """When the handshake is to be complete; None where it may take its time, or is."""
-        self.timers: list[tuple[float, int]] = []
-        """For the endpoint: when its timers come to this connection, the next one last."""
         self.touched = False
-        """For the endpoint: whether it is on its list of those to transmit for."""
+        """For the endpoint alone: whether it is on its list of those to transmit for."""
 
     # `engine.QuicConnection`.
 
@@ -338,8 +331,7 @@ class AioquicConnection:
 
     def _touch(self) -> None:
         self._has_data = True
-        if not self.touched:
-            self._owner.touch(self)
+        self._owner.touch(self)
 
     def _report(self) -> None:
         sink = self.events
