@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from ..connection import Connection
+from ..connection import Connection, ConnectionHandler
 from ..errors import ErrorCode, ProtocolError, SessionClosedError, StreamResetError
 from ..events import ConnectionClosed, Request, SessionClosed, State
-from ..handler import ConnectionHandler
 from ..limits import Limits
 from ..quic.config import EndpointConfig
 from ..quic.engine import Address, EndpointCounters, QuicConnection
