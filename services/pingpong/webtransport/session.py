@@ -64,8 +64,11 @@ class SessionHandler:
         Those that had not ended are still in `session.streams`; they end right after.
         """
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
-        """A datagram's payload."""
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
+        """A datagram's payload, of a packet that came at `arrival`.
+
+        That is nanoseconds of the monotonic clock, as the kernel took them.
+        """
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         """The peer has opened a stream; returns who is told what it brings.
@@ -176,11 +179,6 @@ class Session:
         return self._quic.duplicate_packets
 
     @property
-    def arrival(self) -> int:
-        """When the packet that is being handled arrived: monotonic clock, nanoseconds."""
-        return self._quic.arrival
-
-    @property
     def buffered_bytes(self) -> int:
         """Bytes that are kept of the CONNECT stream, and by the handler."""
         return self.kept + len(self._early) + self._connect.buffered_bytes
@@ -284,7 +282,7 @@ class Session:
         self.state = State.REQUESTED
         self._connect.send_headers(headers)
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Take the next bytes of the CONNECT stream."""
         connect = self._connect
         if end_stream:
@@ -297,7 +295,7 @@ class Session:
             if kind == FrameType.HEADERS:
                 self._receive_headers(payload)
             else:
-                self._receive_data(payload)
+                self._receive_data(payload, arrival)
         if self._closed_by_capsule and connect.incomplete:
             raise data_after_close()
         if end_stream:
@@ -473,16 +471,16 @@ class Session:
         self._owner.session_established(self)
         early, self._early = self._early, b""
         if early:
-            self._receive_data(early)
+            self._receive_data(early, self._quic.arrival)
 
-    def _receive_data(self, payload: bytes) -> None:
+    def _receive_data(self, payload: bytes, arrival: int) -> None:
         """Capsules, in the payload of DATA frames."""
         if self.state is State.ESTABLISHED:
             for kind, value in self._connect.capsules(payload):
                 if self._closed_by_capsule:
                     raise data_after_close()
                 if self.state is State.ESTABLISHED:
-                    self._receive_capsule(kind, value)
+                    self._receive_capsule(kind, value, arrival)
         elif self.state is State.REQUESTED and not self._quic.is_client:
             # They mean something only once the session is accepted (section 3.2).
             self._early += payload
@@ -491,7 +489,7 @@ class Session:
         elif self.state is not State.CLOSED:
             raise ConnectionProtocolError(ErrorCode.H3_FRAME_UNEXPECTED, "DATA before HEADERS")
 
-    def _receive_capsule(self, kind: CapsuleType, value: bytes) -> None:
+    def _receive_capsule(self, kind: CapsuleType, value: bytes, arrival: int) -> None:
         if kind is CapsuleType.WT_CLOSE_SESSION:
             code, reason = decode_close(value)
             self._closed_by_capsule = True
@@ -500,7 +498,7 @@ class Session:
         elif kind is CapsuleType.WT_DRAIN_SESSION:
             self.peer_drains()
         elif kind is CapsuleType.DATAGRAM:
-            self.handler.datagram_received(self, value)
+            self.handler.datagram_received(self, value, arrival)
         elif kind in _PROHIBITED:
             raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, f"{kind.name} over HTTP/3")
         elif (

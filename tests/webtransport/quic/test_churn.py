@@ -27,7 +27,9 @@ class Answering(Recorder):
             stream.send(b"pong", True)
         return self
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         pass
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:

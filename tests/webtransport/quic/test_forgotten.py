@@ -183,7 +183,9 @@ class Quiet(SessionHandler):
     def stream_opened(self, stream: Stream) -> StreamHandler:
         return self
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         pass
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:

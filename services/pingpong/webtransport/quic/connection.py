@@ -336,16 +336,19 @@ class AioquicConnection:
     def _report(self) -> None:
         sink = self.events
         queue = self._queue
+        arrival = self.arrival
         try:
             while queue:
                 event = queue.popleft()
                 if isinstance(event, events.StreamDataReceived):
                     self._quic.note_delivered(len(event.data))
                     if sink is not None:
-                        sink.stream_data_received(event.stream_id, event.data, event.end_stream)
+                        sink.stream_data_received(
+                            event.stream_id, event.data, event.end_stream, arrival
+                        )
                 elif isinstance(event, events.DatagramFrameReceived):
                     if sink is not None:
-                        sink.datagram_received(event.data)
+                        sink.datagram_received(event.data, arrival)
                 else:
                     report = self._REPORTS.get(type(event))
                     if report is not None:
