@@ -113,7 +113,7 @@ class Closes(ConnectionHandler):
 
     def session_requested(self, session: Session) -> None:
         class Handler(SessionHandler):
-            def datagram_received(self, session: Session, data: bytes) -> None:
+            def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
                 session.close(7, f"{EVIL}{'x' * 500}")
 
         session.accept(Handler(), PROTOCOL)

@@ -277,14 +277,14 @@ def test_what_comes_after_the_close_is_nobodys() -> None:
     session_id, recorder = wire.raw_session()
     connection = wire.server.connection
     calls: list[Callable[[], None]] = [
-        lambda: connection.stream_data_received(0, b"x", True),
-        lambda: connection.stream_data_received(400, b"\x40\x41\x00x", True),
-        lambda: connection.stream_data_received(402, control(SETTINGS), False),
+        lambda: connection.stream_data_received(0, b"x", True, 0),
+        lambda: connection.stream_data_received(400, b"\x40\x41\x00x", True, 0),
+        lambda: connection.stream_data_received(402, control(SETTINGS), False, 0),
         lambda: connection.stream_reset_received(400, 1, 0),
         lambda: connection.stop_sending_received(400, 1),
         lambda: connection.stop_sending_received(3, 1),
-        lambda: connection.datagram_received(b"\x00x"),
-        lambda: connection.datagram_received(b""),
+        lambda: connection.datagram_received(b"\x00x", 0),
+        lambda: connection.datagram_received(b"", 0),
         lambda: connection.stream_writable(0),
         connection.stream_credit_received,
         lambda: connection.connection_terminated(1, "", True, True, False),

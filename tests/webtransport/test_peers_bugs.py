@@ -378,8 +378,8 @@ SESSION_OF_GREASE = b"".join(
 
 def feed(connection: Connection, stream_id: int, pieces: list[bytes]) -> None:
     for piece in pieces:
-        connection.stream_data_received(stream_id, piece, False)
-    connection.stream_data_received(stream_id, b"", True)
+        connection.stream_data_received(stream_id, piece, False, 0)
+    connection.stream_data_received(stream_id, b"", True, 0)
 
 
 def test_connect_stream_split_at_every_byte_and_greased() -> None:

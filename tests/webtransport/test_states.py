@@ -194,7 +194,7 @@ class Calls(SessionHandler):
         assert session.state is State.CLOSED
         self.closed = closed
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         assert self.established
         assert self.closed is None
 
@@ -281,7 +281,7 @@ class Life(RuleBasedStateMachine):
 
     def receive(self, data: bytes, end_stream: bool = False) -> None:
         self.ended = end_stream
-        self.connection.stream_data_received(0, data, end_stream)
+        self.connection.stream_data_received(0, data, end_stream, 0)
 
     def may_receive(self) -> bool:
         return not self.ended and not self.was_reset and self.connection.closed is None
@@ -293,7 +293,7 @@ class Life(RuleBasedStateMachine):
         self.has_settings = True
         offered = encode_settings(offered_settings(Limits(), is_client=not self.is_client))
         self.connection.stream_data_received(
-            self.settings_control, varint.encode(StreamType.CONTROL) + offered, False
+            self.settings_control, varint.encode(StreamType.CONTROL) + offered, False, 0
         )
         if was_pending:
             assert self.told.requested is not None or self.told.refused is not None
@@ -383,8 +383,8 @@ class Life(RuleBasedStateMachine):
     def receive_a_stream_and_a_datagram(self, uni: bool) -> None:
         stream_id = {False: 1, True: 7}[uni] if self.is_client else {False: 4, True: 6}[uni]
         kind = StreamType.WEBTRANSPORT if uni else FrameType.WT_STREAM
-        self.connection.stream_data_received(stream_id, varint.encode(kind) + b"\0x", False)
-        self.connection.datagram_received(b"\0ping")
+        self.connection.stream_data_received(stream_id, varint.encode(kind) + b"\0x", False, 0)
+        self.connection.datagram_received(b"\0ping", 0)
 
     @precondition(lambda self: self.has_settings and self.connection.closed is None)
     @rule()

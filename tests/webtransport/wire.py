@@ -79,7 +79,7 @@ class Recorder(SessionHandler, StreamHandler):
         assert self.closed is None, "session_closed came twice"
         self.closed = closed
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         self.check_open()
         self.datagrams.append(data)
 
@@ -88,7 +88,9 @@ class Recorder(SessionHandler, StreamHandler):
         self.opened.append(stream)
         return self
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         self.check_open()
         assert data or end_stream
         assert stream.id not in self.ended | self.resets.keys()

@@ -33,7 +33,7 @@ from .http3.control import CriticalStreams, OwnControlStream
 from .http3.frames import FrameType, StreamType, decode_quarter_id
 from .http3.messages import request_headers
 from .limits import Limits
-from .quic.engine import QuicConnection
+from .quic.engine import Address, QuicConnection
 from .session import Session, SessionHandler
 from .states import State
 from .streams import Stream
@@ -129,6 +129,11 @@ class Connection:
         return tuple(self._sessions.values())
 
     @property
+    def remote_address(self) -> Address:
+        """The peer's socket address, as last seen."""
+        return self.quic.address
+
+    @property
     def has_requests(self) -> bool:
         """Whether any CONNECT stream, of a closed session too, has not ended on both sides."""
         return any(isinstance(receiver, Session) for receiver in self._streams.values())
@@ -182,14 +187,16 @@ class Connection:
         if self.draining:
             self.drain()
 
-    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Find whose stream it is."""
         try:
             receiver = self._streams.get(stream_id)
             if receiver is not None:
-                receiver.receive(data, end_stream)
+                receiver.receive(data, end_stream, arrival)
             elif self._is_peers(stream_id):
-                self._begin_stream(stream_id, data, end_stream)
+                self._begin_stream(stream_id, data, end_stream, arrival)
         except ProtocolError as error:
             self.fail(error, stream_id)
 
@@ -228,7 +235,7 @@ class Connection:
         for session in self.sessions:
             session.handler.credit_received(session)
 
-    def datagram_received(self, data: bytes) -> None:
+    def datagram_received(self, data: bytes, arrival: int) -> None:
         """Find whose datagram it is: it begins with a quarter of the session's id."""
         try:
             if data and data[0] < 0x40:
@@ -237,7 +244,7 @@ class Connection:
                 quarter_id, start = decode_quarter_id(data)
             session = self._sessions.get(quarter_id << 2)
             if session is not None and session.state is State.ESTABLISHED:
-                session.handler.datagram_received(session, data[start:])
+                session.handler.datagram_received(session, data[start:], arrival)
             elif self.closed is None and self._may_come(quarter_id << 2):
                 self._early.add_datagram(quarter_id << 2, data[start:])
                 self._deadlines.begin(DATAGRAMS)
@@ -326,12 +333,12 @@ class Connection:
             try:
                 stream = self._hand_over(session, early.id, early.header_size, early.is_over)
                 if stream is not None:
-                    early.deliver(stream)
+                    early.deliver(stream, self.quic.arrival)
             except ProtocolError as error:
                 self.fail(error, early.id)
         for datagram in datagrams:
             if session.state is State.ESTABLISHED:
-                session.handler.datagram_received(session, datagram)
+                session.handler.datagram_received(session, datagram, self.quic.arrival)
 
     def add_stream(self, stream: Stream) -> None:
         """A session has a stream."""
@@ -401,7 +408,7 @@ class Connection:
         self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, is_over)
         return None
 
-    def _begin_stream(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+    def _begin_stream(self, stream_id: int, data: bytes, end_stream: bool, arrival: int) -> None:
         """The first bytes of a stream that the peer opened: find out what it is.
 
         Raises `ProtocolError` where it is nothing that the peer may open.
@@ -411,11 +418,11 @@ class Connection:
             self._await_more(stream_id, data, end_stream)
         elif stream_id & 2:
             if kind[0] == StreamType.WEBTRANSPORT:
-                self._begin_session_stream(stream_id, data, kind[1], end_stream)
+                self._begin_session_stream(stream_id, data, kind[1], end_stream, arrival)
             else:
-                self._begin_http_stream(stream_id, kind[0], data[kind[1] :], end_stream)
+                self._begin_http_stream(stream_id, kind[0], data[kind[1] :], end_stream, arrival)
         elif kind[0] == FrameType.WT_STREAM:
-            self._begin_session_stream(stream_id, data, kind[1], end_stream)
+            self._begin_session_stream(stream_id, data, kind[1], end_stream, arrival)
         elif self.quic.is_client:
             reason = "a server's bidirectional stream without 0x41"
             raise ConnectionProtocolError(ErrorCode.H3_STREAM_CREATION_ERROR, reason)
@@ -424,7 +431,7 @@ class Connection:
             session = Session(self, self.quic, stream_id, _PendingRequest(self), self.limits)
             self._streams[stream_id] = session
             self._deadlines.begin(stream_id)
-            session.receive(data, end_stream)
+            session.receive(data, end_stream, arrival)
 
     def _await_first(self, stream_id: int, data: bytes = b"") -> Preface:
         """Wait for the bytes that say what a stream is."""
@@ -433,8 +440,10 @@ class Connection:
         self._deadlines.begin(stream_id)
         return preface
 
-    def _begin_again(self, stream_id: int, data: bytes, end_stream: bool) -> Receiver | None:
-        self._begin_stream(stream_id, data, end_stream)
+    def _begin_again(
+        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+    ) -> Receiver | None:
+        self._begin_stream(stream_id, data, end_stream, arrival)
         return self._streams.get(stream_id)
 
     def _await_more(self, stream_id: int, data: bytes, end_stream: bool) -> None:
@@ -448,7 +457,7 @@ class Connection:
             raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before any frame")
 
     def _begin_session_stream(
-        self, stream_id: int, data: bytes, position: int, end_stream: bool
+        self, stream_id: int, data: bytes, position: int, end_stream: bool, arrival: int
     ) -> None:
         decoded = decode_varint(data, position)
         if decoded is None:
@@ -459,7 +468,7 @@ class Connection:
         if session is not None and session.state is State.ESTABLISHED:
             stream = self._hand_over(session, stream_id, start, end_stream)
             if stream is not None and (start < len(data) or end_stream):
-                stream.receive(data[start:], end_stream)
+                stream.receive(data[start:], end_stream, arrival)
         elif not self._may_come(session_id):
             self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, end_stream)
         else:
@@ -467,7 +476,7 @@ class Connection:
             self._streams[stream_id] = early
             if self._early.add_stream(early):
                 self._deadlines.begin(stream_id)
-                early.receive(data[start:], end_stream)
+                early.receive(data[start:], end_stream, arrival)
             else:
                 code = ErrorCode.WT_BUFFERED_STREAM_REJECTED
                 self.refuse_stream(stream_id, code, end_stream)
@@ -487,14 +496,16 @@ class Connection:
             return receiver.state is not State.CLOSED
         return isinstance(receiver, Preface)
 
-    def _begin_http_stream(self, stream_id: int, kind: int, rest: bytes, end_stream: bool) -> None:
+    def _begin_http_stream(
+        self, stream_id: int, kind: int, rest: bytes, end_stream: bool, arrival: int
+    ) -> None:
         receiver = self._critical.begin(kind, self.settings_received, self.goaway_received)
         if receiver is None:
             self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, end_stream)
             return
         self._deadlines.end(stream_id)
         self._streams[stream_id] = receiver
-        receiver.receive(rest, end_stream)
+        receiver.receive(rest, end_stream, arrival)
 
     def _decide(self, session: Session, headers: Headers, settings: Mapping[int, int]) -> None:
         head = session.read_request(headers, lenient=is_lenient(settings))

@@ -58,8 +58,11 @@ class SessionHandler:
         Those that had not ended are still in `session.streams`; they end right after.
         """
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
-        """A datagram's payload."""
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
+        """A datagram's payload, of a packet that came at `arrival`.
+
+        That is nanoseconds of the monotonic clock, as the kernel took them.
+        """
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         """The peer has opened a stream; returns what is called with what it brings.
@@ -164,11 +167,6 @@ class Session:
         return self._quic.duplicate_packets
 
     @property
-    def arrival(self) -> int:
-        """When the packet that is being handled arrived: monotonic clock, nanoseconds."""
-        return self._quic.arrival
-
-    @property
     def buffered_bytes(self) -> int:
         """Bytes that are kept of the CONNECT stream, and by the handler."""
         return self.kept + len(self._early) + self._connect.buffered_bytes
@@ -269,13 +267,13 @@ class Session:
         self.state = self._after(Event.SEND_REQUEST)
         self._connect.send_headers(headers)
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Take the next bytes of the CONNECT stream."""
         for kind, payload in self._connect.receive(data, end_stream):
             if kind == FrameType.HEADERS:
                 self._receive_headers(payload)
             else:
-                self._receive_data(payload)
+                self._receive_data(payload, arrival)
         if end_stream:
             self._receive_end()
         self._forget_if_over()
@@ -438,22 +436,22 @@ class Session:
         self._owner.session_established(self)
         early, self._early = self._early, b""
         if early:
-            self._receive_data(early)
+            self._receive_data(early, self._quic.arrival)
 
-    def _receive_data(self, payload: bytes) -> None:
+    def _receive_data(self, payload: bytes, arrival: int) -> None:
         """Capsules, in the payload of DATA frames."""
         self._after(Event.DATA)
         if self.state is State.ESTABLISHED:
             for kind, value in self._connect.capsules(payload):
                 if self.state is State.ESTABLISHED:
-                    self._receive_capsule(kind, value)
+                    self._receive_capsule(kind, value, arrival)
         elif self.state is not State.CLOSED:
             # They mean something only once the session is accepted (section 3.2).
             self._early += payload
             if len(self._early) > _EARLY_CAPSULES:
                 raise SessionProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, "capsules before 2xx")
 
-    def _receive_capsule(self, kind: CapsuleType, value: bytes) -> None:
+    def _receive_capsule(self, kind: CapsuleType, value: bytes, arrival: int) -> None:
         if kind is CapsuleType.WT_CLOSE_SESSION:
             code, reason = decode_close(value)
             self._connect.end()
@@ -461,7 +459,7 @@ class Session:
         elif kind is CapsuleType.WT_DRAIN_SESSION:
             self.peer_drains()
         elif kind is CapsuleType.DATAGRAM:
-            self.handler.datagram_received(self, value)
+            self.handler.datagram_received(self, value, arrival)
         elif kind in _PROHIBITED:
             raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, f"{kind.name} over HTTP/3")
         elif (

@@ -29,8 +29,14 @@ class StreamHandler:
 
     __slots__ = ()
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
-        """The next bytes, in order; empty only where nothing but the end came."""
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
+        """The next bytes, in order, of a packet that came at `arrival`.
+
+        They are empty only where nothing but the end came. The arrival is nanoseconds of the
+        monotonic clock, as the kernel took them.
+        """
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
         """The peer ended its half early. None: the code was not an application's."""
@@ -182,7 +188,7 @@ class Stream:
 
     # What the connection calls.
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Take the next bytes of the peer's half."""
         size = len(data)
         self._offset += size
@@ -191,12 +197,12 @@ class Stream:
             self.receive_open = False
         if flow is None:
             if self._reading:
-                self.handler.stream_data_received(self, data, end_stream)
+                self.handler.stream_data_received(self, data, end_stream, arrival)
         else:
             flow.data_in.receive(size)
             self._unheld = size
             if self._reading:
-                self.handler.stream_data_received(self, data, end_stream)
+                self.handler.stream_data_received(self, data, end_stream, arrival)
             flow.data_consumed(self._unheld)
         if end_stream:
             self._forget_if_over()

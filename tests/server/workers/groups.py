@@ -112,7 +112,7 @@ class Client(SessionWaiter):
             raise
         return self
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         self.pongs.put_nowait(data)
 
     def session_draining(self, session: Session) -> None:

@@ -23,7 +23,7 @@ from tests.webtransport.asyncio.peers import trusted
 class Echoing(SessionHandler):
     """Gives datagrams back."""
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         session.send_datagram(data)
 
 
@@ -89,7 +89,7 @@ class Waiting(SessionWaiter):
         super().__init__()
         self.received: asyncio.Queue[bytes] = asyncio.Queue()
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         self.received.put_nowait(data)
 
 

@@ -58,12 +58,14 @@ class PingStream(StreamHandler):
         """Of a plain answer: what is not yet matched, or the beginning of a whole one."""
         self._size = 0
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Match what is complete now."""
         if self._messages is not None:
             try:
                 for message in self._messages.feed(data):
-                    self._pinger.answered(message, self._mode)
+                    self._pinger.answered(message, self._mode, arrival)
             except MessageTooLarge:
                 self._pinger.malformed_by_mode[self._mode] += 1
                 stream.stop()
@@ -72,12 +74,12 @@ class PingStream(StreamHandler):
             self._data += data[: _PLAIN.size - len(self._data)]
             self._size += len(data)
             if end_stream:
-                self._pinger.answered_plain(self._data, self._mode, self._size)
+                self._pinger.answered_plain(self._data, self._mode, self._size, arrival)
         else:
             data = self._data + data
             whole = len(data) - len(data) % _TOKEN
             for at in range(0, whole, _TOKEN):
-                self._pinger.answered_token(data[at : at + _TOKEN], self._mode, self._seq)
+                self._pinger.answered_token(data[at : at + _TOKEN], self._mode, self._seq, arrival)
             self._data = data[whole:]
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
@@ -188,34 +190,32 @@ class Pinger(SessionWaiter):
 
     # Answers.
 
-    def answered(self, message: bytes, mode: str) -> None:
+    def answered(self, message: bytes, mode: str, arrival: int) -> None:
         """A `pingpong.v1` message."""
         pong = decode_pong(message)
         if pong is None:
             self.malformed_by_mode[mode] += 1
             return
         self.note_copies()
-        outcome = self.statistics.answered(
-            pong.seq, self._session.arrival, pong.t3 - pong.t2, pong.received
-        )
+        outcome = self.statistics.answered(pong.seq, arrival, pong.t3 - pong.t2, pong.received)
         self._report(outcome, len(message), mode)
 
-    def answered_plain(self, message: bytes, mode: str, size: int) -> None:
+    def answered_plain(self, message: bytes, mode: str, size: int, arrival: int) -> None:
         """A plain message of `size` bytes, or its beginning, with the number in its payload."""
         if len(message) < _PLAIN.size or message[:4] != b"pong":
             self.malformed_by_mode[mode] += 1
             return
-        outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], self._session.arrival)
+        outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], arrival)
         self._report(outcome, size, mode)
 
-    def answered_token(self, token: bytes, mode: str, seq: int | None) -> None:
+    def answered_token(self, token: bytes, mode: str, seq: int | None, arrival: int) -> None:
         """A plain `pong` on a bidirectional stream, that of ping `seq` or in order."""
         if seq is None and self._tokens:
             seq = self._tokens.popleft()
         if token != b"pong" or seq is None:
             self.malformed_by_mode[mode] += 1
             return
-        outcome = self.statistics.answered(seq & _U32, self._session.arrival)
+        outcome = self.statistics.answered(seq & _U32, arrival)
         self._report(outcome, len(token), mode)
 
     def _report(self, outcome: Outcome, size: int, mode: str) -> None:
@@ -249,12 +249,12 @@ class Pinger(SessionWaiter):
         if established:
             notify(closed)
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         """An answer to a datagram."""
         if self.is_v1:
-            self.answered(data, "datagram")
+            self.answered(data, "datagram", arrival)
         else:
-            self.answered_plain(data, "datagram", len(data))
+            self.answered_plain(data, "datagram", len(data), arrival)
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         """An answer to a unidirectional stream; others are refused."""

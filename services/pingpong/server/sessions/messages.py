@@ -148,10 +148,10 @@ class PausingStream(StreamHandler):
         self._paused.drop(stream)
 
     def stream_writable(self, stream: Stream) -> None:
-        """The peer has read on."""
+        """The peer has read on: what waited for that is taken as if it came now."""
         data, ended = self._paused.resume(stream)
         if data or ended:
-            self.stream_data_received(stream, data, ended)
+            self.stream_data_received(stream, data, ended, time.monotonic_ns())
 
 
 class UnidirectionalAnswers:
@@ -227,14 +227,16 @@ class WholeMessage(StreamHandler):
     __slots__ = ("_answer", "_data", "_too_large", "max_size")
 
     def __init__(
-        self, max_size: int, answer: Callable[[bytes], None], too_large: Callable[[], None]
+        self, max_size: int, answer: Callable[[bytes, int], None], too_large: Callable[[], None]
     ) -> None:
         self.max_size = max_size
         self._answer = answer
         self._too_large = too_large
         self._data = bytearray()
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Keep it until the end, or until it is too large."""
         self._data += data
         stream.kept = len(self._data)
@@ -244,7 +246,7 @@ class WholeMessage(StreamHandler):
             self._too_large()
             stream.stop(MESSAGE_TOO_LARGE)
         elif end_stream:
-            self._answer(bytes(self._data))
+            self._answer(bytes(self._data), arrival)
 
 
 class CountedSession(SessionHandler):

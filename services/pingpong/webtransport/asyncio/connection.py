@@ -165,6 +165,43 @@ class ClientConnection(ConnectionHandler):
             raise
         return self
 
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds of silence after which the connection is over, as both sides want it."""
+        return self.connection.quic.idle_timeout
+
+    @property
+    def peer_certificate(self) -> Any:
+        """The server's certificate, of the cryptography package; None before it has shown one."""
+        return self.connection.quic.peer_certificate
+
+    @property
+    def received_packets(self) -> int:
+        """Packets that came to the socket, `stray_packets` included."""
+        return self.endpoint.pump.received_packets
+
+    @property
+    def stray_packets(self) -> int:
+        """Packets that came and were not the connection's: anybody may have sent them."""
+        return self.endpoint.engine.counters.dropped_packets
+
+    @property
+    def unsent_packets(self) -> int:
+        """Packets that the socket did not take."""
+        return self.endpoint.pump.dropped_packets
+
+    def flush(self) -> int:
+        """Send what waits, now; when it left, as `UdpEndpoint.flush` says."""
+        return self.endpoint.flush()
+
+    def catch_up(self) -> None:
+        """Take in what has arrived while the process did something else, or was stopped."""
+        self.endpoint.catch_up()
+
+    def ping(self) -> None:
+        """Have the server acknowledge: keeps the connection from idling out."""
+        self.connection.quic.ping()
+
     async def wait_ready(self) -> None:
         """Wait for the server's settings. Raises `ConnectError`."""
         await _wait_for(self.ready)
@@ -185,7 +222,7 @@ class ClientConnection(ConnectionHandler):
             headers=headers,
         )
         session = self.connection.open_session(request, handler)
-        self.endpoint.flush()
+        self.flush()
         return session
 
     def abort(self) -> None:
@@ -204,7 +241,7 @@ class ClientConnection(ConnectionHandler):
         try:
             for session in connection.sessions:
                 session.close()
-            self.endpoint.flush()
+            self.flush()
             if connection.closed is None and connection.has_requests:
                 self._over = self._over or asyncio.get_running_loop().create_future()
                 await asyncio.wait([self._over], timeout=timeout)
@@ -428,7 +465,7 @@ async def establish(
     except BaseException as error:
         session.close(0)
         with contextlib.suppress(Exception):
-            client.endpoint.flush()
+            client.flush()
         if isinstance(error, TimeoutError):
             raise ConnectError(Cause.SESSION, f"no answer to the request for {path}") from None
         raise

@@ -45,7 +45,7 @@ class _Destination:
     @property
     def is_silent(self) -> bool:
         """Whether nothing has come back from there."""
-        return not any(attempt.endpoint.pump.received_packets for attempt in self.attempts)
+        return not any(attempt.received_packets for attempt in self.attempts)
 
 
 class Race:

@@ -303,7 +303,7 @@ class Session(SessionWaiter):
                 if not waiter.done():
                     waiter.set_result(None)
 
-    def datagram_received(self, session: CoreSession, data: bytes) -> None:
+    def datagram_received(self, session: CoreSession, data: bytes, arrival: int) -> None:
         """One for the queue."""
         if self._datagrams is not None:
             self._datagrams.feed(data)

@@ -269,7 +269,9 @@ class StreamAdapter(StreamHandler):
         self.receiving = receiving
         self.sending = sending
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Bytes for the reader."""
         if self.receiving is not None:
             self.receiving.feed(data, end_stream)
