@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
+from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pingpong import webtransport
+from pingpong.webtransport import Connection
 from pingpong.webtransport.drafts import Setting, Version
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.events import Request
@@ -15,6 +20,7 @@ from pingpong.webtransport.http3.frames import (
     encode_headers,
     encode_settings,
 )
+from pingpong.webtransport.quic.engine import QuicConnection
 from tests.webtransport.raw import CONNECT, Raw, control, goaway, parse_control
 from tests.webtransport.wire import (
     SERVER,
@@ -311,3 +317,23 @@ def test_session_is_gone_when_the_last_request_is_over() -> None:
     wire.run()
     assert wire.client.requests_ended == wire.server.requests_ended == 1
     assert not wire.client.connection.has_requests
+
+
+# The public face.
+
+
+def test_the_example_of_the_documentation_echoes() -> None:
+    text = webtransport.__doc__ or ""
+    example = textwrap.dedent("\n".join(line for line in text.splitlines() if line[:1] == " "))
+    names: dict[str, Any] = {
+        **vars(webtransport),
+        "quic": mock.create_autospec(QuicConnection, is_client=False),
+    }
+    exec(example, names)
+    assert isinstance(names["connection"], Connection)
+    wire = Wire()
+    wire.server.decide = names["Server"]().session_requested
+    session, recorder = wire.session()
+    session.send_datagram(b"hello")
+    wire.run()
+    assert recorder.datagrams == [b"hello"]
