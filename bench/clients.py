@@ -23,8 +23,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent, StreamDataReceived
 
 from pingpong.client.link.pinger import Pinger, SendError
-from pingpong.client.statistics.statistics import Statistics
 from pingpong.ping import DEFAULT_SIZE, PROTOCOL, encode_ping, frame
+from pingpong.statistics import Statistics
 from pingpong.webtransport.asyncio import (
     ClientConnection,
     EndpointConfig,

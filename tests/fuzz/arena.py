@@ -19,10 +19,10 @@ from aioquic.quic.packet import push_ack_frame
 from aioquic.quic.rangeset import RangeSet
 
 from pingpong.client.link.pinger import Pinger, SendError
-from pingpong.client.statistics.statistics import Statistics
 from pingpong.ping import PROTOCOL
 from pingpong.server.sessions.handlers import Router
 from pingpong.server.sessions.messages import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
+from pingpong.statistics import Statistics
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import StateError
 from pingpong.webtransport.events import ConnectionClosed, Request, SessionClosed, State

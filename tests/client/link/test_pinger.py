@@ -11,10 +11,10 @@ import pytest
 
 from pingpong.client.link import pinger as pinger_module
 from pingpong.client.link.pinger import Pinger, SendError
-from pingpong.client.statistics.statistics import Outcome, Statistics, Summary, Verdict
 from pingpong.ping import PROTOCOL, frame
 from pingpong.server.sessions import departure, handlers
 from pingpong.server.sessions.handlers import Router
+from pingpong.statistics import Outcome, Statistics, Summary, Verdict
 from pingpong.webtransport import varint
 from pingpong.webtransport.events import Request, SessionClosed
 from pingpong.webtransport.limits import Limits

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingpong.client.ping.live.history import BARS, Cell, History, Mark, levels
-from pingpong.client.statistics.statistics import Outcome, Verdict
+from pingpong.statistics import Outcome, Verdict
 
 MS = 1_000_000
 

@@ -12,8 +12,7 @@ from rich.cells import cell_len
 from pingpong.client.link.links import State
 from pingpong.client.ping.live.history import Cell, Mark
 from pingpong.client.ping.live.picture import Frame, Row, Screen, draw
-from pingpong.client.statistics.latencies import Distribution
-from pingpong.client.statistics.totals import Totals
+from pingpong.statistics import Distribution, Totals
 
 NOTHING = Totals().counts(0)
 MS = 1_000_000

@@ -10,8 +10,7 @@ from pingpong.client.ping import formatting as figures
 from pingpong.client.ping.json_report import JsonReport
 from pingpong.client.ping.report import TextReport
 from pingpong.client.ping.results import Outage, RunSummary
-from pingpong.client.statistics.latencies import Distribution
-from pingpong.client.statistics.statistics import Outcome, Summary, Verdict
+from pingpong.statistics import Distribution, Outcome, Summary, Verdict
 
 URL = "https://localhost:4433/ping"
 PEER = Peer(

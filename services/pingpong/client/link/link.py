@@ -7,9 +7,9 @@ import errno
 import time
 from typing import Protocol
 
+from ...statistics import Outcome, Statistics
 from ...webtransport import Session, SessionClosed
 from ...webtransport.asyncio import ClientConnection
-from ..statistics.statistics import Outcome, Statistics
 from .advice import describe_end
 from .peer import ConnectTimes, Peer
 from .pinger import Pinger, SendError

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+from ...statistics import Outcome, Totals
 from ..ping.observer import Observer
 from ..ping.results import Outage
-from ..statistics.statistics import Outcome
-from ..statistics.totals import Totals
 from .backoff import Backoff
 from .connecting import Connector, LinkError
 from .link import Link

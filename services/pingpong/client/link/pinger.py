@@ -21,6 +21,7 @@ from ...ping import (
     encode_ping,
     frame,
 )
+from ...statistics import Outcome, Statistics, Verdict
 from ...webtransport import (
     DatagramTooLargeError,
     Session,
@@ -30,7 +31,6 @@ from ...webtransport import (
     StreamHandler,
 )
 from ...webtransport.asyncio import SessionWaiter
-from ..statistics.statistics import Outcome, Statistics, Verdict
 
 _PLAIN = struct.Struct(">4sI")
 _U32 = 0xFFFF_FFFF

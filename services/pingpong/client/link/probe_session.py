@@ -9,10 +9,10 @@ from typing import Protocol
 
 from ...ping import PROTOCOL
 from ...settings import ProbeSettings
+from ...statistics import Outcome, Statistics, Verdict
 from ...webtransport import Headers, SessionClosed
 from ...webtransport.asyncio import ClientConnection, establish
 from ..probe.metrics import DIRECTIONS, TargetCounts
-from ..statistics.statistics import Outcome, Statistics, Verdict
 from .advice import describe_end
 from .pinger import Pinger, SendError
 from .presence import IDLE_TIMEOUT, KEEP_ALIVES, Refusals

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...settings import PingSettings
+from ...statistics import Totals
 from ...webtransport import Address, mask_url
 from ...webtransport.asyncio import ConnectError
 from ..link.advice import advice
@@ -17,7 +18,6 @@ from ..link.connecting import Connector, LinkError, check_ca_file, lookup, targe
 from ..link.peer import ConnectTimes
 from ..link.presence import IDLE_TIMEOUT
 from ..output import Output, terminal
-from ..statistics.totals import Totals
 from .json_report import JsonReport
 from .labels import labels, titles
 from .lines import Dots, JsonLines, TextLines

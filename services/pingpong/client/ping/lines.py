@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ...statistics import Outcome, Verdict
 from ..link.peer import Peer
-from ..statistics.statistics import Outcome, Verdict
 from .json_report import JsonReport
 from .observer import Observer
 from .report import TextReport

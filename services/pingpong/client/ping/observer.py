@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...statistics import Outcome
 from ..link.peer import Peer
-from ..statistics.statistics import Outcome
 from .results import Outage
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from ...statistics import Distribution, Outcome, Summary, Verdict
 from ..link.peer import ConnectTimes, Peer
-from ..statistics.latencies import Distribution
-from ..statistics.statistics import Outcome, Summary, Verdict
 from . import formatting as figures
 from .results import Outage, RunSummary
 

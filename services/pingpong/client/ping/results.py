@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...statistics import Summary
 from ..link.peer import ConnectTimes, Peer
-from ..statistics.statistics import Summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ...settings import PingSettings
+from ...statistics import Summary, Totals
 from ..link.connecting import Connector, LinkError
 from ..link.links import Links
 from ..link.pace import Flood, Pace, Regular, follows_answers
 from ..link.pinger import SendError
-from ..statistics.statistics import Summary
-from ..statistics.totals import Totals
 from .observer import Observer
 from .results import RunSummary
 

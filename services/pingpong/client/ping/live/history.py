@@ -6,7 +6,7 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
-from ...statistics.statistics import Outcome, Verdict
+from ....statistics import Outcome, Verdict
 from ..observer import Observer
 
 CAPACITY = 512

@@ -18,10 +18,8 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from ....settings import PingSettings
+from ....statistics import Latencies, Outcome, Summary, Verdict, minus
 from ...link.pace import follows_answers
-from ...statistics.latencies import Latencies
-from ...statistics.statistics import Outcome, Summary, Verdict
-from ...statistics.totals import minus
 from ..formatting import count
 from ..target_run import TargetRun
 from .history import CAPACITY, History

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.client.statistics.statistics import Losses, Outcome, Statistics, Verdict
-from tests.client.ping.bursts import HORIZON, TIMEOUT, burst, losses
+from pingpong.statistics import Losses, Outcome, Statistics, Verdict
+from tests.statistics.bursts import HORIZON, TIMEOUT, burst, losses
 
 # Probes of several kinds, on one session
 

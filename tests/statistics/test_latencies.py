@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pingpong.client.statistics.latencies import Distribution, Latencies
+from pingpong.statistics import Distribution, Latencies
 
 
 def obvious_distribution(values: list[int]) -> Distribution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pingpong.client.statistics.statistics import Statistics
+from pingpong.statistics import Statistics
 
 TIMEOUT = 100
 HORIZON = 300

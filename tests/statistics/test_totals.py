@@ -5,8 +5,7 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.client.statistics.statistics import Statistics, Summary
-from pingpong.client.statistics.totals import Totals, minus
+from pingpong.statistics import Statistics, Summary, Totals, minus
 
 TIMEOUT = 100
 

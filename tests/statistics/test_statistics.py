@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.client.statistics.latencies import Distribution
-from pingpong.client.statistics.statistics import Outcome, Statistics, Verdict
-from tests.client.ping.bursts import HORIZON, TIMEOUT, burst, losses
+from pingpong.statistics import Distribution, Outcome, Statistics, Verdict
+from tests.statistics.bursts import HORIZON, TIMEOUT, burst, losses
 
 # Probes, one by one
 
