@@ -10,6 +10,7 @@ _LOG = "the server's log says more"
 _ADVICE = {
     Cause.NAME: "check the name, or give an address",
     Cause.NO_ANSWER: "a firewall between here and there that drops UDP, or a wrong port?",
+    Cause.REFUSED_HERE: "a firewall of this machine, or a route that forbids it?",
     Cause.UNREACHABLE: "nothing listens there: a wrong port, or the server is down",
     Cause.CERTIFICATE: "give --ca FILE for its authority, --cert-hash for exactly this one,"
     " or --insecure for a test",

@@ -44,6 +44,7 @@ _LONGEST_TURN = 0.2
 _RESULTS = {
     Cause.NAME: "dns",
     Cause.NO_ANSWER: "timeout",
+    Cause.REFUSED_HERE: "refused",
     Cause.UNREACHABLE: "refused",
     Cause.CERTIFICATE: "tls",
     Cause.ALPN: "alpn",
