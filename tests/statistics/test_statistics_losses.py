@@ -33,8 +33,9 @@ def test_the_server_counts_all_kinds_together() -> None:
         statistics.answered(seq, 20, 0, received)
     assert losses(statistics, 200) == (2, 1, 0)
     statistics.give_up()
-    assert statistics.given_up_by_kind == {"even": 1, "odd": 2}
     assert statistics.losses() == (2, 1, 0)
+    assert statistics.settle() == ({"even": 1, "odd": 2}, 2, 1, 0)
+    assert statistics.settle(is_over=True) is None
 
 
 def test_a_failed_one_leaves_no_gap_in_the_order_of_any_kind() -> None:
@@ -78,12 +79,21 @@ def test_without_a_count_no_direction_is_known() -> None:
     assert statistics.losses() == (0, 0, 1)
 
 
-def test_times_that_are_not_kept() -> None:
-    statistics = Statistics(TIMEOUT, keep_times=False)
-    statistics.sent(1, 1)
-    assert statistics.answered(1, 31, 20, 1) == Outcome(1, Verdict.OK, False, 10, 20)
-    summary = statistics.summary(40)
-    assert (summary.received, summary.rtt, summary.server) == (1, None, None)
+def test_what_is_known_for_good_is_told_once() -> None:
+    statistics = Statistics(TIMEOUT, horizon_ns=HORIZON)
+    for seq in range(1, 5):
+        statistics.sent(seq, seq, "a")
+    statistics.answered(2, 10, 0, 2)
+    assert statistics.settle() is None
+    statistics.expire(TIMEOUT + HORIZON + 3)
+    # The answer to 1 got lost; of 3 nothing is known yet, and 4 may still be answered.
+    assert statistics.settle() == ({"a": 2}, 0, 1, 0)
+    assert statistics.settle() is None
+    statistics.answered(4, TIMEOUT + HORIZON + 3, 0, 3)
+    assert statistics.settle() == ({}, 1, 0, 0)
+    statistics.sent(5, 1000, "b")
+    statistics.give_up()
+    assert statistics.settle(is_over=True) == ({"b": 1}, 0, 0, 1)
 
 
 # Loss by direction

@@ -46,6 +46,17 @@ class Losses(NamedTuple):
     unknown: int
 
 
+class Settled(NamedTuple):
+    """What came to be known of probes that are lost for good: more than was known before."""
+
+    by_kind: dict[str, int]
+    """How many were given up, of each kind that has any."""
+    out: int
+    back: int
+    unknown: int
+    """Of all that were given up by now, these got lost there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """All that is known at one moment.
@@ -71,12 +82,12 @@ class Summary:
     send_errors: int
     unknown: int
     """Answers to no probe that is known."""
-    rtt: Distribution | None
-    """Of all that were received, late ones too; None when there are none, or none are kept."""
-    server: Distribution | None
-    """The server's own times; None where they aren't told, or none are kept."""
-    elapsed_ns: int
+    elapsed_ns: int = 0
     """Since the first probe was sent."""
+    rtt: Distribution | None = None
+    """Of all that were received, late ones too; None when there are none, or none are kept."""
+    server: Distribution | None = None
+    """The server's own times; None where they aren't told, or none are kept."""
 
     @property
     def loss(self) -> float:

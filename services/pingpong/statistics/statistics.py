@@ -20,12 +20,10 @@ is unknown; so is what was lost after the last answer, about which nothing is kn
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from enum import Enum
 from itertools import chain
 
-from .latencies import EXACT_SAMPLES, Latencies
-from .outcomes import Losses, Outcome, Summary, Verdict
+from .outcomes import Losses, Outcome, Settled, Summary, Verdict
 
 _U32 = 0xFFFF_FFFF
 _HALF = 0x8000_0000
@@ -35,8 +33,6 @@ HORIZON_NS = 60_000_000_000
 
 CAPACITY = 65_536
 """How many probes are remembered at once, unless told otherwise."""
-
-__all__ = ["Losses", "Outcome", "Statistics", "Summary", "Verdict"]
 
 
 class _State(Enum):
@@ -67,7 +63,7 @@ class Statistics:
     modulo 2^32, as it is on the wire. One session only, because the server's count begins anew in
     each. A server that counts (`pingpong.v1`) has `directions` on. Probes may be of several kinds,
     which travel in different ways: only one of the same kind can be overtaken, but the server
-    counts them all. Without `keep_times` no distributions are kept: the caller does.
+    counts them all.
 
     At most `capacity` probes are remembered, and none longer than `horizon_ns` after its timeout;
     `expire` is to be called at least as often as probes time out.
@@ -85,18 +81,19 @@ class Statistics:
         "_highest",
         "_highest_of",
         "_horizon",
-        "_keep_times",
         "_late",
         "_probes",
         "_received",
         "_reordered",
-        "_rtt",
         "_send_errors",
         "_sent",
-        "_server",
         "_settled",
         "_timeout",
+        "_told_back",
+        "_told_out",
         "_unknown",
+        "_unplaced",
+        "_untold",
         "_waiting",
     )
 
@@ -107,8 +104,6 @@ class Statistics:
         directions: bool = True,
         horizon_ns: int = HORIZON_NS,
         capacity: int = CAPACITY,
-        exact_samples: int = EXACT_SAMPLES,
-        keep_times: bool = True,
     ) -> None:
         self._timeout = timeout_ns
         self._directions = directions
@@ -127,7 +122,13 @@ class Statistics:
         self._sent = 0
         self._answered = 0
         self._late = 0
-        self._given_up: dict[str, int] = {}
+        self._given_up = 0
+        # Of those that were given up: the ones that `settle` has not told of, by kind; those whose
+        # direction it has not told; and how many of each direction it has.
+        self._untold: dict[str, int] = {}
+        self._unplaced = 0
+        self._told_out = 0
+        self._told_back = 0
         self._duplicates = 0
         self._reordered = 0
         self._send_errors = 0
@@ -138,29 +139,16 @@ class Statistics:
         self._highest_of: dict[str, int] = {}
         self._received = 0
         self._extra = 0
-        self._keep_times = keep_times
-        self._rtt = Latencies(exact_samples)
-        self._server = Latencies(exact_samples)
 
     @property
     def given_up(self) -> int:
         """How many probes are lost for good, being forgotten. It never decreases."""
-        return sum(self._given_up.values())
-
-    @property
-    def given_up_by_kind(self) -> Mapping[str, int]:
-        """The same for each kind that has any."""
         return self._given_up
 
     @property
     def open(self) -> int:
         """How many probes may still be answered, in time or late."""
-        return self._sent - self._answered - self.given_up
-
-    @property
-    def duplicates(self) -> int:
-        """How many answers came again. It never decreases."""
-        return self._duplicates
+        return self._sent - self._answered - self._given_up
 
     @property
     def deadline(self) -> int | None:
@@ -263,10 +251,6 @@ class Statistics:
         probe.state = _State.ANSWERED
         probe.received = received
         self._answered += 1
-        if self._keep_times:
-            self._rtt.add(rtt)
-            if server_ns is not None:
-                self._server.add(server_ns)
         self._highest = max(self._highest, probe.ordinal)
         reordered = probe.ordinal < self._highest_of.get(probe.kind, 0)
         if reordered:
@@ -321,7 +305,28 @@ class Statistics:
                 for probe in self._probes.values()
             )
         out, back = self._lost_by_direction(before)
-        return Losses(out, back, max(self.given_up - out - back, 0))
+        return Losses(out, back, max(self._given_up - out - back, 0))
+
+    def settle(self, *, is_over: bool = False) -> Settled | None:
+        """Say what came to be known since the last call of those that were given up; None: nothing.
+
+        A direction is said once it is proven. That it is unknown is said when the session `is_over`,
+        since until then more answers may prove it, or where the server doesn't count.
+        """
+        by_kind, self._untold = self._untold, {}
+        self._unplaced += sum(by_kind.values())
+        if not self._unplaced:
+            return None
+        losses = self.losses()
+        # Whatever the server says, no more are lost than were given up.
+        out = min(max(losses.out - self._told_out, 0), self._unplaced)
+        back = min(max(losses.back - self._told_back, 0), self._unplaced - out)
+        self._told_out += out
+        self._told_back += back
+        self._unplaced -= out + back
+        unknown = self._unplaced if is_over or not self._directions else 0
+        self._unplaced -= unknown
+        return Settled(by_kind, out, back, unknown) if by_kind or out or back or unknown else None
 
     def summary(self, now_ns: int) -> Summary:
         """Sum up. What is overdue at `now_ns` counts as lost, whether `expire` has told or not."""
@@ -347,8 +352,6 @@ class Statistics:
             reordered=self._reordered,
             send_errors=self._send_errors,
             unknown=self._unknown,
-            rtt=self._rtt.distribution(),
-            server=self._server.distribution(),
             elapsed_ns=max(now_ns - self._first_t1, 0) if self._first_t1 is not None else 0,
         )
 
@@ -372,5 +375,6 @@ class Statistics:
         if probe.state is _State.FAILED:
             return
         if probe.state is _State.OVERDUE:
-            self._given_up[probe.kind] = self._given_up.get(probe.kind, 0) + 1
+            self._given_up += 1
+            self._untold[probe.kind] = self._untold.get(probe.kind, 0) + 1
         del self._probes[probe.seq & _U32]

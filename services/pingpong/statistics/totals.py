@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from .latencies import Latencies
-from .statistics import Outcome, Statistics, Summary, Verdict
+from .outcomes import Summary
+from .statistics import Statistics
 
 _NOTHING = Summary(
     sent=0,
@@ -20,9 +20,6 @@ _NOTHING = Summary(
     reordered=0,
     send_errors=0,
     unknown=0,
-    rtt=None,
-    server=None,
-    elapsed_ns=0,
 )
 _COUNTS = [
     *("sent", "received", "late", "lost", "lost_out", "lost_back", "lost_unknown", "waiting"),
@@ -42,8 +39,6 @@ class Totals:
         """Pings whose time came while there was no session; among the send errors."""
         self._over = _NOTHING
         self._open: list[Statistics] = []
-        self._rtt = Latencies()
-        self._server = Latencies()
 
     @property
     def deadline(self) -> int | None:
@@ -55,43 +50,17 @@ class Totals:
         """A session begins."""
         self._open.append(statistics)
 
-    def end(self, statistics: Statistics, now: int, timeout: int) -> list[int]:
-        """A session is over: what it was waiting for is lost. Returns the numbers of those.
-
-        `timeout` is that of its pings.
-        """
+    def end(self, statistics: Statistics, now: int) -> None:
+        """A session is over: its probes are given up by now."""
         self._open.remove(statistics)
-        # As if all timeouts had passed by now.
-        waiting = statistics.expire(now + timeout)
-        statistics.give_up()
         self._over = _add(self._over, statistics.summary(now))
-        return waiting
 
-    def answered(self, outcome: Outcome) -> None:
-        """An answer came in any of the sessions."""
-        if outcome.verdict not in (Verdict.OK, Verdict.LATE):
-            return
-        if outcome.rtt_ns is not None:
-            self._rtt.add(outcome.rtt_ns)
-        if outcome.server_ns is not None:
-            self._server.add(outcome.server_ns)
-
-    def expire(self, now: int) -> list[int]:
-        """Return the pings whose timeout passed without an answer since the last call."""
-        return [seq for statistics in self._open for seq in statistics.expire(now)]
-
-    def counts(self, now: int) -> Summary:
-        """Sum up, without times."""
+    def summary(self, now: int) -> Summary:
+        """Sum up, without times; how long it all took, the caller knows."""
         counts = self._over
         for statistics in self._open:
             counts = _add(counts, statistics.summary(now))
         return dataclasses.replace(counts, send_errors=counts.send_errors + self.unconnected)
-
-    def summary(self, now: int) -> Summary:
-        """Sum up; how long it all took, the caller knows."""
-        return dataclasses.replace(
-            self.counts(now), rtt=self._rtt.distribution(), server=self._server.distribution()
-        )
 
 
 def _add(first: Summary, second: Summary) -> Summary:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ...link import Peer
 from ...statistics import Distribution, Outcome, Verdict
-from ..link.peer import Peer
 from .results import RunSummary
 
 

@@ -1,10 +1,10 @@
-"""What went wrong with a connection or a session, and what to try: for people."""
+"""What to try about a connection that could not be made: for people."""
 
 from __future__ import annotations
 
+from ...link import LinkError
 from ...settings import PingSettings
-from ...webtransport import SessionClosed, printable
-from ...webtransport.asyncio import Cause, ConnectError
+from ...webtransport.asyncio import Cause
 
 _LOG = "the server's log says more"
 _ADVICE = {
@@ -28,8 +28,16 @@ _STATUS_ADVICE = {
 }
 
 
-def advice(error: ConnectError, settings: PingSettings) -> str:
-    """What to try about a connection that could not be made with these settings."""
+def with_advice(failure: LinkError, settings: PingSettings) -> str:
+    """What went wrong, and what to try about it with these settings, in one line."""
+    text = _advice(failure, settings)
+    return f"{failure} ({text})" if text else str(failure)
+
+
+def _advice(failure: LinkError, settings: PingSettings) -> str:
+    error = failure.cause
+    if error is None:
+        return ""
     if error.cause is Cause.NAME and (settings.ipv4 or settings.ipv6):
         letter = "-4" if settings.ipv4 else "-6"
         return f"check the name, or leave out {letter}: it may have addresses of the other kind"
@@ -40,16 +48,7 @@ def advice(error: ConnectError, settings: PingSettings) -> str:
     if error.status == 403:
         if settings.token_file is None:
             return "the server keeps it for others: with a token, give --token-file FILE"
-        return f"whoever the token in {settings.token_file} is for may not do this"
+        return f"the token in {settings.token_file} is not for somebody who may do this"
     if error.status is not None:
         return _STATUS_ADVICE.get(error.status, _LOG)
     return _ADVICE[error.cause]
-
-
-def describe_end(closed: SessionClosed) -> str:
-    """Why a session that was established is over."""
-    if closed.code is None or not closed.by_peer:
-        return str(closed)
-    code = f" (code {closed.code})" if closed.code else ""
-    reason = f": {printable(closed.reason)}" if closed.reason else ""
-    return f"the server closed the session{code}{reason}"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
-from pingpong.client.link import pinger as pinger_module
-from pingpong.client.link.pinger import Pinger, SendError
+from pingpong.link import pinger as pinger_module
+from pingpong.link.pinger import Pinger, SendError
 from pingpong.ping import PROTOCOL, frame
 from pingpong.server.sessions import departure, handlers
 from pingpong.server.sessions.handlers import Router
-from pingpong.statistics import Outcome, Statistics, Summary, Verdict
+from pingpong.statistics import Outcome, Summary, Verdict
 from pingpong.webtransport import varint
 from pingpong.webtransport.events import Request, SessionClosed
 from pingpong.webtransport.limits import Limits
@@ -24,6 +24,33 @@ from tests.webtransport.wire import LATENCY, Recorder, Wire
 
 RTT = round(2 * LATENCY * 1e9)
 MODES = ("datagram", "stream", "streams", "uni")
+
+
+class Noting(Pinger):
+    """Keeps what happens."""
+
+    def __init__(self, size: int = 64) -> None:
+        super().__init__(size, 1_000_000_000)
+        self.outcomes: list[Outcome] = []
+        self.sizes: list[int] = []
+        self.times: list[int] = []
+        self.malformed_by_mode: Counter[str] = Counter()
+        self.drains = 0
+        self.closed: list[SessionClosed] = []
+
+    def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
+        self.outcomes.append(outcome)
+        self.sizes.append(size)
+        self.times.append(at_ns)
+
+    def malformed(self, mode: str) -> None:
+        self.malformed_by_mode[mode] += 1
+
+    def drain_received(self) -> None:
+        self.drains += 1
+
+    def over(self, closed: SessionClosed) -> None:
+        self.closed.append(closed)
 
 
 class Pinging:
@@ -38,29 +65,18 @@ class Pinging:
         size: int = 64,
         wire: Wire | None = None,
         recorder: Recorder | None = None,
-        draining: Callable[[], None] | None = None,
     ) -> None:
         self.wire = wire = wire or Wire()
         clock = SimpleNamespace(monotonic_ns=self.now)
         monkeypatch.setattr(pinger_module, "time", clock)
         for module in (handlers, departure):
             monkeypatch.setattr(module, "time", clock)
-        self.outcomes: list[Outcome] = []
-        self.sizes: list[int] = []
-        self.closed: list[SessionClosed] = []
         self.router = Router(1 << 16)
         wire.server.decide = self.router.session_requested
         if recorder is not None:
             wire.server.decide = lambda session: session.accept(recorder, PROTOCOL if v1 else None)
-        self.pinger = Pinger(
-            mode,
-            size,
-            lambda is_v1: Statistics(1_000_000_000, directions=is_v1),
-            flush=lambda: 0,
-            answer=self._answered,
-            closed=self.closed.append,
-            draining=draining,
-        )
+        self.mode = mode
+        self.pinger = Noting(size)
         request = Request("localhost", "/ping", protocols=(PROTOCOL,) if v1 else ())
         self.session: Session = wire.client.connection.open_session(request, self.pinger)
         wire.run()
@@ -70,15 +86,11 @@ class Pinging:
 
     def send(self, *numbers: int) -> None:
         for seq in numbers:
-            self.pinger.send(seq)
+            self.pinger.ping(seq, self.mode)
         self.wire.run()
 
     def summary(self) -> Summary:
         return self.pinger.statistics.summary(self.now())
-
-    def _answered(self, outcome: Outcome, size: int) -> None:
-        self.outcomes.append(outcome)
-        self.sizes.append(size)
 
 
 @pytest.mark.parametrize("v1", [True, False], ids=["v1", "plain"])
@@ -87,17 +99,19 @@ async def test_every_ping_is_answered(monkeypatch: pytest.MonkeyPatch, mode: str
     pinging = Pinging(monkeypatch, mode, v1=v1, size=100)
     pinging.send(1, 2)
     pinging.send(3)
-    assert [outcome.seq for outcome in pinging.outcomes] == [1, 2, 3]
-    assert {outcome.verdict for outcome in pinging.outcomes} == {Verdict.OK}
+    assert [outcome.seq for outcome in pinging.pinger.outcomes] == [1, 2, 3]
+    assert {outcome.verdict for outcome in pinging.pinger.outcomes} == {Verdict.OK}
     # What QUIC makes wait is the acknowledgement, never the ping.
-    assert [outcome.rtt_ns for outcome in pinging.outcomes] == pytest.approx([RTT] * 3, abs=2)
+    assert [outcome.rtt_ns for outcome in pinging.pinger.outcomes] == pytest.approx(
+        [RTT] * 3, abs=2
+    )
     tokens = not v1 and mode in ("stream", "streams")
-    assert pinging.sizes == [4 if tokens else 100] * 3
+    assert pinging.pinger.sizes == [4 if tokens else 100] * 3
     summary = pinging.summary()
     assert (summary.sent, summary.received, summary.lost) == (3, 3, 0)
-    assert (summary.server is not None) == v1
+    assert all((outcome.server_ns is not None) == v1 for outcome in pinging.pinger.outcomes)
     assert (summary.lost_out is None) == (not v1)
-    assert pinging.pinger.malformed == 0
+    assert pinging.pinger.malformed_by_mode.total() == 0
 
 
 @pytest.mark.parametrize("mode", ["streams", "uni"])
@@ -112,14 +126,14 @@ async def test_nothing_is_left_of_many(monkeypatch: pytest.MonkeyPatch, mode: st
 async def test_sequence_numbers_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
     pinging = Pinging(monkeypatch, "datagram")
     pinging.send((1 << 32) - 1, 1 << 32)
-    assert [outcome.seq for outcome in pinging.outcomes] == [(1 << 32) - 1, 1 << 32]
+    assert [outcome.seq for outcome in pinging.pinger.outcomes] == [(1 << 32) - 1, 1 << 32]
 
 
 async def test_lost_on_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     pinging = Pinging(monkeypatch, "datagram")
     pinging.send(1)
     pinging.wire.lose = lambda packet, to_server: to_server
-    pinging.pinger.send(2)
+    pinging.pinger.ping(2, pinging.mode)
     while pinging.wire.step():
         pass
     pinging.wire.lose = lambda packet, to_server: False
@@ -133,7 +147,7 @@ async def test_lost_on_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_too_large_for_a_datagram(monkeypatch: pytest.MonkeyPatch) -> None:
     pinging = Pinging(monkeypatch, "datagram", size=5000)
     with pytest.raises(SendError, match="5000 bytes does not fit"):
-        pinging.pinger.send(1)
+        pinging.pinger.ping(1, pinging.mode)
     summary = pinging.summary()
     assert (summary.sent, summary.send_errors) == (0, 1)
 
@@ -145,7 +159,7 @@ async def test_no_credit_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     pinging = Pinging(monkeypatch, "uni", wire=wire, recorder=recorder)
     pinging.send(1)
     with pytest.raises(SendError, match="no more streams"):
-        pinging.pinger.send(2)
+        pinging.pinger.ping(2, pinging.mode)
     recorder.opened[0].release(1000)
     wire.run()
     pinging.send(2)
@@ -164,7 +178,7 @@ async def test_a_server_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> N
     while stream.buffered <= pinger_module._MAX_UNREAD:
         pinging.send(seq := seq + 1)
     with pytest.raises(SendError, match="does not read"):
-        pinging.pinger.send(seq + 1)
+        pinging.pinger.ping(seq + 1, pinging.mode)
     assert stream.buffered < pinger_module._MAX_UNREAD + 100_000
     assert pinging.summary().send_errors == 1
 
@@ -181,7 +195,7 @@ async def test_a_stream_that_was_refused_is_opened_anew(monkeypatch: pytest.Monk
     pinging.send(2)
     (second,) = pinging.session.streams
     assert second is not first
-    assert [outcome.seq for outcome in pinging.outcomes] == [1, 2]
+    assert [outcome.seq for outcome in pinging.pinger.outcomes] == [1, 2]
 
 
 async def test_what_is_no_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,9 +209,9 @@ async def test_what_is_no_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
     large = session.open_stream(recorder, unidirectional=True)
     large.send(b"\xbf\xff\xff\xff")
     pinging.wire.run()
-    assert pinging.pinger.malformed == 6
+    assert pinging.pinger.malformed_by_mode.total() == 6
     assert recorder.stops.keys() == {large.id}
-    assert pinging.outcomes == []
+    assert pinging.pinger.outcomes == []
     assert pinging.summary().received == 0
 
 
@@ -210,8 +224,8 @@ async def test_what_is_no_plain_answer_is_counted(monkeypatch: pytest.MonkeyPatc
     stream.send(b"nopepongpong")  # the second pong answers nothing: one token a ping
     session.send_datagram(b"?")
     pinging.wire.run()
-    assert pinging.pinger.malformed == 4
-    assert pinging.outcomes == []
+    assert pinging.pinger.malformed_by_mode.total() == 4
+    assert pinging.pinger.outcomes == []
 
 
 async def test_duplicates_and_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +238,7 @@ async def test_duplicates_and_order(monkeypatch: pytest.MonkeyPatch) -> None:
     for index in (1, 0, 0, 2):
         session.send_datagram(answers[index])
     pinging.wire.run()
-    assert [(o.seq, o.verdict, o.reordered) for o in pinging.outcomes] == [
+    assert [(o.seq, o.verdict, o.reordered) for o in pinging.pinger.outcomes] == [
         (2, Verdict.OK, False),
         (1, Verdict.OK, True),
         (1, Verdict.DUPLICATE, False),
@@ -253,27 +267,20 @@ async def test_the_end_is_told_once_and_sending_fails(
     (session,) = pinging.wire.server.sessions
     session.close(7, "enough")
     pinging.wire.run()
-    assert [(one.code, one.reason) for one in pinging.closed] == [(7, "enough")]
+    assert [(one.code, one.reason) for one in pinging.pinger.closed] == [(7, "enough")]
     with pytest.raises(SendError, match="closed"):
-        pinging.pinger.send(2)
+        pinging.pinger.ping(2, pinging.mode)
     assert pinging.summary().send_errors == 1
 
 
 async def test_refused_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
     pinging = Pinging(monkeypatch, "datagram")
     request = Request("localhost", "/elsewhere")
-    refused = Pinger(
-        "datagram",
-        64,
-        lambda is_v1: Statistics(1),
-        flush=lambda: 0,
-        answer=lambda outcome, size: None,
-        closed=pinging.closed.append,
-    )
+    refused = Noting()
     pinging.wire.client.connection.open_session(request, refused)
     pinging.wire.run()
     # Whoever waits is told; there was nothing to end.
-    assert pinging.closed == []
+    assert refused.closed == []
     with pytest.raises(Exception, match="404"):
         await refused.wait_established()
 
@@ -286,33 +293,32 @@ async def test_all_modes_on_one_session(monkeypatch: pytest.MonkeyPatch, v1: boo
     for _ in range(3):
         for mode in MODES:
             seq += 1
-            pinging.pinger.send(seq, mode)
+            pinging.pinger.ping(seq, mode)
         pinging.wire.run()
     # A datagram leaves and arrives before what is on a stream that is opened for it.
-    assert sorted(outcome.seq for outcome in pinging.outcomes) == list(range(1, 13))
-    for outcome in pinging.outcomes:
+    assert sorted(outcome.seq for outcome in pinging.pinger.outcomes) == list(range(1, 13))
+    for outcome in pinging.pinger.outcomes:
         assert outcome.kind == MODES[(outcome.seq - 1) % 4]
         assert outcome.verdict is Verdict.OK
         assert not outcome.reordered
     summary = pinging.summary()
     assert (summary.sent, summary.received, summary.lost) == (12, 12, 0)
-    assert pinging.pinger.malformed == 0
+    assert pinging.pinger.malformed_by_mode.total() == 0
 
 
 async def test_what_is_lost_of_one_mode_has_its_direction(monkeypatch: pytest.MonkeyPatch) -> None:
     pinging = Pinging(monkeypatch, "datagram")
-    pinging.pinger.send(1, "stream")
+    pinging.pinger.ping(1, "stream")
     pinging.wire.run()
     pinging.wire.lose = lambda packet, to_server: to_server
-    pinging.pinger.send(2, "datagram")
+    pinging.pinger.ping(2, "datagram")
     while pinging.wire.step():
         pass
     pinging.wire.lose = lambda packet, to_server: False
-    pinging.pinger.send(3, "stream")
+    pinging.pinger.ping(3, "stream")
     pinging.wire.run(5.0)
     pinging.pinger.statistics.give_up()
-    assert pinging.pinger.statistics.given_up_by_kind == {"datagram": 1}
-    assert pinging.pinger.statistics.losses() == (1, 0, 0)
+    assert pinging.pinger.statistics.settle() == ({"datagram": 1}, 1, 0, 0)
 
 
 async def test_malformed_answers_are_counted_by_the_way_they_came(
@@ -323,8 +329,8 @@ async def test_malformed_answers_are_counted_by_the_way_they_came(
     (session,) = pinging.wire.server.sessions
     session.send_datagram(b"?")
     session.open_stream(recorder, unidirectional=True).send(frame(b"?"), True)
-    pinging.pinger.send(1, "stream")
-    pinging.pinger.send(2, "streams")
+    pinging.pinger.ping(1, "stream")
+    pinging.pinger.ping(2, "streams")
     pinging.wire.run()
     for stream in recorder.opened:
         stream.send(frame(b"?"))
@@ -332,17 +338,16 @@ async def test_malformed_answers_are_counted_by_the_way_they_came(
     assert pinging.pinger.malformed_by_mode == {
         "datagram": 1, "uni": 1, "stream": 1, "streams": 1,
     }  # fmt: skip
-    assert pinging.pinger.malformed == 4
+    assert pinging.pinger.malformed_by_mode.total() == 4
 
 
 async def test_that_the_session_is_to_be_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[bool] = []
-    pinging = Pinging(monkeypatch, "datagram", draining=lambda: told.append(True))
+    pinging = Pinging(monkeypatch, "datagram")
     (session,) = pinging.wire.server.sessions
     session.drain()
     pinging.send(1)
-    assert told == [True]
-    assert [outcome.seq for outcome in pinging.outcomes] == [1]
+    assert pinging.pinger.drains == 1
+    assert [outcome.seq for outcome in pinging.pinger.outcomes] == [1]
 
 
 # A hostile server.
@@ -385,7 +390,7 @@ async def test_answer_that_is_larger_than_any_ping_is_not_kept(
         kept = sum(
             trace.size
             for trace in tracemalloc.take_snapshot().traces
-            if trace.traceback[0].filename.endswith(("client/pinger.py", "pingpong/ping.py"))
+            if trace.traceback[0].filename.endswith(("link/pinger.py", "pingpong/ping.py"))
         )
     finally:
         tracemalloc.stop()

@@ -15,7 +15,7 @@ from aioquic.h3.connection import H3Connection
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
-from pingpong.client.link.connecting import target_of
+from pingpong.client.ping.targets import target_of
 from pingpong.settings import PingSettings
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import (
@@ -227,7 +227,7 @@ async def test_a_token_is_shown_and_read_at_each_connection(tmp_path: Path) -> N
     ("status", "without", "with_one"),
     [
         (401, "the server wants a token: give --token-file FILE", "no longer, one that"),
-        (403, "with a token, give --token-file FILE", "may not do this"),
+        (403, "with a token, give --token-file FILE", "may do this"),
         (429, "try again later", "try again later"),
         (503, "try again later", "try again later"),
         (500, "the server's log says more", "the server's log says more"),

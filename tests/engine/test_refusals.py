@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pingpong.client.link.presence import Refusals
+from pingpong.link.session import Refusals
 
 
 def test_the_first_is_not_believed() -> None:

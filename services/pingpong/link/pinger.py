@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import struct
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
 
-from ...ping import (
+from ..ping import (
     HEADER_SIZE,
     PROTOCOL,
     Deframer,
@@ -21,8 +20,8 @@ from ...ping import (
     encode_ping,
     frame,
 )
-from ...statistics import Outcome, Statistics, Verdict
-from ...webtransport import (
+from ..statistics import HORIZON_NS, Outcome, Statistics, Verdict
+from ..webtransport import (
     DatagramTooLargeError,
     Session,
     SessionClosed,
@@ -30,7 +29,7 @@ from ...webtransport import (
     Stream,
     StreamHandler,
 )
-from ...webtransport.asyncio import SessionWaiter
+from ..webtransport.asyncio import SessionWaiter
 
 _PLAIN = struct.Struct(">4sI")
 _U32 = 0xFFFF_FFFF
@@ -63,21 +62,21 @@ class PingStream:
         if self._messages is not None:
             try:
                 for message in self._messages.feed(data):
-                    self._pinger.answered(message, self._mode)
+                    self._pinger.take(message, self._mode)
             except MessageTooLarge:
-                self._pinger.malformed_by_mode[self._mode] += 1
+                self._pinger.malformed(self._mode)
                 stream.stop()
         elif stream.is_unidirectional:
             # The number is all that is read of it.
             self._data += data[: _PLAIN.size - len(self._data)]
             self._size += len(data)
             if end_stream:
-                self._pinger.answered_plain(self._data, self._mode, self._size)
+                self._pinger.take_plain(self._data, self._mode, self._size)
         else:
             data = self._data + data
             whole = len(data) - len(data) % _TOKEN
             for at in range(0, whole, _TOKEN):
-                self._pinger.answered_token(data[at : at + _TOKEN], self._mode, self._seq)
+                self._pinger.take_token(data[at : at + _TOKEN], self._mode, self._seq)
             self._data = data[whole:]
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
@@ -91,36 +90,19 @@ class PingStream:
 
 
 class Pinger(SessionWaiter):
-    """Sends pings on a session and counts what becomes of them.
+    """Sends pings of `size` bytes on a session and follows what becomes of them: a base class.
 
-    `mode` is how, where `send` isn't told otherwise. `answer` is told of each answer, with its
-    size in bytes; `closed` of the session's end, once it was established; `draining` that the
-    server wants the session to be left.
+    Whoever wants to know overrides the methods under "What happens". A ping is answered in time
+    within `timeout_ns`, and late within `horizon_ns` after that.
     """
 
-    def __init__(
-        self,
-        mode: str,
-        size: int,
-        statistics: Callable[[bool], Statistics],
-        *,
-        flush: Callable[[], int],
-        answer: Callable[[Outcome, int], None],
-        closed: Callable[[SessionClosed], None],
-        draining: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, size: int, timeout_ns: int, horizon_ns: int = HORIZON_NS) -> None:
         super().__init__()
         self.is_v1 = False
-        self.malformed_by_mode: Counter[str] = Counter()
-        """Answers to no ping that is known: by the way that they came."""
         self.statistics: Statistics
-        self._make_statistics = statistics
-        self._mode = mode
+        """There once the session is established."""
         self._size = size
-        self._flush = flush
-        self._answer = answer
-        self._closed = closed
-        self._draining = draining
+        self._times_ns = (timeout_ns, horizon_ns)
         self._session: Session
         self._copies = 0
         self._stream: Stream | None = None
@@ -132,22 +114,39 @@ class Pinger(SessionWaiter):
         """Bytes of the largest answer that is one: as many as its ping has."""
         return max(self._size, HEADER_SIZE)
 
-    @property
-    def malformed(self) -> int:
-        """How many answers there were to no ping that is known."""
-        return self.malformed_by_mode.total()
+    # What happens.
+
+    def flush(self) -> int:
+        """Have what waits leave, now. Returns when it left, in nanoseconds; 0: it is not known."""
+        return 0
+
+    def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
+        """An answer of `size` bytes arrived."""
+
+    def malformed(self, mode: str) -> None:
+        """Something came that is the answer to no ping."""
+
+    def copied(self, count: int) -> None:
+        """The network delivered so many packets again."""
+
+    def drain_received(self) -> None:
+        """The server wants the session to be left."""
+
+    def over(self, closed: SessionClosed) -> None:
+        """The session is over, once it was established."""
 
     # Sending.
 
     def note_copies(self) -> None:
         """Count what the network has delivered twice since the last call."""
         copies = self._session.connection.quic.duplicate_packets
-        self.statistics.copied(copies - self._copies)
-        self._copies = copies
+        if copies != self._copies:
+            count, self._copies = copies - self._copies, copies
+            self.statistics.copied(count)
+            self.copied(count)
 
-    def send(self, seq: int, mode: str | None = None) -> None:
+    def ping(self, seq: int, mode: str) -> None:
         """Send a ping, now. Raises `SendError` where that cannot be."""
-        mode = mode or self._mode
         now = time.monotonic_ns()
         message = (
             encode_ping(seq & _U32, now, self._size)
@@ -160,7 +159,7 @@ class Pinger(SessionWaiter):
         except (SendError, StateError, DatagramTooLargeError) as error:
             self.statistics.send_failed(seq)
             raise SendError(str(error)) from None
-        sent_at = self._flush()
+        sent_at = self.flush()
         if sent_at:
             self.statistics.departed(seq, sent_at)
 
@@ -188,41 +187,42 @@ class Pinger(SessionWaiter):
 
     # Answers.
 
-    def answered(self, message: bytes, mode: str) -> None:
+    def take(self, message: bytes, mode: str) -> None:
         """A `pingpong.v1` message."""
         pong = decode_pong(message)
         if pong is None:
-            self.malformed_by_mode[mode] += 1
+            self.malformed(mode)
             return
         self.note_copies()
-        outcome = self.statistics.answered(
-            pong.seq, self._session.arrival, pong.t3 - pong.t2, pong.received
-        )
-        self._report(outcome, len(message), mode)
+        at_ns = self._session.arrival
+        outcome = self.statistics.answered(pong.seq, at_ns, pong.t3 - pong.t2, pong.received)
+        self._report(outcome, len(message), mode, at_ns)
 
-    def answered_plain(self, message: bytes, mode: str, size: int) -> None:
+    def take_plain(self, message: bytes, mode: str, size: int) -> None:
         """A plain message of `size` bytes, or its beginning, with the number in its payload."""
         if len(message) < _PLAIN.size or message[:4] != b"pong":
-            self.malformed_by_mode[mode] += 1
+            self.malformed(mode)
             return
-        outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], self._session.arrival)
-        self._report(outcome, size, mode)
+        at_ns = self._session.arrival
+        outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], at_ns)
+        self._report(outcome, size, mode, at_ns)
 
-    def answered_token(self, token: bytes, mode: str, seq: int | None) -> None:
+    def take_token(self, token: bytes, mode: str, seq: int | None) -> None:
         """A plain `pong` on a bidirectional stream, that of ping `seq` or in order."""
         if seq is None and self._tokens:
             seq = self._tokens.popleft()
         if token != b"pong" or seq is None:
-            self.malformed_by_mode[mode] += 1
+            self.malformed(mode)
             return
-        outcome = self.statistics.answered(seq & _U32, self._session.arrival)
-        self._report(outcome, len(token), mode)
+        at_ns = self._session.arrival
+        outcome = self.statistics.answered(seq & _U32, at_ns)
+        self._report(outcome, len(token), mode, at_ns)
 
-    def _report(self, outcome: Outcome, size: int, mode: str) -> None:
+    def _report(self, outcome: Outcome, size: int, mode: str, at_ns: int) -> None:
         if outcome.verdict is Verdict.UNKNOWN:
-            self.malformed_by_mode[mode] += 1
+            self.malformed(mode)
         else:
-            self._answer(outcome, size)
+            self.answered(outcome, size, at_ns)
 
     # `SessionHandler`.
 
@@ -230,38 +230,31 @@ class Pinger(SessionWaiter):
         """Pings can be sent, in what both sides speak."""
         self._session = session
         self.is_v1 = session.protocol == PROTOCOL
-        self.statistics = self._make_statistics(self.is_v1)
+        timeout_ns, horizon_ns = self._times_ns
+        self.statistics = Statistics(timeout_ns, directions=self.is_v1, horizon_ns=horizon_ns)
         self._copies = session.connection.quic.duplicate_packets
         super().session_established(session)
 
     def session_draining(self, session: Session) -> None:
         """The server wants the session to be left."""
-        if self._draining is not None:
-            self._draining()
+        self.drain_received()
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
         """The end."""
         established = self._established.done() and self._established.exception() is None
         super().session_closed(session, closed)
-        notify = self._closed
-        # The last call: without this it and its user would keep one another alive.
-        self._answer = self._closed = self._draining = _do_nothing
         if established:
-            notify(closed)
+            self.over(closed)
 
     def datagram_received(self, session: Session, data: bytes) -> None:
         """An answer to a datagram."""
         if self.is_v1:
-            self.answered(data, "datagram")
+            self.take(data, "datagram")
         else:
-            self.answered_plain(data, "datagram", len(data))
+            self.take_plain(data, "datagram", len(data))
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         """An answer to a unidirectional stream; others are refused."""
         if stream.is_unidirectional:
             return PingStream(self, "uni")
         return super().stream_opened(stream)
-
-
-def _do_nothing(*arguments: object) -> None:
-    pass

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pingpong.client.link import approach as approaches
-from pingpong.client.link.approach import Whereabouts, approach
+from pingpong.link import Resolved, dial
+from pingpong.link.dial import resolve_and_connect
 from pingpong.webtransport.asyncio import ClientConnection, ConnectError, Target
 from pingpong.webtransport.asyncio.failures import Cause
 from pingpong.webtransport.quic.engine import Address
@@ -32,9 +32,9 @@ class Network:
     def __init__(self, *, refuses: bool = False) -> None:
         self.made: list[Connection] = []
         self.refuses = refuses
-        self.found: Whereabouts | None = (TARGET, [OLD, NEW])
+        self.found: Resolved | None = Resolved(TARGET, [OLD, NEW])
 
-    async def find(self) -> Whereabouts:
+    async def find(self) -> Resolved:
         if self.found is None:
             raise ConnectError(Cause.NAME, "DNS is gone")
         return self.found
@@ -53,11 +53,13 @@ class Network:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approaches, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(dial, "LOOK_AGAIN", 0.0)
 
 
 def begin(network: Network) -> asyncio.Task[Any]:
-    return asyncio.create_task(approach(network.find, network.connect, (TARGET, [OLD])))
+    return asyncio.create_task(
+        resolve_and_connect(network.find, network.connect, Resolved(TARGET, [OLD]))
+    )
 
 
 async def test_what_the_name_leads_to_by_now_is_tried_beside() -> None:
@@ -72,7 +74,7 @@ async def test_while_dns_fails_what_was_known_is_tried_on() -> None:
     task = begin(network)
     await asyncio.sleep(0.01)
     assert not task.done()
-    network.found = (TARGET, [NEW])
+    network.found = Resolved(TARGET, [NEW])
     assert await task is network.made[0]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.client.link.backoff import Backoff
+from pingpong.link import Backoff
 
 
 def drawn(backoff: Backoff, count: int) -> list[float]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.client.link.schedule import TOLERANCE, Schedule, first_slot, spread
+from pingpong.link.schedule import TOLERANCE, Schedule, first_slot, spread
 
 
 def test_slots_are_absolute() -> None:
