@@ -139,7 +139,7 @@ class Pinger(SessionWaiter):
 
     def note_copies(self) -> None:
         """Count what the network has delivered twice since the last call."""
-        copies = self._session.connection.quic.duplicate_packets
+        copies = self._session.duplicate_packets
         if copies != self._copies:
             count, self._copies = copies - self._copies, copies
             self.statistics.copied(count)
@@ -232,7 +232,7 @@ class Pinger(SessionWaiter):
         self.is_v1 = session.protocol == PROTOCOL
         timeout_ns, horizon_ns = self._times_ns
         self.statistics = Statistics(timeout_ns, directions=self.is_v1, horizon_ns=horizon_ns)
-        self._copies = session.connection.quic.duplicate_packets
+        self._copies = session.duplicate_packets
         super().session_established(session)
 
     def session_draining(self, session: Session) -> None:

@@ -29,7 +29,7 @@ _KEEP_ALIVES = 3
 """Packets that the server is sent in the time after which either side gives up, at least."""
 _GONE_AFTER = 0.5
 """Seconds through which a "connection refused" must come back before it is believed."""
-_NOTHING_LISTENS = "nothing listens on the server's port any more"
+_NOTHING_LISTENS = "the server is gone: nothing listens on its port any more"
 _NANOSECONDS = 1_000_000_000
 
 
@@ -154,7 +154,7 @@ class PingSession(Pinger):
         self.peer = Peer(
             str(client.address[0]),
             session.protocol,
-            str(session.connection.session_draft),
+            str(session.draft),
             ConnectTimes(timings.resolve, timings.handshake, timings.session),
             not_after(client.connection.quic.peer_certificate),
         )

@@ -11,7 +11,7 @@ import pytest
 from pingpong.link import keeper
 from pingpong.link import link as links
 from pingpong.link import session as sessions
-from pingpong.webtransport.handler import SessionHandler
+from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import MODES, serving
 from tests.client.probe.probing import (
@@ -95,7 +95,7 @@ async def test_a_server_that_is_gone_without_a_word_is_noticed() -> None:
         await until(lambda: probes.metrics.sessions_closed["error"] == 1)
         assert not probes.is_up()
         (down,) = probes.events("target_down")
-        assert down["cause"] == "nothing listens on the server's port any more"
+        assert down["cause"] == "the server is gone: nothing listens on its port any more"
         # What was under way is lost with the session, in a direction that nobody knows.
         assert probes.completed("lost") == probes.counts().lost["unknown"] > 0
 

@@ -24,7 +24,7 @@ from .results import RunSummary
 from .target_run import TargetRun
 from .targets import OneAddress, SystemLookup, all_addresses, check_ca_file, target_of
 
-LOOK_AGAIN = 5.0
+LOOK_AGAIN = 3.0
 """Seconds after which a name is looked up again, while what it led to is pinged."""
 TARGETS_APART = 0.01
 """Seconds from one target's ping to the next one's, at most: together they would wait for each

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ...link import CLOSE_REASONS, CONNECT_RESULTS
 from ...telemetry.metrics import BucketCounts, Family, Spec
-from ...telemetry.service_metrics import service_specs
+from ...telemetry.process import service_specs
 
 MODES = ("datagram", "stream", "streams", "uni")
 RESULTS = ("ok", "late", "lost", "malformed", "send_error")

@@ -15,11 +15,12 @@ from typing import Generic, TypeVar
 
 from ..drafts import Draft
 from ..errors import SessionClosedError, StateError
-from ..events import Request, SessionClosed, State
+from ..events import Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig
 from ..quic.engine import Address
 from ..session import Session as CoreSession
+from ..states import State
 from ..streams import Stream, StreamHandler
 from .connection import ClientConnection, SessionWaiter, Target, establish, open_connection
 from .streams import BidirectionalStream, ReceiveStream, SendStream, StreamAdapter
@@ -181,12 +182,12 @@ class Session(SessionWaiter):
     @property
     def draft(self) -> Draft:
         """The draft of WebTransport that both sides speak."""
-        return self._get_core().connection.session_draft
+        return self._get_core().draft
 
     @property
     def remote_address(self) -> Address:
         """The peer's socket address, as last seen."""
-        return self._get_core().connection.quic.address
+        return self._get_core().remote_address
 
     @property
     def closed(self) -> asyncio.Future[SessionClosed]:
