@@ -29,9 +29,15 @@ from ..session import SessionHandler
 from ..text import mask_url
 from .endpoint import UdpEndpoint
 from .failures import Cause, ConnectError, connection_failure, session_failure
-from .race import Race, more_telling
+from .race import REFUSED_HERE, Race, more_telling
 
 HTTPS_PORT = 443
+
+RESOLUTION_DELAY = 0.5
+"""Seconds after which a lookup of both families goes on with the one that is answered.
+
+RFC 8305, section 3: a name server that drops questions for one of them holds up nothing.
+"""
 
 _AddressInfo: TypeAlias = tuple[Any, Any, int, str, Address]
 """As `socket.getaddrinfo` gives it."""
@@ -80,10 +86,16 @@ class Target:
     @property
     def authority(self) -> str:
         """The `:authority` of a request: without the port where it is the usual one."""
-        host = self.host.partition("%")[0]
+        host = self._name
         if ":" in host:
             host = f"[{host}]"
         return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
+
+    @property
+    def _name(self) -> str:
+        """What the server is called: an address's zone, and the dot that makes a name absolute,
+        are for lookups only."""
+        return self.host.partition("%")[0].removesuffix(".")
 
     @property
     def identity(self) -> ServerIdentity:
@@ -93,7 +105,7 @@ class Target:
             system = ssl.get_default_verify_paths()
             ca_file, ca_path = system.cafile, system.capath
         return ServerIdentity(
-            self.host.partition("%")[0],
+            self._name,
             ca_file=ca_file,
             ca_path=ca_path,
             certificate_hash=self.certificate_hash,
@@ -126,6 +138,8 @@ class ClientConnection(ConnectionHandler):
     protocol_errors: int = 0
     socket_error: Callable[[OSError], None] | None = None
     """Told of the socket's errors, such as an ICMP message that nobody listens there."""
+    refused_here: OSError | None = None
+    """Why this machine did not let a packet out."""
 
     def __post_init__(self) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -184,6 +198,11 @@ class ClientConnection(ConnectionHandler):
     def stray_packets(self) -> int:
         """Packets that came and were not the connection's: anybody may have sent them."""
         return self.endpoint.engine.counters.dropped_packets
+
+    @property
+    def sent_packets(self) -> int:
+        """Packets that the socket took."""
+        return self.endpoint.pump.sent_packets
 
     @property
     def unsent_packets(self) -> int:
@@ -272,13 +291,18 @@ class ClientConnection(ConnectionHandler):
         # The last call: without this the two would keep one another alive.
         connection.handler = ConnectionHandler()
         is_authenticated = connection.quic.close_is_authenticated
-        self._fail(connection_failure(closed, self.target.host, is_authenticated=is_authenticated))
+        failure = connection_failure(closed, self.target.host, is_authenticated=is_authenticated)
+        failure.certificate = connection.quic.peer_certificate
+        self._fail(failure)
 
     def _socket_error(self, error: OSError) -> None:
         if self.socket_error is not None:
             self.socket_error(error)
         if error.errno == errno.EMSGSIZE:
             return  # ICMP's claim, that anybody can make; QUIC finds out itself (RFC 9000, 14.2.1)
+        if error.errno in REFUSED_HERE:
+            self.refused_here = error
+            return
         self._fail(
             ConnectError(
                 Cause.UNREACHABLE,
@@ -312,27 +336,49 @@ async def resolve(target: Target) -> list[tuple[int, Address]]:
 
 
 async def _look_up(target: Target) -> list[_AddressInfo]:
+    """Ask the system; where that takes long, for each family by itself as well."""
+    both = _begin_lookup(target, target.family)
+    lookups = {both}
+    try:
+        await asyncio.wait(lookups, timeout=RESOLUTION_DELAY)
+        if not both.done() and target.family == socket.AF_UNSPEC:
+            lookups |= {_begin_lookup(target, one) for one in (socket.AF_INET, socket.AF_INET6)}
+        waiting = lookups
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for lookup in done:
+                if lookup.exception() is None:
+                    return lookup.result()
+            if both in done:
+                break
+        return both.result()
+    finally:
+        for lookup in lookups:
+            if not lookup.cancel():
+                lookup.exception()
+        # What it raises remembers this frame, and all that is still in it.
+        del both, lookup, lookups
+
+
+def _begin_lookup(target: Target, family: int) -> asyncio.Future[list[_AddressInfo]]:
     """Ask the system, in a thread that nobody waits for at the end of the program."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[_AddressInfo]] = loop.create_future()
-    arguments = (target, loop, answer)
+    arguments = (target, family, loop, answer)
     threading.Thread(target=_ask, args=arguments, name="getaddrinfo", daemon=True).start()
-    try:
-        return await answer
-    finally:
-        # What it raises remembers this frame, and all that is still in it.
-        del answer, arguments
+    return answer
 
 
 def _ask(
-    target: Target, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[list[_AddressInfo]]
+    target: Target,
+    family: int,
+    loop: asyncio.AbstractEventLoop,
+    answer: asyncio.Future[list[_AddressInfo]],
 ) -> None:
     found: list[_AddressInfo] = []
     failure = None
     try:
-        found = socket.getaddrinfo(
-            target.host, target.port, family=target.family, type=socket.SOCK_DGRAM
-        )
+        found = socket.getaddrinfo(target.host, target.port, family=family, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
         failure = error.with_traceback(None)
     with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -405,7 +451,7 @@ async def open_connection(
             Cause.NO_ANSWER,
             f"no answer on UDP port {target.port} of {target.host} within {timeout:g} s",
         )
-        raise more_telling(race.failure, silence).again() from None
+        raise more_telling(race.failure, race.refused_here or silence).again() from None
     finally:
         race.abandon_losers()
     winner.timings.resolve = timings.resolve
