@@ -30,9 +30,9 @@ from pingpong.webtransport.asyncio import (
     EndpointConfig,
     Limits,
     Target,
+    establish,
     open_connection,
 )
-from pingpong.webtransport.asyncio.connection import establish
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 from pingpong.webtransport.quic.config import ServerIdentity, Windows
 from pingpong.webtransport.quic.engine import QuicConnection
