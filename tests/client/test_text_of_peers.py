@@ -14,8 +14,8 @@ from aioquic.asyncio.server import serve as aioquic_serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import HandshakeCompleted, ProtocolNegotiated, QuicEvent
 
-from pingpong.client.link.advice import describe_end
 from pingpong.client.output import terminal
+from pingpong.link import describe_end
 from pingpong.ping import PROTOCOL
 from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.events import SessionClosed

@@ -14,8 +14,8 @@ from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicProtocolVersi
 from pingpong.server.tls.certificate import make_certificate
 from pingpong.webtransport.quic import endpoint as quic_endpoint
 from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity
-from pingpong.webtransport.quic.configuration import for_client
 from pingpong.webtransport.quic.connection_ids import CONNECTION_ID_SIZE, SharedKeys
+from pingpong.webtransport.quic.endpoint import for_client
 from pingpong.webtransport.quic.retry import LIFETIME, RetryTokens
 from tests.webtransport.raw import Raw, first_packet
 from tests.webtransport.wire import CLIENT, SERVER, Wire, certificate, hand_over, identity
