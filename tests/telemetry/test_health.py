@@ -161,7 +161,9 @@ def test_a_check_that_raises_has_failed() -> None:
     checks = Checks([Check("one", broken), Check("two", lambda: Result(True))])
     results = checks.run()
     assert results["two"].ok
-    assert results["one"] == Result(False, "the check itself failed: LookupError: password=hunter22")
+    assert results["one"] == Result(
+        False, "the check itself failed: LookupError: password=hunter22"
+    )
 
 
 def test_a_check_that_raises_is_logged_once_a_minute_and_when_it_works_again(

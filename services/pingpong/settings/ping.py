@@ -7,8 +7,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, NoDecode
 
-from .base import Flag, Settings
-from .connection import ConnectionSettings
+from .base import ConnectionSettings, Settings
+from .command_line import Flag
 from .values import (
     DEFAULT_PORT,
     LOG_LEVEL_HELP,

@@ -7,9 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from .base import Flag
-from .connection import ConnectionSettings
-from .service import ServiceSettings
+from .base import ConnectionSettings, ServiceSettings
+from .command_line import Flag
 from .values import (
     MIN_SIZE,
     Count,

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from .base import Flag
-from .service import ServiceSettings
+from .base import ServiceSettings
+from .command_line import Flag
 from .values import (
     DEFAULT_PORT,
     MIN_SIZE,
