@@ -333,5 +333,5 @@ def _refused_as(session: Session, closed: SessionClosed) -> Result | None:
         return Result.CAPACITY
     if closed.wire_code == ErrorCode.H3_REQUEST_REJECTED:
         # Without flow control a connection has room for one session only.
-        return Result.DRAINING if session.connection.draining else Result.CAPACITY
+        return Result.DRAINING if session.draining else Result.CAPACITY
     return Result.MALFORMED

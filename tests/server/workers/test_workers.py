@@ -25,7 +25,7 @@ from pingpong.webtransport.asyncio import (
     open_connection,
 )
 from pingpong.webtransport.quic.ids import RESET_REASON
-from tests.server.groups import (
+from tests.server.workers.groups import (
     HOST,
     Client,
     certificate,

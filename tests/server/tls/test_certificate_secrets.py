@@ -16,7 +16,7 @@ from pingpong.server.tls.certificate import make_certificate, parse_certificate
 from pingpong.server.tls.certificate_secrets import keep_certificates
 from pingpong.server.tls.issuing import AUTHORITY_VALID, CERTIFICATE_VALID, RENEW_AUTHORITY
 from pingpong.settings import CertificateSettings
-from tests.server.test_issuing import HOSTS, NOW, trusts
+from tests.server.tls.test_issuing import HOSTS, NOW, trusts
 from tests.support.reviews_api import write_kubeconfig
 from tests.support.secrets_api import Request, SecretsApi
 

@@ -12,7 +12,7 @@ from pingpong.server.sessions import handlers, messages
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.streams import Stream
-from tests.server.asking import MAX_SIZE, Asking
+from tests.server.sessions.asking import MAX_SIZE, Asking
 from tests.webtransport.wire import Wire
 
 # Peers that leave or do not read

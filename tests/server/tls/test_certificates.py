@@ -19,7 +19,7 @@ from pingpong.server.tls.certificate import (
 from pingpong.server.tls.keeper import CertificateFiles, CertificateKeeper, SelfSignedCertificates
 from pingpong.webtransport.events import State
 from pingpong.webtransport.quic.config import ServerIdentity
-from tests.server.asking import Asking
+from tests.server.sessions.asking import Asking
 from tests.webtransport.wire import certificate as wire_certificate
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -10,7 +10,7 @@ import pytest
 from pingpong.server.tls.certificate import Certificate, make_certificate
 from pingpong.server.workers.endpoint import shared_keys
 from pingpong.webtransport.quic.connection_ids import SharedKeys
-from tests.server.groups import HOST, certificate, settings
+from tests.server.workers.groups import HOST, certificate, settings
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.quic.ids import RESET_REASON
-from tests.server.groups import HOST, Client, certificate, children, is_alive, until
+from tests.server.workers.groups import HOST, Client, certificate, children, is_alive, until
 from tests.support.processes import Process, environment
 
 
