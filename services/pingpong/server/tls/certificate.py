@@ -140,7 +140,7 @@ def make_authority(now: datetime, valid: timedelta) -> Certificate:
         ValueError: a time without a zone.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    # Each has a name of its own, so that one can be told from the next where both are trusted.
+    # Each has a name of its own, to distinguish it from the next where both are trusted.
     digest = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest
     builder = (
         _builder(f"pingpong authority {digest[:4].hex()}", key, None, now, valid)
