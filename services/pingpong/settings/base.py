@@ -163,11 +163,10 @@ class ConnectionSettings(Settings):
         bytes | None, BeforeValidator(read_hash), Flag("Connection", (), "SHA256")
     ] = Field(
         default=None,
-        description="trust exactly the certificate with this SHA-256, in hex or base64, whoever"
-        " signed it",
+        description="trust exactly the certificate with this SHA-256, in hex or base64, by any signer",
     )
     insecure: Annotated[bool, Flag("Connection")] = Field(
-        default=False, description="trust any certificate: whoever is on the way may answer"
+        default=False, description="trust any certificate: anything on the way may answer"
     )
     token_file: Annotated[SecretFilePath | None, Flag("Connection", (), "FILE")] = Field(
         default=None,

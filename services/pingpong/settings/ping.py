@@ -82,7 +82,7 @@ class PingSettings(_Pings, ConnectionSettings):
         " no answer",
     )
     deadline: Annotated[Seconds | None, Flag("Pings", ("w",), "SECONDS")] = Field(
-        default=None, description="stop after so long, however many pings were sent"
+        default=None, description="stop after this long, however many pings were sent"
     )
     ipv4: Annotated[bool, Flag("Connection", ("4",))] = Field(
         default=False, description="use IPv4 only"
