@@ -21,8 +21,8 @@ from aioquic.quic.rangeset import RangeSet
 from pingpong.client.link.pinger import Pinger, SendError
 from pingpong.client.statistics.statistics import Statistics
 from pingpong.ping import PROTOCOL
+from pingpong.server.sessions.counters import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
 from pingpong.server.sessions.handlers import Router
-from pingpong.server.sessions.messages import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
 from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import StateError

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from ..telemetry.metrics import Spec
 from ..telemetry.process import service_specs
-from .sessions.admission import SESSION_BUCKETS, Result
-from .sessions.messages import ANSWER_BUCKETS, DROP_REASONS, ECHO, MODES
+from .sessions.counters import (
+    ANSWER_BUCKETS,
+    DROP_REASONS,
+    ECHO,
+    MODES,
+    SESSION_BUCKETS,
+    Result,
+)
 
 HANDSHAKE_RESULTS = ("completed", "failed", "refused")
 
