@@ -39,8 +39,8 @@ class ServeSettings(ServiceSettings):
     )
     tls_cert_file: Annotated[FilePath | None, Flag("TLS", (), "FILE")] = Field(
         default=None,
-        description="certificate and its chain, PEM; without one, one is made, valid for 13 days,"
-        " and its SHA-256 logged",
+        description="certificate and its chain, PEM; without it, a self-signed one is made, valid for"
+        " 13 days, and its SHA-256 is logged",
     )
     tls_key_file: Annotated[SecretFilePath | None, Flag("TLS", (), "FILE")] = Field(
         default=None, description="the certificate's private key, PEM, not encrypted"
