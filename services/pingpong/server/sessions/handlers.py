@@ -38,22 +38,21 @@ from ...webtransport import (
     Stream,
     StreamHandler,
 )
-from .admission import Admission, RateLimit, Refusal, Result, SessionCounters
-from .echo import EchoSession
-from .messages import (
+from .admission import Admission, RateLimit, Refusal
+from .counters import (
     DATAGRAM,
     MALFORMED,
-    MESSAGE_TOO_LARGE,
     QUEUE_FULL,
     RATE,
     STREAM,
     TOO_LARGE,
     UNI,
-    CountedSession,
     MessageCounters,
-    PausingStream,
-    WholeMessage,
+    Result,
+    SessionCounters,
 )
+from .echo import EchoSession
+from .messages import MESSAGE_TOO_LARGE, CountedSession, PausingStream, WholeMessage
 
 PING_PATHS = frozenset(("/", "/ping"))
 ECHO_PATH = "/echo"
