@@ -42,10 +42,8 @@ EXACT = 0.2
 """Seconds by which an outage's length may differ from the true one."""
 RECOVERY = 2.0
 """Seconds after a fault within which answers are to come again."""
-AGAIN = 1.0
-"""The same where a host says that nothing listens: it is asked again so soon."""
 MOST_ATTEMPTS = 12
-"""Attempts a second to connect to such a host, at most."""
+"""Attempts a second to connect to a host that says that nothing listens, at most."""
 HEADERS, PADDED = 40, 1200
 """Bytes of a packet beside its frames, and of the packets that begin a connection, at least."""
 PATIENCE = 15.0
@@ -158,8 +156,9 @@ class World:
 
 
 def _messages(record: Record) -> int:
-    """How many pings, or answers, are in a packet."""
-    return (record.size - HEADERS) // SIZE if record.size < PADDED else 0
+    """How many pings, or answers, are in a packet; ICMP's only quote them."""
+    is_counted = record.protocol == UDP and record.size < PADDED
+    return (record.size - HEADERS) // SIZE if is_counted else 0
 
 
 @pytest.fixture
@@ -440,9 +439,16 @@ def test_a_server_is_frozen_for_a_while(world: World, verb: str) -> None:
         assert server.metrics().total("pingpong_server_sessions_active") <= 1
 
 
-@pytest.mark.xfail(strict=False, reason="waits for seconds, as luck has it")
+LUCK = pytest.mark.xfail(strict=False, reason="it may wait for seconds, as luck has it")
+
+
+@pytest.mark.parametrize(("ratelimit", "pause"), [pytest.param(0, 0.75, marks=LUCK), (1000, 1.5)])
 @verbs()
-def test_a_server_is_away_for_a_while(world: World, verb: str) -> None:
+def test_a_server_is_away_for_a_while(
+    world: World, verb: str, ratelimit: int, pause: float
+) -> None:
+    """Its host says that nothing listens, each time or once in `ratelimit` milliseconds."""
+    world.link.server.sysctl("ipv4/icmp_ratelimit", ratelimit)
     with world.serving() as server, world.client(verb) as client:
         world.wait_answers()
         server.send(signal.SIGKILL)
@@ -457,17 +463,15 @@ def test_a_server_is_away_for_a_while(world: World, verb: str) -> None:
         # It asked again and again, and not too often.
         believed_at = killed_at + 1
         attempts = [each for each in world.attempts() if believed_at < each < listening_at]
-        times = [believed_at, *attempts, listening_at]
-        assert max(b - a for a, b in itertools.pairwise(times)) < AGAIN
         assert len(attempts) < MOST_ATTEMPTS * (listening_at - believed_at)
-        assert min(answer for answer in world.answers() if answer > listening_at) < (
-            listening_at + AGAIN
-        )
+        answered_at = min(answer for answer in world.answers() if answer > listening_at)
+        times = [believed_at, *attempts, listening_at]
+        assert max(b - a for a, b in itertools.pairwise(times)) < pause
+        assert answered_at < listening_at + pause
         if isinstance(client, ProbeClient):
-            assert logged_at(client.events("target_down")[0]) < believed_at
+            assert logged_at(client.events("target_down")[0]) < killed_at + RECOVERY
             metrics = client.metrics()
-            refused = metrics.total("pingpong_client_connects_total", result="refused")
-            assert refused >= len(attempts) - 1
+            assert metrics.total("pingpong_client_connects_total", result="refused") > 0
             assert metrics.total("pingpong_client_sessions_closed_total", reason="error") == 1
 
 
