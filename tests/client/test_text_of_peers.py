@@ -14,11 +14,11 @@ from aioquic.asyncio.server import serve as aioquic_serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import HandshakeCompleted, ProtocolNegotiated, QuicEvent
 
-from pingpong.client.link.advice import describe_end
 from pingpong.client.output import terminal
+from pingpong.link import describe_end
 from pingpong.ping import PROTOCOL
+from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.events import SessionClosed
-from pingpong.webtransport.handler import ConnectionHandler, SessionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import certificate, ping, serving
 from tests.client.ping.terminal import terminal as in_terminal
@@ -113,7 +113,7 @@ class Closes(ConnectionHandler):
 
     def session_requested(self, session: Session) -> None:
         class Handler(SessionHandler):
-            def datagram_received(self, session: Session, data: bytes) -> None:
+            def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
                 session.close(7, f"{EVIL}{'x' * 500}")
 
         session.accept(Handler(), PROTOCOL)

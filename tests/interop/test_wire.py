@@ -71,7 +71,7 @@ def test_first_generation_client(fields: tuple[tuple[bytes, bytes], ...]) -> Non
     assert wire.raw.status(session_id) == 200
     session = wire.server.sessions[0]
     assert (session.request.path, session.request.authority) == ("/", "")
-    assert wire.server.connection.session_draft.version is Version.DRAFT_02
+    assert wire.server.sessions[0].draft.version is Version.DRAFT_02
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_client(
     assert raw.headers(session_id).get(b"sec-webtransport-http3-draft") == (
         b"draft02" if version is Version.DRAFT_02 else None
     )
-    assert wire.server.connection.session_draft.version is version
+    assert wire.server.sessions[0].draft.version is version
     session = wire.server.sessions[0]
     recorder = session.handler
     assert isinstance(recorder, Recorder)
@@ -213,7 +213,7 @@ def test_first_generation_server_answers_in_any_order() -> None:
     ],
     ids=["no path", "out of order"],
 )
-def test_nobody_else_is_forgiven(
+def test_no_other_client_may_send_that(
     settings: dict[int, int], fields: list[tuple[bytes, bytes]]
 ) -> None:
     wire = Wire(raw_client=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server.service import ServeError, keep_certificate, make_hosts, usable_cores
+from pingpong.server import ServeError
+from pingpong.server.resources import usable_cores
 from pingpong.server.tls.certificate import make_certificate
+from pingpong.server.tls.keeper import keep_certificate, make_hosts
 from pingpong.settings import ServeSettings
 from tests.support.processes import Process, run, serving
 

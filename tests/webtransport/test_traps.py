@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pingpong.webtransport.errors import DatagramTooLargeError, ErrorCode, StateError
-from pingpong.webtransport.events import State
 from pingpong.webtransport.http3.frames import encode_headers
 from pingpong.webtransport.quic.config import Windows
+from pingpong.webtransport.states import State
 from tests.webtransport.raw import CONNECT
 from tests.webtransport.wire import Recorder, Wire
 
@@ -122,13 +122,15 @@ def test_connect_and_datagram_in_the_wrong_order() -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(inner, name)
 
-        def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        def stream_data_received(
+            self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+        ) -> None:
             order.append("stream")
-            stream(stream_id, data, end_stream)
+            stream(stream_id, data, end_stream, arrival)
 
-        def datagram_received(self, data: bytes) -> None:
+        def datagram_received(self, data: bytes, arrival: int) -> None:
             order.append("datagram")
-            datagram(data)
+            datagram(data, arrival)
 
     wire.server.engine.events = Watching()  # type: ignore[assignment]
     wire.raw.open(encode_headers(CONNECT))

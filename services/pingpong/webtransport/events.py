@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from .text import printable
 
@@ -73,7 +72,7 @@ class ConnectionClosed:
     """How a connection ended.
 
     `code` is a QUIC transport error code, or an HTTP/3 one where `is_application`.
-    `timed_out` is true where nobody closed it: the peer was not heard for the idle time.
+    `timed_out` is true where neither side closed it: the peer was not heard for the idle time.
     """
 
     code: int
@@ -81,12 +80,3 @@ class ConnectionClosed:
     by_peer: bool = False
     is_application: bool = False
     timed_out: bool = False
-
-
-class State(Enum):
-    """Where a session stands; `session` says what leads from one to the next."""
-
-    EXPECTED = "expected"
-    REQUESTED = "requested"
-    ESTABLISHED = "established"
-    CLOSED = "closed"

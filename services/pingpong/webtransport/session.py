@@ -1,26 +1,21 @@
 """One session: from the request to its end (draft-16, sections 3.2 to 6).
 
-The life of a session, the same for both roles but for its beginning:
+What may happen in which state, and what follows, is a table in `states`.
 
-    client   REQUESTED -- 2xx --> ESTABLISHED
-                       -- other status, reset --> CLOSED
-    server   EXPECTED -- request --> REQUESTED -- accept() --> ESTABLISHED
-                                               -- reject() --> CLOSED
-    both     ESTABLISHED -- close(), capsule, FIN, reset, lost connection --> CLOSED
-
-Whoever uses a session gives it a `SessionHandler` and is told by plain calls what
-happens; `session_closed` is the last of them, comes once, and comes whatever happens.
+A session calls its `SessionHandler` in the turn in which a packet arrived, so that an
+answer can leave in the same turn. `session_closed` is the last call, comes once, and
+comes whatever happens. What a handler raises is a fault of the handler: it ends the
+connection with H3_INTERNAL_ERROR.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .capsules import CapsuleType, decode_close, encode_capsule, encode_close
-from .connect_stream import ConnectStream, data_after_close
-from .credit import SessionCredit
+from .connect_stream import ConnectStream
+from .drafts import Draft, Version
 from .errors import (
-    ConnectionProtocolError,
     DatagramTooLargeError,
     ErrorCode,
     ProtocolError,
@@ -29,41 +24,108 @@ from .errors import (
     StreamProtocolError,
     error_name,
 )
-from .events import Headers, Request, SessionClosed, State
-from .handler import SessionHandler
+from .events import Headers, Request, SessionClosed
+from .flow import FlowControl
 from .http3.frames import FrameType, decode_headers
 from .http3.messages import RequestHead, parse_request, parse_response, response_headers
-from .streams import SilentStreamHandler, Stream, StreamHandler, encode_stream_header
+from .limits import Limits
+from .quic.engine import Address, QuicConnection
+from .states import CLIENT, SERVER, STOP_CODES, Event, State, after, not_allowed
+from .streams import Stream, StreamHandler, encode_stream_header
 from .varint import encode as encode_varint
 
-if TYPE_CHECKING:
-    from .connection import Connection
-
-
-_CLOSED_HANDLER = SessionHandler()
-_SILENT = SilentStreamHandler()
-_MAX_STREAMS = (CapsuleType.WT_MAX_STREAMS_BIDI, CapsuleType.WT_MAX_STREAMS_UNI)
+_SILENT = StreamHandler()
 _PROHIBITED = (CapsuleType.WT_MAX_STREAM_DATA, CapsuleType.WT_STREAM_DATA_BLOCKED)
 """Over HTTP/3 QUIC does their work: an error also without flow control (section 5.4)."""
 _EARLY_CAPSULES = 16 << 10
 """Bytes kept of a CONNECT stream whose request is not yet decided."""
 
 
+class SessionHandler:
+    """What a session calls as things happen; each does nothing unless overridden."""
+
+    __slots__ = ()
+
+    def session_established(self, session: Session) -> None:
+        """The server has accepted: streams and datagrams go both ways from now on."""
+
+    def session_draining(self, session: Session) -> None:
+        """The peer asks to finish and leave, by WT_DRAIN_SESSION or GOAWAY (section 4.6)."""
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        """The session is over, and all its streams with it. Nothing is called after this.
+
+        Those that had not ended are still in `session.streams`; they end right after.
+        """
+
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
+        """A datagram's payload, of a packet that came at `arrival`.
+
+        That is nanoseconds of the monotonic clock, as the kernel took them.
+        """
+
+    def stream_opened(self, stream: Stream) -> StreamHandler:
+        """The peer has opened a stream; returns what is called with what it brings.
+
+        Unless overridden, the stream is refused with code 0.
+        """
+        stream.stop()
+        stream.reset()
+        return StreamHandler()
+
+    def credit_received(self, session: Session) -> None:
+        """More streams may be opened now: ask `can_open_stream` again."""
+
+
+_CLOSED_HANDLER = SessionHandler()
+
+
+class SessionOwner(Protocol):
+    """What a session asks of its connection."""
+
+    def request_received(self, session: Session, headers: Headers) -> None:
+        """Server: a request is complete."""
+
+    def session_established(self, session: Session) -> None:
+        """Its handler knows; what came before it can be delivered."""
+
+    def session_over(self, session: Session) -> None:
+        """It is closed; its CONNECT stream may have some way to go."""
+
+    def request_over(self, session: Session) -> None:
+        """Both halves of its CONNECT stream have ended."""
+
+    def add_stream(self, stream: Stream) -> None:
+        """It has one stream more."""
+
+    def stream_over(self, stream_id: int) -> None:
+        """Both halves of one of its streams have ended."""
+
+    def fail(self, error: ProtocolError, stream_id: int) -> None:
+        """Answer a peer's error with its code, on its scope."""
+
+
 class Session:
     """A session of a connection; made by `Connection`, never directly.
 
-    `id` is the CONNECT stream's. `protocol` is the application protocol agreed on, None
-    where none was. `context` is for the handler's own use.
+    `id` is the CONNECT stream's. `draft` is what both sides speak. `protocol` is the
+    application protocol agreed on, None where none was. `context` is for the handler's use.
     """
 
     __slots__ = (
-        *("_blocked", "_closed_by_capsule", "_connect", "_datagram_prefix", "_early", "_leaving"),
-        *("_quic", "connection", "context", "credit", "draining", "handler", "id", "kept"),
-        *("protocol", "request", "state", "streams"),
+        *("_connect", "_datagram_prefix", "_early", "_limits", "_owner", "_quic", "_table"),
+        *("context", "draft", "draining", "flow", "handler", "id", "kept", "protocol"),
+        *("request", "state", "streams"),
     )
 
-    def __init__(self, connection: Connection, session_id: int, handler: SessionHandler) -> None:
-        self.connection = connection
+    def __init__(
+        self,
+        owner: SessionOwner,
+        quic: QuicConnection,
+        session_id: int,
+        handler: SessionHandler,
+        limits: Limits,
+    ) -> None:
         self.id = session_id
         self.handler = handler
         self.context: Any = None
@@ -75,18 +137,17 @@ class Session:
         self.streams: set[Stream] = set()
         self.kept = 0
         """Bytes that the handler keeps apart from any stream: it says so here."""
-        self.credit: SessionCredit | None = None
+        self.flow: FlowControl | None = None
         """Flow control, where both sides have turned it on."""
-        self._quic = connection.quic
-        self._connect = ConnectStream(
-            connection.quic, session_id, connection.limits.max_field_section
-        )
+        self.draft = Draft(Version.DRAFT_16)
+        """What both sides speak; a server knows it from `session_requested` on."""
+        self._owner = owner
+        self._quic = quic
+        self._table = CLIENT if quic.is_client else SERVER
+        self._limits = limits
+        self._connect = ConnectStream(quic, session_id, limits.max_field_section)
         self._datagram_prefix = encode_varint(session_id >> 2)
-        self._closed_by_capsule = False
         self._early = b""
-        self._leaving = False
-        """The peer has left; how, is still to come on its half of the CONNECT stream."""
-        self._blocked: dict[Stream, None] = {}
 
     # What the user calls.
 
@@ -96,9 +157,14 @@ class Session:
         return max(0, self._quic.max_datagram_size - len(self._datagram_prefix))
 
     @property
-    def arrival(self) -> int:
-        """When the packet that is being handled arrived: monotonic clock, nanoseconds."""
-        return self._quic.arrival
+    def remote_address(self) -> Address:
+        """The peer's socket address, as last seen."""
+        return self._quic.address
+
+    @property
+    def duplicate_packets(self) -> int:
+        """Packets of the connection that the network delivered more than once."""
+        return self._quic.duplicate_packets
 
     @property
     def buffered_bytes(self) -> int:
@@ -112,25 +178,24 @@ class Session:
         there is nothing to accept (any more), `ValueError` for another protocol. The
         session may be over when this returns, by what came early.
         """
-        if self.state is not State.REQUESTED or self._quic.is_client:
-            raise StateError(f"a session that is {self.state.value} cannot be accepted")
+        established = self._after(Event.ACCEPT)
         if protocol is not None and protocol not in self.request.protocols:
             raise ValueError(f"the client does not offer the protocol {protocol!r}")
-        draft = self.connection.session_draft
+        self.state = established
         self.protocol = protocol
-        self._connect.send_headers(response_headers(200, version=draft.version, protocol=protocol))
+        version = self.draft.version
+        self._connect.send_headers(response_headers(200, version=version, protocol=protocol))
         try:
             self._establish(handler)
         except ProtocolError as error:
-            self.connection.fail(error, self.id)
+            self._owner.fail(error, self.id)
 
     def reject(self, status: int, headers: Headers = ()) -> None:
         """Answer a request with an HTTP status that is not 2xx, and end it.
 
         Raises `StateError` where there is nothing to reject (any more).
         """
-        if self.state is not State.REQUESTED or self._quic.is_client:
-            raise StateError(f"a session that is {self.state.value} cannot be rejected")
+        self._after(Event.REJECT)
         self._connect.send_headers([*response_headers(status), *headers], end_stream=True)
         self._close(SessionClosed(by_peer=False, error=f"rejected: {status}", status=status))
 
@@ -141,18 +206,18 @@ class Session:
         none, and `StateError` where the session is not established.
         """
         if self.state is not State.ESTABLISHED:
-            raise StateError(f"no datagrams on a session that is {self.state.value}")
+            raise not_allowed(self.state, Event.SEND_DATAGRAM)
         prefix = self._datagram_prefix
         if len(data) + len(prefix) > self._quic.max_datagram_size:
             raise DatagramTooLargeError(len(data), self.max_datagram_size)
-        return not self._leaving and self._quic.send_datagram(prefix + data)
+        return self._connect.send_open and self._quic.send_datagram(prefix + data)
 
     def can_open_stream(self, unidirectional: bool) -> bool:
         """Whether the peer's credit, the session's and QUIC's, allows one more stream."""
-        if self.state is not State.ESTABLISHED or self._leaving:
+        # Our half of the CONNECT stream is over where the peer has left, and how is still to come.
+        if self.state is not State.ESTABLISHED or not self._connect.send_open:
             return False
-        if self.credit is not None and self.credit.streams_out[unidirectional].available <= 0:
-            self._connect.send_capsule(self.credit.streams_blocked(unidirectional))
+        if self.flow is not None and not self.flow.can_open_stream(unidirectional):
             return False
         return self._quic.can_open_stream(unidirectional)
 
@@ -162,22 +227,14 @@ class Session:
         Raises `StateError` where the session is not established, or `can_open_stream`
         says no.
         """
+        self._after(Event.OPEN_STREAM)
         if not self.can_open_stream(unidirectional):
-            raise StateError(
-                f"a session that is {self.state.value} cannot open a stream"
-                if self.state is not State.ESTABLISHED
-                else "the peer allows no more streams at the moment"
-            )
-        if self.credit is not None:
-            self.credit.streams_out[unidirectional].take(1)
+            raise StateError("the peer allows no more streams at the moment")
+        if self.flow is not None:
+            self.flow.streams_out[unidirectional].take(1)
         header = encode_stream_header(self.id, unidirectional)
         stream_id = self._quic.open_stream(header, unidirectional)
-        stream = Stream(
-            self, self._quic, stream_id, handler, is_local=True, header_size=len(header)
-        )
-        self.streams.add(stream)
-        self.connection.add_stream(stream)
-        return stream
+        return self._add_stream(stream_id, handler, is_local=True, header_size=len(header))
 
     def drain(self) -> None:
         """Ask the peer to finish and leave (WT_DRAIN_SESSION); the session goes on."""
@@ -197,38 +254,39 @@ class Session:
             raise ValueError(f"a close code has 32 bits: {code}")
         if self.state is State.ESTABLISHED:
             self._connect.send_capsule(encode_close(code, reason), end_stream=True)
-        elif self.state is State.REQUESTED:
+        elif self.state is not State.CLOSED:
             self._connect.abort(ErrorCode.H3_REQUEST_CANCELLED)
         self._close(SessionClosed(code=code, reason=reason, by_peer=False))
 
     # What the connection calls: the beginning.
 
-    def send_request(self, headers: Headers, request: Request) -> None:
+    def send_request(self, headers: Headers, request: Request, draft: Draft) -> None:
         """Client: send the CONNECT."""
         self.request = request
-        self.state = State.REQUESTED
+        self.draft = draft
+        self.state = self._after(Event.SEND_REQUEST)
         self._connect.send_headers(headers)
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Take the next bytes of the CONNECT stream."""
-        connect = self._connect
-        if end_stream:
-            connect.receive_open = False
-        if self._closed_by_capsule and data and not connect.aborted:
-            raise data_after_close()
-        for kind, payload in connect.frames(data):
-            if self._closed_by_capsule:
-                raise data_after_close()
+        for kind, payload in self._connect.receive(data, end_stream):
             if kind == FrameType.HEADERS:
                 self._receive_headers(payload)
             else:
-                self._receive_data(payload)
-        if self._closed_by_capsule and connect.incomplete:
-            raise data_after_close()
+                self._receive_data(payload, arrival)
         if end_stream:
-            connect.check_end()
             self._receive_end()
         self._forget_if_over()
+
+    def read_request(self, headers: Headers, *, lenient: bool) -> RequestHead:
+        """Server: read the request, now that the client's settings are here.
+
+        Raises as `messages.parse_request` does.
+        """
+        self.state = self._after(Event.SETTINGS)
+        head = parse_request(headers, lenient=lenient)
+        self.request = head.request
+        return head
 
     def decided(self) -> None:
         """Server: a request that waited for the client's settings was decided on."""
@@ -257,27 +315,17 @@ class Session:
     def receive_stop(self, code: int) -> None:
         """The peer reads the CONNECT stream no more.
 
-        The end of the session, unless it is closed already: then what is on its way,
-        the code and reason perhaps, is left to arrive, once it is sent. So it is in the other direction:
-        with WT_SESSION_GONE the peer says that it has closed the session, and may have
-        overtaken its capsule that says how (section 6). A server that has no use for the
-        rest of a request may say so beside its answer (RFC 9114, section 4.1).
+        The end of the session, but for the codes of `states.STOP_CODES`, and unless it is
+        closed already: then what is on its way, code and reason perhaps, is left to arrive.
         """
-        if self.state is State.REQUESTED and code == ErrorCode.H3_NO_ERROR:
-            self._connect.reset(code)
-        elif self.state is State.ESTABLISHED and code == ErrorCode.WT_SESSION_GONE:
-            self._connect.reset(code)
-            self._leaving = True
-        elif self.state is not State.CLOSED:
-            self._connect.reset(code)
+        self._connect.reset(code)
+        if self.state is not State.CLOSED and code != STOP_CODES.get(self.state):
             self._connect.stop(ErrorCode.WT_SESSION_GONE)
             self._close(
                 SessionClosed(
                     error=f"the peer left the session: {error_name(code)}", wire_code=code
                 )
             )
-        else:
-            self._connect.reset(code)
         self._forget_if_over()
 
     def writable(self) -> None:
@@ -293,9 +341,6 @@ class Session:
         """The connection below has gone."""
         self._connect.send_open = False
         self._close(closed)
-        for stream in self.streams:
-            stream.receive_open = False
-        self.streams.clear()
 
     def peer_drains(self) -> None:
         """WT_DRAIN_SESSION, or GOAWAY on the connection."""
@@ -305,83 +350,63 @@ class Session:
 
     def open_received(self, stream_id: int, header_size: int) -> Stream:
         """The peer opened a stream of this session."""
-        if self.credit is not None:
-            self.credit.streams_in[bool(stream_id & 2)].receive(1)
-        stream = Stream(
-            self,
-            self._quic,
-            stream_id,
-            _SILENT,
-            is_local=False,
-            header_size=header_size,
-        )
-        self.streams.add(stream)
-        self.connection.add_stream(stream)
+        if self.flow is not None:
+            self.flow.streams_in[bool(stream_id & 2)].receive(1)
+        stream = self._add_stream(stream_id, _SILENT, is_local=False, header_size=header_size)
         handler = self.handler.stream_opened(stream)
         if self.state is State.ESTABLISHED:
             stream.handler = handler
         return stream
 
-    # What streams call (`streams.StreamOwner`).
-
-    def data_blocked(self, stream: Stream) -> None:
-        """The session's credit does not suffice for what a stream has to send."""
-        self._blocked[stream] = None
-        if self.credit is not None:
-            self._connect.send_capsule(self.credit.data_blocked())
-
-    def data_consumed(self, size: int) -> None:
-        """Stream data was used up; the peer may be granted more."""
-        if self.credit is not None:
-            self._connect.send_capsule(self.credit.data_consumed(size))
-
-    def data_unsent(self, size: int) -> None:
-        """A stream was reset before all was sent: others may use what it leaves."""
-        if self.credit is not None:
-            self.credit.data_out.give_back(size)
-            self._flush_blocked()
+    # What streams call.
 
     def stream_over(self, stream: Stream) -> None:
-        """Both halves of a stream have ended."""
+        """Both halves of a stream have ended, and what arrived has been read. May come again."""
         if stream not in self.streams:
             return
         self.streams.remove(stream)
         stream.handler = _SILENT
-        self._blocked.pop(stream, None)
-        self.connection.stream_over(stream.id)
-        if self.credit is not None and not stream.is_local:
-            self._connect.send_capsule(self.credit.stream_over(stream.is_unidirectional))
+        self._owner.stream_over(stream.id)
+        if self.flow is not None:
+            self.flow.stop_waiting(stream.flush)
+            if not stream.is_local:
+                self.flow.peers_stream_over(stream.is_unidirectional)
+
+    def _add_stream(
+        self, stream_id: int, handler: StreamHandler, *, is_local: bool, header_size: int
+    ) -> Stream:
+        stream = Stream(
+            self._quic,
+            stream_id,
+            handler,
+            flow=self.flow,
+            over=self.stream_over,
+            is_local=is_local,
+            header_size=header_size,
+        )
+        self.streams.add(stream)
+        self._owner.add_stream(stream)
+        return stream
 
     # The CONNECT stream.
 
     def _receive_headers(self, payload: bytes) -> None:
-        connection = self.connection
-        headers = decode_headers(payload, connection.limits.max_field_section)
-        if self._quic.is_client and self.state is State.REQUESTED:
+        headers = decode_headers(payload, self._limits.max_field_section)
+        before, self.state = self.state, self._after(Event.HEADERS)
+        if before is State.EXPECTED:
+            self._owner.request_received(self, headers)
+        elif before is State.REQUESTED:
             self._receive_response(headers)
-        elif self.state is State.EXPECTED:
-            self.state = State.REQUESTED
-            connection.request_received(self, headers)
-        elif self.state is not State.CLOSED:
-            raise ConnectionProtocolError(
-                ErrorCode.H3_FRAME_UNEXPECTED, "a second field section on a CONNECT stream"
-            )
-
-    def parse_request(self, headers: Headers, *, forgiving: bool) -> RequestHead:
-        """Server: read the request that came. Raises as `messages.parse_request` does."""
-        head = parse_request(headers, forgiving=forgiving)
-        self.request = head.request
-        return head
 
     def _receive_response(self, headers: Headers) -> None:
-        response = parse_response(headers, forgiving=self.connection.session_draft.forgiving)
+        response = parse_response(headers, lenient=self.draft.lenient)
         if response.status < 200:
             if response.status == 101:
                 raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, "status 101 over HTTP/3")
             return
         if response.status >= 300:
             self._connect.end()
-            # Nobody reads what comes with it.
+            # What comes with it is not read.
             self._connect.stop(ErrorCode.H3_REQUEST_CANCELLED)
             self._close(
                 SessionClosed(
@@ -397,91 +422,81 @@ class Session:
                 )
         else:
             self.protocol = response.protocol
+        self.state = self._after(Event.ACCEPTED)
         self._establish(self.handler)
 
     def _establish(self, handler: SessionHandler) -> None:
-        connection = self.connection
-        draft = connection.session_draft
+        draft = self.draft
         self.handler = handler
-        self.state = State.ESTABLISHED
         if draft.bare_capsules:
             self._connect.leave_frames_out()
         if draft.flow_control:
-            self.credit = SessionCredit(connection.limits, draft.granted)
+            self.flow = FlowControl(self._limits, draft.granted, self._connect.send_capsule)
         handler.session_established(self)
-        if connection.draining and self._quic.is_client:
-            self.peer_drains()
-        connection.deliver_early(self)
+        self._owner.session_established(self)
         early, self._early = self._early, b""
         if early:
-            self._receive_data(early)
+            self._receive_data(early, self._quic.arrival)
 
-    def _receive_data(self, payload: bytes) -> None:
+    def _receive_data(self, payload: bytes, arrival: int) -> None:
         """Capsules, in the payload of DATA frames."""
+        self._after(Event.DATA)
         if self.state is State.ESTABLISHED:
             for kind, value in self._connect.capsules(payload):
-                if self._closed_by_capsule:
-                    raise data_after_close()
                 if self.state is State.ESTABLISHED:
-                    self._receive_capsule(kind, value)
-        elif self.state is State.REQUESTED and not self._quic.is_client:
+                    self._receive_capsule(kind, value, arrival)
+        elif self.state is not State.CLOSED:
             # They mean something only once the session is accepted (section 3.2).
             self._early += payload
             if len(self._early) > _EARLY_CAPSULES:
                 raise SessionProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, "capsules before 2xx")
-        elif self.state is not State.CLOSED:
-            raise ConnectionProtocolError(ErrorCode.H3_FRAME_UNEXPECTED, "DATA before HEADERS")
 
-    def _receive_capsule(self, kind: CapsuleType, value: bytes) -> None:
+    def _receive_capsule(self, kind: CapsuleType, value: bytes, arrival: int) -> None:
         if kind is CapsuleType.WT_CLOSE_SESSION:
             code, reason = decode_close(value)
-            self._closed_by_capsule = True
             self._connect.end()
             self._close(SessionClosed(code=code, reason=reason))
         elif kind is CapsuleType.WT_DRAIN_SESSION:
             self.peer_drains()
         elif kind is CapsuleType.DATAGRAM:
-            self.handler.datagram_received(self, value)
+            self.handler.datagram_received(self, value, arrival)
         elif kind in _PROHIBITED:
             raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, f"{kind.name} over HTTP/3")
-        elif self.credit is not None and not self.connection.session_draft.bare_capsules:
+        elif (
             # Without flow control its capsules are ignored (section 5.1).
-            self.credit.receive(kind, value)
-            if kind is CapsuleType.WT_MAX_DATA:
-                self._flush_blocked()
-            elif kind in _MAX_STREAMS:
-                self.handler.credit_received(self)
-
-    def _flush_blocked(self) -> None:
-        blocked, self._blocked = self._blocked, {}
-        for stream in blocked:
-            stream.flush()
+            self.flow is not None
+            and not self.draft.bare_capsules
+            and self.flow.receive(kind, value)
+        ):
+            self.handler.credit_received(self)
 
     def _receive_end(self) -> None:
-        if self.state is State.EXPECTED:
-            raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before a request")
-        if self.state is State.REQUESTED:
-            if self.connection.is_undecided(self):
-                return
+        if self._after(Event.FIN) is self.state:
+            return
+        if self.state is State.ESTABLISHED:
+            self._connect.end()
+            self._close(SessionClosed(code=0, reason=""))
+        else:
             if self._connect.send_open:
                 self._connect.reset(ErrorCode.H3_REQUEST_CANCELLED)
             self._close(SessionClosed(error="the peer ended the request before it was answered"))
-        elif self.state is State.ESTABLISHED:
-            self._connect.end()
-            self._close(SessionClosed(code=0, reason=""))
+
+    def _after(self, event: Event) -> State:
+        return after(self._table, self.state, event)
 
     def _close(self, closed: SessionClosed) -> None:
-        """Enter CLOSED, once: forget the session, tell the handler, end all streams.
+        """Enter CLOSED, once: forget the session, call the handler, end all streams.
 
-        The handler is told first, so that it finds in `streams` who else is to know.
+        The handler is called first, so that it finds in `streams` what ends with the session.
         """
         if self.state is State.CLOSED:
             return
-        self.state = State.CLOSED
+        self.state = self._after(Event.END)
         self._early = b""
-        self._blocked.clear()
+        if self.flow is not None:
+            self.flow.session_over()
         handler, self.handler = self.handler, _CLOSED_HANDLER
-        self.connection.session_over(self)
+        self._owner.session_over(self)
         try:
             handler.session_closed(self, closed)
         finally:
@@ -490,4 +505,4 @@ class Session:
 
     def _forget_if_over(self) -> None:
         if not self._connect.send_open and not self._connect.receive_open:
-            self.connection.request_over(self)
+            self._owner.request_over(self)

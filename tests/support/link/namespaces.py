@@ -21,6 +21,8 @@ from .forwarder import enter
 PREFIX = "pingpong-test"
 FOLDER = Path("/run/netns")
 RTF_LOCAL = 0x8000_0000
+ETC = Path("/etc/netns")
+"""Where `ip netns exec` finds what a namespace has in /etc (ip-netns(8))."""
 PATIENCE = 20.0
 """Seconds for one `ip`, on a machine that is shared."""
 
@@ -126,6 +128,12 @@ class Namespace:
         fields = [route.split() for route in routes]
         return any(each[0] == wanted and int(each[8], 16) & RTF_LOCAL for each in fields)
 
+    def write_etc(self, name: str, text: str) -> None:
+        """Give the processes that are started inside a file of their own in /etc."""
+        folder = ETC / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
     def remove(self) -> None:
         """Remove it, and end what still runs inside."""
         _remove(self.name)
@@ -154,6 +162,7 @@ def _remove(name: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
     _ip("netns", "delete", name)
+    shutil.rmtree(ETC / name, ignore_errors=True)
 
 
 def _ip(*words: str) -> str:

@@ -11,10 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pingpong.webtransport.events import Request, SessionClosed, State
+from pingpong.webtransport.events import Request, SessionClosed
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.aioquic import HookedConnection
 from pingpong.webtransport.session import Session
+from pingpong.webtransport.states import State
 from pingpong.webtransport.streams import Stream
 from tests.webtransport.wire import Recorder, Wire
 
@@ -27,7 +28,9 @@ class Answering(Recorder):
             stream.send(b"pong", True)
         return self
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         pass
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
@@ -136,7 +139,7 @@ def test_connections_leave_nothing_at_the_endpoints() -> None:
         assert len(end) == 0
         assert end.unfinished_handshakes == 0
         assert end._routes == {}
-        assert end._timer_owners == {}
+        assert end.next_timer() is None
         assert not end._touched
         assert not end._answers
     assert grown < 20_000

@@ -16,8 +16,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from pingpong.server.sessions.handlers import Router
+from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.events import Request
-from pingpong.webtransport.handler import SessionHandler
 from pingpong.webtransport.quic.config import ServerIdentity
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.streams import Stream, StreamHandler
@@ -177,23 +177,11 @@ def test_refused_clients_leave_nothing() -> None:
 # Connections with sessions and streams in all states.
 
 
-class Quiet(SessionHandler):
+class Quiet(SessionHandler, StreamHandler):
     """Takes all streams, and keeps none."""
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         return self
-
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
-        pass
-
-    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        pass
-
-    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        pass
-
-    def stream_writable(self, stream: Stream) -> None:
-        pass
 
 
 def use(wire: Wire, path: str) -> Session:

@@ -8,20 +8,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from ...telemetry.failure_log import Repeats
+from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .addresses import Families
 from .destinations import Cap, Destination, Kind, Source, destinations, read_sources
 from .endpointslices import Slice, ready_endpoints
 from .lookups import Answer, DiscoveryError, Endpoint, Lookups, Result
 from .resolver import Resolver
-from .watch import EndpointSliceWatch, Told
+from .watch import EndpointSliceWatch, Notify
 
 FRESH = 2.0
 """Seconds that `Discovery.fresh` waits for a lookup, at most."""
 FRESH_KNOWN = 0.5
-"""The same where there is a good answer: who reconnects is not to wait for a name server that is
-gone, and asks again if nobody answers there.
+"""The same where there is a good answer: a reconnect must not wait for a name server that is gone.
+It asks again where no server answers at the addresses known.
 """
 
 _APART = 0.002
@@ -30,7 +30,7 @@ _APART = 0.002
 _SHOWN = 3
 """Sources in trouble that a summary names."""
 
-Watch = Callable[[str, str, Told], EndpointSliceWatch]
+Watch = Callable[[str, str, Notify], EndpointSliceWatch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,8 @@ class SourceState:
     """How a source does.
 
     `result` is of the last lookup, None before the first one ended, and `error` says why it
-    failed. `last_success` is in seconds since 1970, `next_lookup` in seconds from now; a source
-    that is watched, or is an address, has none. `addresses` are those in use, whatever became of
-    the last lookup.
+    failed. `last_success` is in seconds since 1970. `addresses` are those in use, whatever became
+    of the last lookup.
     """
 
     source: str
@@ -48,13 +47,7 @@ class SourceState:
     result: Result | None
     error: str
     last_success: float | None
-    next_lookup: float | None
     addresses: int
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether the last lookup succeeded."""
-        return self.result is Result.OK
 
 
 @dataclass(slots=True, eq=False)
@@ -73,9 +66,9 @@ class Discovery:
 
     `servers` are the setting's entries; `per_address`, one destination for each address (or pod);
     more than `max_targets` are left out; `interval`, in seconds, is the longest between lookups.
-    `changed` is told all destinations by name, in the setting's order, whenever any of them has
-    changed. A name to be looked up becomes a destination when its first lookup has ended, without
-    addresses if that failed (per address: when there is one). `counted` is told each lookup's end.
+    `changed` is called with all destinations by name, in the setting's order, whenever any of them
+    has changed. A name to be looked up becomes a destination when its first lookup has ended, without
+    addresses if that failed (per address: when there is one). `counted` is called with the result of each lookup.
 
     Raises `ValueError` for an entry that is none.
     """
@@ -102,7 +95,7 @@ class Discovery:
         self._resolver = resolver or Resolver()
         self._make_watch = watch
         self._families = families or Families()
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self._log = get_logger("pingpong.client.discovery")
         self._known: tuple[_Known, ...] = ()
         self._owners: dict[str, _Known] = {}
@@ -112,7 +105,7 @@ class Discovery:
 
     @property
     def destinations(self) -> Mapping[str, Destination]:
-        """All there are now, as `changed` was last told."""
+        """All there are now, as `changed` was last called with."""
         return self._destinations
 
     @property
@@ -173,15 +166,15 @@ class Discovery:
         Its addresses are in the order of the answer, which name servers change to spread load. No
         longer than `FRESH` is waited, or `FRESH_KNOWN`; without an answer by then it is the
         last one that was good, and so it is where the last lookup ended less than a second ago, or
-        a watch tells what is new. `changed` may be called meanwhile. Raises `KeyError` for a name
+        where a watch follows the source. `changed` may be called meanwhile. Raises `KeyError` for a name
         that is none.
         """
         before = self._destinations[name]
         known = self._owners[name]
         now = asyncio.get_running_loop().time()
         if known.ask is not None and not known.lookups.is_recent(now):
-            patience = FRESH_KNOWN if _count(known.lookups.endpoints) else FRESH
-            done, _ = await asyncio.wait({self._look_up(known)}, timeout=patience)
+            timeout = FRESH_KNOWN if _count(known.lookups.endpoints) else FRESH
+            done, _ = await asyncio.wait({self._look_up(known)}, timeout=timeout)
             for task in done:
                 if not task.cancelled():
                     task.result()
@@ -198,10 +191,10 @@ class Discovery:
             known.lookups.succeeded(Answer((endpoint,)), now)
         elif source.kind == "endpointslice":
 
-            def told(what: tuple[Slice, ...] | DiscoveryError) -> None:
+            def notify(what: tuple[Slice, ...] | DiscoveryError) -> None:
                 self._take_slices(known, what)
 
-            known.watch = self._make_watch(source.namespace, source.name, told)
+            known.watch = self._make_watch(source.namespace, source.name, notify)
         else:
             known.ask = lambda: self._ask(source)
         return known
@@ -268,14 +261,14 @@ class Discovery:
             has_changed = lookups.succeeded(replace(outcome, endpoints=endpoints), now)
         assert lookups.result is not None
         self._counted(lookups.result)
-        self._tell(known, now)
+        self._log_result(known, now)
         if has_changed or is_first:
             self._rebuild()
 
-    def _tell(self, known: _Known, now: float) -> None:
+    def _log_result(self, known: _Known, now: float) -> None:
         lookups, label = known.lookups, known.source.label
         if lookups.result is Result.OK:
-            recovered = self._repeats.succeeded(label, now)
+            recovered = self._throttle.succeeded(label, now)
             if recovered is not None:
                 self._log.info(
                     "discovery_recovered",
@@ -284,7 +277,7 @@ class Discovery:
                     seconds=round(recovered.seconds, 1),
                 )
             return
-        failed = self._repeats.failed(label, lookups.error, now)
+        failed = self._throttle.failed(label, lookups.error, now)
         if failed is not None:
             self._log.warning(
                 "discovery_failed",
@@ -296,7 +289,7 @@ class Discovery:
             )
 
     def _rebuild(self) -> None:
-        """Make the destinations anew, and tell them if they are others."""
+        """Make the destinations anew, and call `changed` if they differ."""
         candidates = []
         owners: dict[str, _Known] = {}
         for known in self._known:
@@ -311,7 +304,7 @@ class Discovery:
             if owners[name].lookups.result is not None
         }
         self._owners = {name: owners[name] for name in chosen}
-        self._tell_left_out()
+        self._log_left_out()
         if chosen != self._destinations:
             self._destinations = MappingProxyType(chosen)
             self._changed(self._destinations)
@@ -321,7 +314,7 @@ class Discovery:
     ) -> tuple[Destination, ...]:
         source = known.source
         if not endpoints and source.kind == "host":
-            # The operator asked for it: that it can't be found is to be seen, as a target down.
+            # The operator asked for it: where it can't be found, it is a target that is down.
             assert isinstance(source.port, int)
             endpoints = (Endpoint(source.host, source.port, ()),)
         return tuple(
@@ -333,12 +326,12 @@ class Discovery:
             )
         )
 
-    def _tell_left_out(self) -> None:
+    def _log_left_out(self) -> None:
         left_out = self._cap.left_out
         now = asyncio.get_running_loop().time()
         if not left_out:
-            self._repeats.succeeded(self._cap, now)
-        elif self._repeats.failed(self._cap, "", now) is not None:
+            self._throttle.succeeded(self._cap, now)
+        elif self._throttle.failed(self._cap, "", now) is not None:
             self._log.warning("targets_left_out", left_out=left_out, max_targets=self._cap.limit)
 
 
@@ -354,13 +347,12 @@ def _state(known: _Known, now: float, wall: float) -> SourceState:
     lookups = known.lookups
     succeeded_at = lookups.succeeded_at
     if known.ask is None and lookups.result is Result.OK:
-        succeeded_at = now  # what a watch has told holds until it tells something else
+        succeeded_at = now  # what a watch has reported holds until it reports something else
     return SourceState(
         known.source.label,
         known.source.kind,
         lookups.result,
         lookups.error,
         None if succeeded_at is None else wall - (now - succeeded_at),
-        None if known.ask is None else max(0.0, lookups.due - now),
         _count(lookups.endpoints),
     )

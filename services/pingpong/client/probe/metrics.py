@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ...link import CLOSE_REASONS, CONNECT_RESULTS
 from ...telemetry.metrics import BucketCounts, Family, Spec
-from ...telemetry.service_metrics import service_specs
+from ...telemetry.process import service_specs
 
 MODES = ("datagram", "stream", "streams", "uni")
 RESULTS = ("ok", "late", "lost", "malformed", "send_error")
 DIRECTIONS = ("out", "back", "unknown")
 PHASES = ("resolve", "handshake", "session")
-CONNECT_RESULTS = (
-    *("ok", "dns", "timeout", "refused", "tls", "alpn", "settings", "http_status"),
-    "unauthorized",
-)
-CLOSE_REASONS = ("drain", "closed", "idle", "error")
 DISCOVERY_RESULTS = ("ok", "empty", "nxdomain", "timeout", "servfail", "forbidden", "error")
 
 RTT_BUCKETS = (

@@ -1,0 +1,203 @@
+"""Keeps the certificate that the server shows: files read again, or a self-signed one replaced in time.
+
+A new certificate is for handshakes that begin from then on. Sessions that are open notice
+nothing: a connection's certificate is shown once, in its handshake. No client resumes with the old
+one either: the server sends no session tickets (aioquic sends one only where it can store it), so
+that every handshake shows the certificate.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import ClassVar
+
+from ...settings import ServeSettings
+from ...settings.files import Reloaded, WatchedFiles
+from ...telemetry.failure_log import FailureLogThrottle
+from ...telemetry.logs import get_logger
+from .. import ServeError
+from .certificate import (
+    Certificate,
+    CertificateError,
+    make_certificate,
+    parse_certificate,
+    unreadable,
+)
+
+EXPIRES_SOON = timedelta(days=7)
+"""Time before a certificate's end; its issuer should have renewed it long ago then."""
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?")
+_LIVES_LEFT = 3
+"""A self-signed certificate is replaced when less than a third of its life is left."""
+
+
+class CertificateKeeper(ABC):
+    """Has a certificate to show at any time: `certificate`.
+
+    `check` is to be called every second or so. Times are the wall clock's, with a time zone.
+    """
+
+    origin: ClassVar[str]
+    """Where certificates come from, as logs have it: `file` or `self_signed`."""
+
+    def __init__(self, certificate: Certificate) -> None:
+        self.certificate = certificate
+        self._logger = get_logger("pingpong.server.certificates")
+
+    @property
+    def reload_failed(self) -> bool:
+        """Whether there is a new certificate that cannot be used, and so the old one is."""
+        return False
+
+    def check(self, now: datetime) -> Certificate | None:
+        """Return another certificate that is to be used from now on; None: the same as before."""
+        certificate = self._renew(now)
+        if certificate is not None:
+            self.certificate = certificate
+            self._logger.info(
+                "certificate_changed",
+                certificate=self.origin,
+                sha256=certificate.sha256.hex(),
+                not_after=certificate.not_after.isoformat(),
+            )
+        return certificate
+
+    @abstractmethod
+    def _renew(self, now: datetime) -> Certificate | None:
+        """Another certificate, if there is one now."""
+
+
+class SelfSignedCertificates(CertificateKeeper):
+    """Self-signed certificates for names and addresses, each replaced before it expires.
+
+    Browsers accept one by its hash only when it is valid for 14 days altogether or less. Clients
+    that trust it by its hash need the new hash.
+    """
+
+    origin = "self_signed"
+
+    def __init__(self, hosts: Sequence[str], now: datetime) -> None:
+        """Raises `ValueError` as `make_certificate` does."""
+        super().__init__(make_certificate(hosts, now))
+        self._hosts = hosts
+
+    def _renew(self, now: datetime) -> Certificate | None:
+        start, end = self.certificate.not_before, self.certificate.not_after
+        # A clock that was wrong when the certificate was made may have been set back since.
+        if start <= now <= end - (end - start) / _LIVES_LEFT:
+            return None
+        return make_certificate(self._hosts, now)
+
+
+class CertificateFiles(CertificateKeeper):
+    """The certificate in PEM files, read again when they change.
+
+    A pair that cannot be used is kept out: damaged, not belonging together, or, while the one
+    in use is valid, not valid itself. Certificate and key may be replaced one after the other.
+    """
+
+    origin = "file"
+
+    def __init__(self, cert_file: Path, key_file: Path, now: datetime) -> None:
+        """Raises `CertificateError` where the files cannot be used."""
+        self._paths = cert_file, key_file
+        self._watched = WatchedFiles(cert_file, key_file)
+        self._now = now
+        self._current: Certificate | None = None
+        self._files = Reloaded(
+            self._watched.changed, self._load, CertificateError, self._log_unusable
+        )
+        self._current = self._files.value
+        self._warned = FailureLogThrottle(timedelta(days=1).total_seconds())
+        super().__init__(self._files.value)
+        self._warn(now)
+
+    @property
+    def reload_failed(self) -> bool:
+        """Whether the files now hold what cannot be used."""
+        return self._files.failed
+
+    def check(self, now: datetime) -> Certificate | None:
+        """Return another certificate that is to be used from now on; None: the same as before."""
+        certificate = super().check(now)
+        if certificate is not None:
+            self._warned.forget(None)
+        self._warn(now)
+        return certificate
+
+    def _renew(self, now: datetime) -> Certificate | None:
+        self._now = now
+        is_new = self._files.check(now.timestamp())
+        self._current = self._files.value
+        return self._files.value if is_new else None
+
+    def _load(self) -> Certificate:
+        try:
+            cert_data, key_data = self._watched.read()
+        except OSError as error:
+            raise unreadable(error, *self._paths) from None
+        certificate = parse_certificate(cert_data, key_data, *self._paths)
+        if self._current is not None and self._current.warning(self._now) is None:
+            warning = certificate.warning(self._now)
+            if warning is not None:
+                raise CertificateError(f"{self._paths[0]}: {warning}")
+        return certificate
+
+    def _log_unusable(self, error: str | None) -> None:
+        if error is None:
+            self._logger.info("certificate_usable")
+        else:
+            self._logger.error(
+                "certificate_unusable", error=error, sha256_kept=self.certificate.sha256.hex()
+            )
+
+    def _warn(self, now: datetime) -> None:
+        """Say once a day that the certificate is no good, or soon won't be."""
+        current = self._files.value
+        warning = current.warning(now)
+        left = current.not_after - now
+        if warning is None and left < EXPIRES_SOON:
+            time = f"{left.days} days" if left.days > 1 else f"{left // timedelta(hours=1)} hours"
+            warning = (
+                f"the certificate expires in {time}, at {current.not_after.isoformat()}: renew it"
+            )
+        if warning is None:
+            return
+        kind = "expires soon" if timedelta(0) <= left < EXPIRES_SOON else "not valid"
+        if self._warned.failed(None, kind, now.timestamp()) is not None:
+            self._logger.warning("certificate_expiry", warning=warning)
+
+
+def make_hosts(bind_host: str) -> list[str]:
+    """The names and addresses that a self-signed certificate is for: this machine's own."""
+    hosts = ["localhost", "127.0.0.1", "::1"]
+    if _HOST_NAME.fullmatch(name := socket.gethostname()):
+        hosts.append(name)
+    host = bind_host.partition("%")[0]  # a zone is this machine's own and in no certificate
+    if host not in ("::", "0.0.0.0"):
+        hosts.append(host)
+    return list(dict.fromkeys(hosts))
+
+
+def keep_certificate(settings: ServeSettings, now: datetime) -> CertificateKeeper:
+    """Keep the certificate that the settings name, or a self-signed one for this machine.
+
+    Raises `ServeError`.
+    """
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        try:
+            return SelfSignedCertificates(make_hosts(settings.bind_host), now)
+        except ValueError as error:
+            raise ServeError(
+                f"cannot listen on {settings.bind_host}: {error} (--bind-host)"
+            ) from None
+    try:
+        return CertificateFiles(settings.tls_cert_file, settings.tls_key_file, now)
+    except CertificateError as error:
+        raise ServeError(str(error)) from error

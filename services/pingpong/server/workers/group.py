@@ -1,0 +1,285 @@
+"""Several worker processes on one UDP port, which look like one worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from ...settings import ServeSettings
+from ...telemetry.health import Result
+from ...telemetry.logs import get_logger
+from ...telemetry.metrics import Family, merge
+from ...webtransport.asyncio import bind_group, connect_inboxes, steer
+from .. import ServeError, metrics
+from ..health import SELF_PING, WORKERS, Health, combine, while_draining
+from ..tls.certificate import Certificate
+from .endpoint import listen_failure, shared_keys
+from .process import ANSWER_TIMEOUT, WorkerLostError, WorkerProcess, WorkerSlot
+
+HEARTBEAT_TIMEOUT = 5
+"""Seconds after which a worker that sends nothing, or is gone, makes the group unhealthy."""
+KILL_AFTER = 30
+"""Seconds after which such a worker is killed, and replaced."""
+CLOSE_TIMEOUT = 3.0
+"""Seconds to wait for workers to close what is left."""
+
+TICK = 1.0
+"""Seconds between two checks of which workers have sent nothing."""
+
+_LIVED_LONG = 10.0
+"""Seconds: a worker that lived longer is replaced at once."""
+_BACKOFF_MIN = 0.1
+_BACKOFF_MAX = 5.0
+
+
+class WorkerGroup:
+    """`count` worker processes, each replaced when it dies.
+
+    This process has the sockets all the time, and reads none of them: the order of the sockets,
+    by which the kernel knows where a packet goes, stays, and what comes while a worker is being
+    replaced waits for the next one.
+    """
+
+    def __init__(self, settings: ServeSettings, certificate: Certificate, count: int) -> None:
+        self._settings = settings
+        self._shares = [share(settings, count, index) for index in range(count)]
+        self._certificate = certificate
+        self._count = count
+        self._sockets: list[socket.socket] = []
+        self._workers: list[WorkerProcess] = []
+        self._supervisors: list[asyncio.Task[None]] = []
+        self._ticking: asyncio.Task[None] | None = None
+        self._past: list[Family] = []
+        """What workers have counted that have ended."""
+        self._restarts = 0
+        self._stopping = False
+        self._draining = False
+        self._logger = get_logger("pingpong.server")
+        self._address = ("", 0)
+
+    @property
+    def host(self) -> str:
+        """The address that is listened on."""
+        return self._address[0]
+
+    @property
+    def port(self) -> int:
+        """The UDP port that is listened on."""
+        return self._address[1]
+
+    @property
+    def restarts(self) -> int:
+        """How many workers have died and were replaced."""
+        return self._restarts
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all workers are there, and listen."""
+        return all(worker.listening for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers, in their order."""
+        return [worker.pid for worker in self._workers]
+
+    async def start(self) -> None:
+        """Bind the port, start all workers, wait until they listen. Raises `ServeError`."""
+        settings = self._settings
+        try:
+            sockets = bind_group(settings.bind_host, settings.bind_port, self._count)
+        except OSError as error:
+            raise ServeError(listen_failure(settings, error)) from error
+        self._sockets += sockets
+        self._address = sockets[0].getsockname()[:2]
+        steered = steer(sockets)
+        inboxes, outboxes = connect_inboxes(self._count)
+        self._sockets += [*inboxes, *outboxes]
+        keys = shared_keys(settings, self._certificate)
+        slots = [
+            WorkerSlot(index, sockets[index], inboxes[index], outboxes, keys)
+            for index in range(self._count)
+        ]
+        self._workers = [WorkerProcess(slot) for slot in slots]
+        try:
+            async with asyncio.TaskGroup() as starting:
+                for worker, part in zip(self._workers, self._shares, strict=True):
+                    starting.create_task(worker.start(part, self._certificate))
+        except* ServeError as errors:
+            raise ServeError(str(errors.exceptions[0])) from None
+        self._logger.debug("workers_started", pids=self.pids, steered=steered)
+        self._supervisors = [
+            asyncio.create_task(self._supervise(index)) for index in range(self._count)
+        ]
+        self._ticking = asyncio.create_task(self._tick())
+
+    def health(self) -> Health:
+        """Of each check, whether it is well for all workers."""
+        found = [worker.health or Health() for worker in self._workers]
+        results = dict(combine(found).results)
+        silent = [
+            f"worker {index} {'is gone' if worker.ended.is_set() else 'has said nothing'}"
+            f" for {worker.silence * TICK:.0f} s"
+            for index, worker in enumerate(self._workers)
+            if worker.silence * TICK > HEARTBEAT_TIMEOUT
+        ]
+        results[WORKERS] = Result(not silent, "; ".join(silent) or f"{self._count} workers")
+        gone = [
+            f"worker {index} is gone"
+            for index, worker in enumerate(self._workers)
+            if not worker.listening
+        ]
+        if gone and not self._stopping:
+            # The clients that the kernel gives to it are not answered.
+            results[SELF_PING] = Result(False, "; ".join(gone))
+        if self._draining:
+            results |= while_draining(self._settings.drain_stay_ready)
+        return Health(results)
+
+    async def families(self) -> list[Family]:
+        """The metrics of all workers, also of those that have ended, as one."""
+        await asyncio.gather(*[self._publish(worker) for worker in self._workers])
+        published = [_families(worker.published) for worker in self._workers]
+        past = [Family.from_json(family.to_json()) for family in self._past]
+        alive = sum(worker.listening for worker in self._workers)
+        return [
+            *merge([*published, past]),
+            metrics.WORKERS.family([((), alive)]),
+            metrics.WORKER_RESTARTS.family([((), self._restarts)]),
+        ]
+
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Show another certificate in handshakes that begin from now on."""
+        self._certificate = certificate
+        for worker in self._workers:
+            worker.notify("use_certificate", certificate=certificate.private_pem().decode())
+
+    def reload(self) -> None:
+        """Have all workers read again what is in files."""
+        for worker in self._workers:
+            worker.notify("reload")
+
+    async def drain(self) -> None:
+        """Ask all sessions to leave, wait for that until the drain timeout, close those that are left."""
+        self._draining = self._stopping = True
+        await self._ask_all("drain", self._settings.drain_timeout + CLOSE_TIMEOUT)
+
+    async def close(self) -> None:
+        """Close what is left, at once; no process and no socket remains."""
+        self._stopping = True
+        tasks = [*self._supervisors, *filter(None, [self._ticking])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._ask_all("close", CLOSE_TIMEOUT)
+        await asyncio.gather(*[worker.wait_ended(CLOSE_TIMEOUT) for worker in self._workers])
+        for sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
+
+    async def _ask_all(self, what: str, timeout: float) -> None:
+        async def ask(worker: WorkerProcess) -> None:
+            try:
+                await worker.request(what, timeout=timeout)
+            except (WorkerLostError, ServeError) as error:
+                if not worker.ended.is_set():
+                    self._logger.warning(
+                        "worker_does_not_stop", worker=worker.slot.index, error=str(error)
+                    )
+                    worker.kill()
+
+        await asyncio.gather(*[ask(worker) for worker in self._workers if worker.pid])
+
+    async def _publish(self, worker: WorkerProcess) -> None:
+        # Where it does not answer: what it has published by itself is a little old, and will do.
+        with contextlib.suppress(WorkerLostError, ServeError):
+            if worker.listening:
+                worker.published = await worker.request("families", timeout=ANSWER_TIMEOUT)
+
+    async def _tick(self) -> None:
+        # Counted, not measured: while this process was frozen itself, it could hear no worker.
+        while True:
+            await asyncio.sleep(TICK)
+            for worker in self._workers:
+                worker.silence += 1
+                if worker.listening and worker.silence * TICK > KILL_AFTER:
+                    self._logger.error("worker_hangs", worker=worker.slot.index, pid=worker.pid)
+                    worker.kill()  # and it is replaced
+
+    async def _supervise(self, index: int) -> None:
+        """Replace a worker whenever it dies."""
+        backoff = 0.0
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            worker = self._workers[index]
+            await worker.ended.wait()
+            if self._stopping:
+                return
+            backoff = next_backoff(backoff, loop.time() - began)
+            self._restarts += 1
+            self._logger.error(
+                "worker_died", worker=index, pid=worker.pid, status=worker.status, pause=backoff
+            )
+            self._remember(worker)
+            await worker.wait_ended(0)
+            await asyncio.sleep(backoff)
+            if self._stopping:
+                return
+            began = loop.time()
+            await self._replace(index, worker)
+
+    async def _replace(self, index: int, worker: WorkerProcess) -> None:
+        replacement = WorkerProcess(worker.slot)
+        replacement.health = worker.health
+        replacement.silence = worker.silence
+        self._workers[index] = replacement
+        certificate = self._certificate
+        try:
+            await replacement.start(self._shares[index], certificate)
+        except ServeError as error:
+            self._logger.error("worker_not_replaced", worker=index, error=str(error))
+            replacement.kill()
+            if not replacement.pid:
+                replacement.ended.set()
+            return
+        if certificate is not self._certificate:
+            pem = self._certificate.private_pem().decode()
+            replacement.notify("use_certificate", certificate=pem)
+        if self._draining:
+            replacement.notify("drain")
+        self._logger.info("worker_replaced", worker=index, pid=replacement.pid)
+
+    def _remember(self, worker: WorkerProcess) -> None:
+        # Counters go on; a gauge, such as the sessions that are open, is over with the worker.
+        counted = [family for family in _families(worker.published) if family.spec.kind != "gauge"]
+        worker.published = []
+        self._past = merge([self._past, counted])
+
+
+def _families(published: Iterable[dict[str, Any]]) -> list[Family]:
+    return [Family.from_json(family) for family in published]
+
+
+def next_backoff(last: float, lived: float) -> float:
+    """Seconds to wait before a worker is replaced; `lived` is in seconds, `last` the wait before."""
+    if lived >= _LIVED_LONG:
+        return 0.0
+    return min(max(2 * last, _BACKOFF_MIN), _BACKOFF_MAX)
+
+
+def share(settings: ServeSettings, count: int, index: int) -> ServeSettings:
+    """The settings of a worker: its share of the limits of the whole server.
+
+    The shares add up to the whole, unless there are fewer connections than workers: each has one.
+    """
+
+    def part(whole: int) -> int:
+        return whole // count + (index < whole % count)
+
+    changes = {"max_handshakes": part(settings.max_handshakes)}
+    if settings.max_connections is not None:
+        changes["max_connections"] = max(1, part(settings.max_connections))
+    return settings.model_copy(update=changes)

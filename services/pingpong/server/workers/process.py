@@ -1,0 +1,216 @@
+"""The server's side of one worker process: its start, its end, and what it sends. `child` is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...settings import ServeSettings
+from ...telemetry.logs import get_logger
+from ...webtransport import SharedKeys
+from .. import ServeError
+from ..health import Health
+from ..tls.certificate import Certificate
+from .control import Channel, Message
+
+START_TIMEOUT = 30.0
+"""Seconds after which a worker that does not listen is given up."""
+ANSWER_TIMEOUT = 1.0
+"""Seconds to wait for what is asked of a worker, where that is done at once."""
+
+_PROGRAM = f"{__package__}.child"
+_ROOT = Path(__file__).parents[3]
+
+
+class WorkerLostError(Exception):
+    """The worker has ended, or does not answer."""
+
+
+@dataclass(frozen=True)
+class WorkerSlot:
+    """One of the workers' slots: what a worker takes over from the one that it replaces."""
+
+    index: int
+    sock: socket.socket
+    inbox: socket.socket
+    outboxes: Sequence[socket.socket]
+    keys: SharedKeys
+
+
+class WorkerProcess:
+    """One worker process, from its start to its end.
+
+    Attributes, for reading only:
+        health: as it has last sent it; None before the first time
+        published: the families that it has last sent, as JSON
+        ended: set when the process has ended
+        status: its exit status then
+    """
+
+    def __init__(self, slot: WorkerSlot) -> None:
+        self.slot = slot
+        self.health: Health | None = None
+        self.published: list[Message] = []
+        self.ended = asyncio.Event()
+        self.status: int | None = None
+        self.silence = 0
+        """Checks in a row that found that it had sent nothing: the group counts, a message resets."""
+        self._listening = False
+        self._process: asyncio.subprocess.Process | None = None
+        self._channel: Channel | None = None
+        self._requests: dict[int, asyncio.Future[Any]] = {}
+        self._request_count = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def listening(self) -> bool:
+        """Whether it has been started, and is there."""
+        return self._listening and not self.ended.is_set()
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 before it is started."""
+        return 0 if self._process is None else self._process.pid
+
+    async def start(self, settings: ServeSettings, certificate: Certificate) -> None:
+        """Start it, and wait until it listens. Raises `ServeError`."""
+        slot = self.slot
+        inherited = [one.fileno() for one in (slot.sock, slot.inbox, *slot.outboxes)]
+        try:
+            ours, its = socket.socketpair()
+        except OSError as error:
+            raise ServeError(f"cannot start a worker: {error.strerror or error}") from error
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", _PROGRAM),
+                stdin=its.fileno(),
+                pass_fds=inherited,
+                env=_environment(),
+                # What is typed at the server's terminal is not for its workers.
+                start_new_session=True,
+            )
+        except BaseException as error:
+            ours.close()
+            if isinstance(error, OSError):
+                raise ServeError(f"cannot start a worker: {error.strerror or error}") from error
+            raise
+        finally:
+            its.close()
+        # First of all, so that its end is noticed whatever fails now.
+        self._tasks.append(asyncio.create_task(self._wait_end(self._process)))
+        try:
+            self._channel = await Channel.open(ours)
+        except OSError as error:
+            ours.close()
+            raise ServeError(f"cannot reach a worker: {error.strerror or error}") from error
+        self._tasks.append(asyncio.create_task(self._listen(self._channel)))
+        try:
+            listening = await self.request(
+                "start",
+                timeout=START_TIMEOUT,
+                settings=settings.model_dump(mode="json"),
+                certificate=certificate.private_pem().decode(),
+                keys=[slot.keys.retry.hex(), slot.keys.reset.hex()],
+                index=slot.index,
+                socket=inherited[0],
+                inbox=inherited[1],
+                outboxes=inherited[2:],
+            )
+        except WorkerLostError as gone:
+            raise ServeError(f"worker {slot.index} did not start: {gone}") from None
+        self.health = Health.from_json(listening["health"])
+        self._listening = True
+
+    async def request(self, what: str, *, timeout: float | None = None, **arguments: Any) -> Any:
+        """Have the worker do something, and wait for what it says to that.
+
+        Raises `WorkerLostError`, also after `timeout` seconds, and `ServeError` with what it
+        complains of.
+        """
+        if self._channel is None or self.ended.is_set():
+            raise WorkerLostError("it has ended")
+        self._request_count += 1
+        number = self._request_count
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._requests[number] = answer
+        self._channel.send({"id": number, "do": what, **arguments})
+        try:
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError:
+            raise WorkerLostError(f"it has not answered for {timeout:g} s") from None
+        finally:
+            del self._requests[number]
+
+    def notify(self, what: str, **arguments: Any) -> None:
+        """Have the worker do something; its answer is not waited for."""
+        if self._channel is not None and self.listening:
+            self._request_count += 1
+            self._channel.send({"id": self._request_count, "do": what, **arguments})
+
+    def kill(self) -> None:
+        """End it here and now."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def wait_ended(self, timeout: float) -> None:
+        """Wait for its end; kill it after `timeout` seconds. Nothing is left of it then."""
+        if self._process is not None:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self.ended.wait()
+            except TimeoutError:
+                self.kill()
+                await self.ended.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    async def _listen(self, channel: Channel) -> None:
+        while (message := await channel.receive()) is not None:
+            self.silence = 0
+            if "id" in message:
+                self._answered(message)
+            elif "health" in message:
+                self.health = Health.from_json(message["health"])
+            elif "families" in message:
+                self.published = message["families"]
+
+    def _answered(self, message: Message) -> None:
+        answer = self._requests.get(message["id"])
+        if answer is None or answer.done():
+            if "error" in message:
+                get_logger("pingpong.server").error(
+                    "worker_failed", worker=self.slot.index, error=message["error"]
+                )
+        elif "error" in message:
+            answer.set_exception(ServeError(message["error"]))
+        else:
+            answer.set_result(message["value"])
+
+    async def _wait_end(self, process: asyncio.subprocess.Process) -> None:
+        self.status = await process.wait()
+        self.ended.set()
+        for answer in self._requests.values():
+            if not answer.done():
+                answer.set_exception(WorkerLostError(f"it has ended with status {self.status}"))
+
+
+def _environment() -> dict[str, str]:
+    """This process's, and where it has its modules from, unless they are installed."""
+    environment = dict(os.environ)
+    installed = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    if _ROOT not in installed:
+        paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return environment

@@ -1,0 +1,164 @@
+"""A server of several worker processes, and clients of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.workers.group import WorkerGroup
+from pingpong.settings import ServeSettings
+from pingpong.webtransport.asyncio import (
+    ClientConnection,
+    EndpointConfig,
+    SessionWaiter,
+    Target,
+    establish,
+    open_connection,
+)
+from pingpong.webtransport.events import SessionClosed
+from pingpong.webtransport.session import Session
+
+HOST = "127.0.0.1"
+
+
+@functools.cache
+def certificate() -> Certificate:
+    return make_certificate([HOST, "localhost"], datetime.now(UTC))
+
+
+def settings(**changes: Any) -> ServeSettings:
+    """Of a server that does nothing by itself, unless a test says otherwise."""
+    given: dict[str, Any] = {"bind_host": HOST, "bind_port": 0, "self_ping_interval": 0, **changes}
+    return ServeSettings(**given)
+
+
+@contextlib.asynccontextmanager
+async def group(workers: int, **changes: Any) -> AsyncIterator[WorkerGroup]:
+    """Worker processes that listen; none of them is left."""
+    server = WorkerGroup(settings(**changes), certificate(), workers)
+    try:
+        await server.start()
+        yield server
+    finally:
+        pids = server.pids
+        await server.close()
+        assert not [pid for pid in pids if is_alive(pid)]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process; one that nobody has asked for its status is dead."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(FileNotFoundError):
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+async def until(condition: Any, timeout: float = 20) -> None:
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def replaced(server: WorkerGroup, index: int, pid: int) -> None:
+    """Wait until another process than this one has a worker's place."""
+    await until(lambda: server.pids[index] not in (0, pid) and server.is_complete)
+
+
+async def values(server: WorkerGroup, name: str) -> dict[tuple[str, ...], Any]:
+    """A metric of the whole server."""
+    for family in await server.families():
+        if family.spec.name == f"pingpong_server_{name}":
+            return dict(family.rows)
+    raise AssertionError(f"no {name}")
+
+
+async def value(server: WorkerGroup, name: str) -> float:
+    (found,) = (await values(server, name)).values()
+    return float(found)
+
+
+class Client(SessionWaiter):
+    """A session that pings by datagrams; counts what comes back, and hears of its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pongs: asyncio.Queue[bytes] = asyncio.Queue()
+        self.draining = asyncio.Event()
+        self.ended: asyncio.Future[SessionClosed] = asyncio.get_running_loop().create_future()
+        self.connection: ClientConnection
+        self.session: Session
+
+    @classmethod
+    async def join(
+        cls, port: int, place: tuple[int, int] = (0, 1), timeout: float = 10, **options: Any
+    ) -> Client:
+        """Join worker `place[0]` of `place[1]`, or any."""
+        self = cls()
+        target = Target(HOST, port, "/ping", certificate_hash=certificate().sha256)
+        config = EndpointConfig(worker=place[0], workers=place[1])
+        self.connection = await open_connection(target, config=config, timeout=timeout)
+        try:
+            self.session = await establish(self.connection, self, timeout=timeout, **options)
+        except BaseException:
+            self.connection.abort()
+            raise
+        return self
+
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
+        self.pongs.put_nowait(data)
+
+    def session_draining(self, session: Session) -> None:
+        self.draining.set()
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        super().session_closed(session, closed)
+        self.ended.set_result(closed)
+
+    def send(self, number: int) -> None:
+        self.session.send_datagram(b"ping%d" % number)
+        self.connection.endpoint.flush()
+
+    async def ping(self, number: int = 0, patience: float = 2.0) -> bool:
+        """One ping, never repeated: whether it was answered."""
+        self.send(number)
+        try:
+            async with asyncio.timeout(patience):
+                while await self.pongs.get() != b"pong%d" % number:
+                    pass
+        except TimeoutError:
+            return False
+        return True
+
+    async def leave(self) -> None:
+        await self.connection.close()
+
+
+def environment_of(pid: int) -> str:
+    """What others may see of a process: its words and its environment."""
+    return "".join(
+        Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
+        for name in ("cmdline", "environ")
+    )
+
+
+def sockets() -> int:
+    """Sockets that this process has open."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return count
