@@ -22,7 +22,7 @@ SIZE = 700
 """Of pings, in bytes: a packet holds one, and all larger packets are padded ones."""
 
 _AGAIN = "; connecting again"
-_UP_AGAIN = re.compile(r"connected again to \S+ after ([\d.]+) (ms|s)\b")
+_UP_AGAIN = re.compile(r"(?:connected again to \S+|answers again) after ([\d.]+) (ms|s)\b")
 _P = "pingpong_client_"
 _SLOW = 0.512
 

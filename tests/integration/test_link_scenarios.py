@@ -50,14 +50,8 @@ PATIENCE = 15.0
 """Seconds after which what is waited for does not come any more."""
 
 
-def verbs(**known: str) -> pytest.MarkDecorator:
-    """Run a scenario with each client; `known` is what a client is known to do wrong."""
-    marks = {
-        verb: pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
-        for verb, reason in known.items()
-    }
-    params = [pytest.param(verb, marks=marks.get(verb, ())) for verb in VERBS]
-    return pytest.mark.parametrize("verb", params)
+verbs = pytest.mark.parametrize("verb", VERBS)
+"""Run a scenario with each client."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +199,7 @@ HOLES = {
 
 
 @pytest.mark.parametrize("way", HOLES)
-@verbs(ping="is silent about an outage that its session outlives")
+@verbs
 def test_a_black_hole(world: World, verb: str, way: str) -> None:
     with world.serving(), world.client(verb) as client:
         world.wait_answers()
@@ -213,7 +207,7 @@ def test_a_black_hole(world: World, verb: str, way: str) -> None:
         assert_one_outage(world, client, world.link.heal())
 
 
-@verbs()
+@verbs
 def test_a_black_hole_that_outlasts_the_session(world: World, verb: str) -> None:
     with world.serving(), world.client(verb) as client:
         world.wait_answers()
@@ -248,7 +242,7 @@ def stop(client: Client, seconds: float) -> tuple[float, float]:
     return stopped_at, continued_at
 
 
-@verbs()
+@verbs
 def test_the_client_is_stopped(world: World, verb: str) -> None:
     with world.serving(), world.client(verb) as client:
         world.wait_answers()
@@ -262,10 +256,7 @@ def test_the_client_is_stopped(world: World, verb: str) -> None:
         assert not account.slow
 
 
-@verbs(
-    ping="takes the time in which it was stopped for an outage",
-    probe="takes half a second of that time for an outage",
-)
+@verbs
 def test_the_client_is_stopped_for_longer_than_its_session_lives(world: World, verb: str) -> None:
     """As a laptop that sleeps, or a virtual machine that is moved."""
     with world.serving(idle_timeout=1), world.client(verb) as client:
@@ -311,10 +302,7 @@ def refusing(link: Link, way: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("way", REFUSALS)
-@verbs(
-    ping="ends at the first packet that this machine refuses to send",
-    probe="ends the attempt at the first packet that this machine refuses to send",
-)
+@verbs
 def test_this_machine_refuses_the_first_packets(world: World, verb: str, way: str) -> None:
     with world.serving(), contextlib.ExitStack() as refusal:
         refusal.enter_context(refusing(world.link, way))
@@ -333,10 +321,7 @@ def test_this_machine_refuses_the_first_packets(world: World, verb: str, way: st
             assert account.outages == 0
 
 
-@verbs(
-    ping="blames the server for what this machine refuses",
-    probe="blames the server for what this machine refuses",
-)
+@verbs
 def test_this_machine_refuses_all_packets(world: World, verb: str) -> None:
     with refusing(world.link, "route"), world.client(verb) as client:
         failure = client.wait_failure()
@@ -345,7 +330,7 @@ def test_this_machine_refuses_all_packets(world: World, verb: str) -> None:
         assert not re.search("nothing listens|nobody|no answer", failure)
 
 
-@verbs(ping="is silent about an outage that its session outlives")
+@verbs
 def test_this_machine_begins_to_refuse(world: World, verb: str) -> None:
     with world.serving(), world.client(verb) as client:
         world.wait_answers()
@@ -357,7 +342,7 @@ def test_this_machine_begins_to_refuse(world: World, verb: str) -> None:
 # Names.
 
 
-@verbs(ping="waits for both kinds of addresses")
+@verbs
 def test_a_name_server_that_drops_questions_for_one_kind_of_address(
     world: World, verb: str
 ) -> None:
@@ -368,7 +353,7 @@ def test_a_name_server_that_drops_questions_for_one_kind_of_address(
         assert world.answers()[0] < asked_at + 1.5
 
 
-@verbs(ping="takes the dot for a part of the name")
+@verbs
 def test_a_name_that_ends_with_a_dot(world: World, verb: str) -> None:
     with world.serving(), world.client(verb, f"{NAME}.") as client:
         world.wait_answers()
@@ -377,10 +362,7 @@ def test_a_name_that_ends_with_a_dot(world: World, verb: str) -> None:
         assert account.lost == account.not_sent == 0
 
 
-@verbs(
-    ping="stays at an address that the name does not lead to any more",
-    probe="stays at an address that the name does not lead to any more",
-)
+@verbs
 def test_a_name_moves_while_its_old_address_answers(world: World, verb: str) -> None:
     with (
         world.serving() as server,
@@ -422,8 +404,7 @@ def test_a_name_moves_while_its_old_address_answers(world: World, verb: str) -> 
 # The server is at fault.
 
 
-@pytest.mark.xfail(strict=False, reason="waits for seconds, as luck has it")
-@verbs()
+@verbs
 def test_a_server_is_away_for_a_while(world: World, verb: str) -> None:
     with world.serving() as server, world.client(verb) as client:
         world.wait_answers()
@@ -460,7 +441,7 @@ def test_a_server_is_away_for_a_while(world: World, verb: str) -> None:
         ((SERVER,), timedelta(minutes=-1), "out of date"),
     ],
 )
-@verbs(probe="does not know when a certificate expires that it refuses")
+@verbs
 def test_a_certificate_that_is_refused(
     world: World, verb: str, hosts: tuple[str, ...], until: timedelta, cause: str
 ) -> None:
