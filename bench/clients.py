@@ -30,9 +30,9 @@ from pingpong.webtransport.asyncio import (
     EndpointConfig,
     Limits,
     Target,
+    establish,
     open_connection,
 )
-from pingpong.webtransport.asyncio.connection import establish
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 from pingpong.webtransport.quic.config import ServerIdentity, Windows
 from pingpong.webtransport.quic.engine import QuicConnection
@@ -184,7 +184,9 @@ class BareClient:
     def handshake_completed(self) -> None:
         self._ready.set_result(None)
 
-    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         if stream_id == self._stream:
             before, self._received = self._received, self._received + len(data)
             self._answered(self._received // len(_FRAMED) - before // len(_FRAMED))
@@ -199,7 +201,7 @@ class BareClient:
 
     def stream_credit_received(self) -> None: ...
 
-    def datagram_received(self, data: bytes) -> None:
+    def datagram_received(self, data: bytes, arrival: int) -> None:
         self._answered(1)
 
     def deadline_passed(self, now: float) -> None: ...

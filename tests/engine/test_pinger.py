@@ -365,7 +365,7 @@ async def test_work_for_plain_answers_grows_with_their_bytes_only(
         times = []
         for _ in range(3):
             before = time.thread_time()
-            stream.handler.stream_data_received(stream, data, False)
+            stream.handler.stream_data_received(stream, data, False, 0)
             times.append(time.thread_time() - before)
         return min(times)
 

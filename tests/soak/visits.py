@@ -30,9 +30,9 @@ from pingpong.webtransport.asyncio import (
     StateError,
     StreamResetError,
     Target,
+    establish,
     open_connection,
 )
-from pingpong.webtransport.asyncio.connection import establish
 from pingpong.webtransport.asyncio.session import Session
 
 _EXPECTED = (ConnectError, LinkError, SessionClosedError, StateError, StreamResetError)

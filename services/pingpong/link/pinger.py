@@ -43,7 +43,7 @@ class SendError(Exception):
     """A ping could not be sent; the text says why. Never the network's loss."""
 
 
-class PingStream:
+class PingStream(StreamHandler):
     """A stream that answers come on: framed in `pingpong.v1`, tokens or a whole in plain."""
 
     __slots__ = ("_data", "_messages", "_mode", "_pinger", "_seq", "_size")
@@ -57,12 +57,14 @@ class PingStream:
         """Of a plain answer: what is not yet matched, or the beginning of a whole one."""
         self._size = 0
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Match what is complete now."""
         if self._messages is not None:
             try:
                 for message in self._messages.feed(data):
-                    self._pinger.take(message, self._mode)
+                    self._pinger.take(message, self._mode, arrival)
             except MessageTooLarge:
                 self._pinger.malformed(self._mode)
                 stream.stop()
@@ -71,12 +73,12 @@ class PingStream:
             self._data += data[: _PLAIN.size - len(self._data)]
             self._size += len(data)
             if end_stream:
-                self._pinger.take_plain(self._data, self._mode, self._size)
+                self._pinger.take_plain(self._data, self._mode, self._size, arrival)
         else:
             data = self._data + data
             whole = len(data) - len(data) % _TOKEN
             for at in range(0, whole, _TOKEN):
-                self._pinger.take_token(data[at : at + _TOKEN], self._mode, self._seq)
+                self._pinger.take_token(data[at : at + _TOKEN], self._mode, self._seq, arrival)
             self._data = data[whole:]
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
@@ -120,7 +122,7 @@ class Pinger(SessionWaiter):
         """Have what waits leave, now. Returns when it left, in nanoseconds; 0: it is not known."""
         return 0
 
-    def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
+    def answered(self, outcome: Outcome, size: int, arrival: int) -> None:
         """An answer of `size` bytes arrived."""
 
     def malformed(self, mode: str) -> None:
@@ -187,42 +189,39 @@ class Pinger(SessionWaiter):
 
     # Answers.
 
-    def take(self, message: bytes, mode: str) -> None:
+    def take(self, message: bytes, mode: str, arrival: int) -> None:
         """A `pingpong.v1` message."""
         pong = decode_pong(message)
         if pong is None:
             self.malformed(mode)
             return
         self.note_copies()
-        at_ns = self._session.arrival
-        outcome = self.statistics.answered(pong.seq, at_ns, pong.t3 - pong.t2, pong.received)
-        self._report(outcome, len(message), mode, at_ns)
+        outcome = self.statistics.answered(pong.seq, arrival, pong.t3 - pong.t2, pong.received)
+        self._report(outcome, len(message), mode, arrival)
 
-    def take_plain(self, message: bytes, mode: str, size: int) -> None:
+    def take_plain(self, message: bytes, mode: str, size: int, arrival: int) -> None:
         """A plain message of `size` bytes, or its beginning, with the number in its payload."""
         if len(message) < _PLAIN.size or message[:4] != b"pong":
             self.malformed(mode)
             return
-        at_ns = self._session.arrival
-        outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], at_ns)
-        self._report(outcome, size, mode, at_ns)
+        outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], arrival)
+        self._report(outcome, size, mode, arrival)
 
-    def take_token(self, token: bytes, mode: str, seq: int | None) -> None:
+    def take_token(self, token: bytes, mode: str, seq: int | None, arrival: int) -> None:
         """A plain `pong` on a bidirectional stream, that of ping `seq` or in order."""
         if seq is None and self._tokens:
             seq = self._tokens.popleft()
         if token != b"pong" or seq is None:
             self.malformed(mode)
             return
-        at_ns = self._session.arrival
-        outcome = self.statistics.answered(seq & _U32, at_ns)
-        self._report(outcome, len(token), mode, at_ns)
+        outcome = self.statistics.answered(seq & _U32, arrival)
+        self._report(outcome, len(token), mode, arrival)
 
-    def _report(self, outcome: Outcome, size: int, mode: str, at_ns: int) -> None:
+    def _report(self, outcome: Outcome, size: int, mode: str, arrival: int) -> None:
         if outcome.verdict is Verdict.UNKNOWN:
             self.malformed(mode)
         else:
-            self.answered(outcome, size, at_ns)
+            self.answered(outcome, size, arrival)
 
     # `SessionHandler`.
 
@@ -246,12 +245,12 @@ class Pinger(SessionWaiter):
         if established:
             self.over(closed)
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         """An answer to a datagram."""
         if self.is_v1:
-            self.take(data, "datagram")
+            self.take(data, "datagram", arrival)
         else:
-            self.take_plain(data, "datagram", len(data))
+            self.take_plain(data, "datagram", len(data), arrival)
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         """An answer to a unidirectional stream; others are refused."""

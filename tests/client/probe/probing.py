@@ -108,7 +108,7 @@ class Tampering(SessionHandler):
         self._tamper = tamper
         session.handler = self
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         self._tamper(session, data, self._handler)
 
 

@@ -309,7 +309,7 @@ async def test_losses_have_their_direction(monkeypatch: pytest.MonkeyPatch) -> N
         if seen % 4 == 1:
             return  # as if it had not arrived
         unheard = SimpleNamespace(send_datagram=lambda answer: True)
-        handler.datagram_received(unheard if seen % 4 == 2 else session, data)  # type: ignore[arg-type]
+        handler.datagram_received(unheard if seen % 4 == 2 else session, data, time.monotonic_ns())  # type: ignore[arg-type]
 
     async with serving() as listener, probing(to(listener.port), **QUICK) as probes:
         await probes.answered()
@@ -327,8 +327,8 @@ async def test_losses_have_their_direction(monkeypatch: pytest.MonkeyPatch) -> N
 
 async def test_answers_twice_and_of_nobody() -> None:
     def tamper(session: Session, data: bytes, handler: SessionHandler) -> None:
-        handler.datagram_received(session, data)
-        handler.datagram_received(session, data)
+        handler.datagram_received(session, data, time.monotonic_ns())
+        handler.datagram_received(session, data, time.monotonic_ns())
         session.send_datagram(b"pong? no")
 
     async with serving() as listener, probing(to(listener.port), **QUICK) as probes:

@@ -24,7 +24,7 @@ from pingpong.webtransport.asyncio import (
     Target,
     open_connection,
 )
-from pingpong.webtransport.quic.ids import RESET_REASON
+from pingpong.webtransport.quic.identity import RESET_REASON
 from tests.server.workers.groups import (
     HOST,
     Client,
@@ -41,6 +41,8 @@ from tests.server.workers.groups import (
     values,
 )
 from tests.webtransport.udp.groups import Nat
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(params=["kernel", "handover"])

@@ -21,21 +21,19 @@ from aioquic.quic.events import QuicEvent
 
 from pingpong.webtransport.asyncio import (
     Cause,
+    ClientConnection,
     ConnectError,
     EndpointConfig,
+    SessionWaiter,
     Target,
     connect,
-    connection,
+    establish,
     listen,
     open_connection,
     race,
-)
-from pingpong.webtransport.asyncio.connection import (
-    ClientConnection,
-    SessionWaiter,
-    establish,
     resolve,
 )
+from pingpong.webtransport.asyncio import target as targets
 from pingpong.webtransport.udp.pump import Pump
 from tests.webtransport.asyncio.peers import (
     closed_port,
@@ -351,7 +349,7 @@ async def test_a_name_server_that_drops_questions_for_one_family(
         return [entry(answered, "192.0.2.1" if answered == socket.AF_INET else "::1", 1)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr(connection, "RESOLUTION_DELAY", 0.01)
+    monkeypatch.setattr(targets, "RESOLUTION_DELAY", 0.01)
     try:
         [(family, _)] = await resolve(Target("a.test", 1))
     finally:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from ..quic.engine import Address
+from .connection import REFUSED_HERE, ClientConnection
 from .failures import Cause, ConnectError
-
-if TYPE_CHECKING:
-    from .connection import ClientConnection
 
 CONNECTION_ATTEMPT_DELAY = 0.25
 """Seconds before the next address is tried beside the one before (RFC 8305, section 5)."""
@@ -30,10 +27,7 @@ MAX_ATTEMPTS_AT_ONE = 5
 MAX_ATTEMPTS = 20
 """At one time, unless there are more addresses."""
 
-REFUSED_HERE = frozenset({errno.EPERM, errno.EACCES})
-"""What this machine says where it does not let a packet out. It is lost, and is sent again."""
-
-Begin: TypeAlias = "Callable[[int, Address], ClientConnection]"
+Begin: TypeAlias = Callable[[int, Address], ClientConnection]
 
 
 @dataclass(eq=False)
@@ -49,7 +43,7 @@ class _Destination:
     @property
     def is_silent(self) -> bool:
         """Whether nothing has come back from there."""
-        return not any(attempt.endpoint.pump.received_packets for attempt in self.attempts)
+        return not any(attempt.received_packets for attempt in self.attempts)
 
 
 class Race:
@@ -105,7 +99,7 @@ class Race:
         attempts = [one for each in self._tried for one in each.attempts]
         for attempt in attempts:
             self._refusal = attempt.refused_here or self._refusal
-        if self._refusal is None or any(one.endpoint.pump.sent_packets for one in attempts):
+        if self._refusal is None or any(one.sent_packets for one in attempts):
             return None
         text = f"this machine lets no packet out to {self._host}: {self._refusal.strerror}"
         return ConnectError(Cause.REFUSED_HERE, text)

@@ -1,9 +1,9 @@
-"""What a peer sends, at a cost that it does not choose: between `quic_ids` and `quic`.
+"""What a peer sends, at a cost that it does not choose.
 
 aioquic takes in all that the specification allows, and some of that costs a thousand times what
 an honest packet costs (RFC 9000, section 21). Here it is bounded, before and after a handshake:
 
-- Bytes that are early are kept in pieces (`quic_reassembly`), in the handshake too.
+- Bytes that are early are kept in pieces (`reassembly`), in the handshake too.
 - A stream that was skipped takes no room before its first byte (RFC 9000, section 2.1).
 - An acknowledgement of what was never sent ends the connection (section 13.1). Packet numbers
   are skipped now and then, so that a peer that acknowledges blindly is found out (section 21.4).
@@ -32,7 +32,7 @@ from aioquic.quic.stream import FinalSizeError, QuicStream, StreamFinishedError
 
 from ..errors import ErrorCode
 from .connection_ids import ConnectionIds
-from .ids import IdentifiedConnection
+from .identity import IdentifiedConnection
 from .reassembly import (
     MAX_CRYPTO_BYTES,
     MAX_CRYPTO_PIECES,

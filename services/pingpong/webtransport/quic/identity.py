@@ -1,7 +1,6 @@
 """aioquic's connection with other connection ids, and with ends that aioquic does not know.
 
-The lower half of `quic.HookedConnection`: aioquic makes its connection ids and stateless reset
-tokens of random bytes, where `connection_ids` has reasons for both; it neither hears a stateless
+aioquic makes its connection ids and stateless reset tokens of random bytes, where `connection_ids` has reasons for both; it neither hears a stateless
 reset nor ends a connection without a word; and what has ended stays whole until Python's garbage
 collector finds it, because its parts refer to one another.
 """

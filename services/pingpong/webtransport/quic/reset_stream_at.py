@@ -1,7 +1,7 @@
 """RESET_STREAM_AT, which aioquic does not know (draft-ietf-quic-reliable-stream-reset).
 
-Between `quic_receive` and `quic`: offered, understood and sent, since a reset of a stream must not
-take the header that says whose stream it was.
+It is offered, understood and sent, since a reset of a stream must not take the header that says
+whose stream it was.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from aioquic.quic.stream import QuicStream
 
 from .. import varint
 from .connection_ids import ConnectionIds
+from .guard import GuardedConnection
 from .reassembly import StreamReceiver
-from .receive import GuardedConnection
 
 RESET_STREAM_AT = 0x24
 RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
