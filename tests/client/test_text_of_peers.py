@@ -122,7 +122,7 @@ class Closes(ConnectionHandler):
 async def test_the_reason_of_a_session_that_was_closed() -> None:
     async with serving(Closes()) as server:
         for words in (("-i0.05",), ("-i0.05", "--json")):
-            said = (await ping(server.port, *words, "-w0.3"))[1]
+            said = (await ping(server.port, *words, "-c2"))[1]
             texts = [text for text in (*said.lines, *said.complaints) if "code 7" in text]
             assert texts
             for text in texts:

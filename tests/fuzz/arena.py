@@ -20,8 +20,8 @@ from aioquic.quic.rangeset import RangeSet
 
 from pingpong.link.pinger import Pinger, SendError
 from pingpong.ping import PROTOCOL
+from pingpong.server.sessions.counters import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
 from pingpong.server.sessions.handlers import Router
-from pingpong.server.sessions.messages import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
 from pingpong.statistics import Outcome
 from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.connection import Connection

@@ -26,7 +26,7 @@ from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.engine import QuicConnection
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.states import CLIENT, SERVER, STOP_CODES, Event, State, Table, after
-from pingpong.webtransport.streams import SilentStreamHandler, Stream, StreamHandler
+from pingpong.webtransport.streams import Stream, StreamHandler
 from tests.webtransport.raw import CONNECT
 
 TABLES = {"client": CLIENT, "server": SERVER}
@@ -249,8 +249,12 @@ CAPSULES = {
 class Life(RuleBasedStateMachine):
     """A session, whatever its user and its peer do, and in which order; the model is the table."""
 
-    @initialize(is_client=st.booleans(), settings=st.booleans(), request=st.booleans())
-    def start(self, is_client: bool, settings: bool, request: bool) -> None:
+    @initialize(
+        is_client=st.booleans(),
+        settings=st.booleans(),
+        request=st.sampled_from(["", "request", "request and FIN"]),
+    )
+    def start(self, is_client: bool, settings: bool, request: str) -> None:
         self.is_client = is_client
         self.table = CLIENT if is_client else SERVER
         self.quic = Quic(is_client=is_client)
@@ -269,7 +273,7 @@ class Life(RuleBasedStateMachine):
             self.state = State.REQUESTED
             return
         if request:
-            self.receive_request()
+            self.receive_request("FIN" in request)
         if settings:
             self.send_settings()
 
@@ -354,10 +358,10 @@ class Life(RuleBasedStateMachine):
         self.peers_event(Event.FIN, ErrorCode.H3_REQUEST_INCOMPLETE, b"", True)
 
     @precondition(lambda self: self.may_receive() and not self.is_client)
-    @rule()
-    def receive_request(self) -> None:
+    @rule(end=st.booleans())
+    def receive_request(self, end: bool) -> None:
         self.has_request = True
-        self.receive(HEADERS["request"])
+        self.receive(HEADERS["request"], end)
 
     @precondition(may_receive)
     @rule(code=st.sampled_from([ErrorCode.H3_REQUEST_CANCELLED, ErrorCode.WT_SESSION_GONE]))
@@ -425,9 +429,9 @@ class Life(RuleBasedStateMachine):
             if session.state is State.ESTABLISHED and not session.can_open_stream(uni):
                 # The peer has left; how is still to come.
                 with pytest.raises(StateError, match="the peer allows no more"):
-                    session.open_stream(SilentStreamHandler(), unidirectional=uni)
+                    session.open_stream(StreamHandler(), unidirectional=uni)
             else:
-                session.open_stream(SilentStreamHandler(), unidirectional=uni)
+                session.open_stream(StreamHandler(), unidirectional=uni)
 
         self.attempt(Event.OPEN_STREAM, act)
 

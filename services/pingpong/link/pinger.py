@@ -43,7 +43,7 @@ class SendError(Exception):
     """A ping could not be sent; the text says why. Never the network's loss."""
 
 
-class PingStream:
+class PingStream(StreamHandler):
     """A stream that answers come on: framed in `pingpong.v1`, tokens or a whole in plain."""
 
     __slots__ = ("_data", "_messages", "_mode", "_pinger", "_seq", "_size")

@@ -16,7 +16,7 @@ from .drafts import (
     NoWebTransportError,
     check_settings,
     client_draft,
-    is_forgiving,
+    is_lenient,
     offered_settings,
     server_draft,
 )
@@ -43,7 +43,7 @@ from .varint import decode as decode_varint
 
 
 class ConnectionHandler:
-    """What a connection tells its user, by plain calls; each does nothing unless overridden."""
+    """What a connection calls, in the turn in which a packet came; nothing unless overridden."""
 
     __slots__ = ()
 
@@ -55,7 +55,7 @@ class ConnectionHandler:
         session.reject(404)
 
     def request_refused(self, session: Session, closed: SessionClosed) -> None:
-        """Server: a request ended that `session_requested` was not asked about.
+        """Server: a request ended that `session_requested` was not called with.
 
         It was malformed or above a limit, and `closed` says how it was answered, or the client
         took it back (`closed.by_peer`).
@@ -71,11 +71,11 @@ class ConnectionHandler:
         """The peer broke the rules, and has been answered as the specification says."""
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """The connection is gone, and its sessions have been told. The last call."""
+        """The connection is gone; `session_closed` of its sessions came before. The last call."""
 
 
 class _PendingRequest(SessionHandler):
-    """Of a request, until the connection's handler is asked about it."""
+    """Of a request, until the connection's handler is called with it."""
 
     __slots__ = ("_connection",)
 
@@ -83,7 +83,7 @@ class _PendingRequest(SessionHandler):
         self._connection = connection
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """It came to nothing; not worth telling where the whole connection is gone."""
+        """It came to nothing; not of interest where the whole connection is gone."""
         if self._connection.closed is None:
             self._connection.handler.request_refused(session, closed)
 
@@ -97,7 +97,7 @@ class Connection:
 
     __slots__ = (
         *("_control", "_critical", "_deadlines", "_early", "_last_request_id"),
-        *("_local_settings", "_remote_settings", "_sessions", "_streams", "_undecided"),
+        *("_local_settings", "_remote_settings", "_sessions", "_streams", "_pending"),
         *("closed", "draft", "draining", "handler", "limits", "quic"),
     )
 
@@ -118,7 +118,7 @@ class Connection:
         self._control = OwnControlStream(quic)
         self._critical = CriticalStreams(limits.max_settings, is_client=quic.is_client)
         self._last_request_id = -4
-        self._undecided: dict[Session, Headers] = {}
+        self._pending: dict[Session, Headers] = {}
         """Requests that came before the client's settings (draft-16, section 7.1)."""
 
     # What the user calls.
@@ -139,7 +139,7 @@ class Connection:
         return any(isinstance(receiver, Session) for receiver in self._streams.values())
 
     def open_session(self, request: Request, handler: SessionHandler) -> Session:
-        """Client: ask for a session; the handler is told what becomes of it.
+        """Client: ask for a session; `handler` is called with what becomes of it.
 
         Raises `StateError` before `ConnectionHandler.connection_ready`, after GOAWAY, and for a
         second session without flow control (section 5.1); `ValueError` for a bad request.
@@ -225,7 +225,7 @@ class Connection:
             self.fail(error, stream_id)
 
     def stream_writable(self, stream_id: int) -> None:
-        """Whoever asked wants to know."""
+        """For the stream that has asked."""
         receiver = self._streams.get(stream_id)
         if receiver is not None:
             receiver.writable()
@@ -295,8 +295,8 @@ class Connection:
                 self.close(ErrorCode.WT_REQUIREMENTS_NOT_MET, str(error))
                 return
         self.handler.connection_ready(self)
-        undecided, self._undecided = self._undecided, {}
-        for session, headers in undecided.items():
+        pending, self._pending = self._pending, {}
+        for session, headers in pending.items():
             if session.state is State.PENDING and self.closed is None:
                 try:
                     self._decide(session, headers, settings)
@@ -319,7 +319,7 @@ class Connection:
         """Server: a request is complete; decide on it, or wait for the client's settings."""
         self._deadlines.end(session.id)
         if self._remote_settings is None:
-            self._undecided[session] = headers
+            self._pending[session] = headers
         else:
             self._decide(session, headers, self._remote_settings)
 
@@ -351,7 +351,7 @@ class Connection:
     def session_over(self, session: Session) -> None:
         """A session is closed; its CONNECT stream may have some way to go."""
         self._sessions.pop(session.id, None)
-        self._undecided.pop(session, None)
+        self._pending.pop(session, None)
         self._deadlines.end(session.id)
         if self.closed is None and not self._sessions and not self.quic.is_client:
             self._deadlines.begin(SESSION, times=2)
@@ -508,7 +508,7 @@ class Connection:
         receiver.receive(rest, end_stream, arrival)
 
     def _decide(self, session: Session, headers: Headers, settings: Mapping[int, int]) -> None:
-        head = session.read_request(headers, forgiving=is_forgiving(settings))
+        head = session.read_request(headers, lenient=is_lenient(settings))
         if not head.is_webtransport:
             session.reject(*head.refusal)
             return
@@ -554,7 +554,7 @@ class Connection:
         self._deadlines.clear()
         sessions = self.sessions
         streams = [each for each in self._streams.values() if isinstance(each, Stream)]
-        for table in (self._streams, self._sessions, self._undecided, self._early):
+        for table in (self._streams, self._sessions, self._pending, self._early):
             table.clear()
         # Sessions first, then streams, also of sessions closed before; whatever a handler does.
         with ExitStack() as last_first:

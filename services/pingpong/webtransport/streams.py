@@ -7,7 +7,7 @@ Each half ends once, by FIN or by reset; when both are over the stream is forgot
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from . import varint
 from .errors import ErrorCode, StateError, from_http3_code, to_http3_code
@@ -24,8 +24,10 @@ def encode_stream_header(session_id: int, unidirectional: bool) -> bytes:
     return (_UNIDIRECTIONAL if unidirectional else _BIDIRECTIONAL) + varint.encode(session_id)
 
 
-class StreamHandler(Protocol):
-    """What a stream tells its user, by plain calls."""
+class StreamHandler:
+    """What a stream calls as things happen; each does nothing unless overridden."""
+
+    __slots__ = ()
 
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
@@ -46,27 +48,7 @@ class StreamHandler(Protocol):
         """`Stream.buffered` has fallen to what was given to `notify_writable`."""
 
 
-class SilentStreamHandler:
-    """Does nothing: for a stream whose session is gone, or that nobody wants."""
-
-    __slots__ = ()
-
-    def stream_data_received(
-        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
-    ) -> None:
-        """Thrown away."""
-
-    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        """Not of interest."""
-
-    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """Not of interest."""
-
-    def stream_writable(self, stream: Stream) -> None:
-        """Not of interest."""
-
-
-_SILENT = SilentStreamHandler()
+_SILENT = StreamHandler()
 
 
 class Stream:
@@ -131,7 +113,7 @@ class Stream:
         """Bytes that wait for session credit."""
         self._end_pending = False
         self._asked = False
-        """Whether the handler is yet to be told what `notify_writable` asked for."""
+        """Whether `notify_writable` waits for its answer."""
         self._reading = True
         self._held = 0
         self._unheld = 0
@@ -175,9 +157,9 @@ class Stream:
         return self.kept + (len(self._pending) if self._pending else 0)
 
     def notify_writable(self, below: int) -> None:
-        """Have the handler told, once, when at most `below` bytes are buffered.
+        """Have `StreamHandler.stream_writable` called, once, at `below` bytes or less.
 
-        Nothing happens where it is so already. It is told also where our half has ended
+        Nothing happens where it is so already. It is called also where our half has ended
         meanwhile, but not where the session has.
         """
         if self.buffered > below:

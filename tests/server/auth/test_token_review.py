@@ -21,8 +21,8 @@ from pingpong.server.sessions.admission import (
     UNVERIFIED_TOKEN,
     WRONG_TOKEN,
     Refusal,
-    Result,
 )
+from pingpong.server.sessions.counters import Result
 from pingpong.server.tls.certificate import make_certificate
 from tests.support.reviews_api import GOOD, Api, jwt, write_kubeconfig
 

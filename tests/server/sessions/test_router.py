@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from pingpong.server.sessions import messages
-from pingpong.server.sessions.admission import WRONG_TOKEN, Admission, Decided, RateLimit, Result
+from pingpong.server.sessions.admission import WRONG_TOKEN, Admission, Decided, RateLimit
+from pingpong.server.sessions.counters import Result
 from pingpong.server.sessions.handlers import PATHS, Router
 from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.events import Headers

@@ -19,6 +19,8 @@ from pingpong.webtransport.quic.identity import RESET_REASON
 from tests.server.workers.groups import HOST, Client, certificate, children, is_alive, until
 from tests.support.processes import Process, environment
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:

@@ -42,6 +42,8 @@ from tests.server.workers.groups import (
 )
 from tests.webtransport.udp.groups import Nat
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(params=["kernel", "handover"])
 def steering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:

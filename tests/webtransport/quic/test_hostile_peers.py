@@ -9,8 +9,8 @@ import pytest
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.packet import QuicErrorCode, pull_quic_header
 
+from pingpong.server.sessions.counters import MessageCounters
 from pingpong.server.sessions.handlers import PingSession
-from pingpong.server.sessions.messages import MessageCounters
 from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.http3.frames import FrameType, encode_headers

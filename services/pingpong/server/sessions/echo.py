@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from ...webtransport import DatagramTooLargeError, Session, Stream, StreamHandler
-from .admission import RateLimit, SessionCounters
-from .messages import (
-    ECHO,
-    QUEUE_FULL,
-    RATE,
-    TOO_LARGE,
-    CountedSession,
-    MessageCounters,
-    PausingStream,
-    WholeMessage,
-)
+from .admission import RateLimit
+from .counters import ECHO, QUEUE_FULL, RATE, TOO_LARGE, MessageCounters, SessionCounters
+from .messages import CountedSession, PausingStream, WholeMessage
 
 
 class EchoStream(PausingStream):

@@ -34,27 +34,25 @@ from ...webtransport import (
     ErrorCode,
     Session,
     SessionClosed,
-    SilentStreamHandler,
     State,
     Stream,
     StreamHandler,
 )
-from .admission import Admission, RateLimit, Refusal, Result, SessionCounters
-from .echo import EchoSession
-from .messages import (
+from .admission import Admission, RateLimit, Refusal
+from .counters import (
     DATAGRAM,
     MALFORMED,
-    MESSAGE_TOO_LARGE,
     QUEUE_FULL,
     RATE,
     STREAM,
     TOO_LARGE,
     UNI,
-    CountedSession,
     MessageCounters,
-    PausingStream,
-    WholeMessage,
+    Result,
+    SessionCounters,
 )
+from .echo import EchoSession
+from .messages import MESSAGE_TOO_LARGE, CountedSession, PausingStream, WholeMessage
 
 PING_PATHS = frozenset(("/", "/ping"))
 ECHO_PATH = "/echo"
@@ -80,13 +78,12 @@ class Answers(NamedTuple):
 class PingStream(PausingStream):
     """A bidirectional stream with pings on it; answers go back on the same stream."""
 
-    __slots__ = ("_messages", "_scanner", "_session")
+    __slots__ = ("_parser", "_session")
 
     def __init__(self, session: PingSession) -> None:
         super().__init__()
         self._session = session
-        self._messages = Deframer(session.max_message_size) if session.is_v1 else None
-        self._scanner = PlainScanner()
+        self._parser = Deframer(session.max_message_size) if session.is_v1 else PlainScanner()
 
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
@@ -94,11 +91,11 @@ class PingStream(PausingStream):
         """Answer the pings that are complete now."""
         if self._paused.keep(stream, data, end_stream):
             return
-        session = self._session
-        if self._messages is None:
-            answers = session.answer_tokens(self._scanner, data, end_stream, arrival)
+        session, parser = self._session, self._parser
+        if isinstance(parser, PlainScanner):
+            answers = session.answer_tokens(parser, data, end_stream, arrival)
         else:
-            answers = session.answer_frames(stream, self._messages, data, end_stream, arrival)
+            answers = session.answer_frames(stream, parser, data, end_stream, arrival)
         if not stream.send_open:
             return
         if answers.data or end_stream:
@@ -117,7 +114,7 @@ class PingStream(PausingStream):
             stream.send(b"", True)
 
 
-class PingUnidirectional(SilentStreamHandler):
+class PingUnidirectional(StreamHandler):
     """A unidirectional stream with `pingpong.v1` on it; answers go on another."""
 
     __slots__ = ("_messages", "_session")

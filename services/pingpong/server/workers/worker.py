@@ -29,8 +29,8 @@ from ..auth.access import Access
 from ..health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
 from ..self_ping import SelfPing
 from ..sessions.admission import Admission
+from ..sessions.counters import MessageCounters
 from ..sessions.handlers import PingSession, Router
-from ..sessions.messages import MessageCounters
 from ..tls.certificate import Certificate
 from .endpoint import endpoint_config, listen_failure, loopback
 

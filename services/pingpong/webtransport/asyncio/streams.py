@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from ..errors import SessionClosedError, StateError, StreamResetError, WebTransportError
-from ..streams import Stream
+from ..streams import Stream, StreamHandler
 
 WRITE_HIGH_WATER = 256 << 10
 """Bytes that the peer has not acknowledged, above which writing waits."""
@@ -260,8 +260,8 @@ class BidirectionalStream:
         return self._stream.id
 
 
-class StreamAdapter:
-    """Turns a stream's plain calls into what somebody awaits (`streams.StreamHandler`)."""
+class StreamAdapter(StreamHandler):
+    """Turns a stream's plain calls into what can be awaited."""
 
     __slots__ = ("receiving", "sending")
 

@@ -187,6 +187,7 @@ def test_settings_go_first_and_the_log_says_why(
     assert (logged[0]["memory"], logged[0]["limited_by"]) == (mib * MIB, "cgroup")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("words", [(), ("--max-connections=77",), ("--workers=2",)])
 def test_number_is_in_the_log_and_in_the_settings_that_are_shown(words: tuple[str, ...]) -> None:
     fit = connections_that_fit(usable_memory().size, 2 if "--workers=2" in words else 1)
