@@ -227,7 +227,7 @@ class Dialer:
             await session.establish(headers, _left(deadline))
         except ConnectError as error:
             # Also of a server that then has no session for us.
-            error.certificate = client.connection.quic.peer_certificate
+            error.certificate = client.peer_certificate
             await client.close(0)
             raise
         except BaseException:
