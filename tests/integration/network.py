@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -108,6 +109,10 @@ class Running:
 
         wait_until(holds, what, timeout)
         return found[0]
+
+    def waited(self) -> float:
+        """Seconds that it could have run in, had other processes not had the CPU."""
+        return int(Path(f"/proc/{self.popen.pid}/schedstat").read_text().split()[1]) / 1e9
 
     # Its end.
 
