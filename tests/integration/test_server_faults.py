@@ -19,7 +19,7 @@ from tests.integration.services import (
     probing,
     serving,
 )
-from tests.support.authority import Authority, Pair
+from tests.support.certificates import Authority, Pair
 
 WITHIN = 2.0
 """Seconds after the start of the new server, within which it is to be pinged."""

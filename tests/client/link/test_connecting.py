@@ -22,11 +22,11 @@ from tests.client.ping.commands import (
     Choosing,
     Said,
     certificate,
-    make_authority,
     ping,
     serving,
     silent_port,
 )
+from tests.support.certificates import Authority
 
 # Where the connection isn't made
 
@@ -100,9 +100,9 @@ async def test_another_certificate_than_the_pinned() -> None:
 
 
 async def test_certificate_for_another_name(tmp_path: Path) -> None:
-    authority, leaf = make_authority(["ping.example"])
+    leaf = Authority().issue("ping.example")
     ca_file = tmp_path / "ca.pem"
-    ca_file.write_bytes(authority)
+    ca_file.write_bytes(leaf.authority_pem)
     async with serving(with_certificate=leaf) as server:
         complaint = await fails(server.port, "--ca", str(ca_file))
     assert "the certificate is for ping.example, not for 127.0.0.1" in complaint
@@ -138,9 +138,9 @@ async def test_unusable_file_of_authorities(tmp_path: Path, content: bytes | Non
 
 
 async def test_authority(tmp_path: Path) -> None:
-    authority, leaf = make_authority(["localhost", "127.0.0.1"])
+    leaf = Authority().issue("localhost", "127.0.0.1")
     ca_file = tmp_path / "ca.pem"
-    ca_file.write_bytes(authority)
+    ca_file.write_bytes(leaf.authority_pem)
     async with serving(with_certificate=leaf) as server:
         status, said = await ping(server.port, "-c1", "--ca", str(ca_file))
     assert (status, said.complaints) == (0, [])

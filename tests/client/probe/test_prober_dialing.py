@@ -14,12 +14,12 @@ from pingpong.client.discovery import Destination
 from pingpong.client.link import dialer as dialing
 from pingpong.client.link.dialer import Dialer
 from pingpong.server.sessions.handlers import Router
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import Cause, ConnectError
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import certificate, serving, silent_port
 from tests.client.probe.probing import path_to, probing, serving_on, to, until
-from tests.webtransport.asyncio.peers import Leaf, closed_port, issue
+from tests.support.certificates import Authority
+from tests.webtransport.asyncio.peers import closed_port
 
 
 class Deciding(Router):
@@ -35,10 +35,6 @@ class Deciding(Router):
             super().session_requested(session)
         else:
             session.reject(status)
-
-
-def of_server(leaf: Leaf) -> Certificate:
-    return Certificate(leaf.certificate, (), leaf.private_key)
 
 
 async def failing(result: str, destination: Destination, **options: object) -> str:
@@ -91,10 +87,10 @@ async def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
 
 async def test_an_expired_certificate(tmp_path: Path) -> None:
     day = datetime.timedelta(days=1)
-    leaf = issue("127.0.0.1", begins=-2 * day, ends=-day)
+    leaf = Authority().issue("127.0.0.1", begins=-2 * day, ends=-day)
     authorities = tmp_path / "ca.pem"
     authorities.write_bytes(leaf.authority_pem)
-    async with serving(with_certificate=of_server(leaf)) as listener:
+    async with serving(with_certificate=leaf) as listener:
         error = await failing("tls", to(listener.port), cert_hash=None, ca_file=authorities)
     assert "out of date" in error
 
@@ -140,10 +136,10 @@ async def test_the_token_is_read_anew_at_each_connection(tmp_path: Path) -> None
 
 async def test_the_authorities_are_read_anew_at_each_connection(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
-    leaf = issue("127.0.0.1")
-    file.write_bytes(issue("127.0.0.1").authority_pem)
+    leaf = Authority().issue("127.0.0.1")
+    file.write_bytes(Authority().pem)
     async with (
-        serving(with_certificate=of_server(leaf)) as listener,
+        serving(with_certificate=leaf) as listener,
         probing(to(listener.port), cert_hash=None, ca_file=file) as probes,
     ):
         await until(lambda: probes.counts().connects["tls"])

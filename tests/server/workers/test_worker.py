@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import errno
 import socket
 from collections.abc import AsyncIterator
@@ -15,12 +14,12 @@ from pingpong.ping import PROTOCOL, encode_ping
 from pingpong.server import metrics
 from pingpong.server.failures import ServeError
 from pingpong.server.health import DRAIN, LIVENESS, READINESS, SELF_PING
-from pingpong.server.tls.certificate import Certificate, make_certificate
 from pingpong.server.workers import worker
 from pingpong.server.workers.worker import SHUTTING_DOWN, Worker, endpoint_config, loopback
 from pingpong.server.workers.workers import share
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import ConnectError, Session, connect
+from tests.support.certificates import Authority
 from tests.webtransport.wire import certificate
 
 
@@ -51,10 +50,6 @@ async def values(one: Worker) -> dict[str, object]:
         for family in await one.families()
         for labels, value in family.rows.items()
     }
-
-
-def new_certificate() -> Certificate:
-    return make_certificate(["localhost"], datetime.datetime.now(datetime.UTC))
 
 
 def test_endpoint_config() -> None:
@@ -204,7 +199,7 @@ async def test_reaches_itself_whoever_else_may_come() -> None:
 
 
 async def test_a_new_certificate_is_for_new_handshakes() -> None:
-    changed = new_certificate()
+    changed = Authority().issue("localhost")
     async with working(self_ping_interval=0.05) as one, await session_of(one) as session:
         one.use_certificate(changed)
         with pytest.raises(ConnectError, match="certificate"):
@@ -278,7 +273,7 @@ async def test_drain_is_over_when_connections_go_not_only_sessions(how: str) -> 
 
 async def test_a_certificate_that_comes_before_it_listens() -> None:
     one = Worker(settings(), certificate())
-    changed = new_certificate()
+    changed = Authority().issue("localhost")
     one.use_certificate(changed)
     await one.start()
     url = f"https://127.0.0.1:{one.port}/ping"
