@@ -16,7 +16,7 @@ from tests.integration.services import Probe, Server, Service, own_address, with
 from tests.soak import readings
 from tests.soak.impaired import ImpairedRelay, impaired
 from tests.support.certificates import Authority, Pair
-from tests.support.endpointslices_api import ApiServer, endpoint, endpoint_slice, port
+from tests.support.kubernetes_api import ApiServer, endpoint, endpoint_slice, port
 from tests.support.nameserver import NameServer
 from tests.support.processes import SERVICES
 

@@ -179,6 +179,11 @@ class TokenReviewer:
         # What is wrong with the way there is told now, not when the first client comes.
         self.authorize(b"e30.e30.e30", lambda refusal: None)
 
+    @property
+    def waiting(self) -> int:
+        """Tokens that wait for the API server's answer."""
+        return len(self._waiting)
+
     def close(self) -> None:
         """Let the threads end when they have nothing to do; nobody is told anything any more."""
         self._waiting.clear()
@@ -205,7 +210,7 @@ class TokenReviewer:
             decided(WRONG_TOKEN)
         elif digest in self._waiting:
             self._waiting[digest].append(decided)
-        elif len(self._waiting) >= self._max_waiting:
+        elif self.waiting >= self._max_waiting:
             decided(TOO_MANY_WAIT)
         else:
             self._waiting[digest] = [decided]
