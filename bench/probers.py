@@ -26,9 +26,9 @@ from pingpong.client.discovery import Destination
 from pingpong.client.link.schedule import Schedule, first_slot, spread
 from pingpong.client.probe.metrics import ProbeMetrics
 from pingpong.client.probe.supervisor import Supervisor
+from pingpong.lifecycle import collect_garbage_seldom
 from pingpong.settings import ProbeSettings
 from pingpong.telemetry.exposition import Format
-from pingpong.telemetry.lifecycle import collect_garbage_seldom
 from pingpong.telemetry.logs import configure
 from pingpong.telemetry.process import process_source
 from pingpong.telemetry.scrapes import Scrapes

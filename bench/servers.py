@@ -19,17 +19,24 @@ from aioquic.h3.events import DatagramReceived, HeadersReceived, WebTransportStr
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
+from pingpong.lifecycle import collect_garbage_seldom
 from pingpong.ping import PROTOCOL
-from pingpong.server.tls.certificate import load_certificate
-from pingpong.server.workers.worker import Worker, endpoint_config
+from pingpong.server.tls.certificate import Certificate, parse_certificate
+from pingpong.server.workers.endpoint import endpoint_config
+from pingpong.server.workers.worker import Worker
 from pingpong.settings import ServeSettings
-from pingpong.telemetry.lifecycle import collect_garbage_seldom
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 from pingpong.webtransport.quic.engine import QuicConnection
 from pingpong.webtransport.udp.sockets import bind_udp
 
 HOST = "127.0.0.1"
 IDLE_TIMEOUT = 600.0
+
+
+def read_certificate(file: Path) -> Certificate:
+    """Read a file that holds both a certificate and its key."""
+    pem = file.read_bytes()
+    return parse_certificate(pem, pem, file, file)
 
 
 def serve_settings(certificate: Path, max_sessions: int) -> ServeSettings:
@@ -111,7 +118,7 @@ class BareServer:
 async def serve_aioquic(certificate: Path, max_sessions: int) -> tuple[int, object]:
     """Start it. Returns its port, and what has to be kept alive."""
     windows = endpoint_config(
-        serve_settings(certificate, max_sessions), load_certificate(certificate, certificate)
+        serve_settings(certificate, max_sessions), read_certificate(certificate)
     ).windows
     configuration = QuicConfiguration(
         alpn_protocols=H3_ALPN,
@@ -132,7 +139,7 @@ async def serve_aioquic(certificate: Path, max_sessions: int) -> tuple[int, obje
 async def serve_bare(certificate: Path, max_sessions: int) -> tuple[int, object]:
     """Start it. Returns its port, and what has to be kept alive."""
     settings = serve_settings(certificate, max_sessions)
-    config = endpoint_config(settings, load_certificate(certificate, certificate))
+    config = endpoint_config(settings, read_certificate(certificate))
     endpoint = UdpEndpoint(bind_udp(HOST, 0), config, BareServer)
     collect_garbage_seldom()
     return int(endpoint.local_address[1]), endpoint
@@ -141,7 +148,7 @@ async def serve_bare(certificate: Path, max_sessions: int) -> tuple[int, object]
 async def serve_ours(certificate: Path, max_sessions: int) -> tuple[int, object]:
     """Start it. Returns its port, and what has to be kept alive."""
     settings = serve_settings(certificate, max_sessions)
-    worker = Worker(settings, load_certificate(certificate, certificate))
+    worker = Worker(settings, read_certificate(certificate))
     await worker.start()
     collect_garbage_seldom()
     return worker.port, worker

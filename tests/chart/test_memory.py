@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server.memory import MOST_CONNECTIONS, connections_that_fit
+from pingpong.server.resources import MOST_CONNECTIONS, connections_that_fit
 from tests.chart.rendering import container, render
 
 ROOT = Path(__file__).parents[2]

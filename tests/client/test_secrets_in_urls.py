@@ -10,7 +10,7 @@ import pytest
 
 from pingpong.server.sessions.handlers import Router
 from pingpong.settings import PingSettings, ProbeSettings, SettingsError
-from pingpong.webtransport.handler import ConnectionHandler
+from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import ping, serving
 from tests.client.probe.probing import settings, until

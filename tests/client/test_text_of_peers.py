@@ -17,8 +17,8 @@ from aioquic.quic.events import HandshakeCompleted, ProtocolNegotiated, QuicEven
 from pingpong.client.link.advice import describe_end
 from pingpong.client.output import terminal
 from pingpong.ping import PROTOCOL
+from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.events import SessionClosed
-from pingpong.webtransport.handler import ConnectionHandler, SessionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import certificate, ping, serving
 from tests.client.ping.terminal import terminal as in_terminal

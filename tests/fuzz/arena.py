@@ -23,10 +23,10 @@ from pingpong.client.statistics.statistics import Statistics
 from pingpong.ping import PROTOCOL
 from pingpong.server.sessions.handlers import Router
 from pingpong.server.sessions.messages import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
+from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import StateError
 from pingpong.webtransport.events import ConnectionClosed, Request, SessionClosed, State
-from pingpong.webtransport.handler import ConnectionHandler
 from pingpong.webtransport.http3.frames import encode_headers
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity

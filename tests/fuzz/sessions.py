@@ -14,10 +14,10 @@ from typing import Any, cast
 from aioquic.quic.packet import QuicErrorCode
 
 from pingpong.server.sessions.handlers import Router
+from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.events import ConnectionClosed, SessionClosed, State
-from pingpong.webtransport.handler import SessionHandler
 from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
 from pingpong.webtransport.quic.ids import RESET_REASON

@@ -71,7 +71,7 @@ def test_first_generation_client(fields: tuple[tuple[bytes, bytes], ...]) -> Non
     assert wire.raw.status(session_id) == 200
     session = wire.server.sessions[0]
     assert (session.request.path, session.request.authority) == ("/", "")
-    assert wire.server.connection.session_draft.version is Version.DRAFT_02
+    assert wire.server.sessions[0].draft.version is Version.DRAFT_02
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_client(
     assert raw.headers(session_id).get(b"sec-webtransport-http3-draft") == (
         b"draft02" if version is Version.DRAFT_02 else None
     )
-    assert wire.server.connection.session_draft.version is version
+    assert wire.server.sessions[0].draft.version is version
     session = wire.server.sessions[0]
     recorder = session.handler
     assert isinstance(recorder, Recorder)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pingpong.server.memory import (
+from pingpong.server.resources import (
     FEWEST_CONNECTIONS,
     MOST_CONNECTIONS,
     AllowedConnections,
@@ -16,7 +16,7 @@ from pingpong.server.memory import (
     connections_that_fit,
     usable_memory,
 )
-from pingpong.server.workers.workers import share
+from pingpong.server.workers.group import share
 from pingpong.settings import ServeSettings
 from pingpong.telemetry.logs import get_logger
 from tests.support.processes import Process

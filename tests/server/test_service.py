@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server.service import ServeError, keep_certificate, make_hosts, usable_cores
+from pingpong.server import ServeError
+from pingpong.server.resources import usable_cores
+from pingpong.server.tls.keeper import keep_certificate, make_hosts
 from pingpong.settings import ServeSettings
 from tests.support.certificates import Authority
 from tests.support.processes import Process, run, serving

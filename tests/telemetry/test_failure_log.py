@@ -3,15 +3,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.telemetry.failure_log import Failed, Recovered, Repeats
+from pingpong.telemetry.failure_log import Failed, FailureLogThrottle, Recovered
 
 
 def test_the_first_failure_is_told() -> None:
-    assert Repeats().failed("a", "timeout", 100.0) == Failed(1, 0.0)
+    assert FailureLogThrottle().failed("a", "timeout", 100.0) == Failed(1, 0.0)
 
 
 def test_the_same_again_is_told_a_minute_later_with_a_count() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     repeats.failed("a", "timeout", 0)
     told = [(now, repeats.failed("a", "timeout", now)) for now in range(1, 125)]
     assert [(now, failed) for now, failed in told if failed] == [
@@ -21,14 +21,14 @@ def test_the_same_again_is_told_a_minute_later_with_a_count() -> None:
 
 
 def test_another_cause_is_told_at_once() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     repeats.failed("a", "timeout", 0)
     repeats.failed("a", "timeout", 1)
     assert repeats.failed("a", "refused", 2) == Failed(1, 2)
 
 
 def test_causes_that_take_turns_are_each_told_once_a_minute() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     told = [
         (now, cause)
         for now in range(61)
@@ -38,7 +38,7 @@ def test_causes_that_take_turns_are_each_told_once_a_minute() -> None:
 
 
 def test_keys_know_nothing_of_each_other() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     repeats.failed("a", "timeout", 0)
     assert repeats.failed("b", "timeout", 1) == Failed(1, 0)
     assert repeats.succeeded("b", 2) == Recovered(1, 1)
@@ -46,7 +46,7 @@ def test_keys_know_nothing_of_each_other() -> None:
 
 
 def test_its_end_is_told_once_with_how_many_and_how_long() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     for now in range(5):
         repeats.failed("a", "timeout", now)
     assert repeats.succeeded("a", 7) == Recovered(5, 7)
@@ -54,11 +54,11 @@ def test_its_end_is_told_once_with_how_many_and_how_long() -> None:
 
 
 def test_a_success_without_a_failure_is_nothing() -> None:
-    assert Repeats().succeeded("a", 0) is None
+    assert FailureLogThrottle().succeeded("a", 0) is None
 
 
 def test_what_fails_and_succeeds_in_turns_does_not_fill_the_log() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     lines: list[Failed | Recovered] = []
     for now in range(0, 120, 2):
         lines += filter(None, [repeats.failed("a", "timeout", now)])
@@ -70,14 +70,14 @@ def test_what_fails_and_succeeds_in_turns_does_not_fill_the_log() -> None:
 
 
 def test_a_failure_long_after_is_told_anew() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     repeats.failed("a", "timeout", 0)
     repeats.succeeded("a", 1)
     assert repeats.failed("a", "timeout", 60) == Failed(1, 0)
 
 
 def test_forgotten_it_is_new() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     repeats.failed("a", "timeout", 0)
     repeats.forget("a")
     repeats.forget("b")
@@ -86,7 +86,7 @@ def test_forgotten_it_is_new() -> None:
 
 
 def test_causes_without_number_take_no_memory_without_bound() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     for now in range(1000):
         repeats.failed("a", f"cause {now}", now)
     (state,) = repeats._states.values()
@@ -94,7 +94,7 @@ def test_causes_without_number_take_no_memory_without_bound() -> None:
 
 
 def test_a_key_that_is_well_takes_no_memory() -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     repeats.failed("a", "timeout", 0)
     repeats.succeeded("a", 1)
     repeats.succeeded("a", 61)
@@ -109,7 +109,7 @@ def test_a_key_that_is_well_takes_no_memory() -> None:
 def test_no_cause_is_told_twice_in_a_minute_and_none_is_left_out(
     steps: list[tuple[int, str | None]],
 ) -> None:
-    repeats = Repeats()
+    repeats = FailureLogThrottle()
     now = 0
     last: dict[str, int] = {}
     for gap, cause in steps:

@@ -11,8 +11,8 @@ from pingpong.telemetry.redaction import (
     MASK,
     MAX_SHOWN,
     is_secret_name,
-    mask_text,
-    mask_values,
+    redact,
+    redact_values,
     shown,
 )
 
@@ -46,12 +46,12 @@ PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIAbcdef\n-----END EC PRIVATE KEY-
     ],
 )
 def test_a_secret_in_a_text_is_masked(text: str, masked: str | None) -> None:
-    result = mask_text(text)
+    result = redact(text)
     if masked is not None:
         assert result == masked
     for secret in ("abc", "dXNl", "MHcC", "eyJ", "pass@", "hunter"):
         assert secret not in result
-    assert mask_text(result) == result
+    assert redact(result) == result
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_a_secret_in_a_text_is_masked(text: str, masked: str | None) -> None:
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert mask_text(text) == text
+    assert redact(text) == text
 
 
 @given(st.text())
 def test_any_text_can_be_masked(text: str) -> None:
-    assert mask_text(mask_text(text)) == mask_text(text)
+    assert redact(redact(text)) == redact(text)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_values_are_masked_by_their_names_at_any_depth() -> None:
         "password": None,
         "headers": {"authorization": "x", "origin": "https://a"},
     }
-    assert mask_values(values) == {
+    assert redact_values(values) == {
         "target": "a",
         "token": MASK,
         "key": MASK,
@@ -112,7 +112,7 @@ def test_values_are_masked_by_their_names_at_any_depth() -> None:
 def test_a_long_text_costs_no_more_than_its_length(piece: str) -> None:
     def seconds(count: int) -> float:
         began = time.thread_time()
-        mask_text(piece * count)
+        redact(piece * count)
         return time.thread_time() - began
 
     # Of what grows with the square, ten times as much would take a hundred times as long.

@@ -5,12 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from pingpong.webtransport import varint
+from pingpong.webtransport.capsules import CapsuleDecoder, CapsuleType, decode_limit
+from pingpong.webtransport.drafts import Credit
 from pingpong.webtransport.errors import ErrorCode, SessionProtocolError
-from pingpong.webtransport.flow import (
-    MAX_STREAMS,
-    ReceiveCredit,
-    SendCredit,
-    check_stream_limit,
+from pingpong.webtransport.flow import FlowControl, ReceiveCredit, SendCredit
+from pingpong.webtransport.limits import Limits
+
+BLOCKED = (
+    CapsuleType.WT_DATA_BLOCKED,
+    CapsuleType.WT_STREAMS_BLOCKED_BIDI,
+    CapsuleType.WT_STREAMS_BLOCKED_UNI,
 )
 
 
@@ -119,9 +124,120 @@ def test_what_is_refused_is_not_accounted_for() -> None:
     assert credit.received == 10
 
 
-def test_the_highest_limit_on_streams() -> None:
-    check_stream_limit(MAX_STREAMS)
-    assert MAX_STREAMS == 2**60
-    with pytest.raises(SessionProtocolError) as raised:
-        check_stream_limit(MAX_STREAMS + 1)
-    assert raised.value.code == ErrorCode.WT_FLOW_CONTROL_ERROR
+def session_flow(sent: list[bytes], limits: Limits | None = None) -> FlowControl:
+    """A session's accounts, and what they send."""
+    return FlowControl(limits or Limits(), Credit(data=50), sent.append)
+
+
+@pytest.mark.parametrize("kind", [CapsuleType.WT_MAX_DATA, CapsuleType.WT_DATA_BLOCKED])
+def test_data_may_have_any_limit(kind: CapsuleType) -> None:
+    assert not session_flow([]).receive(kind, varint.encode(varint.MAX))
+
+
+def test_without_a_window_for_data_no_limit_is_announced() -> None:
+    sent: list[bytes] = []
+    # A stream's end without a byte of data.
+    session_flow(sent, Limits(initial_max_data=0)).data_consumed(0)
+    assert sent == []
+
+
+def test_a_stream_that_waits_is_called_once_there_is_credit() -> None:
+    flow = session_flow([])
+    called: list[str] = []
+    first, second, third = (lambda name=name: called.append(name) for name in "123")
+    for waiting in (first, second, third, first):
+        flow.data_blocked(waiting)
+    flow.stop_waiting(second)
+    flow.receive(CapsuleType.WT_MAX_DATA, varint.encode(51))
+    flow.receive(CapsuleType.WT_MAX_DATA, varint.encode(52))
+    assert called == ["1", "3"]
+    flow.data_blocked(first)
+    flow.data_unsent(0)
+    flow.data_blocked(second)
+    flow.session_over()
+    flow.data_unsent(0)
+    assert called == ["1", "3", "1"]
+
+
+class TwoSides(RuleBasedStateMachine):
+    """Two sides that tell each other by capsules only; model: what is open and unread."""
+
+    @initialize(data=st.integers(1, 30), bidi=st.integers(1, 5), uni=st.integers(0, 5))
+    def start(self, data: int, bidi: int, uni: int) -> None:
+        limits = Limits(
+            initial_max_data=data, initial_max_streams_bidi=bidi, initial_max_streams_uni=uni
+        )
+        self.windows = (data, bidi, uni)
+        self.wire = b""
+        granted = Credit(data, bidi, uni)
+        self.sender = FlowControl(limits, granted, self.send_back)
+        self.receiver = FlowControl(limits, granted, self.send_capsule)
+        self.unread = 0
+        self.open = [0, 0]
+        self.decoder = CapsuleDecoder()
+        self.said: list[tuple[CapsuleType, bytes]] = []
+
+    def send_capsule(self, capsule: bytes) -> None:
+        self.wire += capsule
+
+    def send_back(self, capsule: bytes) -> None:
+        flow = self.sender
+        [(kind, payload)] = CapsuleDecoder().feed(capsule)
+        limits = flow.data_out.limit, *(streams.limit for streams in flow.streams_out)
+        assert decode_limit(payload) == limits[BLOCKED.index(kind)]
+        assert (kind, payload) not in self.said
+        self.said.append((kind, payload))
+        assert not self.receiver.receive(kind, payload)
+
+    @rule(size=st.integers(0, 40))
+    def send(self, size: int) -> None:
+        granted = self.sender.data_out.take(size)
+        self.receiver.data_in.receive(granted)
+        self.unread += granted
+        assert self.unread <= self.windows[0]
+
+    @rule(size=st.integers(0, 40))
+    def read(self, size: int) -> None:
+        size = min(size, self.unread)
+        self.unread -= size
+        self.receiver.data_consumed(size)
+
+    @rule(unidirectional=st.booleans())
+    def open_stream(self, unidirectional: bool) -> None:
+        if self.sender.can_open_stream(unidirectional):
+            assert self.sender.streams_out[unidirectional].take(1)
+            self.receiver.streams_in[unidirectional].receive(1)
+            self.open[unidirectional] += 1
+        assert self.open[unidirectional] <= self.windows[1 + unidirectional]
+
+    @rule(unidirectional=st.booleans())
+    def end_stream(self, unidirectional: bool) -> None:
+        if self.open[unidirectional]:
+            self.open[unidirectional] -= 1
+            self.receiver.peers_stream_over(unidirectional)
+
+    @rule(size=st.integers(1, 12))
+    def deliver(self, size: int) -> None:
+        arrived, self.wire = self.wire[:size], self.wire[size:]
+        for kind, payload in self.decoder.feed(arrived):
+            self.sender.receive(kind, payload)
+
+    @rule()
+    def be_blocked(self) -> None:
+        self.sender.data_blocked(self.send_nothing)
+
+    def send_nothing(self) -> None:
+        pass
+
+    @invariant()
+    def nobody_waits_for_ever(self) -> None:
+        if not self.wire and not self.decoder.incomplete:
+            if not self.unread:
+                assert self.sender.data_out.available > 0
+            for unidirectional in (False, True):
+                if not self.open[unidirectional] and self.windows[1 + unidirectional]:
+                    assert self.sender.streams_out[unidirectional].available > 0
+
+
+TestTwoSides = TwoSides.TestCase
+TestTwoSides.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)

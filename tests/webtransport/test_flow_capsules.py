@@ -97,7 +97,7 @@ def test_without_flow_control_its_capsules_are_ignored(kind: CapsuleType) -> Non
     wire = Wire(raw_client=True)
     _, recorder = wire.raw_session(NO_FLOW_CONTROL)
     session = wire.server.sessions[0]
-    assert session.credit is None
+    assert session.flow is None
     for value in (0, 0, 1 << 61):
         limit(wire, kind, value)
     wire.raw.capsule(0, kind, b"")
@@ -132,7 +132,7 @@ def test_any_of_the_three_settings_turns_it_on(setting: Setting) -> None:
     wire = Wire(raw_client=True)
     wire.raw_session({**NO_FLOW_CONTROL, setting: 1})
     session = wire.server.sessions[0]
-    assert session.credit is not None
+    assert session.flow is not None
     # The default of the others is zero.
     assert session.can_open_stream(False) == (setting == Setting.WT_INITIAL_MAX_STREAMS_BIDI)
     assert session.can_open_stream(True) == (setting == Setting.WT_INITIAL_MAX_STREAMS_UNI)
@@ -142,7 +142,7 @@ def test_off_where_this_side_turns_it_off() -> None:
     off = Limits(initial_max_data=0, initial_max_streams_bidi=0, initial_max_streams_uni=0)
     wire = Wire(raw_client=True, server_limits=off)
     wire.raw_session()
-    assert wire.server.sessions[0].credit is None
+    assert wire.server.sessions[0].flow is None
 
 
 def test_second_session_without_flow_control_is_rejected() -> None:

@@ -133,19 +133,19 @@ def test_credit_for_what_a_reset_keeps_from_being_sent_is_used_again(end: str) -
     wire.raw.quic._quic.windows = Windows(stream=0)
     _, recorder = wire.raw_session(FEW_OF_THE_PEER)
     session = wire.server.sessions[0]
-    assert session.credit is not None
+    assert session.flow is not None
     stream = session.open_stream(recorder, unidirectional=True)
     stream.send(bytes(60))
     wire.run()
     # QUIC let 20 of them go, which the final size says.
-    assert session.credit.data_out.available == 40
+    assert session.flow.data_out.available == 40
     if end == "reset":
         stream.reset()
     else:
         wire.raw.stop(stream.id)
     wire.run()
     assert wire.raw.final_sizes == {stream.id: 23}
-    assert session.credit.data_out.available == 80
+    assert session.flow.data_out.available == 80
 
 
 # What we grant is enforced, and granted again as it is used.
@@ -262,13 +262,13 @@ def test_resets_are_counted_by_final_size_and_granted_again() -> None:
     wire.run()
     assert len(recorder.data[stream_id]) == 10
     session = wire.server.sessions[0]
-    assert session.credit is not None
-    assert session.credit.data_in.received == 70
+    assert session.flow is not None
+    assert session.flow.data_in.received == 70
     # 60 that nobody will read; 10 are held still.
-    assert session.credit.data_in.consumed == 60
+    assert session.flow.data_in.consumed == 60
     assert session.streams == {recorder.opened[0]}
     recorder.opened[0].release(10)
-    assert session.credit.data_in.consumed == 70
+    assert session.flow.data_in.consumed == 70
     assert session.streams == set()
 
 
@@ -284,8 +284,8 @@ def test_stopped_stream_uses_no_credit_up() -> None:
     wire.run()
     assert wire.server.errors == []
     session = wire.server.sessions[0]
-    assert session.credit is not None
-    assert session.credit.data_in.consumed == session.credit.data_in.received == 150
+    assert session.flow is not None
+    assert session.flow.data_in.consumed == session.flow.data_in.received == 150
 
 
 def test_too_much_in_early_streams_closes_the_session_when_it_is_accepted() -> None:
@@ -373,8 +373,8 @@ def test_capsules_sent_before_the_response_count_once_it_is_there() -> None:
     session = wire.server.sessions[0]
     recorder = Recorder()
     session.accept(recorder)
-    assert session.credit is not None
-    assert session.credit.streams_out[False].limit == 7
+    assert session.flow is not None
+    assert session.flow.streams_out[False].limit == 7
     assert recorder.calls == [("credit",)]
 
 

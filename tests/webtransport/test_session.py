@@ -13,7 +13,7 @@ from pingpong.webtransport.events import Request, SessionClosed, State
 from pingpong.webtransport.http3.frames import FrameType, encode_frame, encode_headers
 from pingpong.webtransport.session import Session
 from tests.webtransport.raw import capsule
-from tests.webtransport.wire import Recorder, Wire
+from tests.webtransport.wire import Recorder, Side, Wire
 
 # Ends.
 
@@ -345,12 +345,11 @@ def test_handler_may_end_everything_from_within(what: str) -> None:
         class Ending(Recorder):
             pass
 
-        def end(self: Recorder, one: object, *args: object) -> Recorder:
-            session = one if isinstance(one, Session) else one.session  # type: ignore[attr-defined]
+        def end(self: Recorder, one: object, *args: object, side: Side = wire.server) -> Recorder:
             if what == "session":
-                session.close(6, "from within")
+                side.sessions[0].close(6, "from within")
             else:
-                session.connection.close()
+                side.connection.close()
             return self
 
         setattr(Ending, method, end)

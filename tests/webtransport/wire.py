@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pingpong.server.tls.certificate import Certificate
+from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode, ProtocolError
 from pingpong.webtransport.events import ConnectionClosed, Request, SessionClosed
-from pingpong.webtransport.handler import ConnectionHandler, SessionHandler
 from pingpong.webtransport.http3.frames import (
     encode_headers,
 )

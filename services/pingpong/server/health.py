@@ -1,4 +1,4 @@
-"""What a worker says of its health, also across a process boundary."""
+"""A worker's health, also across a process boundary."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Health:
 
 
 def while_draining(stay_ready: bool) -> dict[str, Result]:
-    """What is said of readiness while the server drains and doesn't ping itself any more.
+    """The checks of readiness while the server drains, and doesn't ping itself any more.
 
-    `stay_ready`: it doesn't say so, since a load balancer would take it as leave to drop the
-    packets of those who are still here.
+    It stops being ready, unless `stay_ready` is set: for load balancers that cut the flows to
+    servers that are not ready.
     """
     if not stay_ready:
         return {DRAIN: Result(False, "draining: no new sessions")}

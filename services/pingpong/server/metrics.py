@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..telemetry.metrics import Spec
-from ..telemetry.service_metrics import service_specs
+from ..telemetry.process import service_specs
 from .sessions.admission import SESSION_BUCKETS, Result
 from .sessions.messages import ANSWER_BUCKETS, DROP_REASONS, ECHO, MODES
 

@@ -3,112 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
-import os
-import re
-import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
+from ..lifecycle import collect_garbage_seldom, stop_signal
 from ..settings import ServeSettings
 from ..telemetry.admin import Admin, AdminError
 from ..telemetry.health import Check, Result
-from ..telemetry.lifecycle import collect_garbage_seldom, stop_signal
 from ..telemetry.logs import get_logger
 from ..telemetry.metrics import Family
 from ..telemetry.process import versions
 from ..webtransport import MAX_WORKERS
-from . import metrics
-from .failures import ServeError
-from .health import LIVENESS, READINESS, Health
-from .memory import AllowedConnections, usable_memory
-from .tls.certificate import Certificate, CertificateError
-from .tls.certificates import CertificateFiles, CertificateKeeper, MadeCertificates
-from .workers.keys import shared_keys
+from . import ServeError, metrics
+from .health import LIVENESS, READINESS
+from .resources import AllowedConnections, usable_cores, usable_memory
+from .tls.certificate import Certificate
+from .tls.keeper import keep_certificate
+from .workers.endpoint import shared_keys
+from .workers.group import WorkerGroup
 from .workers.worker import Worker
-from .workers.workers import ProcessGroup
 
 _HOUSEKEEPING_INTERVAL = 1.0
 """Seconds between looks at the files."""
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?")
 
-
-class Workers(Protocol):
-    """Whoever answers: one worker in this process, or a group of processes."""
-
-    @property
-    def host(self) -> str:
-        """The address that is listened on."""
-        ...
-
-    @property
-    def port(self) -> int:
-        """The UDP port that is listened on."""
-        ...
-
-    async def start(self) -> None:
-        """Begin to listen. Raises `ServeError`."""
-
-    def health(self) -> Health:
-        """What is known of it now."""
-        ...
-
-    async def families(self) -> Iterable[Family]:
-        """The metrics of all workers, as one."""
-        ...
-
-    def use_certificate(self, certificate: Certificate) -> None:
-        """Show another certificate in handshakes that begin from now on."""
-
-    def reload(self) -> None:
-        """Read again what is in files."""
-
-    async def drain(self) -> None:
-        """Ask the sessions to leave, wait for it as long as is set, close what is left."""
-
-    async def close(self) -> None:
-        """Close what is left, at once."""
-
-
-def make_hosts(bind_host: str) -> list[str]:
-    """The names and addresses that a made certificate is for: this machine's, as it knows them."""
-    hosts = ["localhost", "127.0.0.1", "::1"]
-    if _HOST_NAME.fullmatch(name := socket.gethostname()):
-        hosts.append(name)
-    host = bind_host.partition("%")[0]  # a zone is this machine's own and in no certificate
-    if host not in ("::", "0.0.0.0"):
-        hosts.append(host)
-    return list(dict.fromkeys(hosts))
-
-
-def keep_certificate(settings: ServeSettings, now: datetime) -> CertificateKeeper:
-    """Take the certificate that the settings name, or make one for this machine.
-
-    Raises `ServeError`.
-    """
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
-        try:
-            return MadeCertificates(make_hosts(settings.bind_host), now)
-        except ValueError as error:
-            raise ServeError(
-                f"cannot listen on {settings.bind_host}: {error} (--bind-host)"
-            ) from None
-    try:
-        return CertificateFiles(settings.tls_cert_file, settings.tls_key_file, now)
-    except CertificateError as error:
-        raise ServeError(str(error)) from error
-
-
-def usable_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores that this process may keep busy: those it may run on, or its container's share."""
-    cores = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = quota_file.read_text().split()  # "max" is no number
-        cores = min(cores, math.ceil(int(quota) / int(period)))
-    return max(cores, 1)
+Workers: TypeAlias = Worker | WorkerGroup
+"""What answers: one worker in this process, or several processes."""
 
 
 def count_workers(settings: ServeSettings) -> int:
@@ -121,7 +41,7 @@ def make_workers(settings: ServeSettings, certificate: Certificate) -> Workers:
     count = count_workers(settings)
     if count == 1:
         return Worker(settings, certificate, keys=shared_keys(settings, certificate))
-    return ProcessGroup(settings, certificate, count)
+    return WorkerGroup(settings, certificate, count)
 
 
 class Service:

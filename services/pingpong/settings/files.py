@@ -12,11 +12,17 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
+
+from ..telemetry.failure_log import FailureLogThrottle
 
 MAX_SIZE = 1_048_576
 """Bytes; a larger file is not what was meant."""
+
+T = TypeVar("T")
 
 _RACY_NS = 2_000_000_000
 """Within this long of its last change, a file may change without getting another time."""
@@ -102,6 +108,61 @@ class WatchedFile:
             OSError: it cannot be read, is no regular file, or is larger than `MAX_SIZE`.
         """
         return self._files.read()[0]
+
+
+class Reloaded(Generic[T]):
+    """The last usable value of files that may change.
+
+    `failed` says whether they now hold something that cannot be used. It becomes true at the
+    second failure in a row, since at the first they may be in the midst of being replaced: a
+    certificate before its key.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[], bool],
+        load: Callable[[], T],
+        unusable: type[Exception],
+        report: Callable[[str | None], None],
+    ) -> None:
+        """`changed` is the files' own, `load` reads and parses them.
+
+        Raises what `load` raises: `unusable`, whose text says what to do. Later `report` is called
+        with that text when it changes, and again at most once a minute; and with None when the
+        files can be used again.
+        """
+        self.failed = False
+        self._changed = changed
+        self._load = load
+        self._unusable = unusable
+        self._report = report
+        self._failures = 0
+        self._throttle = FailureLogThrottle()
+        self.value = load()
+
+    def check(self, now: float) -> bool:
+        """Read again what has changed; whether there is another value now.
+
+        Cheap enough for every second. `now` is seconds of a clock that never goes back.
+        """
+        if not self._failures and not self._changed():
+            return False
+        try:
+            value = self._load()
+        except self._unusable as error:
+            self._failures += 1
+            if self._failures > 1:
+                self.failed = True
+                if self._throttle.failed(None, str(error), now) is not None:
+                    self._report(str(error))
+            return False
+        self._failures = 0
+        self.failed = False
+        if self._throttle.succeeded(None, now) is not None:
+            self._report(None)
+        is_new = value != self.value
+        self.value = value
+        return is_new
 
 
 def _read(path: Path) -> tuple[bytes, tuple[int, ...] | None]:

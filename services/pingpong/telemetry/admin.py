@@ -30,8 +30,8 @@ class Admin:
     `liveness` are the checks of ``/livez`` (where one fails, a restart helps), `readiness` those of
     ``/readyz`` (where one fails, the service does not do its work now). `families` gives the
     metrics, anew for each scrape; what it returns may be an iterator, and is then gone through with
-    pauses, in which what it iterates over must not change. `config` gives the settings as JSON can say them, with secrets
-    masked.
+    pauses, in which what it iterates over must not change. `config` gives the settings as JSON can hold them;
+    their secrets are redacted.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Admin:
         get_logger("pingpong.admin").info("admin_listening", host=self._host, port=self._port)
 
     async def close(self) -> None:
-        """Stop; who has not got an answer yet gets none."""
+        """Stop; requests without an answer yet get none."""
         await self._http.close()
         await self._scrapes.close()
 

@@ -1,4 +1,4 @@
-"""Metrics as text: Prometheus's format 0.0.4, and OpenMetrics 1.0 for who asks for it.
+"""Metrics as text: Prometheus's format 0.0.4, and OpenMetrics 1.0 where a scrape asks for it.
 
 A text is made in pieces, so that a scrape of a hundred targets keeps no packet waiting.
 """
@@ -31,7 +31,7 @@ class Format(enum.Enum):
 def choose_format(accept: str) -> Format:
     """The format that an Accept header prefers (RFC 9110, section 12.5.1); text where it is even.
 
-    Also who asks for something else gets text: Prometheus goes by the content type, and a person
+    Text also where something else is asked for: Prometheus goes by the content type, and a person
     with curl wants an answer.
     """
     qualities = {Format.TEXT: 0.0, Format.OPENMETRICS: 0.0}

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .failure_log import Repeats
+from .failure_log import FailureLogThrottle
 from .logs import get_logger
 from .metrics import BucketCounts
-from .redaction import mask_text
 
 LAG_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.5)
 """Seconds; for a histogram of the event loop's lag."""
@@ -45,7 +44,7 @@ class Checks:
     ) -> None:
         self._checks = tuple(checks)
         self._clock = clock
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self._log = get_logger("pingpong.health")
 
     def run(self) -> dict[str, Result]:
@@ -57,11 +56,11 @@ class Checks:
         try:
             result = check.run()
         except Exception as error:
-            text = mask_text(f"{type(error).__name__}: {error}")
-            if failed := self._repeats.failed(check.name, text, now):
+            text = f"{type(error).__name__}: {error}"
+            if failed := self._throttle.failed(check.name, text, now):
                 self._log.exception("check_raised", check=check.name, count=failed.count)
             return Result(False, f"the check itself failed: {text}")
-        if recovered := self._repeats.succeeded(check.name, now):
+        if recovered := self._throttle.succeeded(check.name, now):
             self._log.info(
                 "check_works_again",
                 check=check.name,
@@ -83,18 +82,18 @@ class LoopLag:
         interval: float = 0.25,
         *,
         late: float = 1.0,
-        patience: float = 30.0,
+        fail_after: float = 30.0,
         window: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the time between beats, and what is wrong: `late` beats only, for `patience`.
+        """All in seconds: `result` fails after `fail_after` with beats only that were `late`.
 
         `window` is how far back `max` looks.
         """
         self.counts = BucketCounts(LAG_BUCKETS)
         self._interval = interval
         self._late = late
-        self._patience = patience
+        self._fail_after = fail_after
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -122,21 +121,17 @@ class LoopLag:
         oldest = math.floor(self._clock() / self._part) - 12
         return max((lag for part, lag in self._largest.items() if part > oldest), default=0.0)
 
-    def overdue(self) -> float:
-        """How long the next beat is overdue: for a thread that watches from outside the loop."""
-        return 0.0 if self._timer is None else max(0.0, self._clock() - self._due)
-
     def result(self) -> Result:
         """For a check of liveness: whether the loop comes round.
 
-        A single late beat is forgiven, however late: a process that was stopped and continued, or
-        a machine that slept, is well again. A loop that has come late each time, for the whole of
-        `patience`, is not.
+        A single late beat is no failure, however late: a process that was stopped and continued,
+        or a machine that slept, is well again. A loop that has come late each time, for
+        `fail_after` seconds, is not.
         """
         now = self._clock()
         if self._late_since is not None and self._late_beats > 2:
             seconds = now - self._late_since
-            if seconds >= self._patience:
+            if seconds >= self._fail_after:
                 return Result(
                     False,
                     f"for {seconds:.0f} s the event loop has come round more than"

@@ -1,8 +1,8 @@
 """An HTTP/1.1 server for a handful of small pages: h11 does the protocol, asyncio the sockets.
 
 It is made to stay reachable: connections are bounded, and when there are too many, the one that
-has been of no use for longest makes room, so that who dribbles in requests, or reads no answers,
-keeps nobody out.
+has been useless for longest makes room, so that a client that dribbles in requests, or reads no
+answers, keeps no other out.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import h11
 
-from .failure_log import Repeats
+from .failure_log import FailureLogThrottle
 from .logs import get_logger
-from .redaction import mask_text, shown
+from .redaction import shown
 
 _MAX_HEAD = 8192
 """Bytes of a request without its body."""
@@ -106,9 +106,9 @@ class HttpServer:
         self._idle_timeout = idle_timeout
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        # The one that was of use least lately stands first.
+        # The least recently used one stands first.
         self._connections: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self._log = get_logger("pingpong.http").bind()
 
     async def start(self, listening: socket.socket) -> None:
@@ -180,12 +180,12 @@ class HttpServer:
         except TimeoutError:
             response = plain(503, f"{request.path} took longer than {self._timeout:g} s")
         except Exception as error:
-            reason = mask_text(f"{type(error).__name__}: {error}")
-            if failed := self._repeats.failed(request.path, reason, time.monotonic()):
+            reason = f"{type(error).__name__}: {error}"
+            if failed := self._throttle.failed(request.path, reason, time.monotonic()):
                 self._log.exception("page_failed", path=request.path, count=failed.count)
             response = plain(500, f"{request.path} failed: {reason}")
         else:
-            self._repeats.succeeded(request.path, time.monotonic())
+            self._throttle.succeeded(request.path, time.monotonic())
         self._log.debug(
             "request_answered", method=request.method, path=request.path, status=response.status
         )

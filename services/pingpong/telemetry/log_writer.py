@@ -1,6 +1,6 @@
-"""Lines of a log that leave without holding anybody up.
+"""Writes a log's lines without blocking.
 
-Who reads a log may stall (a pipe that nobody empties, a terminal after Ctrl-S, a slow disk), and a
+A log's reader may stall (a pipe that is not read, a terminal after Ctrl-S, a slow disk), and a
 write would then stop the event loop. So a thread writes, lines wait in a queue that is bounded, and
 what does not fit is dropped and counted.
 """
@@ -27,7 +27,7 @@ class LogWriter:
     """
 
     def __init__(self, stream: TextIO, dropped_line: Callable[[int], str]) -> None:
-        """`dropped_line` makes the line that tells how many were dropped, when there is room."""
+        """`dropped_line` makes the line that says how many were dropped, when there is room."""
         self.dropped = 0
         self._stream = stream
         self._descriptor = _descriptor(stream)
@@ -37,7 +37,7 @@ class LogWriter:
         self._changed = threading.Condition(threading.RLock())
         self._lines: deque[str] = deque()
         self._queued = 0
-        self._untold = 0
+        self._unreported = 0
         self._is_writing = False
         self._is_closing = False
         self._is_cut = False
@@ -53,7 +53,7 @@ class LogWriter:
         with self._changed:
             if self._queued + len(line) > MAX_QUEUED:
                 self.dropped += 1
-                self._untold += 1
+                self._unreported += 1
                 return
             self._lines.append(line)
             self._queued += len(line)
@@ -94,17 +94,17 @@ class LogWriter:
                 lines = list(self._lines)
                 self._lines.clear()
                 self._queued = 0
-                told, self._untold = self._untold, 0
-                if told:
-                    lines.append(self._dropped_line(told))
+                reported, self._unreported = self._unreported, 0
+                if reported:
+                    lines.append(self._dropped_line(reported))
                 self._is_writing = True
             unwritten = self._send(descriptor, lines)
             with self._changed:
                 if unwritten:
-                    # The line that tells is the last, so it has not been written either.
-                    lost = unwritten - (1 if told else 0)
+                    # The line that says so is the last, so it has not been written either.
+                    lost = unwritten - (1 if reported else 0)
                     self.dropped += lost
-                    self._untold += told + lost
+                    self._unreported += reported + lost
                 self._is_writing = False
                 self._changed.notify_all()
 
@@ -122,7 +122,7 @@ class LogWriter:
                     try:
                         rest = rest[os.write(descriptor, rest) :]
                     except BlockingIOError:
-                        # Somebody with whom the stream is shared made it non-blocking.
+                        # Another process that shares the stream made it non-blocking.
                         poll = select.poll()
                         poll.register(descriptor, select.POLLOUT)
                         poll.poll()

@@ -27,9 +27,9 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
-from .failure_log import Repeats
+from .failure_log import FailureLogThrottle
 from .log_writer import LogWriter
-from .redaction import mask_text, mask_values, shown
+from .redaction import redact, redact_values, shown
 
 
 @contextlib.contextmanager
@@ -73,29 +73,29 @@ class _Output:
         self.name = name
 
     def msg(self, line: str) -> None:
-        self._writer.write(mask_text(line))
+        self._writer.write(redact(line))
 
     debug = info = warning = error = critical = msg
 
 
 class _LibraryHandler(logging.Handler):
-    """The handler that :func:`configure` puts on the root logger, told apart by its type."""
+    """The handler that :func:`configure` puts on the root logger, known by its type."""
 
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()
         self.writer = writer
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
 
     def emit(self, record: logging.LogRecord) -> None:
         # A library may say the same by the thousand (the event loop, of a lack of descriptors).
         kind = record.exc_info[0] if record.exc_info else None
-        told = self._repeats.failed(record.name, f"{record.msg} {kind}", time.monotonic())
-        if told is None:
+        failed = self._throttle.failed(record.name, f"{record.msg} {kind}", time.monotonic())
+        if failed is None:
             return
-        if told.count > 1:
-            record.count = told.count
+        if failed.count > 1:
+            record.count = failed.count
         try:
-            self.writer.write(mask_text(self.format(record)))
+            self.writer.write(redact(self.format(record)))
         except Exception:
             self.handleError(record)
 
@@ -127,7 +127,7 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
     renderers: list[Processor]
     if format == "json":
         renderers = [
-            _masked,
+            _redacted,
             structlog.processors.format_exc_info,
             partial(_shown, ("exception", "message")),
             _in_order,
@@ -136,7 +136,7 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
     else:
         shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
         renderers = [
-            _masked,
+            _redacted,
             partial(_shown, ()),
             _for_people,
             structlog.dev.ConsoleRenderer(
@@ -194,7 +194,7 @@ def flush() -> None:
 
 
 def dropped_lines() -> int:
-    """How many lines were dropped, since who reads the log stalled or the disk was full."""
+    """How many lines were dropped, since the log's reader stalled or the disk was full."""
     return sum(handler.writer.dropped for handler in _handlers())
 
 
@@ -230,8 +230,8 @@ def _library_event(logger: WrappedLogger, method: str, event: EventDict) -> Even
     return event
 
 
-def _masked(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    return mask_values(event)
+def _redacted(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    return redact_values(event)
 
 
 def _for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -255,7 +255,7 @@ def _shown(
 
 
 def _shown_lines(text: str) -> str:
-    return "\n".join(map(shown, mask_text(text).split("\n")))
+    return "\n".join(map(shown, redact(text).split("\n")))
 
 
 def _write_traceback(stream: TextIO, exc_info: Any) -> None:

@@ -1,4 +1,4 @@
-"""What runs here: versions, and the process's own metrics as every Prometheus client has them."""
+"""What runs here: versions, and the metrics that a service has of its own process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import resource
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import __version__
+from .health import LAG_BUCKETS
 from .metrics import Family, Spec
 
 CPU = Spec(
@@ -22,7 +24,37 @@ OPEN_FDS = Spec("process_open_fds", "gauge", "Open file descriptors.")
 MAX_FDS = Spec("process_max_fds", "gauge", "File descriptors that may be open.", merge="min")
 
 PROCESS_SPECS = (CPU, RESIDENT, VIRTUAL, START, OPEN_FDS, MAX_FDS)
-"""The metrics of a process; of several workers, but for start and limit, the sum."""
+"""The metrics of any process, by the names that every Prometheus client has them under.
+
+Of several workers, but for start and limit, they are the sum.
+"""
+
+
+class ServiceSpecs(NamedTuple):
+    """The metrics of a service itself."""
+
+    event_loop_lag: Spec
+    log_lines_dropped: Spec
+    build_info: Spec
+
+
+def service_specs(prefix: str) -> ServiceSpecs:
+    """Specify them under the names of one service, which begin with `prefix`."""
+    return ServiceSpecs(
+        Spec(
+            f"{prefix}event_loop_lag_seconds",
+            "histogram",
+            "How late the event loop came round to what was due.",
+            buckets=LAG_BUCKETS,
+        ),
+        Spec(f"{prefix}log_lines_dropped_total", "counter", "Log lines that could not be written."),
+        Spec(
+            f"{prefix}build_info",
+            "info",
+            "What runs here.",
+            {"version": None, "python": None, "aioquic": None},
+        ),
+    )
 
 
 def versions() -> dict[str, str]:

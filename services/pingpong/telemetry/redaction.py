@@ -1,7 +1,7 @@
-"""Secrets kept out of logs, pages and error texts: what looks like one is replaced by asterisks.
+"""Redaction: what looks like a secret is replaced by asterisks in logs, pages and error texts.
 
 It is the last line of defence: code that logs must not name a secret in the first place. `shown`
-makes texts printable as well, and is applied to all of them.
+makes texts printable as well; it is applied to each text once, where it leaves.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _NOT_OF_A_URL = "',.:;)]}"
 """Signs that end a URL in a sentence or a list, as far as they are its last."""
 
 
-def mask_text(text: str) -> str:
+def redact(text: str) -> str:
     """Replace what looks like a secret: keys in PEM, bearer tokens, and what `mask_url` replaces."""
     if _PLAIN.fullmatch(text) and "eyJ" not in text:
         return text
@@ -73,9 +73,9 @@ def _mask_query(match: re.Match[str]) -> str:
 
 
 def shown(value: Any, limit: int | None = MAX_SHOWN) -> Any:
-    """A value with all texts in it, at any depth, as they can be shown: masked and printable."""
+    """A value with all texts in it, at any depth, as they can be shown: redacted and printable."""
     if isinstance(value, str):
-        return printable(mask_text(value), limit)
+        return printable(redact(value), limit)
     if isinstance(value, Mapping):
         return {name: shown(each, limit) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -88,12 +88,12 @@ def is_secret_name(name: str) -> bool:
     return re.split(r"[\W_]", name.lower())[-1] in _SECRET_WORDS
 
 
-def mask_values(values: Mapping[str, object]) -> dict[str, object]:
+def redact_values(values: Mapping[str, object]) -> dict[str, object]:
     """Replace the values of secret names, at any depth."""
     return {
         name: MASK
         if is_secret_name(name) and value is not None
-        else mask_values(value)
+        else redact_values(value)
         if isinstance(value, Mapping)
         else value
         for name, value in values.items()

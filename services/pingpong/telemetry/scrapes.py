@@ -25,7 +25,7 @@ _MAX_REST = 1.0
 
 
 class Scrapes:
-    """Makes the text of `families` for who asks."""
+    """Makes the text of `families` for each scrape."""
 
     def __init__(self, families: Families) -> None:
         self._families = families
@@ -49,7 +49,7 @@ class Scrapes:
         return result
 
     async def close(self) -> None:
-        """Stop; who waits is left without an answer."""
+        """Stop; scrapes that wait get no answer."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

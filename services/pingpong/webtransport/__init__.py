@@ -11,16 +11,15 @@ use, RFC 9114 (HTTP/3), RFC 9220 (extended CONNECT), RFC 9297 (HTTP datagrams an
 capsules), RFC 9204 (QPACK, static table only).
 """
 
-from .connection import Connection
+from .connection import Connection, ConnectionHandler
 from .errors import DatagramTooLargeError, ErrorCode, ProtocolError, StateError
 from .events import ConnectionClosed, Headers, Request, SessionClosed, State
-from .handler import ConnectionHandler, SessionHandler
 from .hosts import ascii_host, host_of
 from .limits import Limits
 from .quic.config import EndpointConfig, Windows
 from .quic.connection_ids import MAX_WORKERS, SharedKeys
 from .quic.engine import Address
-from .session import Session
+from .session import Session, SessionHandler
 from .streams import SilentStreamHandler, Stream, StreamHandler
 from .text import MASK, mask_url, printable
 from .varint import decode as decode_varint

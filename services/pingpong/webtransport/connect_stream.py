@@ -86,10 +86,9 @@ class ConnectStream:
         """Send a field section."""
         self._send(encode_headers(headers), end_stream)
 
-    def send_capsule(self, capsule: bytes | None, *, end_stream: bool = False) -> None:
-        """Send a capsule, if there is one."""
-        if capsule is not None:
-            self._send(capsule if self._bare else encode_frame(FrameType.DATA, capsule), end_stream)
+    def send_capsule(self, capsule: bytes, *, end_stream: bool = False) -> None:
+        """Send a capsule."""
+        self._send(capsule if self._bare else encode_frame(FrameType.DATA, capsule), end_stream)
 
     def end(self) -> None:
         """End our half by FIN. Nothing if it is over."""

@@ -20,25 +20,71 @@ from .drafts import (
     offered_settings,
     server_draft,
 )
-from .early import EarlyArrivals, EarlyStream
 from .errors import (
     ConnectionProtocolError,
     ErrorCode,
     ProtocolError,
     StateError,
     StreamProtocolError,
+    error_name,
 )
-from .events import ConnectionClosed, Headers, Request, State
-from .handler import ConnectionHandler, SessionHandler, UnaskedHandler, lost_with
-from .http3.control import OwnControlStream
+from .events import ConnectionClosed, Headers, Request, SessionClosed, State
+from .http3.control import CriticalStreams, OwnControlStream
 from .http3.frames import FrameType, StreamType, decode_quarter_id
 from .http3.messages import request_headers
 from .limits import Limits
 from .quic.engine import QuicConnection
-from .receivers import CriticalStreams, Discarded, Preface, Receiver, silence
-from .session import Session
+from .session import Session, SessionHandler
 from .streams import Stream
+from .text import printable
+from .unclaimed import Discarded, EarlyArrivals, EarlyStream, Preface, Receiver
 from .varint import decode as decode_varint
+
+
+class ConnectionHandler:
+    """What a connection tells its user, by plain calls; each does nothing unless overridden."""
+
+    __slots__ = ()
+
+    def connection_ready(self, connection: Connection) -> None:
+        """The peer's settings are here: a client knows its `draft` and may open sessions."""
+
+    def session_requested(self, session: Session) -> None:
+        """Server: decide with `accept` or `reject`, now or later."""
+        session.reject(404)
+
+    def request_refused(self, session: Session, closed: SessionClosed) -> None:
+        """Server: a request ended that `session_requested` was not asked about.
+
+        It was malformed or above a limit, and `closed` says how it was answered, or the client
+        took it back (`closed.by_peer`).
+        """
+
+    def requests_over(self, connection: Connection) -> None:
+        """No CONNECT stream is left: nothing of a session's close is on its way any more."""
+
+    def connection_unused(self, connection: Connection) -> None:
+        """Server: no session was asked for in time, and the connection is about to be closed."""
+
+    def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
+        """The peer broke the rules, and has been answered as the specification says."""
+
+    def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
+        """The connection is gone, and its sessions have been told. The last call."""
+
+
+class _PendingRequest(SessionHandler):
+    """Of a request, until the connection's handler is asked about it."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        """It came to nothing; not worth telling where the whole connection is gone."""
+        if self._connection.closed is None:
+            self._connection.handler.request_refused(session, closed)
 
 
 class Connection:
@@ -86,12 +132,6 @@ class Connection:
         """Whether any CONNECT stream, of a closed session too, has not ended on both sides."""
         return any(isinstance(receiver, Session) for receiver in self._streams.values())
 
-    @property
-    def session_draft(self) -> Draft:
-        """The draft, where there is a session and so a draft."""
-        assert self.draft is not None
-        return self.draft
-
     def open_session(self, request: Request, handler: SessionHandler) -> Session:
         """Client: ask for a session; the handler is told what becomes of it.
 
@@ -109,10 +149,10 @@ class Connection:
             raise StateError("the server allows no more streams at the moment")
         headers = request_headers(request, draft)
         stream_id = self.quic.open_stream(b"", False)
-        session = Session(self, stream_id, handler)
+        session = Session(self, self.quic, stream_id, handler, self.limits)
         self._last_request_id = stream_id
         self._sessions[stream_id] = self._streams[stream_id] = session
-        session.send_request(headers, request)
+        session.send_request(headers, request, draft)
         return session
 
     def drain(self) -> None:
@@ -148,7 +188,7 @@ class Connection:
             if receiver is not None:
                 receiver.receive(data, end_stream)
             elif self._is_peers(stream_id):
-                self.begin_stream(stream_id, data, end_stream)
+                self._begin_stream(stream_id, data, end_stream)
         except ProtocolError as error:
             self.fail(error, stream_id)
 
@@ -159,7 +199,7 @@ class Connection:
             if receiver is not None:
                 receiver.receive_reset(code, final_size)
             elif not stream_id & 2 and self._is_peers(stream_id):
-                self.refuse_stream(stream_id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, ended=True)
+                self.refuse_stream(stream_id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, True)
         except ProtocolError as error:
             self.fail(error, stream_id)
 
@@ -170,9 +210,7 @@ class Connection:
             if receiver is not None:
                 receiver.receive_stop(code)
             elif self._is_peers(stream_id) and not self.quic.buffered(stream_id):
-                preface = self._streams[stream_id] = Preface(self, self._streams, stream_id)
-                self._deadlines.begin(stream_id)
-                preface.receive_stop(code)
+                self._await_first(stream_id).receive_stop(code)
             else:
                 self.quic.reset_stream(stream_id, code)
         except ProtocolError as error:
@@ -223,7 +261,7 @@ class Connection:
                     isinstance(receiver, EarlyStream) and receiver.session_id in self._sessions
                 )
                 if not goes_on:
-                    self.fail(silence(awaited, receiver), awaited)
+                    self.fail(_silence(awaited, receiver), awaited)
             if goes_on:
                 self._deadlines.begin(awaited, now)
 
@@ -234,7 +272,7 @@ class Connection:
         if self.closed is None:
             self._end(ConnectionClosed(code, reason, by_peer, is_application, timed_out))
 
-    # What the control stream calls (`control.ControlEvents`).
+    # What the control stream calls.
 
     def settings_received(self, settings: Mapping[int, int]) -> None:
         """Agree on a draft; answer what waited for that."""
@@ -269,31 +307,6 @@ class Connection:
 
     # What streams and sessions call.
 
-    def begin_stream(self, stream_id: int, data: bytes, end_stream: bool) -> None:
-        """The first bytes of a stream that the peer opened: find out what it is.
-
-        Raises `ProtocolError` where it is nothing that the peer may open.
-        """
-        kind = decode_varint(data)
-        if kind is None:
-            self._await_more(stream_id, data, end_stream)
-        elif stream_id & 2:
-            if kind[0] == StreamType.WEBTRANSPORT:
-                self._begin_session_stream(stream_id, data, kind[1], end_stream)
-            else:
-                self._begin_http_stream(stream_id, kind[0], data[kind[1] :], end_stream)
-        elif kind[0] == FrameType.WT_STREAM:
-            self._begin_session_stream(stream_id, data, kind[1], end_stream)
-        elif self.quic.is_client:
-            reason = "a server's bidirectional stream without 0x41"
-            raise ConnectionProtocolError(ErrorCode.H3_STREAM_CREATION_ERROR, reason)
-        else:
-            self._last_request_id = max(self._last_request_id, stream_id)
-            session = Session(self, stream_id, UnaskedHandler())
-            self._streams[stream_id] = session
-            self._deadlines.begin(stream_id)
-            session.receive(data, end_stream)
-
     def request_received(self, session: Session, headers: Headers) -> None:
         """Server: a request is complete; decide on it, or wait for the client's settings."""
         self._deadlines.end(session.id)
@@ -302,8 +315,10 @@ class Connection:
         else:
             self._decide(session, headers, self._remote_settings)
 
-    def deliver_early(self, session: Session) -> None:
-        """The session is established: it gets what came before it."""
+    def session_established(self, session: Session) -> None:
+        """It gets what came before it."""
+        if self.draining and self.quic.is_client:
+            session.peer_drains()
         self._deadlines.end(SESSION)
         streams, datagrams = self._early.take(session.id)
         for early in streams:
@@ -343,7 +358,7 @@ class Connection:
         if self._streams.pop(session.id, None) is not None and not self.has_requests:
             self.handler.requests_over(self)
 
-    def refuse_stream(self, stream_id: int, code: ErrorCode, *, ended: bool = False) -> None:
+    def refuse_stream(self, stream_id: int, code: ErrorCode, ended: bool) -> None:
         """End both halves of a peer's stream that will have no session."""
         self._deadlines.end(stream_id)
         self._early.forget_stream(stream_id)
@@ -374,7 +389,7 @@ class Connection:
 
     def _drop_early(self, session_id: int, code: ErrorCode) -> None:
         for early in self._early.take(session_id)[0]:
-            self.refuse_stream(early.id, code, ended=early.is_over)
+            self.refuse_stream(early.id, code, early.is_over)
 
     def _hand_over(
         self, session: Session, stream_id: int, header_size: int, is_over: bool
@@ -386,17 +401,52 @@ class Connection:
                 return session.open_received(stream_id, header_size)
             except ProtocolError as error:
                 self.fail(error, session.id)
-        self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, ended=is_over)
+        self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, is_over)
         return None
+
+    def _begin_stream(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """The first bytes of a stream that the peer opened: find out what it is.
+
+        Raises `ProtocolError` where it is nothing that the peer may open.
+        """
+        kind = decode_varint(data)
+        if kind is None:
+            self._await_more(stream_id, data, end_stream)
+        elif stream_id & 2:
+            if kind[0] == StreamType.WEBTRANSPORT:
+                self._begin_session_stream(stream_id, data, kind[1], end_stream)
+            else:
+                self._begin_http_stream(stream_id, kind[0], data[kind[1] :], end_stream)
+        elif kind[0] == FrameType.WT_STREAM:
+            self._begin_session_stream(stream_id, data, kind[1], end_stream)
+        elif self.quic.is_client:
+            reason = "a server's bidirectional stream without 0x41"
+            raise ConnectionProtocolError(ErrorCode.H3_STREAM_CREATION_ERROR, reason)
+        else:
+            self._last_request_id = max(self._last_request_id, stream_id)
+            session = Session(self, self.quic, stream_id, _PendingRequest(self), self.limits)
+            self._streams[stream_id] = session
+            self._deadlines.begin(stream_id)
+            session.receive(data, end_stream)
+
+    def _await_first(self, stream_id: int, data: bytes = b"") -> Preface:
+        """Wait for the bytes that say what a stream is."""
+        preface = Preface(self.quic, self._begin_again, self.refuse_stream, stream_id, data)
+        self._streams[stream_id] = preface
+        self._deadlines.begin(stream_id)
+        return preface
+
+    def _begin_again(self, stream_id: int, data: bytes, end_stream: bool) -> Receiver | None:
+        self._begin_stream(stream_id, data, end_stream)
+        return self._streams.get(stream_id)
 
     def _await_more(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         if not end_stream:
             if stream_id not in self._streams:
-                self._streams[stream_id] = Preface(self, self._streams, stream_id, data)
-                self._deadlines.begin(stream_id)
+                self._await_first(stream_id, data)
         elif stream_id & 2:
             # To be tolerated (RFC 9114, section 6.2).
-            self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, ended=True)
+            self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, True)
         else:
             raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before any frame")
 
@@ -414,16 +464,16 @@ class Connection:
             if stream is not None and (start < len(data) or end_stream):
                 stream.receive(data[start:], end_stream)
         elif not self._may_come(session_id):
-            self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, ended=end_stream)
+            self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, end_stream)
         else:
-            early = EarlyStream(self._early, self, stream_id, session_id, start)
+            early = EarlyStream(self._early, self.refuse_stream, stream_id, session_id, start)
             self._streams[stream_id] = early
             if self._early.add_stream(early):
                 self._deadlines.begin(stream_id)
                 early.receive(data[start:], end_stream)
             else:
                 code = ErrorCode.WT_BUFFERED_STREAM_REJECTED
-                self.refuse_stream(stream_id, code, ended=end_stream)
+                self.refuse_stream(stream_id, code, end_stream)
 
     def _may_come(self, session_id: int) -> bool:
         """Whether a session that is not established may yet be; false where it is over.
@@ -441,9 +491,9 @@ class Connection:
         return isinstance(receiver, Preface)
 
     def _begin_http_stream(self, stream_id: int, kind: int, rest: bytes, end_stream: bool) -> None:
-        receiver = self._critical.begin(kind, self)
+        receiver = self._critical.begin(kind, self.settings_received, self.goaway_received)
         if receiver is None:
-            self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, ended=end_stream)
+            self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, end_stream)
             return
         self._deadlines.end(stream_id)
         self._streams[stream_id] = receiver
@@ -456,6 +506,7 @@ class Connection:
             return
         if self._control.goaway_sent:
             # The client did not know yet, and may try elsewhere.
+            session.draining = True
             session.refuse("the connection is to be left", by_peer=False)
             return
         if self._sessions and not (self.draft is not None and self.draft.flow_control):
@@ -468,6 +519,7 @@ class Connection:
             session.reject(429)
             return
         self._sessions[session.id] = session
+        session.draft = self.draft
         session.handler = SessionHandler()
         self.handler.session_requested(session)
 
@@ -477,24 +529,59 @@ class Connection:
             return
         self.handler.protocol_error(self, error)
         receiver = self._streams.get(stream_id)
-        session = receiver.session if isinstance(receiver, Stream) else receiver
         if isinstance(error, ConnectionProtocolError):
             self.close(error.code, error.reason)
-        elif isinstance(session, Session):
-            session.fail(error)
+        elif isinstance(receiver, Session):
+            receiver.fail(error)
+        elif isinstance(receiver, Stream):
+            # All that a session's stream can do wrong is to exceed the session's credit.
+            for session in self.sessions:
+                if receiver in session.streams:
+                    session.fail(error)
         else:
-            self.refuse_stream(stream_id, error.code, ended=self.quic.stream_is_over(stream_id))
+            self.refuse_stream(stream_id, error.code, self.quic.stream_is_over(stream_id))
 
     def _end(self, closed: ConnectionClosed) -> None:
         self.closed = closed
         self._deadlines.clear()
+        sessions = self.sessions
         streams = [each for each in self._streams.values() if isinstance(each, Stream)]
-        sessions = dict.fromkeys((*self.sessions, *(stream.session for stream in streams)))
         for table in (self._streams, self._sessions, self._undecided, self._early):
             table.clear()
-        # In this order, whatever a handler does. Sessions that are closed only let streams go.
-        with ExitStack() as tell:
-            tell.callback(self._streams.clear)
-            tell.callback(self.handler.connection_closed, self, closed)
+        # Sessions first, then streams, also of sessions closed before; whatever a handler does.
+        with ExitStack() as last_first:
+            last_first.callback(self._streams.clear)
+            last_first.callback(self.handler.connection_closed, self, closed)
+            for stream in streams:
+                last_first.callback(stream.connection_lost)
             for session in reversed(sessions):
-                tell.callback(session.connection_lost, lost_with(closed))
+                last_first.callback(session.connection_lost, _lost_with(closed))
+
+
+def _lost_with(closed: ConnectionClosed) -> SessionClosed:
+    """How a session ended whose connection did."""
+    if closed.timed_out:
+        text = "the connection timed out: the peer was not heard any more"
+    else:
+        whose = "by the peer" if closed.by_peer else "by this side"
+        name = error_name(closed.code) if closed.is_application else f"QUIC 0x{closed.code:x}"
+        text = f"the connection was closed {whose}: {name}"
+        if closed.reason:
+            text = f"{text}, {printable(closed.reason)}"
+    return SessionClosed(by_peer=closed.by_peer, error=text, wire_code=closed.code)
+
+
+def _silence(awaited: int, receiver: Receiver | None) -> ProtocolError:
+    """The error of a peer that has left something incomplete, on the narrowest scope.
+
+    `receiver` is whose stream it is. A request has a code of its own (RFC 9114, section 8.1), and
+    any stream of a client's that is bidirectional might have become one; a stream whose session
+    does not come, or is not named, was buffered for too long (draft-16, section 4.5).
+    """
+    if awaited == SETTINGS:
+        return ConnectionProtocolError(ErrorCode.H3_MISSING_SETTINGS, "no SETTINGS in time")
+    if isinstance(receiver, EarlyStream):
+        return StreamProtocolError(ErrorCode.WT_BUFFERED_STREAM_REJECTED, "no session in time")
+    if not awaited & 3:
+        return StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "no request in time")
+    return StreamProtocolError(ErrorCode.WT_BUFFERED_STREAM_REJECTED, "no header in time")

@@ -2,16 +2,24 @@
 
 Draft-16, section 5. Limits are cumulative over a session's life and only grow, for
 data as for streams, so that one kind of account serves all: `SendCredit` for what the
-peer grants, `ReceiveCredit` for what we grant. Neither does I/O; `session.Session`
-turns what they say into capsules.
+peer grants, `ReceiveCredit` for what we grant. `FlowControl` has a session's accounts,
+and turns what they say into capsules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from .capsules import CapsuleType, decode_limit, encode_limit
+from .drafts import Credit
 from .errors import ErrorCode, SessionProtocolError
+from .limits import Limits
 
 MAX_STREAMS = 1 << 60
 """No limit on streams can be higher (section 5.6.2)."""
+
+_MAX_STREAMS = (CapsuleType.WT_MAX_STREAMS_BIDI, CapsuleType.WT_MAX_STREAMS_UNI)
+_STREAMS_BLOCKED = (CapsuleType.WT_STREAMS_BLOCKED_BIDI, CapsuleType.WT_STREAMS_BLOCKED_UNI)
 
 
 class SendCredit:
@@ -98,7 +106,88 @@ class ReceiveCredit:
         return limit
 
 
-def check_stream_limit(limit: int) -> None:
-    """Raises `SessionProtocolError` where a capsule's Maximum Streams is above 2^60."""
-    if limit > MAX_STREAMS:
-        raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, "Maximum Streams above 2^60")
+class FlowControl:
+    """What each side of a session may send: data, and streams of both kinds.
+
+    Only where both sides have turned flow control on. `send` sends a capsule to the peer.
+    Pairs are of bidirectional and unidirectional streams, in this order.
+    """
+
+    __slots__ = ("_blocked", "_send", "data_in", "data_out", "streams_in", "streams_out")
+
+    def __init__(self, limits: Limits, granted: Credit, send: Callable[[bytes], None]) -> None:
+        self.data_in = ReceiveCredit(limits.initial_max_data)
+        self.data_out = SendCredit(granted.data)
+        self.streams_in = (
+            ReceiveCredit(limits.initial_max_streams_bidi),
+            ReceiveCredit(limits.initial_max_streams_uni),
+        )
+        self.streams_out = (SendCredit(granted.streams_bidi), SendCredit(granted.streams_uni))
+        self._send = send
+        self._blocked: dict[Callable[[], None], None] = {}
+
+    def data_consumed(self, size: int) -> None:
+        """Stream data was used up here; the peer may be granted more."""
+        limit = self.data_in.consume(size)
+        if limit is not None:
+            self._send(encode_limit(CapsuleType.WT_MAX_DATA, limit))
+
+    def data_blocked(self, send_more: Callable[[], None]) -> None:
+        """The peer's limit on data stops a stream, which is called when there is credit again."""
+        self._blocked[send_more] = None
+        if self.data_out.newly_blocked():
+            self._send(encode_limit(CapsuleType.WT_DATA_BLOCKED, self.data_out.limit))
+
+    def data_unsent(self, size: int) -> None:
+        """A stream was reset before all was sent: others may use the credit that it leaves."""
+        self.data_out.give_back(size)
+        self._send_more()
+
+    def stop_waiting(self, send_more: Callable[[], None]) -> None:
+        """A stream has nothing more to send."""
+        self._blocked.pop(send_more, None)
+
+    def session_over(self) -> None:
+        """No stream is to send any more."""
+        self._blocked.clear()
+
+    def can_open_stream(self, unidirectional: bool) -> bool:
+        """Whether the peer's limit allows one more stream; the peer hears where it does not."""
+        credit = self.streams_out[unidirectional]
+        if credit.available > 0:
+            return True
+        if credit.newly_blocked():
+            self._send(encode_limit(_STREAMS_BLOCKED[unidirectional], credit.limit))
+        return False
+
+    def peers_stream_over(self, unidirectional: bool) -> None:
+        """A stream that the peer opened has ended; it may be granted another."""
+        limit = self.streams_in[unidirectional].consume(1)
+        if limit is not None:
+            self._send(encode_limit(_MAX_STREAMS[unidirectional], limit))
+
+    def receive(self, kind: CapsuleType, value: bytes) -> bool:
+        """Take one of the flow control capsules; whether more streams may be opened now.
+
+        Raises `SessionProtocolError` where it is malformed, or does not raise its limit
+        (sections 5.6.2 and 5.6.4).
+        """
+        limit = decode_limit(value)
+        if kind is CapsuleType.WT_MAX_DATA:
+            self.data_out.raise_limit(limit)
+            self._send_more()
+            return False
+        if kind is CapsuleType.WT_DATA_BLOCKED:
+            return False
+        if limit > MAX_STREAMS:
+            reason = "Maximum Streams above 2^60"
+            raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, reason)
+        if kind not in _MAX_STREAMS:
+            return False
+        self.streams_out[_MAX_STREAMS.index(kind)].raise_limit(limit)
+        return True
+
+    def _send_more(self) -> None:
+        blocked, self._blocked = self._blocked, {}
+        for send_more in blocked:
+            send_more()

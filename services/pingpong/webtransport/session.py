@@ -8,17 +8,19 @@ The life of a session, the same for both roles but for its beginning:
                                                -- reject() --> CLOSED
     both     ESTABLISHED -- close(), capsule, FIN, reset, lost connection --> CLOSED
 
-Whoever uses a session gives it a `SessionHandler` and is told by plain calls what
-happens; `session_closed` is the last of them, comes once, and comes whatever happens.
+A session calls its `SessionHandler` in the turn in which a packet arrived, so that an
+answer can leave in the same turn. `session_closed` is the last call, comes once, and
+comes whatever happens. What a handler raises is a fault of the handler: it ends the
+connection with H3_INTERNAL_ERROR.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .capsules import CapsuleType, decode_close, encode_capsule, encode_close
 from .connect_stream import ConnectStream, data_after_close
-from .credit import SessionCredit
+from .drafts import Draft, Version
 from .errors import (
     ConnectionProtocolError,
     DatagramTooLargeError,
@@ -30,40 +32,107 @@ from .errors import (
     error_name,
 )
 from .events import Headers, Request, SessionClosed, State
-from .handler import SessionHandler
+from .flow import FlowControl
 from .http3.frames import FrameType, decode_headers
 from .http3.messages import RequestHead, parse_request, parse_response, response_headers
+from .limits import Limits
+from .quic.engine import Address, QuicConnection
 from .streams import SilentStreamHandler, Stream, StreamHandler, encode_stream_header
 from .varint import encode as encode_varint
 
-if TYPE_CHECKING:
-    from .connection import Connection
-
-
-_CLOSED_HANDLER = SessionHandler()
 _SILENT = SilentStreamHandler()
-_MAX_STREAMS = (CapsuleType.WT_MAX_STREAMS_BIDI, CapsuleType.WT_MAX_STREAMS_UNI)
 _PROHIBITED = (CapsuleType.WT_MAX_STREAM_DATA, CapsuleType.WT_STREAM_DATA_BLOCKED)
 """Over HTTP/3 QUIC does their work: an error also without flow control (section 5.4)."""
 _EARLY_CAPSULES = 16 << 10
 """Bytes kept of a CONNECT stream whose request is not yet decided."""
 
 
+class SessionHandler:
+    """What a session tells its user, by plain calls; each does nothing unless overridden."""
+
+    __slots__ = ()
+
+    def session_established(self, session: Session) -> None:
+        """The server has accepted: streams and datagrams go both ways from now on."""
+
+    def session_draining(self, session: Session) -> None:
+        """The peer asks to finish and leave, by WT_DRAIN_SESSION or GOAWAY (section 4.6)."""
+
+    def session_closed(self, session: Session, closed: SessionClosed) -> None:
+        """The session is over, and all its streams with it. Nothing is called after this.
+
+        Those that had not ended are still in `session.streams`; they end right after.
+        """
+
+    def datagram_received(self, session: Session, data: bytes) -> None:
+        """A datagram's payload."""
+
+    def stream_opened(self, stream: Stream) -> StreamHandler:
+        """The peer has opened a stream; returns who is told what it brings.
+
+        Unless overridden, the stream is refused with code 0.
+        """
+        stream.stop()
+        stream.reset()
+        return SilentStreamHandler()
+
+    def credit_received(self, session: Session) -> None:
+        """More streams may be opened now: ask `can_open_stream` again."""
+
+
+_CLOSED_HANDLER = SessionHandler()
+
+
+class SessionOwner(Protocol):
+    """What a session asks of its connection."""
+
+    def request_received(self, session: Session, headers: Headers) -> None:
+        """Server: a request is complete."""
+
+    def session_established(self, session: Session) -> None:
+        """Its handler knows; what came before it can be delivered."""
+
+    def session_over(self, session: Session) -> None:
+        """It is closed; its CONNECT stream may have some way to go."""
+
+    def request_over(self, session: Session) -> None:
+        """Both halves of its CONNECT stream have ended."""
+
+    def add_stream(self, stream: Stream) -> None:
+        """It has one stream more."""
+
+    def stream_over(self, stream_id: int) -> None:
+        """Both halves of one of its streams have ended."""
+
+    def is_undecided(self, session: Session) -> bool:
+        """Whether its request waits for the client's settings."""
+        ...
+
+    def fail(self, error: ProtocolError, stream_id: int) -> None:
+        """Answer a peer's error with its code, on its scope."""
+
+
 class Session:
     """A session of a connection; made by `Connection`, never directly.
 
-    `id` is the CONNECT stream's. `protocol` is the application protocol agreed on, None
-    where none was. `context` is for the handler's own use.
+    `id` is the CONNECT stream's. `draft` is what both sides speak. `protocol` is the
+    application protocol agreed on, None where none was. `context` is for the handler's use.
     """
 
     __slots__ = (
-        *("_blocked", "_closed_by_capsule", "_connect", "_datagram_prefix", "_early", "_leaving"),
-        *("_quic", "connection", "context", "credit", "draining", "handler", "id", "kept"),
-        *("protocol", "request", "state", "streams"),
+        *("_closed_by_capsule", "_connect", "_datagram_prefix", "_early", "_leaving"),
+        *("_limits", "_owner", "_quic", "context", "draft", "draining", "flow", "handler", "id"),
+        *("kept", "protocol", "request", "state", "streams"),
     )
 
-    def __init__(self, connection: Connection, session_id: int, handler: SessionHandler) -> None:
-        self.connection = connection
+    def __init__(
+        self,
+        owner: SessionOwner,
+        quic: QuicConnection,
+        session_id: int,
+        handler: SessionHandler,
+        limits: Limits,
+    ) -> None:
         self.id = session_id
         self.handler = handler
         self.context: Any = None
@@ -75,18 +144,19 @@ class Session:
         self.streams: set[Stream] = set()
         self.kept = 0
         """Bytes that the handler keeps apart from any stream: it says so here."""
-        self.credit: SessionCredit | None = None
+        self.flow: FlowControl | None = None
         """Flow control, where both sides have turned it on."""
-        self._quic = connection.quic
-        self._connect = ConnectStream(
-            connection.quic, session_id, connection.limits.max_field_section
-        )
+        self.draft = Draft(Version.DRAFT_16)
+        """What both sides speak; a server knows it from `session_requested` on."""
+        self._owner = owner
+        self._quic = quic
+        self._limits = limits
+        self._connect = ConnectStream(quic, session_id, limits.max_field_section)
         self._datagram_prefix = encode_varint(session_id >> 2)
         self._closed_by_capsule = False
         self._early = b""
         self._leaving = False
         """The peer has left; how, is still to come on its half of the CONNECT stream."""
-        self._blocked: dict[Stream, None] = {}
 
     # What the user calls.
 
@@ -94,6 +164,16 @@ class Session:
     def max_datagram_size(self) -> int:
         """Bytes of the largest datagram that can be sent; 0 where the peer takes none."""
         return max(0, self._quic.max_datagram_size - len(self._datagram_prefix))
+
+    @property
+    def remote_address(self) -> Address:
+        """The peer's socket address, as last seen."""
+        return self._quic.address
+
+    @property
+    def duplicate_packets(self) -> int:
+        """Packets of the connection that the network delivered more than once."""
+        return self._quic.duplicate_packets
 
     @property
     def arrival(self) -> int:
@@ -116,13 +196,13 @@ class Session:
             raise StateError(f"a session that is {self.state.value} cannot be accepted")
         if protocol is not None and protocol not in self.request.protocols:
             raise ValueError(f"the client does not offer the protocol {protocol!r}")
-        draft = self.connection.session_draft
         self.protocol = protocol
-        self._connect.send_headers(response_headers(200, version=draft.version, protocol=protocol))
+        version = self.draft.version
+        self._connect.send_headers(response_headers(200, version=version, protocol=protocol))
         try:
             self._establish(handler)
         except ProtocolError as error:
-            self.connection.fail(error, self.id)
+            self._owner.fail(error, self.id)
 
     def reject(self, status: int, headers: Headers = ()) -> None:
         """Answer a request with an HTTP status that is not 2xx, and end it.
@@ -151,8 +231,7 @@ class Session:
         """Whether the peer's credit, the session's and QUIC's, allows one more stream."""
         if self.state is not State.ESTABLISHED or self._leaving:
             return False
-        if self.credit is not None and self.credit.streams_out[unidirectional].available <= 0:
-            self._connect.send_capsule(self.credit.streams_blocked(unidirectional))
+        if self.flow is not None and not self.flow.can_open_stream(unidirectional):
             return False
         return self._quic.can_open_stream(unidirectional)
 
@@ -168,16 +247,11 @@ class Session:
                 if self.state is not State.ESTABLISHED
                 else "the peer allows no more streams at the moment"
             )
-        if self.credit is not None:
-            self.credit.streams_out[unidirectional].take(1)
+        if self.flow is not None:
+            self.flow.streams_out[unidirectional].take(1)
         header = encode_stream_header(self.id, unidirectional)
         stream_id = self._quic.open_stream(header, unidirectional)
-        stream = Stream(
-            self, self._quic, stream_id, handler, is_local=True, header_size=len(header)
-        )
-        self.streams.add(stream)
-        self.connection.add_stream(stream)
-        return stream
+        return self._add_stream(stream_id, handler, is_local=True, header_size=len(header))
 
     def drain(self) -> None:
         """Ask the peer to finish and leave (WT_DRAIN_SESSION); the session goes on."""
@@ -203,9 +277,10 @@ class Session:
 
     # What the connection calls: the beginning.
 
-    def send_request(self, headers: Headers, request: Request) -> None:
+    def send_request(self, headers: Headers, request: Request, draft: Draft) -> None:
         """Client: send the CONNECT."""
         self.request = request
+        self.draft = draft
         self.state = State.REQUESTED
         self._connect.send_headers(headers)
 
@@ -293,9 +368,6 @@ class Session:
         """The connection below has gone."""
         self._connect.send_open = False
         self._close(closed)
-        for stream in self.streams:
-            stream.receive_open = False
-        self.streams.clear()
 
     def peer_drains(self) -> None:
         """WT_DRAIN_SESSION, or GOAWAY on the connection."""
@@ -305,63 +377,53 @@ class Session:
 
     def open_received(self, stream_id: int, header_size: int) -> Stream:
         """The peer opened a stream of this session."""
-        if self.credit is not None:
-            self.credit.streams_in[bool(stream_id & 2)].receive(1)
-        stream = Stream(
-            self,
-            self._quic,
-            stream_id,
-            _SILENT,
-            is_local=False,
-            header_size=header_size,
-        )
-        self.streams.add(stream)
-        self.connection.add_stream(stream)
+        if self.flow is not None:
+            self.flow.streams_in[bool(stream_id & 2)].receive(1)
+        stream = self._add_stream(stream_id, _SILENT, is_local=False, header_size=header_size)
         handler = self.handler.stream_opened(stream)
         if self.state is State.ESTABLISHED:
             stream.handler = handler
         return stream
 
-    # What streams call (`streams.StreamOwner`).
-
-    def data_blocked(self, stream: Stream) -> None:
-        """The session's credit does not suffice for what a stream has to send."""
-        self._blocked[stream] = None
-        if self.credit is not None:
-            self._connect.send_capsule(self.credit.data_blocked())
-
-    def data_consumed(self, size: int) -> None:
-        """Stream data was used up; the peer may be granted more."""
-        if self.credit is not None:
-            self._connect.send_capsule(self.credit.data_consumed(size))
-
-    def data_unsent(self, size: int) -> None:
-        """A stream was reset before all was sent: others may use what it leaves."""
-        if self.credit is not None:
-            self.credit.data_out.give_back(size)
-            self._flush_blocked()
+    # What streams call.
 
     def stream_over(self, stream: Stream) -> None:
-        """Both halves of a stream have ended."""
+        """Both halves of a stream have ended, and what arrived has been read. May come again."""
         if stream not in self.streams:
             return
         self.streams.remove(stream)
         stream.handler = _SILENT
-        self._blocked.pop(stream, None)
-        self.connection.stream_over(stream.id)
-        if self.credit is not None and not stream.is_local:
-            self._connect.send_capsule(self.credit.stream_over(stream.is_unidirectional))
+        self._owner.stream_over(stream.id)
+        if self.flow is not None:
+            self.flow.stop_waiting(stream.flush)
+            if not stream.is_local:
+                self.flow.peers_stream_over(stream.is_unidirectional)
+
+    def _add_stream(
+        self, stream_id: int, handler: StreamHandler, *, is_local: bool, header_size: int
+    ) -> Stream:
+        stream = Stream(
+            self._quic,
+            stream_id,
+            handler,
+            flow=self.flow,
+            over=self.stream_over,
+            is_local=is_local,
+            header_size=header_size,
+        )
+        self.streams.add(stream)
+        self._owner.add_stream(stream)
+        return stream
 
     # The CONNECT stream.
 
     def _receive_headers(self, payload: bytes) -> None:
-        connection = self.connection
-        headers = decode_headers(payload, connection.limits.max_field_section)
+        headers = decode_headers(payload, self._limits.max_field_section)
         if self._quic.is_client and self.state is State.REQUESTED:
             self._receive_response(headers)
         elif self.state is State.EXPECTED:
             self.state = State.REQUESTED
-            connection.request_received(self, headers)
+            self._owner.request_received(self, headers)
         elif self.state is not State.CLOSED:
             raise ConnectionProtocolError(
                 ErrorCode.H3_FRAME_UNEXPECTED, "a second field section on a CONNECT stream"
@@ -374,7 +436,7 @@ class Session:
         return head
 
     def _receive_response(self, headers: Headers) -> None:
-        response = parse_response(headers, forgiving=self.connection.session_draft.forgiving)
+        response = parse_response(headers, forgiving=self.draft.forgiving)
         if response.status < 200:
             if response.status == 101:
                 raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, "status 101 over HTTP/3")
@@ -400,18 +462,15 @@ class Session:
         self._establish(self.handler)
 
     def _establish(self, handler: SessionHandler) -> None:
-        connection = self.connection
-        draft = connection.session_draft
+        draft = self.draft
         self.handler = handler
         self.state = State.ESTABLISHED
         if draft.bare_capsules:
             self._connect.leave_frames_out()
         if draft.flow_control:
-            self.credit = SessionCredit(connection.limits, draft.granted)
+            self.flow = FlowControl(self._limits, draft.granted, self._connect.send_capsule)
         handler.session_established(self)
-        if connection.draining and self._quic.is_client:
-            self.peer_drains()
-        connection.deliver_early(self)
+        self._owner.session_established(self)
         early, self._early = self._early, b""
         if early:
             self._receive_data(early)
@@ -444,24 +503,19 @@ class Session:
             self.handler.datagram_received(self, value)
         elif kind in _PROHIBITED:
             raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, f"{kind.name} over HTTP/3")
-        elif self.credit is not None and not self.connection.session_draft.bare_capsules:
+        elif (
             # Without flow control its capsules are ignored (section 5.1).
-            self.credit.receive(kind, value)
-            if kind is CapsuleType.WT_MAX_DATA:
-                self._flush_blocked()
-            elif kind in _MAX_STREAMS:
-                self.handler.credit_received(self)
-
-    def _flush_blocked(self) -> None:
-        blocked, self._blocked = self._blocked, {}
-        for stream in blocked:
-            stream.flush()
+            self.flow is not None
+            and not self.draft.bare_capsules
+            and self.flow.receive(kind, value)
+        ):
+            self.handler.credit_received(self)
 
     def _receive_end(self) -> None:
         if self.state is State.EXPECTED:
             raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before a request")
         if self.state is State.REQUESTED:
-            if self.connection.is_undecided(self):
+            if self._owner.is_undecided(self):
                 return
             if self._connect.send_open:
                 self._connect.reset(ErrorCode.H3_REQUEST_CANCELLED)
@@ -479,9 +533,10 @@ class Session:
             return
         self.state = State.CLOSED
         self._early = b""
-        self._blocked.clear()
+        if self.flow is not None:
+            self.flow.session_over()
         handler, self.handler = self.handler, _CLOSED_HANDLER
-        self.connection.session_over(self)
+        self._owner.session_over(self)
         try:
             handler.session_closed(self, closed)
         finally:
@@ -490,4 +545,4 @@ class Session:
 
     def _forget_if_over(self) -> None:
         if not self._connect.send_open and not self._connect.receive_open:
-            self.connection.request_over(self)
+            self._owner.request_over(self)

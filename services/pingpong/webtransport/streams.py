@@ -6,12 +6,12 @@ Each half ends once, by FIN or by reset; when both are over the stream is forgot
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from . import varint
-from .credit import SessionCredit
 from .errors import ErrorCode, StateError, from_http3_code, to_http3_code
-from .flow import SendCredit
+from .flow import FlowControl
 from .http3.frames import FrameType, StreamType
 from .quic.engine import QuicConnection
 
@@ -61,26 +61,8 @@ class SilentStreamHandler:
 _SILENT = SilentStreamHandler()
 
 
-class StreamOwner(Protocol):
-    """What a stream needs of its session."""
-
-    credit: SessionCredit | None
-
-    def data_blocked(self, stream: Stream) -> None:
-        """The session's credit does not suffice for what `stream` has to send."""
-
-    def data_consumed(self, size: int) -> None:
-        """Stream data was used up; the peer may be granted more."""
-
-    def data_unsent(self, size: int) -> None:
-        """A stream was reset, and `size` bytes that took credit will never be sent."""
-
-    def stream_over(self, stream: Stream) -> None:
-        """Both halves have ended, and what arrived has been read. May come again."""
-
-
 class Stream:
-    """One stream of a session.
+    """One stream of a session; made by `Session`, never directly.
 
     `id` is QUIC's. `context` is the handler's own, to keep what it needs for the stream.
     """
@@ -88,9 +70,11 @@ class Stream:
     __slots__ = (
         "_asked",
         "_end_pending",
+        "_flow",
         "_header_size",
         "_held",
         "_offset",
+        "_over",
         "_pending",
         "_quic",
         "_reading",
@@ -103,20 +87,19 @@ class Stream:
         "kept",
         "receive_open",
         "send_open",
-        "session",
     )
 
     def __init__(
         self,
-        session: StreamOwner,
         quic: QuicConnection,
         stream_id: int,
         handler: StreamHandler,
         *,
+        flow: FlowControl | None,
+        over: Callable[[Stream], None],
         is_local: bool,
         header_size: int,
     ) -> None:
-        self.session: Any = session
         self.id = stream_id
         self.handler = handler
         self.context: Any = None
@@ -127,6 +110,9 @@ class Stream:
         self.receive_open = not is_local or not self.is_unidirectional
         """Whether the peer's half can still bring something."""
         self._quic = quic
+        self._flow = flow
+        self._over = over
+        """To be called when both halves have ended, and what arrived has been read."""
         self._header_size = header_size if is_local else 0
         """Bytes at the start of our half that a reset must not take."""
         self._offset = 0 if is_local else header_size
@@ -152,11 +138,10 @@ class Stream:
         """
         if not self.send_open:
             raise StateError("the stream's sending half is over")
-        credit = self.session.credit
-        if credit is None:
+        if self._flow is None:
             self._quic.send_stream(self.id, data, end_stream)
         else:
-            self._send_with_credit(credit.data_out, data, end_stream)
+            self._send_with_credit(self._flow, data, end_stream)
         if end_stream:
             self._end_send()
 
@@ -207,7 +192,8 @@ class Stream:
         size = min(size, self._held)
         self._held -= size
         self._quic.release(self.id, size)
-        self.session.data_consumed(size)
+        if self._flow is not None:
+            self._flow.data_consumed(size)
         self._forget_if_over()
 
     # What the connection calls.
@@ -216,18 +202,18 @@ class Stream:
         """Take the next bytes of the peer's half."""
         size = len(data)
         self._offset += size
-        credit = self.session.credit
+        flow = self._flow
         if end_stream:
             self.receive_open = False
-        if credit is None:
+        if flow is None:
             if self._reading:
                 self.handler.stream_data_received(self, data, end_stream)
         else:
-            credit.data_in.receive(size)
+            flow.data_in.receive(size)
             self._unheld = size
             if self._reading:
                 self.handler.stream_data_received(self, data, end_stream)
-            self.session.data_consumed(self._unheld)
+            flow.data_consumed(self._unheld)
         if end_stream:
             self._forget_if_over()
 
@@ -236,10 +222,10 @@ class Stream:
         if not self.receive_open:
             return
         self.receive_open = False
-        if self.session.credit is not None:
+        if self._flow is not None:
             unseen = final_size - self._offset
-            self.session.credit.data_in.receive(unseen)
-            self.session.data_consumed(unseen)
+            self._flow.data_in.receive(unseen)
+            self._flow.data_consumed(unseen)
         if self._reading:
             self.handler.stream_reset_received(self, from_http3_code(code))
         self._forget_if_over()
@@ -262,7 +248,12 @@ class Stream:
         self.handler.stream_writable(self)
         self._forget_if_over()
 
-    # What the session calls.
+    def connection_lost(self) -> None:
+        """The connection below has gone, and before it the session."""
+        self.receive_open = False
+        self._forget_if_over()
+
+    # What the session and its flow control call.
 
     def abandon(self, code: ErrorCode) -> None:
         """End both halves with a wire code, and tell the handler nothing more.
@@ -278,11 +269,11 @@ class Stream:
 
     def flush(self) -> None:
         """Send what waited for session credit, as far as it now suffices."""
-        credit = self.session.credit
+        flow = self._flow
         pending = self._pending
-        if pending is None or credit is None:
+        if pending is None or flow is None:
             return
-        granted = credit.data_out.take(len(pending))
+        granted = flow.data_out.take(len(pending))
         done = granted == len(pending)
         self._quic.send_stream(self.id, bytes(pending[:granted]), self._end_pending and done)
         if done:
@@ -292,13 +283,13 @@ class Stream:
                 self._end_send()
         else:
             del pending[:granted]
-            self.session.data_blocked(self)
+            flow.data_blocked(self.flush)
 
     # The rest.
 
-    def _send_with_credit(self, credit: SendCredit, data: bytes, end_stream: bool) -> None:
+    def _send_with_credit(self, flow: FlowControl, data: bytes, end_stream: bool) -> None:
         if self._pending is None:
-            granted = credit.take(len(data))
+            granted = flow.data_out.take(len(data))
             if granted == len(data):
                 self._quic.send_stream(self.id, data, end_stream)
                 return
@@ -307,7 +298,7 @@ class Stream:
         else:
             self._pending += data
         self._end_pending = end_stream
-        self.session.data_blocked(self)
+        flow.data_blocked(self.flush)
 
     def _end_send(self) -> None:
         self.send_open = False
@@ -320,14 +311,14 @@ class Stream:
 
     def _reset_half(self, code: int) -> None:
         unsent = self._quic.reset_stream(self.id, code, self._header_size)
-        if unsent:
+        if unsent and self._flow is not None:
             # The final size is what was sent: the rest is no longer the peer's to give credit for.
-            self.session.data_unsent(unsent)
+            self._flow.data_unsent(unsent)
 
     def _forget_if_over(self) -> None:
         over = not (self.send_open or self.receive_open)
         if over and not self._held and not self._asked and self._pending is None:
-            self.session.stream_over(self)
+            self._over(self)
 
     def _drop_pending(self) -> None:
         self._pending = None

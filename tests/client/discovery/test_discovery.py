@@ -170,7 +170,7 @@ async def test_all_kinds_of_sources_beside_each_other(
             "ns/svc": "endpointslice",
             "10.0.0.4:1": "address",
         }
-        assert all(state.is_ok for state in found.discovery.state())
+        assert all(state.result is Result.OK for state in found.discovery.state())
 
 
 async def test_pods_come_drain_and_go(api: ApiServer, around: Surroundings) -> None:

@@ -13,7 +13,7 @@ from pingpong.client.link import pinger as pinger_module
 from pingpong.client.link.pinger import Pinger, SendError
 from pingpong.client.statistics.statistics import Outcome, Statistics, Summary, Verdict
 from pingpong.ping import PROTOCOL, frame
-from pingpong.server.sessions import departure, handlers
+from pingpong.server.sessions import handlers, send_delay
 from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport import varint
 from pingpong.webtransport.events import Request, SessionClosed
@@ -43,7 +43,7 @@ class Pinging:
         self.wire = wire = wire or Wire()
         clock = SimpleNamespace(monotonic_ns=self.now)
         monkeypatch.setattr(pinger_module, "time", clock)
-        for module in (handlers, departure):
+        for module in (handlers, send_delay):
             monkeypatch.setattr(module, "time", clock)
         self.outcomes: list[Outcome] = []
         self.sizes: list[int] = []

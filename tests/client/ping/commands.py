@@ -14,8 +14,8 @@ from pingpong.ping import PROTOCOL, answer_ping
 from pingpong.server.sessions.handlers import Router
 from pingpong.server.tls.certificate import Certificate
 from pingpong.settings import PingSettings
+from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.asyncio import EndpointConfig, Listener, listen
-from pingpong.webtransport.handler import ConnectionHandler, SessionHandler
 from pingpong.webtransport.session import Session
 from tests.support.certificates import self_signed
 

@@ -23,8 +23,8 @@ from pingpong.client.probe.supervisor import Supervisor
 from pingpong.server.sessions.handlers import Router
 from pingpong.settings import ProbeSettings
 from pingpong.telemetry.logs import configure
+from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.asyncio import EndpointConfig, Listener, listen
-from pingpong.webtransport.handler import SessionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import certificate
 

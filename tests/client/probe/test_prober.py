@@ -10,7 +10,7 @@ import pytest
 
 from pingpong.client.link import probe_session as sessions
 from pingpong.client.probe import prober as probers
-from pingpong.webtransport.handler import SessionHandler
+from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import MODES, serving
 from tests.client.probe.probing import (

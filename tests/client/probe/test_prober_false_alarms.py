@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from pingpong.webtransport.handler import ConnectionHandler
+from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import serving
 from tests.client.probe.probing import path_to, probing, to, until

@@ -9,8 +9,8 @@ import pytest
 
 from pingpong.client.link.probe_session import ProbeSession
 from pingpong.client.probe import supervisor as supervisors
+from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.events import SessionClosed
-from pingpong.webtransport.handler import SessionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import serving
 from tests.client.probe.probing import path_to, probing, to, until

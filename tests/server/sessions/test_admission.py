@@ -12,7 +12,6 @@ from pingpong.server.sessions.admission import (
     DRAINING,
     FORBIDDEN_ORIGIN,
     NO_TOKEN,
-    SERVER_FULL,
     SEVERAL_TOKENS,
     UNKNOWN_PATH,
     WRONG_TOKEN,
@@ -60,12 +59,8 @@ def decide(admission: Admission, asked: Request) -> Refusal | None:
     return decision
 
 
-def admission(
-    *origins: str, authority: Asked | None = None, max_sessions: int = 0, draining: bool = False
-) -> Admission:
-    made = Admission(
-        {"/", "/ping"}, allowed_origins=origins, authority=authority, max_sessions=max_sessions
-    )
+def admission(*origins: str, authority: Asked | None = None, draining: bool = False) -> Admission:
+    made = Admission({"/", "/ping"}, allowed_origins=origins, authority=authority)
     made.draining = draining
     return made
 
@@ -177,26 +172,21 @@ def test_a_token_in_the_path_is_none() -> None:
     assert decide(admission(authority=Asked()), asked) == NO_TOKEN
 
 
-def test_a_full_server_says_so_until_a_session_ends() -> None:
-    full = admission(max_sessions=2)
-    full.counters.opened()
-    assert decide(full, request()) is None
-    full.counters.opened()
-    refusal = decide(full, request())
-    assert refusal == SERVER_FULL
-    assert (refusal.result, refusal.status) == ("capacity", 503)
-    full.counters.closed(1.5)
-    assert decide(full, request()) is None
-    assert full.active == 1
-    assert (full.counters.durations.count, full.counters.durations.sum) == (1, 1.5)
-    assert full.counters.results[Result.ACCEPTED] == 2
+def test_sessions_are_counted_while_they_last_and_when_they_end() -> None:
+    made = admission()
+    made.counters.opened()
+    made.counters.opened()
+    assert made.active == 2
+    made.counters.closed(1.5)
+    assert made.active == 1
+    assert (made.counters.durations.count, made.counters.durations.sum) == (1, 1.5)
+    assert made.counters.results[Result.ACCEPTED] == 2
 
 
 def test_nothing_is_told_to_those_who_need_not_know() -> None:
-    """Each check hides what comes behind it; only authorized ones learn how full it is."""
+    """Each check hides what comes behind it."""
     authority = Asked()
-    strict = admission("https://app.example", authority=authority, max_sessions=1, draining=True)
-    strict.counters.opened()
+    strict = admission("https://app.example", authority=authority, draining=True)
     evil = "https://evil.example"
     assert decide(strict, request("/x", evil)) == UNKNOWN_PATH
     assert decide(strict, request("/ping", evil)) == DRAINING
@@ -205,24 +195,22 @@ def test_nothing_is_told_to_those_who_need_not_know() -> None:
     assert decide(strict, request("/ping")) == NO_TOKEN
     assert authority.tokens == []
     assert decide(strict, request("/ping", None, b"Bearer bad")) == WRONG_TOKEN
-    assert decide(strict, request("/ping", None, b"Bearer good")) == SERVER_FULL
+    assert decide(strict, request("/ping", None, b"Bearer good")) is None
 
 
 def test_what_has_changed_while_the_token_was_verified_counts() -> None:
     authority = Asked(later=True)
-    slow = admission(authority=authority, max_sessions=1)
+    slow = admission(authority=authority)
     decisions: list[Refusal | None] = []
-    for _ in range(4):
+    for _ in range(3):
         slow.decide(request("/", None, b"Bearer good"), decisions.append)
     assert decisions == []
-    first, second, third, fourth = authority.waiting
+    first, second, third = authority.waiting
     first(None)
-    slow.counters.opened()
-    second(None)
-    third(WRONG_TOKEN)
+    second(WRONG_TOKEN)
     slow.draining = True
-    fourth(None)
-    assert decisions == [None, SERVER_FULL, WRONG_TOKEN, DRAINING]
+    third(None)
+    assert decisions == [None, WRONG_TOKEN, DRAINING]
 
 
 @given(st.binary(max_size=40))

@@ -18,7 +18,7 @@ from pingpong.ping import (
     encode_ping,
     frame,
 )
-from pingpong.server.sessions import departure, echo, handlers, messages
+from pingpong.server.sessions import echo, handlers, messages, send_delay
 from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport.events import State
 from pingpong.webtransport.quic.config import Windows
@@ -35,7 +35,7 @@ def t3(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         given_out.append(7_000 + len(given_out))
         return given_out[-1]
 
-    for module in (handlers, departure):
+    for module in (handlers, send_delay):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic_ns=monotonic_ns))
     return given_out
 
@@ -403,7 +403,7 @@ def be_late(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     def monotonic_ns() -> int:
         return asking.wire.server.engine.arrival + next(readings) * 1_000_000
 
-    for module in (handlers, departure):
+    for module in (handlers, send_delay):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic_ns=monotonic_ns))
 
 

@@ -16,9 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pingpong.server.tls.certificate import (
     Certificate,
     CertificateError,
-    load_certificate,
     make_certificate,
 )
+from pingpong.server.tls.keeper import CertificateFiles
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ENCRYPTIONS = {
@@ -80,9 +80,13 @@ def key_file(tmp_path: Path, made: Certificate) -> Path:
     return file
 
 
+def loaded_from(cert_file: Path, key_file: Path) -> Certificate:
+    return CertificateFiles(cert_file, key_file, NOW).certificate
+
+
 def refused(cert_file: Path, key_file: Path) -> str:
     with pytest.raises(CertificateError) as caught:
-        load_certificate(cert_file, key_file)
+        loaded_from(cert_file, key_file)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -203,7 +207,7 @@ class TestCertificate:
 
 class TestLoaded:
     def test_round_trip(self, made: Certificate, cert_file: Path, key_file: Path) -> None:
-        loaded = load_certificate(cert_file, key_file)
+        loaded = loaded_from(cert_file, key_file)
         assert loaded.certificate == made.certificate
         assert loaded.chain == ()
         assert loaded.sha256 == made.sha256
@@ -211,7 +215,7 @@ class TestLoaded:
     def test_chain(self, made: Certificate, cert_file: Path, key_file: Path) -> None:
         other = make_certificate(["other"], NOW)
         cert_file.write_bytes(made.pem() + other.pem())
-        loaded = load_certificate(cert_file, key_file)
+        loaded = loaded_from(cert_file, key_file)
         assert (loaded.certificate, loaded.chain) == (made.certificate, (other.certificate,))
 
     def test_one_file_with_both_in_any_order(self, made: Certificate, tmp_path: Path) -> None:
@@ -221,7 +225,7 @@ class TestLoaded:
             b"a comment\n" + key_pem(made.private_key) + made.pem(),
         ):
             file.write_bytes(content)
-            assert load_certificate(file, file).sha256 == made.sha256
+            assert loaded_from(file, file).sha256 == made.sha256
 
     @pytest.mark.parametrize(
         "key",
@@ -246,7 +250,7 @@ class TestLoaded:
             formats.append(serialization.PrivateFormat.TraditionalOpenSSL)
         for format in formats:
             key_file.write_bytes(key_pem(key, format))
-            loaded = load_certificate(cert_file, key_file)
+            loaded = loaded_from(cert_file, key_file)
             assert loaded.private_key.public_key() == key.public_key()
 
     def test_a_key_behind_its_curve_parameters(
@@ -257,7 +261,7 @@ class TestLoaded:
         )
         traditional = serialization.PrivateFormat.TraditionalOpenSSL
         key_file.write_bytes(parameters + key_pem(made.private_key, traditional))
-        assert load_certificate(cert_file, key_file).sha256 == made.sha256
+        assert loaded_from(cert_file, key_file).sha256 == made.sha256
 
     def test_missing_file(self, cert_file: Path, key_file: Path, tmp_path: Path) -> None:
         none = tmp_path / "none"
@@ -265,7 +269,7 @@ class TestLoaded:
         assert text.startswith(f"cannot read the certificate file {none}: no such file")
         assert "check its path" in text
         assert refused(cert_file, none).startswith(f"cannot read the key file {none}: no such file")
-        assert "is a directory" in refused(tmp_path, key_file)
+        assert "is not a regular file" in refused(tmp_path, key_file)
 
     @pytest.mark.parametrize("content", [b"", b"hello", b"\x30\x82\x00\xff"])
     def test_nothing_in_it(self, content: bytes, cert_file: Path, key_file: Path) -> None:
@@ -347,4 +351,4 @@ class TestLoaded:
         past = make_certificate(["a"], NOW - timedelta(days=100))
         cert_file.write_bytes(past.pem())
         key_file.write_bytes(key_pem(past.private_key))
-        assert load_certificate(cert_file, key_file).warning(NOW) is not None
+        assert loaded_from(cert_file, key_file).warning(NOW) is not None

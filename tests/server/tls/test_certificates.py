@@ -16,7 +16,7 @@ from pingpong.server.tls.certificate import (
     make_certificate,
     parse_certificate,
 )
-from pingpong.server.tls.certificates import CertificateFiles, CertificateKeeper, MadeCertificates
+from pingpong.server.tls.keeper import CertificateFiles, CertificateKeeper, SelfSignedCertificates
 from pingpong.webtransport.events import State
 from pingpong.webtransport.quic.config import ServerIdentity
 from tests.server.sessions.asking import Asking
@@ -281,7 +281,7 @@ def test_one_that_is_not_valid_at_the_start_is_used_and_warned_about(
 
 
 def test_a_made_certificate_is_replaced_when_a_third_of_its_life_is_left(logged: Events) -> None:
-    keeper = MadeCertificates(["localhost", "::1"], NOW)
+    keeper = SelfSignedCertificates(["localhost", "::1"], NOW)
     old = keeper.certificate
     turn = old.not_after - (old.not_after - old.not_before) / 3
     assert keeper.check(turn) is None
@@ -293,12 +293,12 @@ def test_a_made_certificate_is_replaced_when_a_third_of_its_life_is_left(logged:
     assert new.not_after - new.not_before <= timedelta(days=14)
     assert keeper.check(turn + 2 * SECOND) is None
     (event,) = logged
-    assert (event["event"], event["certificate"]) == ("certificate_changed", "made")
+    assert (event["event"], event["certificate"]) == ("certificate_changed", "self_signed")
     assert event["sha256"] == new.sha256.hex()
 
 
 def test_a_made_certificate_is_valid_at_any_time_of_a_year() -> None:
-    keeper = MadeCertificates(["localhost"], NOW)
+    keeper = SelfSignedCertificates(["localhost"], NOW)
     fresh = 0
     for hour in range(0, 365 * 24, 6):
         now = NOW + timedelta(hours=hour)
@@ -309,7 +309,7 @@ def test_a_made_certificate_is_valid_at_any_time_of_a_year() -> None:
 
 
 def test_a_clock_that_was_wrong_is_no_reason_to_show_what_is_not_valid() -> None:
-    keeper = MadeCertificates(["localhost"], NOW)
+    keeper = SelfSignedCertificates(["localhost"], NOW)
     for now in (NOW + 1000 * DAY, NOW, NOW - 1000 * DAY):
         assert keeper.check(now) is not None
         assert keeper.certificate.warning(now) is None
@@ -317,7 +317,7 @@ def test_a_clock_that_was_wrong_is_no_reason_to_show_what_is_not_valid() -> None
 
 def test_hosts_that_are_none_are_an_error() -> None:
     with pytest.raises(ValueError, match="host"):
-        MadeCertificates(["a b"], NOW)
+        SelfSignedCertificates(["a b"], NOW)
 
 
 # On the wire

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pingpong.server.tls.certificate import Certificate
-from pingpong.server.workers.workers import ProcessGroup
+from pingpong.server.workers.group import WorkerGroup
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import ClientConnection, EndpointConfig, Target
 from pingpong.webtransport.asyncio.connection import SessionWaiter, establish, open_connection
@@ -32,9 +32,9 @@ def settings(**changes: Any) -> ServeSettings:
 
 
 @contextlib.asynccontextmanager
-async def group(workers: int, **changes: Any) -> AsyncIterator[ProcessGroup]:
+async def group(workers: int, **changes: Any) -> AsyncIterator[WorkerGroup]:
     """Worker processes that listen; none of them is left."""
-    server = ProcessGroup(settings(**changes), certificate(), workers)
+    server = WorkerGroup(settings(**changes), certificate(), workers)
     try:
         await server.start()
         yield server
@@ -65,12 +65,12 @@ async def until(condition: Any, timeout: float = 20) -> None:
             await asyncio.sleep(0.005)
 
 
-async def replaced(server: ProcessGroup, index: int, pid: int) -> None:
+async def replaced(server: WorkerGroup, index: int, pid: int) -> None:
     """Wait until another process than this one has a worker's place."""
     await until(lambda: server.pids[index] not in (0, pid) and server.is_complete)
 
 
-async def values(server: ProcessGroup, name: str) -> dict[tuple[str, ...], Any]:
+async def values(server: WorkerGroup, name: str) -> dict[tuple[str, ...], Any]:
     """A metric of the whole server."""
     for family in await server.families():
         if family.spec.name == f"pingpong_server_{name}":
@@ -78,7 +78,7 @@ async def values(server: ProcessGroup, name: str) -> dict[tuple[str, ...], Any]:
     raise AssertionError(f"no {name}")
 
 
-async def value(server: ProcessGroup, name: str) -> float:
+async def value(server: WorkerGroup, name: str) -> float:
     (found,) = (await values(server, name)).values()
     return float(found)
 

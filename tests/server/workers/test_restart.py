@@ -111,7 +111,7 @@ async def test_server_without_sessions_stops_at_once(files: list[str]) -> None:
 
 BUSY = """
 import os, socket, threading
-from pingpong.server.workers.worker_process import end_with_server
+from pingpong.server.workers.child import end_with_server
 control = socket.socket(fileno=0)
 threading.Thread(target=end_with_server, args=(control.fileno(),), daemon=True).start()
 print("busy", flush=True)

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pingpong.ping import PROTOCOL, encode_ping
-from pingpong.server import metrics
-from pingpong.server.failures import ServeError
+from pingpong.server import ServeError, metrics
 from pingpong.server.health import DRAIN, LIVENESS, READINESS, SELF_PING
 from pingpong.server.workers import worker
-from pingpong.server.workers.worker import SHUTTING_DOWN, Worker, endpoint_config, loopback
-from pingpong.server.workers.workers import share
+from pingpong.server.workers.endpoint import endpoint_config, loopback
+from pingpong.server.workers.group import share
+from pingpong.server.workers.worker import SHUTTING_DOWN, Worker
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import ConnectError, Session, connect
 from tests.support.certificates import Authority

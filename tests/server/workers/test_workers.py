@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server.failures import ServeError
+from pingpong.server import ServeError
 from pingpong.server.health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS
-from pingpong.server.workers import workers as workers_module
-from pingpong.server.workers.workers import ProcessGroup, next_backoff
+from pingpong.server.workers import group as group_module
+from pingpong.server.workers.group import WorkerGroup, next_backoff
 from pingpong.webtransport.asyncio import (
     Cause,
     ConnectError,
@@ -46,7 +46,7 @@ from tests.webtransport.udp.groups import Nat
 def steering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Who sees to it that packets reach their worker."""
     if request.param == "handover":
-        monkeypatch.setattr(workers_module, "steer", lambda sockets: False)
+        monkeypatch.setattr(group_module, "steer", lambda sockets: False)
     return str(request.param)
 
 
@@ -189,9 +189,9 @@ async def test_healthy_server_is_ready_when_all_workers_have_answered_themselves
 async def test_worker_that_says_nothing_is_named_until_it_speaks_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(workers_module, "TICK", 0.2)
-    monkeypatch.setattr(workers_module, "PATIENCE", 0.9)
-    monkeypatch.setattr(workers_module, "ANSWER_TIMEOUT", 0.1)
+    monkeypatch.setattr(group_module, "TICK", 0.2)
+    monkeypatch.setattr(group_module, "HEARTBEAT_TIMEOUT", 0.9)
+    monkeypatch.setattr(group_module, "ANSWER_TIMEOUT", 0.1)
     async with group(2) as server:
         client = await Client.join(server.port, (1, 2))
         assert await client.ping()
@@ -215,7 +215,7 @@ async def test_server_that_was_frozen_itself_blames_no_worker(
 ) -> None:
     async with group(2) as server:
         now = asyncio.get_running_loop().time
-        monkeypatch.setattr(workers_module, "PATIENCE", 2)
+        monkeypatch.setattr(group_module, "HEARTBEAT_TIMEOUT", 2)
         # As after a SIGSTOP: much time has passed at once, in which nobody could be heard.
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now() + 1_000)
         await asyncio.sleep(0)
@@ -235,8 +235,8 @@ async def test_worker_that_dies_at_once_each_time_is_started_ever_more_rarely() 
 async def test_worker_that_cannot_be_replaced_is_said_to_be_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(workers_module, "TICK", 0.05)
-    monkeypatch.setattr(workers_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(group_module, "TICK", 0.05)
+    monkeypatch.setattr(group_module, "HEARTBEAT_TIMEOUT", 0.2)
     async with group(2) as server:
         monkeypatch.setattr("sys.executable", "/nonexistent")
         os.kill(server.pids[0], signal.SIGKILL)
@@ -399,7 +399,7 @@ async def test_nothing_is_left_of_a_server_that_is_closed() -> None:
 
 
 async def test_frozen_worker_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers_module, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(group_module, "CLOSE_TIMEOUT", 0.2)
     async with group(2) as server:
         os.kill(server.pids[0], signal.SIGSTOP)
 
@@ -419,7 +419,7 @@ async def test_secrets_are_not_among_what_others_may_see() -> None:
     async with group(2) as server:
         for pid in server.pids:
             seen = environment_of(pid)
-            assert "pingpong.server.workers.workers.worker_process" in seen
+            assert "pingpong.server.workers.child" in seen
             assert "PRIVATE KEY" not in seen
             assert "CERTIFICATE" not in seen
 
@@ -431,7 +431,7 @@ async def test_port_that_is_in_use_is_a_clear_error() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((HOST, 0))
         port = sock.getsockname()[1]
-        server = ProcessGroup(settings(bind_port=port), certificate(), 2)
+        server = WorkerGroup(settings(bind_port=port), certificate(), 2)
         with pytest.raises(ServeError, match=f"UDP port {port} of {HOST} is in use"):
             await server.start()
         await server.close()
@@ -443,7 +443,7 @@ async def test_worker_that_cannot_start_is_a_clear_error(tmp_path: Path) -> None
     given = settings(auth="token", token_file=missing)
     missing.unlink()
     before = sockets()
-    server = ProcessGroup(given, certificate(), 2)
+    server = WorkerGroup(given, certificate(), 2)
     with pytest.raises(ServeError, match=str(missing)):
         await server.start()
     await server.close()
@@ -452,7 +452,7 @@ async def test_worker_that_cannot_start_is_a_clear_error(tmp_path: Path) -> None
 
 async def test_python_that_is_not_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/nonexistent")
-    server = ProcessGroup(settings(), certificate(), 2)
+    server = WorkerGroup(settings(), certificate(), 2)
     with pytest.raises(ServeError, match="cannot start a worker: No such file"):
         await server.start()
     await server.close()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from pingpong.webtransport import Connection, ErrorCode
 from pingpong.webtransport.asyncio import (
     Server,
     Session,
@@ -154,6 +155,17 @@ class Pair:
     def ends(self, name: str) -> tuple[Session, Session]:
         """The end of that name, and the other."""
         return (self.client, self.server) if name == "client" else (self.server, self.client)
+
+    def connections(self) -> tuple[Connection, Connection]:
+        """The client's and the server's."""
+        client = self.client._client
+        assert client is not None
+        (server,) = self.listening.listener.connections
+        return client.connection, server
+
+    def close_connection(self, session: Session) -> None:
+        """One of both ends closes the connection."""
+        self.connections()[session is self.server].close(ErrorCode.H3_INTERNAL_ERROR)
 
     async def over(self) -> tuple[SessionClosed, SessionClosed]:
         """How both sides see the end."""

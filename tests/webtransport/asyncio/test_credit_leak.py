@@ -11,9 +11,9 @@ from tests.webtransport.asyncio.peers import on_a_loop, session_pair, task, unti
 
 def received(session: Session) -> int:
     """Stream bytes that have been counted against what the session's peer was granted."""
-    credit = session._get_core().credit
-    assert credit is not None
-    return credit.data_in.received
+    flow = session._get_core().flow
+    assert flow is not None
+    return flow.data_in.received
 
 
 @on_a_loop

@@ -304,8 +304,8 @@ async def test_closing_sends_what_waits_and_ends_all_that_waits() -> None:
         assert await pair.server.datagrams.receive() == b"the last word"
         assert ours._timer is None
         # Neither side is to wait for the other now.
-        for session in (pair.client, pair.server):
-            session._get_core().connection.close()
+        for connection in pair.connections():
+            connection.close()
 
 
 @on_a_loop

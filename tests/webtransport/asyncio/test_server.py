@@ -10,6 +10,7 @@ import pytest
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.packet import QuicProtocolVersion, pull_quic_header
 
+from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.asyncio import (
     Cause,
     ConnectError,
@@ -25,7 +26,6 @@ from pingpong.webtransport.asyncio import (
     serve,
 )
 from pingpong.webtransport.asyncio.connection import SessionWaiter, establish
-from pingpong.webtransport.handler import ConnectionHandler
 from tests.webtransport.asyncio.peers import (
     echo,
     joined,

@@ -145,7 +145,7 @@ async def _wait(future: asyncio.Future[None]) -> None:
 ENDS: dict[str, Callable[[Pair, Session, Session], object]] = {
     "by the peer": lambda pair, ours, other: other.close(4, "enough"),
     "by this side": lambda pair, ours, other: ours.close(4, "enough"),
-    "connection closed": lambda pair, ours, other: other._get_core().connection.close(0x102),
+    "connection closed": lambda pair, ours, other: pair.close_connection(other),
 }
 
 
@@ -385,16 +385,18 @@ async def test_ten_thousand_streams_leave_nothing() -> None:
         await some(100)
         await asyncio.gather(*[some(1_225) for _ in range(4)])
         core = session._get_core()
+        assert session._client is not None
+        mine = session._client.connection
         (connection,) = server.listener.connections
         (theirs,) = connection.sessions
         # What is left of a connection's are its HTTP/3 streams and the request for the session.
-        await until(lambda: not core.streams and len(core.connection._streams) <= 5)
+        await until(lambda: not core.streams and len(mine._streams) <= 5)
         await until(lambda: not theirs.streams and len(connection._streams) <= 5)
         gc.collect()
         left = [
             thing
             for thing in gc.get_objects()
-            if isinstance(thing, Stream) and thing.session.connection.quic.address[1] == server.port
+            if isinstance(thing, Stream) and thing._quic.address[1] == server.port
         ]
         assert left == []
         assert not any(session._credit_waiters)

@@ -35,6 +35,12 @@ class Events:
         self.said.append(identifier)
 
 
+def control(events: Events, *, is_client: bool = False) -> ControlStream:
+    return ControlStream(
+        events.settings_received, events.goaway_received, MAX_SETTINGS, is_client=is_client
+    )
+
+
 def raw(kind: int, payload: bytes = b"") -> bytes:
     return varint.encode(kind) + varint.encode(len(payload)) + payload
 
@@ -46,7 +52,7 @@ def integer(kind: FrameType, value: int) -> bytes:
 def feed(pieces: Iterable[bytes], *, is_client: bool = False) -> tuple[list[Any], str]:
     """What is said before the end or an error, and the error's name."""
     events = Events()
-    stream = ControlStream(events, MAX_SETTINGS, is_client=is_client)
+    stream = control(events, is_client=is_client)
     try:
         for piece in pieces:
             stream.receive(piece, False)
@@ -159,7 +165,7 @@ class TestSettings:
             def settings_received(self, settings: Mapping[int, int]) -> None:
                 raise ConnectionProtocolError(ErrorCode.H3_SETTINGS_ERROR, "not these")
 
-        stream = ControlStream(Strict(), MAX_SETTINGS, is_client=False)
+        stream = control(Strict())
         with pytest.raises(ConnectionProtocolError) as raised:
             stream.receive(FIRST + raw(FrameType.DATA), False)
         assert raised.value.code == ErrorCode.H3_SETTINGS_ERROR
@@ -218,7 +224,7 @@ def test_splits_of_anything_make_no_difference(
 class TestEnds:
     @pytest.fixture(
         params=[
-            lambda: ControlStream(Events(), MAX_SETTINGS, is_client=True),
+            lambda: control(Events(), is_client=True),
             QpackEncoderStream,
             QpackDecoderStream,
             lambda: CriticalStream("control"),
@@ -249,7 +255,7 @@ class TestEnds:
 
     def test_what_comes_with_the_end_counts(self) -> None:
         events = Events()
-        stream = ControlStream(events, MAX_SETTINGS, is_client=False)
+        stream = control(events)
         with pytest.raises(ConnectionProtocolError) as raised:
             stream.receive(FIRST, True)
         assert raised.value.code == ErrorCode.H3_CLOSED_CRITICAL_STREAM

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.errors import ErrorCode
-from pingpong.webtransport.handler import SessionHandler
 from pingpong.webtransport.limits import Limits
 from tests.webtransport.raw import CONNECT
 from tests.webtransport.wire import Recorder, Wire

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.drafts import Setting, Version
 from pingpong.webtransport.errors import ErrorCode, StateError
 from pingpong.webtransport.events import SessionClosed, State
-from pingpong.webtransport.handler import SessionHandler
 from pingpong.webtransport.http3.frames import FrameType, encode_frame, encode_settings
 from pingpong.webtransport.limits import Limits
 from tests.webtransport.raw import CONNECT
@@ -224,7 +224,7 @@ def test_first_generation_client_is_forgiven_what_others_are_not() -> None:
     assert wire.raw.status(session_id) == 200
     assert wire.raw.headers(session_id)[b"sec-webtransport-http3-draft"] == b"draft02"
     assert wire.server.sessions[0].request.path == "/"
-    draft = wire.server.connection.session_draft
+    draft = wire.server.sessions[0].draft
     assert draft.version is Version.DRAFT_02
     assert not draft.flow_control
 

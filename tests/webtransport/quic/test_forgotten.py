@@ -16,8 +16,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from pingpong.server.sessions.handlers import Router
+from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.events import Request
-from pingpong.webtransport.handler import SessionHandler
 from pingpong.webtransport.quic.config import ServerIdentity
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.streams import Stream, StreamHandler

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.asyncio import ClientConnection, Listener, Target, listen
 from pingpong.webtransport.asyncio.connection import SessionWaiter, establish, open_connection
-from pingpong.webtransport.handler import ConnectionHandler, SessionHandler
 from pingpong.webtransport.quic.config import EndpointConfig
 from pingpong.webtransport.quic.connection_ids import SharedKeys
 from pingpong.webtransport.session import Session

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from ...telemetry.failure_log import Repeats
+from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .addresses import Families
 from .destinations import Cap, Destination, Kind, Source, destinations, read_sources
@@ -38,9 +38,8 @@ class SourceState:
     """How a source does.
 
     `result` is of the last lookup, None before the first one ended, and `error` says why it
-    failed. `last_success` is in seconds since 1970, `next_lookup` in seconds from now; a source
-    that is watched, or is an address, has none. `addresses` are those in use, whatever became of
-    the last lookup.
+    failed. `last_success` is in seconds since 1970. `addresses` are those in use, whatever became
+    of the last lookup.
     """
 
     source: str
@@ -48,13 +47,7 @@ class SourceState:
     result: Result | None
     error: str
     last_success: float | None
-    next_lookup: float | None
     addresses: int
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether the last lookup succeeded."""
-        return self.result is Result.OK
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +95,7 @@ class Discovery:
         self._resolver = resolver or Resolver()
         self._make_watch = watch
         self._families = families or Families()
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self._log = get_logger("pingpong.client.discovery")
         self._known: tuple[_Known, ...] = ()
         self._owners: dict[str, _Known] = {}
@@ -275,7 +268,7 @@ class Discovery:
     def _tell(self, known: _Known, now: float) -> None:
         lookups, label = known.lookups, known.source.label
         if lookups.result is Result.OK:
-            recovered = self._repeats.succeeded(label, now)
+            recovered = self._throttle.succeeded(label, now)
             if recovered is not None:
                 self._log.info(
                     "discovery_recovered",
@@ -284,7 +277,7 @@ class Discovery:
                     seconds=round(recovered.seconds, 1),
                 )
             return
-        failed = self._repeats.failed(label, lookups.error, now)
+        failed = self._throttle.failed(label, lookups.error, now)
         if failed is not None:
             self._log.warning(
                 "discovery_failed",
@@ -337,8 +330,8 @@ class Discovery:
         left_out = self._cap.left_out
         now = asyncio.get_running_loop().time()
         if not left_out:
-            self._repeats.succeeded(self._cap, now)
-        elif self._repeats.failed(self._cap, "", now) is not None:
+            self._throttle.succeeded(self._cap, now)
+        elif self._throttle.failed(self._cap, "", now) is not None:
             self._log.warning("targets_left_out", left_out=left_out, max_targets=self._cap.limit)
 
 
@@ -361,6 +354,5 @@ def _state(known: _Known, now: float, wall: float) -> SourceState:
         lookups.result,
         lookups.error,
         None if succeeded_at is None else wall - (now - succeeded_at),
-        None if known.ask is None else max(0.0, lookups.due - now),
         _count(lookups.endpoints),
     )

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...webtransport import printable
 from .endpointslices import Slice
 from .lookups import LONGEST_RETRY, SHORTEST, DiscoveryError, Result, retry_delay
 
@@ -276,5 +275,5 @@ def _cause(error: BaseException) -> str:
 
 
 def _line(text: object) -> str:
-    """A text in one line that is not endless."""
-    return printable(" ".join(str(text).split()))
+    """A text in one line; `DiscoveryError` makes it printable and short."""
+    return " ".join(str(text).split())

@@ -102,7 +102,7 @@ class Link:
             mode=self._mode,
             size=self._size,
             protocol=session.protocol,
-            draft=str(session.connection.session_draft),
+            draft=str(session.draft),
         )
         self.client.socket_error = self._socket_error
         self._pause = self.client.connection.quic.idle_timeout / KEEP_ALIVES

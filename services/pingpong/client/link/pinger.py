@@ -141,7 +141,7 @@ class Pinger(SessionWaiter):
 
     def note_copies(self) -> None:
         """Count what the network has delivered twice since the last call."""
-        copies = self._session.connection.quic.duplicate_packets
+        copies = self._session.duplicate_packets
         self.statistics.copied(copies - self._copies)
         self._copies = copies
 
@@ -231,7 +231,7 @@ class Pinger(SessionWaiter):
         self._session = session
         self.is_v1 = session.protocol == PROTOCOL
         self.statistics = self._make_statistics(self.is_v1)
-        self._copies = session.connection.quic.duplicate_packets
+        self._copies = session.duplicate_packets
         super().session_established(session)
 
     def session_draining(self, session: Session) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...telemetry.metrics import BucketCounts, Family, Spec
-from ...telemetry.service_metrics import service_specs
+from ...telemetry.process import service_specs
 
 MODES = ("datagram", "stream", "streams", "uni")
 RESULTS = ("ok", "late", "lost", "malformed", "send_error")

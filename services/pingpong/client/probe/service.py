@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
+from ...lifecycle import collect_garbage_seldom, stop_signal
 from ...settings import ProbeSettings
 from ...telemetry.admin import Admin, AdminError
 from ...telemetry.health import Check, LoopLag, Result
-from ...telemetry.lifecycle import collect_garbage_seldom, stop_signal
 from ...telemetry.logs import dropped_lines, get_logger
 from ...telemetry.metrics import Family
 from ...telemetry.process import process_source, versions

@@ -1,11 +1,11 @@
-"""Who knows which tokens are good, as the settings choose: nobody, a file, or the cluster."""
+"""Admission as the settings choose it: without tokens, by a token file, or by the cluster."""
 
 from __future__ import annotations
 
 import time
 
 from ...settings import ServeSettings
-from ..failures import ServeError
+from .. import ServeError
 from ..sessions.admission import Admission
 from ..sessions.handlers import PATHS
 from .token_review import TokenReviewer, TokenReviewError
@@ -41,7 +41,7 @@ class Access:
         return self._file is not None and self._file.reload_failed
 
     async def start(self) -> None:
-        """Get ready to verify tokens. Raises `ServeError` where there is nobody to ask."""
+        """Get ready to verify tokens. Raises `ServeError` where there is no cluster to ask."""
         if self._reviewer is not None:
             try:
                 await self._reviewer.start()

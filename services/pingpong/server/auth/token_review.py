@@ -4,9 +4,9 @@ A client sends a token that kubelet has mounted for it with the server's audienc
 the API server whether it is good, and for that audience. To be allowed to ask, its own service
 account is bound to the ClusterRole `system:auth-delegator`.
 
-What the API server said is remembered for a while, so that it is not asked at every reconnect:
-a token that was taken back opens sessions for `GOOD_FOR` seconds at most. Where the API server
-cannot be asked nobody is let in, but nobody is told that his token is wrong either.
+What the API server answered is remembered for a while, so that it is not asked at every reconnect:
+a token that was revoked opens sessions for `GOOD_FOR` seconds at most. While the API server cannot
+be asked, every token is refused with 503, not as a wrong one.
 
 Asking blocks, so threads do it, a few; how many tokens may wait for them is bounded too.
 """
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ...telemetry.failure_log import Repeats
+from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .. import cluster
 from ..sessions.admission import TOO_MANY_WAIT, UNVERIFIED_TOKEN, WRONG_TOKEN, Decided, Refusal
@@ -41,7 +41,7 @@ _TIMEOUT = 3.0
 _ATTEMPTS = 2
 _PAUSE = 0.2
 """Seconds between two attempts."""
-_PATIENCE = 5.0
+_ASK_WITHIN = 5.0
 """Seconds after which a token that still waits is not asked about any more: its client is gone."""
 _END_OF_TIME = 1e12
 """Seconds since 1970 that no expiry is beyond."""
@@ -114,7 +114,7 @@ def _refused(status: int, reason: object) -> ReviewFailedError:
     return ReviewFailedError(text, is_passing=status == 429 or status >= 500)
 
 
-# On the event loop: who waits, and what is known.
+# On the event loop: which requests wait, and which tokens are known.
 
 
 class _Job(NamedTuple):
@@ -159,7 +159,7 @@ class TokenReviewer:
         self._clock = clock
         self._wall_clock = wall_clock
         self._logger = get_logger("pingpong.server.token_review")
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting: dict[bytes, list[Decided]] = {}
         self._expires: dict[bytes, float | None] = {}
@@ -176,7 +176,7 @@ class TokenReviewer:
             threading.Thread(
                 target=self._work, args=(ask, loop), name=f"token-review-{number}", daemon=True
             ).start()
-        # What is wrong with the way there is told now, not when the first client comes.
+        # What is wrong with the way there is logged now, not when the first client comes.
         self.authorize(b"e30.e30.e30", lambda refusal: None)
 
     @property
@@ -185,7 +185,7 @@ class TokenReviewer:
         return len(self._waiting)
 
     def close(self) -> None:
-        """Let the threads end when they have nothing to do; nobody is told anything any more."""
+        """Let the threads end when they have nothing to do; pending requests get no decision."""
         self._waiting.clear()
         for _ in range(_THREADS):
             self._jobs.put(None)
@@ -223,10 +223,10 @@ class TokenReviewer:
         refusal: Refusal | None = None
         if isinstance(answer, ReviewFailedError):
             refusal = UNVERIFIED_TOKEN
-            if self._repeats.failed(None, str(answer), now) is not None:
+            if self._throttle.failed(None, str(answer), now) is not None:
                 self._logger.error("token_review_failed", error=str(answer))
         else:
-            if self._repeats.succeeded(None, now) is not None:
+            if self._throttle.succeeded(None, now) is not None:
                 self._logger.info("token_review_recovered")
             if answer:
                 left = GOOD_FOR if expires is None else expires - self._wall_clock()
@@ -247,14 +247,14 @@ class TokenReviewer:
             try:
                 loop.call_soon_threadsafe(self._settle, job.digest, answer)
             except RuntimeError:
-                return  # The loop is closed: nobody waits any more.
+                return  # The loop is closed, and no request waits.
 
     def _review(self, ask: Ask, job: _Job) -> bool | ReviewFailedError:
         failed = ReviewFailedError("too many tokens wait to be verified", is_passing=True)
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(_PAUSE)
-            if self._clock() - job.asked_at > _PATIENCE:
+            if self._clock() - job.asked_at > _ASK_WITHIN:
                 break
             try:
                 return ask(job.token)

@@ -12,9 +12,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from ...settings.files import WatchedFile
+from ...settings.files import Reloaded, WatchedFile
 from ...telemetry.logs import get_logger
-from ..reload import Reloaded
 from ..sessions.admission import WRONG_TOKEN, Decided
 
 SHORTEST = 16
@@ -70,7 +69,7 @@ class TokenFile:
         self._path = path
         self._logger = get_logger("pingpong.server.tokens")
         self._file = WatchedFile(path)
-        self._tokens = Reloaded(self._file, self._read, TokenFileError, self._log_unusable)
+        self._tokens = Reloaded(self._file.changed, self._read, TokenFileError, self._log_unusable)
         self._log_loaded()
 
     @property
@@ -85,7 +84,7 @@ class TokenFile:
         """Decide at once: `admission.Authority`."""
         digest = _digest(token)
         known = False
-        # All of them, and each in the same time: how long it takes tells nothing of any.
+        # All of them, and each in the same time: how long it takes says nothing of any.
         for one in self._tokens.value.digests:
             known |= hmac.compare_digest(one, digest)
         decided(None if known else WRONG_TOKEN)

@@ -1,17 +1,16 @@
 """Who may open a session, and how fast a session may ask.
 
-Every request is let in, or refused with an HTTP status, fields that say what to do, and a
-`Result` to count it under. The checks go from what everybody may know to what only some may:
+Every request is accepted, or refused with an HTTP status, fields that say what to do, and a
+`Result` to count it under. The checks go from what anybody may know to what only some may:
 
     path      404   the paths are in the documentation: to say that one is unknown, tells nothing
-    draining  503   nobody is let in any more, whoever asks; no token is looked at for nothing
+    draining  503   no request is accepted any more, so no token needs to be verified
     origin    403   before the token: a page that is not allowed learns nothing about tokens
     token     400   two of them; 401 none, or a wrong one; 503 it cannot be verified now
     draining  503   again, since verifying may take its time
-    capacity  503   last: how full the server is, is for those who may use it
 
-The caps below are the connection's (429 above `Limits.max_sessions`), and the endpoint's
-(CONNECTION_REFUSED above `max_connections`).
+How many there may be is checked elsewhere: by the connection (429 above `Limits.max_sessions`),
+and by the endpoint (CONNECTION_REFUSED above `max_connections`).
 
 Without I/O and without a clock: `now` is passed in.
 """
@@ -62,7 +61,7 @@ class SessionCounters:
         self.results[Result.ACCEPTED] += 1
 
     def closed(self, duration: float) -> None:
-        """A session that was accepted is over, after so many seconds."""
+        """A session that was accepted is over; it lasted `duration` seconds."""
         self.active -= 1
         self.durations.observe(duration)
 
@@ -92,16 +91,15 @@ SEVERAL_TOKENS = Refusal(Result.MALFORMED, 400, (_challenge("invalid_request"),)
 NO_TOKEN = Refusal(Result.UNAUTHORIZED, 401, (_challenge(),))
 WRONG_TOKEN = Refusal(Result.UNAUTHORIZED, 401, (_challenge("invalid_token"),))
 UNVERIFIED_TOKEN = Refusal(Result.UNAUTHORIZED, 503, (_retry_after(2),))
-"""Whoever verifies tokens could not be asked: nobody is let in, and nobody told to give up."""
+"""The authority could not be asked: the request is refused, and the client may try again."""
 TOO_MANY_WAIT = Refusal(Result.CAPACITY, 503, (_retry_after(2),))
-SERVER_FULL = Refusal(Result.CAPACITY, 503, (_retry_after(5),))
 
 Decided = Callable[[Refusal | None], None]
-"""Told, once, what a request is refused with; None: it is let in."""
+"""Called once, with what a request is refused with; None: it is accepted."""
 
 
 class Authority(Protocol):
-    """Whoever knows which tokens are good."""
+    """Knows which tokens are good."""
 
     def authorize(self, token: bytes, decided: Decided) -> None:
         """Call `decided` about a token, once: before this returns, or later."""
@@ -110,10 +108,10 @@ class Authority(Protocol):
 class Admission:
     """Decides about requests for sessions.
 
-    Whoever acts on its decisions sets `draining`, and keeps `counters`.
+    What acts on its decisions sets `draining`, and keeps `counters`.
     """
 
-    __slots__ = ("_authority", "_max_sessions", "_origins", "_paths", "counters", "draining")
+    __slots__ = ("_authority", "_origins", "_paths", "counters", "draining")
 
     def __init__(
         self,
@@ -121,9 +119,8 @@ class Admission:
         *,
         allowed_origins: Iterable[str] = (),
         authority: Authority | None = None,
-        max_sessions: int = 0,
     ) -> None:
-        """Without `allowed_origins` any will do; `max_sessions` 0 is any number.
+        """Without `allowed_origins` any origin will do, without `authority` no token is needed.
 
         Raises `ValueError` for an origin that is none.
         """
@@ -136,7 +133,6 @@ class Admission:
         )
         self._origins = frozenset[str]() if ANY_ORIGIN in origins else origins
         self._authority = authority
-        self._max_sessions = max_sessions
 
     @property
     def active(self) -> int:
@@ -147,7 +143,7 @@ class Admission:
         """Call `decided` about a request, once: before this returns, or when its token is known."""
         refusal = self._check(request)
         if refusal is not None or self._authority is None:
-            decided(refusal or self._check_capacity())
+            decided(refusal)
             return
         tokens = bearer_tokens(request.headers)
         if len(tokens) != 1:
@@ -156,14 +152,14 @@ class Admission:
             decided(WRONG_TOKEN)
         else:
             self._authority.authorize(
-                tokens[0], lambda refusal: decided(refusal or self._check_capacity())
+                tokens[0], lambda refusal: decided(refusal or self._check_draining())
             )
 
     def _check(self, request: Request) -> Refusal | None:
         if request.path.partition("?")[0] not in self._paths:
             return UNKNOWN_PATH
-        if self.draining:
-            return DRAINING
+        if refusal := self._check_draining():
+            return refusal
         # Only browsers say where the code that asks came from, and only they can be trusted to.
         if self._origins and request.origin is not None and not self._allows(request.origin):
             return FORBIDDEN_ORIGIN
@@ -178,12 +174,8 @@ class Admission:
         except ValueError:
             return False
 
-    def _check_capacity(self) -> Refusal | None:
-        if self.draining:
-            return DRAINING
-        if self._max_sessions and self.active >= self._max_sessions:
-            return SERVER_FULL
-        return None
+    def _check_draining(self) -> Refusal | None:
+        return DRAINING if self.draining else None
 
 
 # Origins

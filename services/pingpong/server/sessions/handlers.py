@@ -6,7 +6,7 @@ ping and its pong there is no task, no queue and no future.
 A session that asks for more than its rate allows has its messages dropped and counted, in all
 modes. On a stream they could be left to wait instead, but then what the client measures would be
 the limit, shown as latency; a ping that is not answered is seen for what it is. It counts as
-received in what later pongs tell, since it was not lost on its way here. Of a plain stream's
+received in later pongs, since it was not lost on its way here. Of a plain stream's
 pings the last of those that came together are the ones that get no answer. The bytes of an
 echoed stream are no messages: they go as fast as the peer takes them back.
 """
@@ -240,7 +240,7 @@ class PingSession(CountedSession):
             counters.dropped[mode, MALFORMED] += 1
             return None
         arrival = self._session.arrival
-        leaves = counters.departure.expect()
+        leaves = counters.send_delay.expect()
         received = self._received + 1
         answer = answer_ping(message, received, arrival, leaves)
         if answer is None:
@@ -333,5 +333,5 @@ def _refused_as(session: Session, closed: SessionClosed) -> Result | None:
         return Result.CAPACITY
     if closed.wire_code == ErrorCode.H3_REQUEST_REJECTED:
         # Without flow control a connection has room for one session only.
-        return Result.DRAINING if session.connection.draining else Result.CAPACITY
+        return Result.DRAINING if session.draining else Result.CAPACITY
     return Result.MALFORMED

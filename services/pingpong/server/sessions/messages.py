@@ -1,4 +1,4 @@
-"""What the handlers of sessions share: counters, limits, and answers that a slow peer makes wait.
+"""What the handlers of sessions share: counters, limits, and answers that wait for a slow peer.
 
 A peer may ask as much as it likes and read nothing. What is kept for it is bounded: on a
 bidirectional stream its questions wait, uncredited, until it has read (`Paused`); answers on
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ...telemetry.metrics import BucketCounts
 from ...webtransport import Session, SessionClosed, SessionHandler, SilentStreamHandler, Stream
 from .admission import RateLimit, SessionCounters
-from .departure import Departure
+from .send_delay import SendDelay
 
 DATAGRAM = "datagram"
 STREAM = "stream"
@@ -81,12 +81,12 @@ class MessageCounters:
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     answer_durations: BucketCounts = field(default_factory=lambda: BucketCounts(ANSWER_BUCKETS))
     """Seconds from a message's arrival to its answer, for each that was answered at once."""
-    departure: Departure = field(default_factory=Departure)
+    send_delay: SendDelay = field(default_factory=SendDelay)
     received_bytes: int = 0
     sent_bytes: int = 0
 
     def count_answers(self, mode: str, count: int, size: int) -> None:
-        """Answers left, of so many bytes."""
+        """Count answers that were sent, of `size` bytes together."""
         self.answered[mode] += count
         self.sent_bytes += size
 
@@ -127,7 +127,7 @@ class Paused:
         return data, ended
 
     def drop(self, stream: Stream) -> None:
-        """Forget what has been kept: nobody is there for the answers, or takes the question back.
+        """Forget what has been kept: the peer reads no answers, or takes the question back.
 
         Input that still comes is not kept any more.
         """
@@ -147,7 +147,7 @@ class PausingStream:
         raise NotImplementedError
 
     def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """Nobody reads what is sent back: nothing more is to come."""
+        """The peer reads no more answers, so it need not send more either."""
         stream.stop(code or 0)
         self._paused.drop(stream)
 
@@ -252,7 +252,7 @@ class WholeMessage(SilentStreamHandler):
 
 
 class CountedSession(SessionHandler):
-    """A session whose messages are counted and limited, and whose length is told at its end."""
+    """A session whose messages are counted and limited, and whose duration is counted at its end."""
 
     __slots__ = ("_limit", "_opened_at", "_sessions", "counters", "max_message_size", "uni_answers")
 

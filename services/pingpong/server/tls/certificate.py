@@ -1,4 +1,4 @@
-"""The server's certificate: loaded from files, or made; and authorities that sign such.
+"""Certificates and their keys: parsed from PEM, or made; and authorities that sign such.
 
 A self-signed certificate is short-lived and ECDSA, so that browsers accept it by its SHA-256 (W3C
 WebTransport, section "Custom certificate verification": at most two weeks, no RSA) as
@@ -193,22 +193,6 @@ def _sign(
     # These two name no hash: the signature's own is part of them.
     names_none = isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
     return Certificate(builder.sign(signer, None if names_none else hashes.SHA256()), (), key)
-
-
-def load_certificate(cert_file: Path, key_file: Path) -> Certificate:
-    """Read a certificate with its chain, and its key, from PEM files; one file may hold both.
-
-    Whether it is valid now is :meth:`Certificate.warning`'s to say.
-
-    Raises:
-        CertificateError: they cannot be read, or do not belong together.
-    """
-    try:
-        cert_data = cert_file.read_bytes()
-        key_data = key_file.read_bytes()
-    except OSError as error:
-        raise unreadable(error, cert_file, key_file) from None
-    return parse_certificate(cert_data, key_data, cert_file, key_file)
 
 
 def unreadable(error: OSError, cert_file: Path, key_file: Path) -> CertificateError:

@@ -1,8 +1,8 @@
-"""What the server and its worker processes say to each other: JSON objects, a line each.
+"""The control channel between the server and a worker process: JSON objects, a line each.
 
 The server asks: `{"id": 7, "do": "drain"}`; the worker answers: `{"id": 7, "value": …}` or
-`{"id": 7, "error": "…"}`. By itself the worker says how it is: `{"health": …}`, and what it
-has counted: `{"families": […]}`.
+`{"id": 7, "error": "…"}`. By itself the worker sends its health, `{"health": …}`, and its
+metrics, `{"families": […]}`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Message: TypeAlias = dict[str, Any]
 
 _MAX_LINE = 64 << 20
 _CLOGGED = 1 << 20
-"""Bytes that wait to be read: more is said only when it is asked for."""
+"""Bytes that wait to be read; above them only answers are sent."""
 
 
 class Channel:
-    """One end of the way between the server and a worker."""
+    """One end of the channel."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -34,16 +34,16 @@ class Channel:
 
     @property
     def is_clogged(self) -> bool:
-        """Whether the other end does not read what it is told."""
+        """Whether the other end does not read what was sent."""
         return self._writer.transport.get_write_buffer_size() > _CLOGGED
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Say something; nobody hears it where the other end is gone."""
+        """Send a message; it is lost where the other end is gone."""
         if not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> Message | None:
-        """What the other end says next; None at its end."""
+        """The next message from the other end; None at the channel's end."""
         try:
             line = await self._reader.readline()
         except (OSError, ValueError):
@@ -54,7 +54,7 @@ class Channel:
         return message
 
     async def close(self) -> None:
-        """Close it, after what was said has been handed to the kernel."""
+        """Close it, after what was sent has been handed to the kernel."""
         self._writer.close()
         try:
             await self._writer.wait_closed()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from socket import AF_INET, AF_INET6, socket
+from socket import socket
 
 from ...ping import PROTOCOL
 from ...settings import ServeSettings
@@ -23,80 +22,30 @@ from ...webtransport import (
     ProtocolError,
     Session,
     SharedKeys,
-    Windows,
 )
 from ...webtransport.asyncio import EndpointConfig, Handover, Limits, Listener, listen
-from .. import metrics
+from .. import ServeError, metrics
 from ..auth.access import Access
-from ..failures import ServeError
 from ..health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
-from ..memory import BUFFERED, MOST_CONNECTIONS
 from ..self_ping import SelfPing
 from ..sessions.admission import Admission
 from ..sessions.handlers import PingSession, Router
 from ..sessions.messages import MessageCounters
 from ..tls.certificate import Certificate
+from .endpoint import endpoint_config, listen_failure, loopback
 
 SHUTTING_DOWN = "the server is shutting down"
 
 MAX_DATAGRAM = 65_535
 
-_VALIDATED = 2
-"""Times as many handshakes may be unfinished where the client has proved its address."""
-_FEW_HANDSHAKES = 50
-_MOST_HANDSHAKES = 512
-"""Of all workers together, unless the settings ask for more: 46 MB. The more there are, the longer
-a client has for its handshake while others begin theirs, a thousand a second perhaps."""
-_LEAST_BUFFERED = 16 << 20
-_MOST_BUFFERED = 64 << 20
-"""Bytes that a worker's connections keep at most, of messages and of answers."""
 _HOUSEKEEPING_INTERVAL = 1.0
 """Seconds between looks at files."""
 _LAST_BATCHES = 64
 """Batches of packets that are still answered at the end: under a flood there is no last one."""
 
 
-def endpoint_config(
-    settings: ServeSettings, certificate: Certificate, workers: int = 1
-) -> EndpointConfig:
-    """The configuration of a worker's QUIC endpoint; `settings` has that worker's share of limits.
-
-    Each session takes a stream beside those that it opens, its CONNECT stream. Unfinished
-    handshakes count as connections: they take half of these, or what `max_handshakes` asks for.
-    """
-    max_connections = settings.max_connections or MOST_CONNECTIONS
-    return EndpointConfig(
-        certificate=certificate.certificate,
-        certificate_chain=certificate.chain,
-        private_key=certificate.private_key,
-        idle_timeout=settings.idle_timeout,
-        max_connections=max_connections,
-        max_handshakes=settings.max_handshakes,
-        max_validated_handshakes=max(
-            _FEW_HANDSHAKES,
-            _VALIDATED * settings.max_handshakes,
-            min(_MOST_HANDSHAKES // workers, max_connections // 2),
-        ),
-        max_buffered=min(_MOST_BUFFERED, max(_LEAST_BUFFERED, max_connections * BUFFERED)),
-        windows=Windows(
-            streams_bidi=settings.max_streams + settings.max_sessions,
-            streams_uni=settings.max_streams + 8,
-        ),
-    )
-
-
-def loopback(address: Address) -> list[tuple[int, Address]]:
-    """Where this machine reaches a socket that is bound to `address`."""
-    host, port = address[:2]
-    if host == "::":
-        return [(AF_INET6, ("::1", port, 0, 0)), (AF_INET, ("127.0.0.1", port))]
-    if host == "0.0.0.0":
-        return [(AF_INET, ("127.0.0.1", port))]
-    return [(AF_INET6 if ":" in host else AF_INET, address)]
-
-
 class PingServer(Router):
-    """The handler of a worker's connections: admits, answers, and writes down what happens."""
+    """The handler of a worker's connections: admits, answers, counts and logs."""
 
     def __init__(self, settings: ServeSettings, admission: Admission) -> None:
         super().__init__(
@@ -109,9 +58,9 @@ class PingServer(Router):
         self._over: asyncio.Future[None] | None = None
 
     def session_requested(self, session: Session) -> None:
-        """Answer, and say so."""
+        """Answer, and log it."""
         if self.self_ping is not None and self.self_ping.recognizes(session.request):
-            # Whoever may come; and it is counted among nobody's messages and sessions.
+            # Admitted by its secret, and not counted among the clients' messages and sessions.
             handler = PingSession(session, MessageCounters(), MAX_DATAGRAM, is_v1=True)
             session.accept(handler, PROTOCOL)
             return
@@ -223,7 +172,7 @@ class Worker:
             )
         except OSError as error:
             raise ServeError(listen_failure(settings, error)) from error
-        listener.endpoint.answered = self._handler.counters.departure.left
+        listener.endpoint.answered = self._handler.counters.send_delay.left
         buffer = listener.endpoint.pump.receive_buffer
         self._logger.debug("socket", receive_buffer=buffer.got, asked=buffer.asked)
         self._lag.start()
@@ -283,23 +232,23 @@ class Worker:
         self._access.check()
 
     async def drain(self) -> None:
-        """Ask the sessions to leave, wait for it as long as is set, close what is left of them.
+        """Ask the sessions to leave, wait for that until the drain timeout, close those that are left.
 
-        Whatever was asked before is answered: first what waits in the socket. Until `close`
-        whoever comes is told that nobody is let in.
+        What was asked before is answered: first what waits in the socket. Until `close` new
+        sessions are refused.
         """
         listener = self._listening
         self._handler.admission.draining = True
         self._end_tasks()
         answer_what_has_come(listener)
         listener.drain()
-        sessions = self._handler.admission.counters.active
+        sessions = self._handler.admission.active
         if sessions:
             self._logger.info("draining", sessions=sessions)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 await self._handler.wait_over(tuple(listener.connections))
-        left = self._handler.admission.counters.active
+        left = self._handler.admission.active
         if left:
             self._logger.info("closing", sessions=left, reason=SHUTTING_DOWN)
         answer_what_has_come(listener)
@@ -374,18 +323,7 @@ class Worker:
 
 
 def answer_what_has_come(listener: Listener) -> None:
-    """Answer the packets that wait in the socket: they were sent before anybody heard of the end."""
+    """Answer the packets that wait in the socket: they were sent before the peers knew of the end."""
     for _ in range(_LAST_BATCHES):
         if not listener.endpoint.receive_pending():
             break
-
-
-def listen_failure(settings: ServeSettings, error: OSError) -> str:
-    """Why the port cannot be had, and what to do."""
-    where = f"UDP port {settings.bind_port} of {settings.bind_host}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another with --bind-port, or 0 for a free one"
-    if error.errno == errno.EACCES:
-        return f"{where} needs more rights: choose one above 1023 with --bind-port"
-    text = error.strerror or str(error)
-    return f"cannot listen on {where}: {text} (--bind-host, --bind-port)"

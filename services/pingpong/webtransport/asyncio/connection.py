@@ -17,15 +17,15 @@ from urllib.parse import urlsplit
 
 from cryptography.x509 import load_pem_x509_certificates
 
-from ..connection import Connection
+from ..connection import Connection, ConnectionHandler
 from ..errors import ProtocolError, StateError
 from ..events import ConnectionClosed, Headers, Request, SessionClosed
-from ..handler import ConnectionHandler, SessionHandler
 from ..hosts import ascii_host, host_of
 from ..limits import Limits
 from ..quic.config import EndpointConfig, ServerIdentity
 from ..quic.engine import Address, QuicConnection
 from ..session import Session as CoreSession
+from ..session import SessionHandler
 from ..text import mask_url
 from .endpoint import UdpEndpoint
 from .failures import Cause, ConnectError, connection_failure, session_failure

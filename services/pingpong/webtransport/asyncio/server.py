@@ -8,10 +8,9 @@ import socket
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-from ..connection import Connection
+from ..connection import Connection, ConnectionHandler
 from ..errors import ErrorCode, ProtocolError, SessionClosedError, StreamResetError
 from ..events import ConnectionClosed, Request, SessionClosed, State
-from ..handler import ConnectionHandler
 from ..limits import Limits
 from ..quic.config import EndpointConfig
 from ..quic.engine import Address, QuicConnection

@@ -181,12 +181,12 @@ class Session(SessionWaiter):
     @property
     def draft(self) -> Draft:
         """The draft of WebTransport that both sides speak."""
-        return self._get_core().connection.session_draft
+        return self._get_core().draft
 
     @property
     def remote_address(self) -> Address:
         """The peer's socket address, as last seen."""
-        return self._get_core().connection.quic.address
+        return self._get_core().remote_address
 
     @property
     def closed(self) -> asyncio.Future[SessionClosed]:

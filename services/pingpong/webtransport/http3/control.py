@@ -5,8 +5,7 @@ They live as long as the connection: an end of any of them is an error of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from ..errors import ConnectionProtocolError, ErrorCode
 from ..quic.engine import QuicConnection
@@ -23,19 +22,6 @@ from .frames import (
 
 _FURTHER_BYTES = 9
 """Bytes of seven bits behind a prefix that an integer of 62 bits can take."""
-
-
-class ControlEvents(Protocol):
-    """What the peer's control stream can say to a connection."""
-
-    def settings_received(self, settings: Mapping[int, int]) -> None:
-        """The peer's SETTINGS; comes once, and first."""
-
-    def goaway_received(self, identifier: int) -> None:
-        """The peer accepts no requests (to a server: pushes) from `identifier` on.
-
-        It is lower each time (RFC 9114, section 5.2).
-        """
 
 
 class CriticalStream:
@@ -99,13 +85,29 @@ class OwnControlStream(CriticalStream):
 
 
 class ControlStream(CriticalStream):
-    """The peer's control stream."""
+    """The peer's control stream.
 
-    __slots__ = ("_events", "_frames", "_goaway_id", "_has_settings", "_is_client", "_last_push_id")
+    `settings_received` is called once, and first; `goaway_received` with an identifier from
+    which on the peer accepts no requests (to a server: pushes), which is lower each time
+    (RFC 9114, section 5.2).
+    """
 
-    def __init__(self, events: ControlEvents, max_settings: int, *, is_client: bool) -> None:
+    __slots__ = (
+        *("_frames", "_goaway_id", "_goaway_received", "_has_settings", "_is_client"),
+        *("_last_push_id", "_settings_received"),
+    )
+
+    def __init__(
+        self,
+        settings_received: Callable[[Mapping[int, int]], None],
+        goaway_received: Callable[[int], None],
+        max_settings: int,
+        *,
+        is_client: bool,
+    ) -> None:
         super().__init__("control")
-        self._events = events
+        self._settings_received = settings_received
+        self._goaway_received = goaway_received
         self._frames = FrameReader.for_control(max_settings)
         self._goaway_id: int | None = None
         self._has_settings = False
@@ -135,14 +137,14 @@ class ControlStream(CriticalStream):
         if self._has_settings:
             raise ConnectionProtocolError(ErrorCode.H3_FRAME_UNEXPECTED, "a second SETTINGS")
         self._has_settings = True
-        self._events.settings_received(decode_settings(payload))
+        self._settings_received(decode_settings(payload))
 
     def _receive_goaway(self, identifier: int) -> None:
         last = self._goaway_id
         if (self._is_client and identifier & 3) or (last is not None and identifier > last):
             raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, f"GOAWAY with {identifier}")
         self._goaway_id = identifier
-        self._events.goaway_received(identifier)
+        self._goaway_received(identifier)
 
     def _receive_max_push_id(self, payload: bytes) -> None:
         if self._is_client:
@@ -205,3 +207,50 @@ class QpackDecoderStream(CriticalStream):
                 raise ConnectionProtocolError(
                     ErrorCode.QPACK_DECODER_STREAM_ERROR, "acknowledges what was never sent"
                 )
+
+
+class CriticalStreams:
+    """The peer's unidirectional streams of HTTP/3's, each of which it opens once."""
+
+    __slots__ = ("_is_client", "_max_settings", "_opened")
+
+    def __init__(self, max_settings: int, *, is_client: bool) -> None:
+        self._is_client = is_client
+        self._max_settings = max_settings
+        self._opened = 0
+        """Bit set of their types."""
+
+    def begin(
+        self,
+        kind: int,
+        settings_received: Callable[[Mapping[int, int]], None],
+        goaway_received: Callable[[int], None],
+    ) -> CriticalStream | None:
+        """The receiver of a stream of a type; None where that is unknown.
+
+        Raises `ConnectionProtocolError` for a second one, and for a push stream: a client's is
+        of the wrong role, and a server's was never allowed (RFC 9114, sections 6.2 and 4.6).
+        """
+        receiver: CriticalStream
+        if kind == StreamType.CONTROL:
+            receiver = ControlStream(
+                settings_received,
+                goaway_received,
+                self._max_settings,
+                is_client=self._is_client,
+            )
+        elif kind == StreamType.QPACK_ENCODER:
+            receiver = QpackEncoderStream()
+        elif kind == StreamType.QPACK_DECODER:
+            receiver = QpackDecoderStream()
+        elif kind == StreamType.PUSH:
+            code = ErrorCode.H3_ID_ERROR if self._is_client else ErrorCode.H3_STREAM_CREATION_ERROR
+            raise ConnectionProtocolError(code, "a push stream")
+        else:
+            return None
+        if self._opened & 1 << kind:
+            raise ConnectionProtocolError(
+                ErrorCode.H3_STREAM_CREATION_ERROR, f"a second {StreamType(kind).name} stream"
+            )
+        self._opened |= 1 << kind
+        return receiver

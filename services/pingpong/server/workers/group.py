@@ -13,32 +13,29 @@ from ...telemetry.health import Result
 from ...telemetry.logs import get_logger
 from ...telemetry.metrics import Family, merge
 from ...webtransport.asyncio import bind_group, connect_inboxes, steer
-from .. import metrics
-from ..failures import ServeError
+from .. import ServeError, metrics
 from ..health import SELF_PING, WORKERS, Health, combine, while_draining
 from ..tls.certificate import Certificate
-from .keys import shared_keys
-from .processes import ANSWER_TIMEOUT, Place, WorkerLostError, WorkerProcess
-from .worker import listen_failure
+from .endpoint import listen_failure, shared_keys
+from .process import ANSWER_TIMEOUT, WorkerLostError, WorkerProcess, WorkerSlot
 
-PATIENCE = 5
-"""Seconds after which a worker that says nothing, or is not there, counts as a failure."""
-HOPELESS = 30
-"""Seconds after which such a worker is ended, and replaced."""
+HEARTBEAT_TIMEOUT = 5
+"""Seconds after which a worker that sends nothing, or is gone, makes the group unhealthy."""
+KILL_AFTER = 30
+"""Seconds after which such a worker is killed, and replaced."""
 CLOSE_TIMEOUT = 3.0
 """Seconds to wait for workers to close what is left."""
 
 TICK = 1.0
-"""Seconds between two counts of who has said nothing."""
+"""Seconds between two checks of which workers have sent nothing."""
 
-_COUNTED = ("counter", "histogram")
 _LIVED_LONG = 10.0
-"""Seconds: a worker that lived for so long is replaced at once."""
+"""Seconds: a worker that lived longer is replaced at once."""
 _BACKOFF_MIN = 0.1
 _BACKOFF_MAX = 5.0
 
 
-class ProcessGroup:
+class WorkerGroup:
     """`count` worker processes, each replaced when it dies.
 
     This process has the sockets all the time, and reads none of them: the order of the sockets,
@@ -56,22 +53,22 @@ class ProcessGroup:
         self._supervisors: list[asyncio.Task[None]] = []
         self._ticking: asyncio.Task[None] | None = None
         self._past: list[Family] = []
-        """What workers have counted that are no more."""
+        """What workers have counted that have ended."""
         self._restarts = 0
         self._stopping = False
         self._draining = False
         self._logger = get_logger("pingpong.server")
-        self._where = ("", 0)
+        self._address = ("", 0)
 
     @property
     def host(self) -> str:
         """The address that is listened on."""
-        return self._where[0]
+        return self._address[0]
 
     @property
     def port(self) -> int:
         """The UDP port that is listened on."""
-        return self._where[1]
+        return self._address[1]
 
     @property
     def restarts(self) -> int:
@@ -96,16 +93,16 @@ class ProcessGroup:
         except OSError as error:
             raise ServeError(listen_failure(settings, error)) from error
         self._sockets += sockets
-        self._where = sockets[0].getsockname()[:2]
+        self._address = sockets[0].getsockname()[:2]
         steered = steer(sockets)
         inboxes, outboxes = connect_inboxes(self._count)
         self._sockets += [*inboxes, *outboxes]
         keys = shared_keys(settings, self._certificate)
-        places = [
-            Place(index, sockets[index], inboxes[index], outboxes, keys)
+        slots = [
+            WorkerSlot(index, sockets[index], inboxes[index], outboxes, keys)
             for index in range(self._count)
         ]
-        self._workers = [WorkerProcess(place) for place in places]
+        self._workers = [WorkerProcess(slot) for slot in slots]
         try:
             async with asyncio.TaskGroup() as starting:
                 for worker, part in zip(self._workers, self._shares, strict=True):
@@ -126,7 +123,7 @@ class ProcessGroup:
             f"worker {index} {'is gone' if worker.ended.is_set() else 'has said nothing'}"
             f" for {worker.silence * TICK:.0f} s"
             for index, worker in enumerate(self._workers)
-            if worker.silence * TICK > PATIENCE
+            if worker.silence * TICK > HEARTBEAT_TIMEOUT
         ]
         results[WORKERS] = Result(not silent, "; ".join(silent) or f"{self._count} workers")
         gone = [
@@ -135,14 +132,14 @@ class ProcessGroup:
             if not worker.listening
         ]
         if gone and not self._stopping:
-            # Its share of the clients who come would reach nobody.
+            # The clients that the kernel gives to it are not answered.
             results[SELF_PING] = Result(False, "; ".join(gone))
         if self._draining:
             results |= while_draining(self._settings.drain_stay_ready)
         return Health(results)
 
     async def families(self) -> list[Family]:
-        """The metrics of all workers, also of those that are no more, as one."""
+        """The metrics of all workers, also of those that have ended, as one."""
         await asyncio.gather(*[self._publish(worker) for worker in self._workers])
         published = [_families(worker.published) for worker in self._workers]
         past = [Family.from_json(family.to_json()) for family in self._past]
@@ -157,15 +154,15 @@ class ProcessGroup:
         """Show another certificate in handshakes that begin from now on."""
         self._certificate = certificate
         for worker in self._workers:
-            worker.tell("use_certificate", certificate=certificate.private_pem().decode())
+            worker.notify("use_certificate", certificate=certificate.private_pem().decode())
 
     def reload(self) -> None:
         """Have all workers read again what is in files."""
         for worker in self._workers:
-            worker.tell("reload")
+            worker.notify("reload")
 
     async def drain(self) -> None:
-        """Ask all sessions to leave, wait for it as long as is set, close what is left."""
+        """Ask all sessions to leave, wait for that until the drain timeout, close those that are left."""
         self._draining = self._stopping = True
         await self._ask_all("drain", self._settings.drain_timeout + CLOSE_TIMEOUT)
 
@@ -189,26 +186,26 @@ class ProcessGroup:
             except (WorkerLostError, ServeError) as error:
                 if not worker.ended.is_set():
                     self._logger.warning(
-                        "worker_does_not_stop", worker=worker.place.index, error=str(error)
+                        "worker_does_not_stop", worker=worker.slot.index, error=str(error)
                     )
                     worker.kill()
 
         await asyncio.gather(*[ask(worker) for worker in self._workers if worker.pid])
 
     async def _publish(self, worker: WorkerProcess) -> None:
-        # Where it does not answer: what it has told by itself is a little old, and will do.
+        # Where it does not answer: what it has published by itself is a little old, and will do.
         with contextlib.suppress(WorkerLostError, ServeError):
             if worker.listening:
                 worker.published = await worker.request("families", timeout=ANSWER_TIMEOUT)
 
     async def _tick(self) -> None:
-        # Counted, not measured: while this process itself was frozen, nobody could be heard.
+        # Counted, not measured: while this process was frozen itself, it could hear no worker.
         while True:
             await asyncio.sleep(TICK)
             for worker in self._workers:
-                worker.count_silence()
-                if worker.listening and worker.silence * TICK > HOPELESS:
-                    self._logger.error("worker_hangs", worker=worker.place.index, pid=worker.pid)
+                worker.silence += 1
+                if worker.listening and worker.silence * TICK > KILL_AFTER:
+                    self._logger.error("worker_hangs", worker=worker.slot.index, pid=worker.pid)
                     worker.kill()  # and it is replaced
 
     async def _supervise(self, index: int) -> None:
@@ -235,7 +232,7 @@ class ProcessGroup:
             await self._replace(index, worker)
 
     async def _replace(self, index: int, worker: WorkerProcess) -> None:
-        replacement = WorkerProcess(worker.place)
+        replacement = WorkerProcess(worker.slot)
         replacement.health = worker.health
         replacement.silence = worker.silence
         self._workers[index] = replacement
@@ -250,9 +247,9 @@ class ProcessGroup:
             return
         if certificate is not self._certificate:
             pem = self._certificate.private_pem().decode()
-            replacement.tell("use_certificate", certificate=pem)
+            replacement.notify("use_certificate", certificate=pem)
         if self._draining:
-            replacement.tell("drain")
+            replacement.notify("drain")
         self._logger.info("worker_replaced", worker=index, pid=replacement.pid)
 
     def _remember(self, worker: WorkerProcess) -> None:
@@ -267,7 +264,7 @@ def _families(published: Iterable[dict[str, Any]]) -> list[Family]:
 
 
 def next_backoff(last: float, lived: float) -> float:
-    """Seconds to wait before a worker is replaced that has lived for so long."""
+    """Seconds to wait before a worker is replaced; `lived` is in seconds, `last` the wait before."""
     if lived >= _LIVED_LONG:
         return 0.0
     return min(max(2 * last, _BACKOFF_MIN), _BACKOFF_MAX)

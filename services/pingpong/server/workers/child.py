@@ -1,6 +1,6 @@
-"""A worker in a process of its own: `python -m pingpong.server.workers.workers.worker_process`.
+"""A worker in a process of its own: `python -m pingpong.server.workers.child`.
 
-It is started by `processes.WorkerProcess`, with the channel to the server as its standard input,
+It is started by `process.WorkerProcess`, with the channel to the server as its standard input,
 and does what comes over it. Signals are the server's to understand: those that a terminal, or a
 service manager, sends to all processes are ignored here. When the channel ends, the server is
 gone, and the worker goes too, whatever its event loop is doing then.
@@ -21,20 +21,20 @@ from typing import Any
 import structlog
 import uvloop
 
+from ...lifecycle import collect_garbage_seldom
 from ...settings import ServeSettings
-from ...telemetry.lifecycle import collect_garbage_seldom
 from ...telemetry.logs import configure, get_logger
 from ...webtransport import SharedKeys
 from ...webtransport.asyncio import Handover
-from ..failures import ServeError
+from .. import ServeError
 from ..tls.certificate import Certificate, parse_certificate
 from .control import Channel, Message
 from .worker import Worker
 
 HEALTH_INTERVAL = 0.5
-"""Seconds between two words of the worker's health."""
+"""Seconds from one report of the worker's health to the next."""
 FAMILIES_INTERVAL = 2.0
-"""Seconds between what it has counted, so that little is forgotten where it dies."""
+"""Seconds from one report of its metrics to the next: so much is lost when it dies."""
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ORPHANED = 1
@@ -42,7 +42,7 @@ _FROM_SERVER = Path("(from the server)")
 
 
 def main() -> None:
-    """Be a worker until the server wants no more, or is no more."""
+    """Be a worker until the server has ended it, or has ended itself."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=os.dup(0))
@@ -133,17 +133,17 @@ class _Process:
         self._worker = worker
         await worker.start()
         collect_garbage_seldom()
-        self._run(self._tell_health(worker))
-        self._run(self._tell_families(worker))
+        self._run(self._send_health(worker))
+        self._run(self._send_families(worker))
         return {"health": worker.health().to_json()}
 
-    async def _tell_health(self, worker: Worker) -> None:
+    async def _send_health(self, worker: Worker) -> None:
         while True:
             await asyncio.sleep(HEALTH_INTERVAL)
             if not self._channel.is_clogged:
                 self._channel.send({"health": worker.health().to_json()})
 
-    async def _tell_families(self, worker: Worker) -> None:
+    async def _send_families(self, worker: Worker) -> None:
         while True:
             await asyncio.sleep(FAMILIES_INTERVAL)
             if not self._channel.is_clogged:

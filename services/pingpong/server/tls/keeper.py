@@ -1,23 +1,26 @@
-"""The certificate that the server shows: read again when its files change, or made anew in time.
+"""Keeps the certificate that the server shows: files read again, or a self-signed one replaced in time.
 
 A new certificate is for handshakes that begin from then on. Sessions that are open notice
-nothing: a connection's certificate is shown once, in its handshake. Nor does anybody go on with
-the old one by resuming: the server gives out no session tickets (aioquic sends one only where it
-was given a place to keep it), so that every handshake shows the certificate.
+nothing: a connection's certificate is shown once, in its handshake. No client resumes with the old
+one either: the server sends no session tickets (aioquic sends one only where it can store it), so
+that every handshake shows the certificate.
 """
 
 from __future__ import annotations
 
+import re
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from ...settings.files import WatchedFiles
-from ...telemetry.failure_log import Repeats
+from ...settings import ServeSettings
+from ...settings.files import Reloaded, WatchedFiles
+from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
-from ..reload import Reloaded
+from .. import ServeError
 from .certificate import (
     Certificate,
     CertificateError,
@@ -27,10 +30,11 @@ from .certificate import (
 )
 
 EXPIRES_SOON = timedelta(days=7)
-"""Before a certificate's end; its issuer should have renewed it long ago then."""
+"""Time before a certificate's end; its issuer should have renewed it long ago then."""
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?")
 _LIVES_LEFT = 3
-"""A made certificate is replaced when less than a third of its life is left."""
+"""A self-signed certificate is replaced when less than a third of its life is left."""
 
 
 class CertificateKeeper(ABC):
@@ -40,7 +44,7 @@ class CertificateKeeper(ABC):
     """
 
     origin: ClassVar[str]
-    """Where certificates come from, as logs have it: `file` or `made`."""
+    """Where certificates come from, as logs have it: `file` or `self_signed`."""
 
     def __init__(self, certificate: Certificate) -> None:
         self.certificate = certificate
@@ -69,14 +73,14 @@ class CertificateKeeper(ABC):
         """Another certificate, if there is one now."""
 
 
-class MadeCertificates(CertificateKeeper):
-    """Certificates made for names and addresses, each replaced before it expires.
+class SelfSignedCertificates(CertificateKeeper):
+    """Self-signed certificates for names and addresses, each replaced before it expires.
 
     Browsers accept one by its hash only when it is valid for 14 days altogether or less. Clients
-    that were told the hash have to be told the new one.
+    that trust it by its hash need the new hash.
     """
 
-    origin = "made"
+    origin = "self_signed"
 
     def __init__(self, hosts: Sequence[str], now: datetime) -> None:
         """Raises `ValueError` as `make_certificate` does."""
@@ -106,9 +110,11 @@ class CertificateFiles(CertificateKeeper):
         self._watched = WatchedFiles(cert_file, key_file)
         self._now = now
         self._current: Certificate | None = None
-        self._files = Reloaded(self._watched, self._load, CertificateError, self._log_unusable)
+        self._files = Reloaded(
+            self._watched.changed, self._load, CertificateError, self._log_unusable
+        )
         self._current = self._files.value
-        self._warned = Repeats(timedelta(days=1).total_seconds())
+        self._warned = FailureLogThrottle(timedelta(days=1).total_seconds())
         super().__init__(self._files.value)
         self._warn(now)
 
@@ -166,3 +172,32 @@ class CertificateFiles(CertificateKeeper):
         kind = "expires soon" if timedelta(0) <= left < EXPIRES_SOON else "not valid"
         if self._warned.failed(None, kind, now.timestamp()) is not None:
             self._logger.warning("certificate_expiry", warning=warning)
+
+
+def make_hosts(bind_host: str) -> list[str]:
+    """The names and addresses that a self-signed certificate is for: this machine's own."""
+    hosts = ["localhost", "127.0.0.1", "::1"]
+    if _HOST_NAME.fullmatch(name := socket.gethostname()):
+        hosts.append(name)
+    host = bind_host.partition("%")[0]  # a zone is this machine's own and in no certificate
+    if host not in ("::", "0.0.0.0"):
+        hosts.append(host)
+    return list(dict.fromkeys(hosts))
+
+
+def keep_certificate(settings: ServeSettings, now: datetime) -> CertificateKeeper:
+    """Keep the certificate that the settings name, or a self-signed one for this machine.
+
+    Raises `ServeError`.
+    """
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        try:
+            return SelfSignedCertificates(make_hosts(settings.bind_host), now)
+        except ValueError as error:
+            raise ServeError(
+                f"cannot listen on {settings.bind_host}: {error} (--bind-host)"
+            ) from None
+    try:
+        return CertificateFiles(settings.tls_cert_file, settings.tls_key_file, now)
+    except CertificateError as error:
+        raise ServeError(str(error)) from error

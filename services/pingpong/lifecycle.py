@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from .logs import flush
+from .telemetry.logs import flush
 
 
 def stop_signal(reload: Callable[[], None]) -> asyncio.Future[signal.Signals]:

@@ -1,45 +1,86 @@
-"""What arrives before its session: kept within limits (draft-16, section 4.5).
+"""What a peer sends that belongs to no session: not yet, or not any more.
 
-A client may send CONNECT, streams and datagrams in one flight, and packets overtake
-each other; even in order, datagrams are commonly packed before stream frames.
+A stream begins as a `Preface`, until its first bytes say what it is. What names a session
+that is not there yet is kept within limits (draft-16, section 4.5): a client may send
+CONNECT, streams and datagrams in one flight, and packets overtake each other; even in
+order, datagrams are commonly packed before stream frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import Protocol
+from collections.abc import Callable, Container
+from typing import Protocol, TypeAlias
 
 from .errors import ErrorCode
 from .limits import Limits
+from .quic.engine import QuicConnection
+from .streams import Stream
 
 
-class Refuser(Protocol):
-    """Who ends a stream that cannot be kept."""
-
-    def refuse_stream(self, stream_id: int, code: ErrorCode, *, ended: bool = False) -> None:
-        """End both halves of a peer's stream."""
-
-
-class StreamReceiver(Protocol):
-    """Who takes what was kept, when the session is there."""
+class Receiver(Protocol):
+    """What takes the bytes of a stream: a session, its streams, HTTP/3's, and those here."""
 
     def receive(self, data: bytes, end_stream: bool) -> None:
-        """Take bytes."""
+        """Take the next bytes."""
 
     def receive_reset(self, code: int, final_size: int) -> None:
         """The peer's half ended early."""
 
     def receive_stop(self, code: int) -> None:
-        """The peer reads no more."""
+        """The peer reads our half no more."""
+
+    def writable(self) -> None:
+        """Less is buffered than was asked about."""
+
+
+Begin: TypeAlias = Callable[[int, bytes, bool], Receiver | None]
+"""Looks at all bytes so far of a stream: its id, the bytes, whether they end it."""
+Refuse: TypeAlias = Callable[[int, ErrorCode, bool], None]
+"""Ends both halves of a stream: its id, with what code, whether the peer's half is over."""
+
+
+class Preface:
+    """A peer's stream of which too little has come to know what it is."""
+
+    __slots__ = ("_begin", "_buffer", "_id", "_quic", "_refuse", "_stop_code")
+
+    def __init__(
+        self, quic: QuicConnection, begin: Begin, refuse: Refuse, stream_id: int, data: bytes = b""
+    ) -> None:
+        self._quic = quic
+        self._begin = begin
+        self._refuse = refuse
+        self._id = stream_id
+        self._buffer = data
+        self._stop_code: int | None = None
+
+    def receive(self, data: bytes, end_stream: bool) -> None:
+        """Take the next bytes; the connection decides when they suffice."""
+        self._buffer += data
+        receiver = self._begin(self._id, self._buffer, end_stream)
+        if self._stop_code is not None and receiver is not None:
+            receiver.receive_stop(self._stop_code)
+
+    def receive_reset(self, code: int, final_size: int) -> None:
+        """It will never be known whose it was (draft-16, section 4.4: lacking RESET_STREAM_AT)."""
+        self._refuse(self._id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, True)
+
+    def receive_stop(self, code: int) -> None:
+        """End our half; the stream's owner is to know as well."""
+        self._stop_code = code
+        self._quic.reset_stream(self._id, code)
+
+    def writable(self) -> None:
+        """Not asked for."""
 
 
 class EarlyStream:
     """A stream whose header is read and whose session is not there yet."""
 
     __slots__ = (
-        "_connection",
         "_ended",
         "_kept",
+        "_refuse",
         "_reset",
         "_stop_code",
         "data",
@@ -51,7 +92,7 @@ class EarlyStream:
     def __init__(
         self,
         kept: EarlyArrivals,
-        connection: Refuser,
+        refuse: Refuse,
         stream_id: int,
         session_id: int,
         header_size: int,
@@ -61,7 +102,7 @@ class EarlyStream:
         self.header_size = header_size
         self.data = bytearray()
         self._kept = kept
-        self._connection = connection
+        self._refuse = refuse
         self._ended = False
         self._reset: tuple[int, int] | None = None
         self._stop_code: int | None = None
@@ -75,9 +116,7 @@ class EarlyStream:
         """Keep bytes, or refuse the stream where they are too many."""
         self._ended = end_stream
         if not self._kept.add_data(self, data):
-            self._connection.refuse_stream(
-                self.id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, ended=end_stream
-            )
+            self._refuse(self.id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, end_stream)
 
     def receive_reset(self, code: int, final_size: int) -> None:
         """Keep that the peer has reset it."""
@@ -90,7 +129,7 @@ class EarlyStream:
     def writable(self) -> None:
         """Nothing was written."""
 
-    def deliver(self, stream: StreamReceiver) -> None:
+    def deliver(self, stream: Stream) -> None:
         """Hand on what was kept, as if it came now."""
         if self.data or self._ended:
             stream.receive(bytes(self.data), self._ended)
@@ -180,3 +219,28 @@ class EarlyArrivals:
         self._streams.clear()
         self._datagrams.clear()
         self._datagram_count = self._bytes = 0
+
+
+class Discarded:
+    """A peer's half that was refused; kept until it ends, so as not to begin again."""
+
+    __slots__ = ("_id", "_streams")
+
+    def __init__(self, streams: dict[int, Receiver], stream_id: int) -> None:
+        self._streams = streams
+        self._id = stream_id
+
+    def receive(self, data: bytes, end_stream: bool) -> None:
+        """Throw bytes away."""
+        if end_stream:
+            self._streams.pop(self._id, None)
+
+    def receive_reset(self, code: int, final_size: int) -> None:
+        """The end."""
+        self._streams.pop(self._id, None)
+
+    def receive_stop(self, code: int) -> None:
+        """Our half is over already."""
+
+    def writable(self) -> None:
+        """Not asked for."""

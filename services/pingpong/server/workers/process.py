@@ -1,4 +1,4 @@
-"""The server's side of one worker process: its start, its end, and what it says."""
+"""The server's side of one worker process: its start, its end, and what it sends. `child` is its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from ...settings import ServeSettings
 from ...telemetry.logs import get_logger
 from ...webtransport import SharedKeys
-from ..failures import ServeError
+from .. import ServeError
 from ..health import Health
 from ..tls.certificate import Certificate
 from .control import Channel, Message
@@ -25,7 +25,7 @@ START_TIMEOUT = 30.0
 ANSWER_TIMEOUT = 1.0
 """Seconds to wait for what is asked of a worker, where that is done at once."""
 
-_MODULE = "pingpong.server.workers.worker_process"
+_PROGRAM = f"{__package__}.child"
 _ROOT = Path(__file__).parents[3]
 
 
@@ -34,8 +34,8 @@ class WorkerLostError(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a worker works: what it takes over from whoever had the place before."""
+class WorkerSlot:
+    """One of the workers' slots: what a worker takes over from the one that it replaces."""
 
     index: int
     sock: socket.socket
@@ -48,20 +48,20 @@ class WorkerProcess:
     """One worker process, from its start to its end.
 
     Attributes, for reading only:
-        health: what it has said last of it; None before it has said anything
-        published: the families that it has told last, as JSON
-        ended: set when the process is no more
+        health: as it has last sent it; None before the first time
+        published: the families that it has last sent, as JSON
+        ended: set when the process has ended
         status: its exit status then
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, slot: WorkerSlot) -> None:
+        self.slot = slot
         self.health: Health | None = None
         self.published: list[Message] = []
         self.ended = asyncio.Event()
         self.status: int | None = None
         self.silence = 0
-        """How often in turn `count_silence` has found that it had said nothing."""
+        """Checks in a row that found that it had sent nothing: the group counts, a message resets."""
         self._listening = False
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
@@ -81,15 +81,15 @@ class WorkerProcess:
 
     async def start(self, settings: ServeSettings, certificate: Certificate) -> None:
         """Start it, and wait until it listens. Raises `ServeError`."""
-        place = self.place
-        inherited = [one.fileno() for one in (place.sock, place.inbox, *place.outboxes)]
+        slot = self.slot
+        inherited = [one.fileno() for one in (slot.sock, slot.inbox, *slot.outboxes)]
         try:
             ours, its = socket.socketpair()
         except OSError as error:
             raise ServeError(f"cannot start a worker: {error.strerror or error}") from error
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", _MODULE),
+                *(sys.executable, "-P", "-m", _PROGRAM),
                 stdin=its.fileno(),
                 pass_fds=inherited,
                 env=_environment(),
@@ -117,14 +117,14 @@ class WorkerProcess:
                 timeout=START_TIMEOUT,
                 settings=settings.model_dump(mode="json"),
                 certificate=certificate.private_pem().decode(),
-                keys=[place.keys.retry.hex(), place.keys.reset.hex()],
-                index=place.index,
+                keys=[slot.keys.retry.hex(), slot.keys.reset.hex()],
+                index=slot.index,
                 socket=inherited[0],
                 inbox=inherited[1],
                 outboxes=inherited[2:],
             )
         except WorkerLostError as gone:
-            raise ServeError(f"worker {place.index} did not start: {gone}") from None
+            raise ServeError(f"worker {slot.index} did not start: {gone}") from None
         self.health = Health.from_json(listening["health"])
         self._listening = True
 
@@ -149,15 +149,11 @@ class WorkerProcess:
         finally:
             del self._requests[number]
 
-    def tell(self, what: str, **arguments: Any) -> None:
-        """Have the worker do something; what it says to that is nobody's."""
+    def notify(self, what: str, **arguments: Any) -> None:
+        """Have the worker do something; its answer is not waited for."""
         if self._channel is not None and self.listening:
             self._request_count += 1
             self._channel.send({"id": self._request_count, "do": what, **arguments})
-
-    def count_silence(self) -> None:
-        """To be called regularly: nothing was heard since the last time, unless it was."""
-        self.silence += 1
 
     def kill(self) -> None:
         """End it here and now."""
@@ -195,7 +191,7 @@ class WorkerProcess:
         if answer is None or answer.done():
             if "error" in message:
                 get_logger("pingpong.server").error(
-                    "worker_failed", worker=self.place.index, error=message["error"]
+                    "worker_failed", worker=self.slot.index, error=message["error"]
                 )
         elif "error" in message:
             answer.set_exception(ServeError(message["error"]))

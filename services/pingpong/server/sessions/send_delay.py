@@ -1,4 +1,4 @@
-"""When an answer leaves that is made now."""
+"""How long an answer takes from its making to its sending: what a pong's t3 adds to now."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import time
 _DOWN, _UP = 2, 6
 """A delay below the estimate counts for 1/2^2 of the next one, a delay above for 1/2^6.
 
-So the estimate stays among the shorter ones: what is said too much here would be missing from the
-network's time.
+So the estimate stays among the shorter delays: an estimate that is too long would be missing from
+the network's time.
 """
 
 
-class Departure:
-    """Foretells departures: what it took lately from an answer's making to its sending, it takes.
+class SendDelay:
+    """Estimates the delay from an answer's making to its sending, from the delays before.
 
-    In between an answer is encrypted, which takes longer than many a network. t3 is to be as near
-    to the wire as can be told (RFC 8762, section 4.3.1), or the client counts that as the network's.
+    In between an answer is encrypted, which takes longer than many networks. t3 should be as near
+    to the wire as possible (RFC 8762, section 4.3.1), or the client counts the delay as the
+    network's.
     """
 
     __slots__ = ("_delay", "_made_at")
@@ -31,7 +32,7 @@ class Departure:
         return self._delay
 
     def expect(self) -> int:
-        """An answer is made now: when it will leave, in nanoseconds of the monotonic clock."""
+        """When an answer that is made now will leave, in nanoseconds of the monotonic clock."""
         now = self._made_at = time.monotonic_ns()
         return now + self._delay
 

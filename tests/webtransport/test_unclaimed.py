@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pingpong.webtransport.early import EarlyArrivals, EarlyStream
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.limits import Limits
+from pingpong.webtransport.streams import Stream
+from pingpong.webtransport.unclaimed import EarlyArrivals, EarlyStream
 
 LIMITS = Limits(early_streams=3, early_datagrams=4, early_bytes=50)
 
@@ -20,12 +21,12 @@ class Refusals:
     def __init__(self) -> None:
         self.refused: list[tuple[int, ErrorCode, bool]] = []
 
-    def refuse_stream(self, stream_id: int, code: ErrorCode, *, ended: bool = False) -> None:
+    def refuse_stream(self, stream_id: int, code: ErrorCode, ended: bool) -> None:
         self.refused.append((stream_id, code, ended))
 
 
 class Taker:
-    """A session's stream that writes down what it is given."""
+    """In place of a session's stream: writes down what it is given."""
 
     def __init__(self) -> None:
         self.given: list[tuple[Any, ...]] = []
@@ -52,14 +53,14 @@ def connection() -> Refusals:
 
 @pytest.fixture
 def stream(kept: EarlyArrivals, connection: Refusals) -> EarlyStream:
-    early = EarlyStream(kept, connection, 4, 0, 3)
+    early = EarlyStream(kept, connection.refuse_stream, 4, 0, 3)
     assert kept.add_stream(early)
     return early
 
 
 def delivered(stream: EarlyStream) -> list[tuple[Any, ...]]:
     taker = Taker()
-    stream.deliver(taker)
+    stream.deliver(cast(Stream, taker))
     return taker.given
 
 
@@ -103,7 +104,7 @@ class TestStream:
 
 class TestLimits:
     def test_streams(self, kept: EarlyArrivals, connection: Refusals) -> None:
-        streams = [EarlyStream(kept, connection, 4 * i, 0, 2) for i in range(1, 5)]
+        streams = [EarlyStream(kept, connection.refuse_stream, 4 * i, 0, 2) for i in range(1, 5)]
         assert [kept.add_stream(stream) for stream in streams] == [True, True, True, False]
         assert kept.take(0) == (streams[:3], [])
         assert kept.add_stream(streams[3])
@@ -146,7 +147,7 @@ class TestLimits:
 
     def test_nothing_at_all(self, connection: Refusals) -> None:
         kept = EarlyArrivals(Limits(early_streams=0, early_datagrams=0, early_bytes=0))
-        assert not kept.add_stream(EarlyStream(kept, connection, 4, 0, 2))
+        assert not kept.add_stream(EarlyStream(kept, connection.refuse_stream, 4, 0, 2))
         assert not kept.add_datagram(0, b"")
         assert kept.take(0) == ([], [])
         assert len(kept) == 0
@@ -173,7 +174,7 @@ class Early(RuleBasedStateMachine):
 
     @rule(session_id=SESSIONS)
     def add_stream(self, session_id: int) -> None:
-        stream = EarlyStream(self.kept, self.connection, self.next_id, session_id, 2)
+        stream = EarlyStream(self.kept, self.connection.refuse_stream, self.next_id, session_id, 2)
         self.next_id += 4
         fits = len(self.streams) < LIMITS.early_streams
         assert self.kept.add_stream(stream) is fits

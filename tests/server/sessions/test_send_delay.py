@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pingpong.server.sessions.departure import Departure
+from pingpong.server.sessions.send_delay import SendDelay
 
 
 class Clock:
@@ -12,7 +12,7 @@ class Clock:
         self.now = 1_000_000_000
         monkeypatch.setattr(time, "monotonic_ns", lambda: self.now)
 
-    def answer(self, one: Departure, delay: int) -> int:
+    def answer(self, one: SendDelay, delay: int) -> int:
         """Make an answer that leaves after so long; how far off the prediction was."""
         expected = one.expect()
         self.now += delay
@@ -26,14 +26,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_the_first_says_what_is_expected_of_the_next(clock: Clock) -> None:
-    one = Departure()
+    one = SendDelay()
     assert clock.answer(one, 150_000) == 150_000
     assert clock.answer(one, 150_000) == 0
 
 
 @pytest.mark.parametrize("delay", [20_000, 300_000])
 def test_it_follows(clock: Clock, delay: int) -> None:
-    one = Departure()
+    one = SendDelay()
     for each in (100_000, delay):
         for _ in range(600):
             clock.answer(one, each)
@@ -41,7 +41,7 @@ def test_it_follows(clock: Clock, delay: int) -> None:
 
 
 def test_it_rather_says_too_little(clock: Clock) -> None:
-    one = Departure()
+    one = SendDelay()
     clock.answer(one, 100_000)
     errors = [clock.answer(one, delay) for delay in (80_000, 120_000) * 500]
     assert 80_000 <= one.delay < 90_000
@@ -49,7 +49,7 @@ def test_it_rather_says_too_little(clock: Clock) -> None:
 
 
 def test_one_hiccup_says_little(clock: Clock) -> None:
-    one = Departure()
+    one = SendDelay()
     clock.answer(one, 100_000)
     clock.answer(one, 50_000_000)
     assert one.delay == 200_000
@@ -58,7 +58,7 @@ def test_one_hiccup_says_little(clock: Clock) -> None:
 
 
 def test_of_a_batch_the_last_counts(clock: Clock) -> None:
-    one = Departure()
+    one = SendDelay()
     one.expect()
     clock.now += 400_000
     clock.answer(one, 100_000)
@@ -66,7 +66,7 @@ def test_of_a_batch_the_last_counts(clock: Clock) -> None:
 
 
 def test_what_left_without_an_answer_says_nothing(clock: Clock) -> None:
-    one = Departure()
+    one = SendDelay()
     clock.answer(one, 100_000)
     clock.now += 10_000_000
     one.left(clock.now)

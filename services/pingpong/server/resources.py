@@ -1,8 +1,9 @@
-"""How many connections fit in the memory that this process may use."""
+"""What this process may use, cores and memory, and how many connections fit in that memory."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +27,15 @@ MOST_CONNECTIONS = 10_000
 """However much memory there is: one event loop serves no more of them well."""
 
 
+def usable_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """The cores that this process may keep busy: those it may run on, or its container's share."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = quota_file.read_text().split()  # "max" is no number
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(cores, 1)
+
+
 class Memory(NamedTuple):
     """Bytes that this process may use, and whose limit that is: `cgroup` or `machine`."""
 
@@ -43,8 +53,8 @@ def usable_memory(root: Path = Path("/")) -> Memory:
 def _cgroup_limits(root: Path) -> list[int]:
     """The limits of the group of this process and of those above it, as far as they can be seen.
 
-    Version 2 has one tree of groups, version 1 one for memory. A container sees its own group in
-    the place of the root.
+    Version 2 has one tree of groups, version 1 one for memory. A container sees its own group as
+    the root.
     """
     limits = []
     lines: list[str] = []
@@ -97,7 +107,7 @@ class AllowedConnections(NamedTuple):
         return cls(fit if asked is None else asked, fit, memory, asked is None)
 
     def log(self, logger: FilteringBoundLogger) -> None:
-        """Say that memory is why there are no more, or that it may not suffice."""
+        """Log that memory limits them, or that it may not suffice for them."""
         event: dict[str, int | str] = {"max_connections": self.number}
         reason = {"memory": self.memory.size, "limited_by": self.memory.limited_by}
         if self.is_derived and self.fit < MOST_CONNECTIONS:

@@ -1,7 +1,0 @@
-"""Why a server cannot start."""
-
-from __future__ import annotations
-
-
-class ServeError(Exception):
-    """The server cannot start; the text says in one line why, and what to do."""
