@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from typing import Any, Literal, TextIO
 
 import pytest
@@ -18,18 +17,7 @@ import structlog
 from pingpong.telemetry.logs import configure, dropped_lines, flush, get_logger
 from tests.support.processes import environment
 
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    sys.excepthook = sys.__excepthook__
-    logging.getLogger("quic").setLevel(logging.NOTSET)
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("unconfigured")
 
 
 @pytest.fixture
