@@ -25,6 +25,7 @@ from pingpong.server.sessions.admission import (
     Result,
 )
 from tests.support.certificates import Authority
+from tests.support.held import held
 from tests.support.kubernetes_api import GOOD, REVIEWS, ApiServer, jwt
 from tests.support.kubernetes_api import TOKEN as OWN_TOKEN
 
@@ -223,9 +224,10 @@ async def test_what_is_remembered_is_bounded_and_bad_ones_push_out_no_good_one(
 async def test_no_token_is_kept(api: ApiServer, start: Start) -> None:
     reviewing = await start()
     await reviewing.ask()
-    assert TOKEN not in reviewing.reviewer._good._until
     assert not reviewing.reviewer.waiting
-    assert not reviewing.reviewer._expires
+    kept = held(reviewing.reviewer)
+    assert TOKEN not in kept
+    assert TOKEN.decode() not in kept
 
 
 # Who waits
