@@ -136,7 +136,8 @@ def test_sigterm_comes_to_the_program_which_ends_with_0(
 def test_byte_code_is_used_for_all_that_is_imported(
     docker: Docker, images: dict[str, str], service: str
 ) -> None:
-    code = f"import pingpong.__main__, pingpong.{service}.service, pingpong.settings, uvloop"
+    module = {"client": "client.probe.service", "server": "server.service"}[service]
+    code = f"import pingpong.__main__, pingpong.{module}, pingpong.settings, uvloop"
     said = docker("run", "--rm", "--entrypoint=python", images[service], "-v", "-c", code)
     assert f"pingpong/{service}/__pycache__" in said
     assert re.findall(r"^# code object from '?(/\S+\.py)\b", said, re.M) == []

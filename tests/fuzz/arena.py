@@ -26,7 +26,7 @@ from pingpong.server.sessions.messages import DATAGRAM, MALFORMED, MODES, TOO_LA
 from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import StateError
-from pingpong.webtransport.events import ConnectionClosed, Request, SessionClosed, State
+from pingpong.webtransport.events import ConnectionClosed, Request, SessionClosed
 from pingpong.webtransport.http3.frames import encode_headers
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity
@@ -35,6 +35,7 @@ from pingpong.webtransport.quic.connection_ids import CONNECTION_ID_SIZE
 from pingpong.webtransport.quic.endpoint import AioquicEndpoint
 from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
 from pingpong.webtransport.session import Session
+from pingpong.webtransport.states import State
 from tests.webtransport.raw import CONNECT, Raw
 from tests.webtransport.wire import certificate
 

@@ -17,11 +17,12 @@ from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode
-from pingpong.webtransport.events import ConnectionClosed, SessionClosed, State
+from pingpong.webtransport.events import ConnectionClosed, SessionClosed
 from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
 from pingpong.webtransport.quic.ids import RESET_REASON
 from pingpong.webtransport.session import Session
+from pingpong.webtransport.states import State
 from pingpong.webtransport.streams import SilentStreamHandler, Stream
 from tests.fuzz.arena import LIMITS, MAX_MESSAGE, Client, Finding, check_accounts, endpoint
 from tests.fuzz.live import split

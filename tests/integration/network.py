@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -29,8 +29,12 @@ PATIENCE = 90.0
 class Running:
     """A process in a namespace; what it writes is read as it comes. Killed at the latest at exit."""
 
-    def __init__(self, namespace: Namespace, *words: str, **environ: str) -> None:
+    def __init__(
+        self, namespace: Namespace, *words: str, admin: str = "127.0.0.1", **environ: str
+    ) -> None:
         self.namespace = namespace
+        self.admin = admin
+        """The address of its admin port, where it has one."""
         self.popen = subprocess.Popen(
             namespace.command(*words),
             stdin=subprocess.DEVNULL,
@@ -83,8 +87,8 @@ class Running:
 
     def get(self, path: str, status: int = 200) -> str:
         """What its admin port answers; AssertionError where the status is another."""
-        client = http.client.HTTPConnection("127.0.0.1", ADMIN_PORT, timeout=PATIENCE)
-        client.sock = self.namespace.tcp_connection("127.0.0.1", ADMIN_PORT, PATIENCE)
+        client = http.client.HTTPConnection(self.admin, ADMIN_PORT, timeout=PATIENCE)
+        client.sock = self.namespace.tcp_connection(self.admin, ADMIN_PORT, PATIENCE)
         with contextlib.closing(client):
             client.request("GET", path)
             response = client.getresponse()
@@ -128,7 +132,7 @@ class Running:
             if stream is not None:
                 stream.close()
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -198,7 +202,7 @@ class Server:
 @contextlib.contextmanager
 def serving(link: Link, *words: str) -> Iterator[Server]:
     """A server at the server's end."""
-    with _pingpong(link.server, "serve", "--log-format=json", *words) as running:
+    with pingpong(link.server, "serve", "--log-format=json", *words) as running:
         yield Server(running, running.wait_event("listening")["sha256"])
 
 
@@ -207,7 +211,7 @@ def pinging(link: Link, server: Server, *words: str, address: str = SERVER) -> I
     """A `pingpong ping --json` at the client's end."""
     trust = f"--cert-hash={server.sha256}"
     command = ("ping", server.url(address), trust, "--json", *words)
-    with _pingpong(link.client, *command) as running:
+    with pingpong(link.client, *command) as running:
         yield running
 
 
@@ -225,12 +229,13 @@ def probing(
     """A `pingpong probe` at the client's end, with these settings (`interval=0.1`)."""
     own = {"server": server.url(address), "cert_hash": server.sha256} | settings
     environ = {f"PINGPONG_{name.upper()}": str(value) for name, value in own.items()}
-    with _pingpong(link.client, "probe", "--log-format=json", **environ) as running:
+    with pingpong(link.client, "probe", "--log-format=json", **environ) as running:
         yield running
 
 
-def _pingpong(namespace: Namespace, *words: str, **environ: str) -> Running:
-    return Running(namespace, sys.executable, "-m", "pingpong", *words, **environ)
+def pingpong(namespace: Namespace, *words: str, **more: str) -> Running:
+    """A `pingpong` with these words; `more` as of `Running`."""
+    return Running(namespace, sys.executable, "-m", "pingpong", *words, **more)
 
 
 @dataclass(frozen=True)

@@ -69,21 +69,3 @@ def test_the_network_is_not_blamed(hold_up: Callable[[Probe], None]) -> None:
         assert metrics.total("pingpong_client_session_up") == 1
         assert metrics.connects("ok") == metrics.total("pingpong_client_connects_total") == 1
         assert probe.ask("/livez")[0] == 200
-
-
-def test_a_sleep_that_outlasts_the_session_is_no_outage() -> None:
-    """As of a laptop, or of a virtual machine that is moved."""
-    asleep = 3.0
-    with serving(idle_timeout=1) as server, probing(server) as probe:
-        before = probe.wait_answers()
-        probe.send(signal.SIGSTOP)
-        time.sleep(asleep)
-        probe.send(signal.SIGCONT)
-        metrics = probe.wait_metrics(lambda m: m.connects("ok") == 2, "there is a new session")
-        metrics = probe.wait_answers()
-        assert metrics.total(SKIPPED) - before.total(SKIPPED) > 0.9 * asleep / INTERVAL
-        assert metrics.completed("lost") + metrics.completed("late") <= 1
-        # But for the moment that it took to connect again.
-        assert metrics.outages()[1] < 1.0
-        assert metrics.above("pingpong_client_rtt_seconds", 0.064) == 0
-        assert probe.ask("/livez")[0] == 200

@@ -59,23 +59,6 @@ def assert_one_outage(probe: Probe, killed_at: float, server: Server) -> Scrape:
     return metrics
 
 
-def test_killed_and_started_again(place: str) -> None:
-    with serving(place) as server, probing(server) as probe:
-        probe.wait_answers()
-        server.kill()
-        killed_at = time.time()
-        down = probe.wait_event("target_down")
-        assert "nothing listens" in down["cause"]
-        assert at(down) - killed_at < 1.0
-        # For long enough that attempts to connect have failed, and waiting has become longer.
-        failed = probe.wait_metrics(lambda m: m.connects("refused") >= 4, "attempts were refused")
-        assert failed.total("pingpong_client_session_up") == 0
-        with serving(place) as again:
-            metrics = assert_one_outage(probe, killed_at, again)
-    assert metrics.connects("ok") == 2
-    assert metrics.total("pingpong_client_sessions_closed_total", reason="error") == 1
-
-
 def test_killed_for_a_moment(place: str, from_files: dict[str, Any]) -> None:
     with serving(place, **from_files) as server, probing(server) as probe:
         probe.wait_answers()

@@ -6,10 +6,10 @@ import pytest
 
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode, ProtocolError
-from pingpong.webtransport.events import State
 from pingpong.webtransport.http3.frames import encode_headers
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.session import Session
+from pingpong.webtransport.states import State
 from tests.webtransport.raw import CONNECT, control, parse_control, stream_header
 from tests.webtransport.wire import (
     LIMITS,

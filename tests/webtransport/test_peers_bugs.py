@@ -10,9 +10,10 @@ from pingpong.webtransport import varint
 from pingpong.webtransport.capsules import CapsuleType, encode_close
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode, StateError
-from pingpong.webtransport.events import SessionClosed, State
+from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.http3.frames import FrameType, encode_frame, encode_headers
 from pingpong.webtransport.quic.config import Windows
+from pingpong.webtransport.states import State
 from tests.webtransport.raw import CONNECT, capsule, grease
 from tests.webtransport.wire import Recorder, Wire
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from pingpong.webtransport import varint
 from pingpong.webtransport.capsules import CapsuleType, encode_close
 from pingpong.webtransport.errors import ErrorCode, StateError
-from pingpong.webtransport.events import Request, SessionClosed, State
+from pingpong.webtransport.events import Request, SessionClosed
 from pingpong.webtransport.http3.frames import FrameType, encode_frame, encode_headers
 from pingpong.webtransport.session import Session
+from pingpong.webtransport.states import State
 from tests.webtransport.raw import capsule
 from tests.webtransport.wire import Recorder, Side, Wire
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pingpong.webtransport.errors import DatagramTooLargeError, ErrorCode, StateError
-from pingpong.webtransport.events import State
 from pingpong.webtransport.http3.frames import encode_headers
 from pingpong.webtransport.quic.config import Windows
+from pingpong.webtransport.states import State
 from tests.webtransport.raw import CONNECT
 from tests.webtransport.wire import Recorder, Wire
 

@@ -13,13 +13,14 @@ capsules), RFC 9204 (QPACK, static table only).
 
 from .connection import Connection, ConnectionHandler
 from .errors import DatagramTooLargeError, ErrorCode, ProtocolError, StateError
-from .events import ConnectionClosed, Headers, Request, SessionClosed, State
+from .events import ConnectionClosed, Headers, Request, SessionClosed
 from .hosts import ascii_host, host_of
 from .limits import Limits
 from .quic.config import EndpointConfig, Windows
 from .quic.connection_ids import MAX_WORKERS, SharedKeys
 from .quic.engine import Address
 from .session import Session, SessionHandler
+from .states import State
 from .streams import SilentStreamHandler, Stream, StreamHandler
 from .text import MASK, mask_url, printable
 from .varint import decode as decode_varint

@@ -28,13 +28,14 @@ from .errors import (
     StreamProtocolError,
     error_name,
 )
-from .events import ConnectionClosed, Headers, Request, SessionClosed, State
+from .events import ConnectionClosed, Headers, Request, SessionClosed
 from .http3.control import CriticalStreams, OwnControlStream
 from .http3.frames import FrameType, StreamType, decode_quarter_id
 from .http3.messages import request_headers
 from .limits import Limits
 from .quic.engine import QuicConnection
 from .session import Session, SessionHandler
+from .states import State
 from .streams import Stream
 from .text import printable
 from .unclaimed import Discarded, EarlyArrivals, EarlyStream, Preface, Receiver
@@ -289,7 +290,7 @@ class Connection:
         self.handler.connection_ready(self)
         undecided, self._undecided = self._undecided, {}
         for session, headers in undecided.items():
-            if session.state is State.REQUESTED and self.closed is None:
+            if session.state is State.PENDING and self.closed is None:
                 try:
                     self._decide(session, headers, settings)
                 except ProtocolError as error:
@@ -331,10 +332,6 @@ class Connection:
         for datagram in datagrams:
             if session.state is State.ESTABLISHED:
                 session.handler.datagram_received(session, datagram)
-
-    def is_undecided(self, session: Session) -> bool:
-        """Whether a request waits for the client's settings."""
-        return session in self._undecided
 
     def add_stream(self, stream: Stream) -> None:
         """A session has a stream."""
@@ -500,7 +497,7 @@ class Connection:
         receiver.receive(rest, end_stream)
 
     def _decide(self, session: Session, headers: Headers, settings: Mapping[int, int]) -> None:
-        head = session.parse_request(headers, forgiving=is_forgiving(settings))
+        head = session.read_request(headers, forgiving=is_forgiving(settings))
         if not head.is_webtransport:
             session.reject(*head.refusal)
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from .text import printable
 
@@ -81,12 +80,3 @@ class ConnectionClosed:
     by_peer: bool = False
     is_application: bool = False
     timed_out: bool = False
-
-
-class State(Enum):
-    """Where a session stands; `session` says what leads from one to the next."""
-
-    EXPECTED = "expected"
-    REQUESTED = "requested"
-    ESTABLISHED = "established"
-    CLOSED = "closed"

@@ -1,12 +1,6 @@
 """One session: from the request to its end (draft-16, sections 3.2 to 6).
 
-The life of a session, the same for both roles but for its beginning:
-
-    client   REQUESTED -- 2xx --> ESTABLISHED
-                       -- other status, reset --> CLOSED
-    server   EXPECTED -- request --> REQUESTED -- accept() --> ESTABLISHED
-                                               -- reject() --> CLOSED
-    both     ESTABLISHED -- close(), capsule, FIN, reset, lost connection --> CLOSED
+What may happen in which state, and what follows, is a table in `states`.
 
 A session calls its `SessionHandler` in the turn in which a packet arrived, so that an
 answer can leave in the same turn. `session_closed` is the last call, comes once, and
@@ -22,7 +16,6 @@ from .capsules import CapsuleType, decode_close, encode_capsule, encode_close
 from .connect_stream import ConnectStream, data_after_close
 from .drafts import Draft, Version
 from .errors import (
-    ConnectionProtocolError,
     DatagramTooLargeError,
     ErrorCode,
     ProtocolError,
@@ -31,12 +24,13 @@ from .errors import (
     StreamProtocolError,
     error_name,
 )
-from .events import Headers, Request, SessionClosed, State
+from .events import Headers, Request, SessionClosed
 from .flow import FlowControl
 from .http3.frames import FrameType, decode_headers
 from .http3.messages import RequestHead, parse_request, parse_response, response_headers
 from .limits import Limits
 from .quic.engine import Address, QuicConnection
+from .states import CLIENT, SERVER, STOP_CODES, Event, State, after, not_allowed
 from .streams import SilentStreamHandler, Stream, StreamHandler, encode_stream_header
 from .varint import encode as encode_varint
 
@@ -104,10 +98,6 @@ class SessionOwner(Protocol):
     def stream_over(self, stream_id: int) -> None:
         """Both halves of one of its streams have ended."""
 
-    def is_undecided(self, session: Session) -> bool:
-        """Whether its request waits for the client's settings."""
-        ...
-
     def fail(self, error: ProtocolError, stream_id: int) -> None:
         """Answer a peer's error with its code, on its scope."""
 
@@ -120,8 +110,19 @@ class Session:
     """
 
     __slots__ = (
-        *("_closed_by_capsule", "_connect", "_datagram_prefix", "_early", "_leaving"),
-        *("_limits", "_owner", "_quic", "context", "draft", "draining", "flow", "handler", "id"),
+        *("_closed_by_capsule", "_connect", "_datagram_prefix", "_early"),
+        *(
+            "_limits",
+            "_owner",
+            "_quic",
+            "_table",
+            "context",
+            "draft",
+            "draining",
+            "flow",
+            "handler",
+            "id",
+        ),
         *("kept", "protocol", "request", "state", "streams"),
     )
 
@@ -150,13 +151,12 @@ class Session:
         """What both sides speak; a server knows it from `session_requested` on."""
         self._owner = owner
         self._quic = quic
+        self._table = CLIENT if quic.is_client else SERVER
         self._limits = limits
         self._connect = ConnectStream(quic, session_id, limits.max_field_section)
         self._datagram_prefix = encode_varint(session_id >> 2)
         self._closed_by_capsule = False
         self._early = b""
-        self._leaving = False
-        """The peer has left; how, is still to come on its half of the CONNECT stream."""
 
     # What the user calls.
 
@@ -192,10 +192,10 @@ class Session:
         there is nothing to accept (any more), `ValueError` for another protocol. The
         session may be over when this returns, by what came early.
         """
-        if self.state is not State.REQUESTED or self._quic.is_client:
-            raise StateError(f"a session that is {self.state.value} cannot be accepted")
+        established = self._after(Event.ACCEPT)
         if protocol is not None and protocol not in self.request.protocols:
             raise ValueError(f"the client does not offer the protocol {protocol!r}")
+        self.state = established
         self.protocol = protocol
         version = self.draft.version
         self._connect.send_headers(response_headers(200, version=version, protocol=protocol))
@@ -209,8 +209,7 @@ class Session:
 
         Raises `StateError` where there is nothing to reject (any more).
         """
-        if self.state is not State.REQUESTED or self._quic.is_client:
-            raise StateError(f"a session that is {self.state.value} cannot be rejected")
+        self._after(Event.REJECT)
         self._connect.send_headers([*response_headers(status), *headers], end_stream=True)
         self._close(SessionClosed(by_peer=False, error=f"rejected: {status}", status=status))
 
@@ -221,15 +220,16 @@ class Session:
         none, and `StateError` where the session is not established.
         """
         if self.state is not State.ESTABLISHED:
-            raise StateError(f"no datagrams on a session that is {self.state.value}")
+            raise not_allowed(self.state, Event.SEND_DATAGRAM)
         prefix = self._datagram_prefix
         if len(data) + len(prefix) > self._quic.max_datagram_size:
             raise DatagramTooLargeError(len(data), self.max_datagram_size)
-        return not self._leaving and self._quic.send_datagram(prefix + data)
+        return self._connect.send_open and self._quic.send_datagram(prefix + data)
 
     def can_open_stream(self, unidirectional: bool) -> bool:
         """Whether the peer's credit, the session's and QUIC's, allows one more stream."""
-        if self.state is not State.ESTABLISHED or self._leaving:
+        # Our half of the CONNECT stream is over where the peer has left, and how is still to come.
+        if self.state is not State.ESTABLISHED or not self._connect.send_open:
             return False
         if self.flow is not None and not self.flow.can_open_stream(unidirectional):
             return False
@@ -241,12 +241,9 @@ class Session:
         Raises `StateError` where the session is not established, or `can_open_stream`
         says no.
         """
+        self._after(Event.OPEN_STREAM)
         if not self.can_open_stream(unidirectional):
-            raise StateError(
-                f"a session that is {self.state.value} cannot open a stream"
-                if self.state is not State.ESTABLISHED
-                else "the peer allows no more streams at the moment"
-            )
+            raise StateError("the peer allows no more streams at the moment")
         if self.flow is not None:
             self.flow.streams_out[unidirectional].take(1)
         header = encode_stream_header(self.id, unidirectional)
@@ -281,7 +278,7 @@ class Session:
         """Client: send the CONNECT."""
         self.request = request
         self.draft = draft
-        self.state = State.REQUESTED
+        self.state = self._after(Event.SEND_REQUEST)
         self._connect.send_headers(headers)
 
     def receive(self, data: bytes, end_stream: bool) -> None:
@@ -304,6 +301,16 @@ class Session:
             connect.check_end()
             self._receive_end()
         self._forget_if_over()
+
+    def read_request(self, headers: Headers, *, forgiving: bool) -> RequestHead:
+        """Server: read the request, now that the client's settings are here.
+
+        Raises as `messages.parse_request` does.
+        """
+        self.state = self._after(Event.SETTINGS)
+        head = parse_request(headers, forgiving=forgiving)
+        self.request = head.request
+        return head
 
     def decided(self) -> None:
         """Server: a request that waited for the client's settings was decided on."""
@@ -332,27 +339,17 @@ class Session:
     def receive_stop(self, code: int) -> None:
         """The peer reads the CONNECT stream no more.
 
-        The end of the session, unless it is closed already: then what is on its way,
-        the code and reason perhaps, is left to arrive, once it is sent. So it is in the other direction:
-        with WT_SESSION_GONE the peer says that it has closed the session, and may have
-        overtaken its capsule that says how (section 6). A server that has no use for the
-        rest of a request may say so beside its answer (RFC 9114, section 4.1).
+        The end of the session, but for the codes of `states.STOP_CODES`, and unless it is
+        closed already: then what is on its way, code and reason perhaps, is left to arrive.
         """
-        if self.state is State.REQUESTED and code == ErrorCode.H3_NO_ERROR:
-            self._connect.reset(code)
-        elif self.state is State.ESTABLISHED and code == ErrorCode.WT_SESSION_GONE:
-            self._connect.reset(code)
-            self._leaving = True
-        elif self.state is not State.CLOSED:
-            self._connect.reset(code)
+        self._connect.reset(code)
+        if self.state is not State.CLOSED and code != STOP_CODES.get(self.state):
             self._connect.stop(ErrorCode.WT_SESSION_GONE)
             self._close(
                 SessionClosed(
                     error=f"the peer left the session: {error_name(code)}", wire_code=code
                 )
             )
-        else:
-            self._connect.reset(code)
         self._forget_if_over()
 
     def writable(self) -> None:
@@ -419,21 +416,11 @@ class Session:
 
     def _receive_headers(self, payload: bytes) -> None:
         headers = decode_headers(payload, self._limits.max_field_section)
-        if self._quic.is_client and self.state is State.REQUESTED:
-            self._receive_response(headers)
-        elif self.state is State.EXPECTED:
-            self.state = State.REQUESTED
+        before, self.state = self.state, self._after(Event.HEADERS)
+        if before is State.EXPECTED:
             self._owner.request_received(self, headers)
-        elif self.state is not State.CLOSED:
-            raise ConnectionProtocolError(
-                ErrorCode.H3_FRAME_UNEXPECTED, "a second field section on a CONNECT stream"
-            )
-
-    def parse_request(self, headers: Headers, *, forgiving: bool) -> RequestHead:
-        """Server: read the request that came. Raises as `messages.parse_request` does."""
-        head = parse_request(headers, forgiving=forgiving)
-        self.request = head.request
-        return head
+        elif before is State.REQUESTED:
+            self._receive_response(headers)
 
     def _receive_response(self, headers: Headers) -> None:
         response = parse_response(headers, forgiving=self.draft.forgiving)
@@ -459,12 +446,12 @@ class Session:
                 )
         else:
             self.protocol = response.protocol
+        self.state = self._after(Event.ACCEPTED)
         self._establish(self.handler)
 
     def _establish(self, handler: SessionHandler) -> None:
         draft = self.draft
         self.handler = handler
-        self.state = State.ESTABLISHED
         if draft.bare_capsules:
             self._connect.leave_frames_out()
         if draft.flow_control:
@@ -477,19 +464,18 @@ class Session:
 
     def _receive_data(self, payload: bytes) -> None:
         """Capsules, in the payload of DATA frames."""
+        self._after(Event.DATA)
         if self.state is State.ESTABLISHED:
             for kind, value in self._connect.capsules(payload):
                 if self._closed_by_capsule:
                     raise data_after_close()
                 if self.state is State.ESTABLISHED:
                     self._receive_capsule(kind, value)
-        elif self.state is State.REQUESTED and not self._quic.is_client:
+        elif self.state is not State.CLOSED:
             # They mean something only once the session is accepted (section 3.2).
             self._early += payload
             if len(self._early) > _EARLY_CAPSULES:
                 raise SessionProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, "capsules before 2xx")
-        elif self.state is not State.CLOSED:
-            raise ConnectionProtocolError(ErrorCode.H3_FRAME_UNEXPECTED, "DATA before HEADERS")
 
     def _receive_capsule(self, kind: CapsuleType, value: bytes) -> None:
         if kind is CapsuleType.WT_CLOSE_SESSION:
@@ -512,17 +498,18 @@ class Session:
             self.handler.credit_received(self)
 
     def _receive_end(self) -> None:
-        if self.state is State.EXPECTED:
-            raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before a request")
-        if self.state is State.REQUESTED:
-            if self._owner.is_undecided(self):
-                return
+        if self._after(Event.FIN) is self.state:
+            return
+        if self.state is State.ESTABLISHED:
+            self._connect.end()
+            self._close(SessionClosed(code=0, reason=""))
+        else:
             if self._connect.send_open:
                 self._connect.reset(ErrorCode.H3_REQUEST_CANCELLED)
             self._close(SessionClosed(error="the peer ended the request before it was answered"))
-        elif self.state is State.ESTABLISHED:
-            self._connect.end()
-            self._close(SessionClosed(code=0, reason=""))
+
+    def _after(self, event: Event) -> State:
+        return after(self._table, self.state, event)
 
     def _close(self, closed: SessionClosed) -> None:
         """Enter CLOSED, once: forget the session, tell the handler, end all streams.
@@ -531,7 +518,7 @@ class Session:
         """
         if self.state is State.CLOSED:
             return
-        self.state = State.CLOSED
+        self.state = self._after(Event.END)
         self._early = b""
         if self.flow is not None:
             self.flow.session_over()

@@ -20,8 +20,8 @@ from pingpong.ping import (
 )
 from pingpong.server.sessions import echo, handlers, messages, send_delay
 from pingpong.server.sessions.handlers import Router
-from pingpong.webtransport.events import State
 from pingpong.webtransport.quic.config import Windows
+from pingpong.webtransport.states import State
 from tests.server.sessions.asking import MAX_SIZE, Asking
 from tests.webtransport.wire import LATENCY, Wire
 

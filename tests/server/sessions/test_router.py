@@ -10,9 +10,10 @@ from pingpong.server.sessions import messages
 from pingpong.server.sessions.admission import WRONG_TOKEN, Admission, Decided, RateLimit, Result
 from pingpong.server.sessions.handlers import PATHS, Router
 from pingpong.webtransport.capsules import CapsuleType
-from pingpong.webtransport.events import Headers, State
+from pingpong.webtransport.events import Headers
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.session import Session
+from pingpong.webtransport.states import State
 from tests.webtransport.raw import CONNECT, NO_FLOW_CONTROL, capsule
 from tests.webtransport.wire import Recorder, Wire
 

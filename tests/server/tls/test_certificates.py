@@ -17,8 +17,8 @@ from pingpong.server.tls.certificate import (
     parse_certificate,
 )
 from pingpong.server.tls.keeper import CertificateFiles, CertificateKeeper, SelfSignedCertificates
-from pingpong.webtransport.events import State
 from pingpong.webtransport.quic.config import ServerIdentity
+from pingpong.webtransport.states import State
 from tests.server.sessions.asking import Asking
 from tests.webtransport.wire import certificate as wire_certificate
 

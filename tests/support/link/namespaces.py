@@ -19,6 +19,8 @@ from .forwarder import enter
 
 PREFIX = "pingpong-test"
 FOLDER = Path("/run/netns")
+ETC = Path("/etc/netns")
+"""Where `ip netns exec` finds what a namespace has in /etc (ip-netns(8))."""
 PATIENCE = 20.0
 """Seconds for one `ip`, on a machine that is shared."""
 
@@ -116,6 +118,12 @@ class Namespace:
         with self.entered(), contextlib.suppress(OSError):
             Path("/proc/sys/net", *name.split("/")).write_text(str(value))
 
+    def write_etc(self, name: str, text: str) -> None:
+        """Give the processes that are started inside a file of their own in /etc."""
+        folder = ETC / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
     def remove(self) -> None:
         """Remove it, and end what still runs inside."""
         _remove(self.name)
@@ -144,6 +152,7 @@ def _remove(name: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
     _ip("netns", "delete", name)
+    shutil.rmtree(ETC / name, ignore_errors=True)
 
 
 def _ip(*words: str) -> str:

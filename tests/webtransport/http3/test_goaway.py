@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pingpong.webtransport.errors import ErrorCode, StateError
-from pingpong.webtransport.events import SessionClosed, State
+from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.http3.frames import (
     FrameType,
     encode_headers,
 )
 from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
+from pingpong.webtransport.states import State
 from tests.webtransport.raw import goaway, parse_control
 from tests.webtransport.wire import (
     Recorder,

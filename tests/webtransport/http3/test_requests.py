@@ -8,9 +8,10 @@ from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.drafts import Setting, Version
 from pingpong.webtransport.errors import ErrorCode, StateError
-from pingpong.webtransport.events import SessionClosed, State
+from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.http3.frames import FrameType, encode_frame, encode_settings
 from pingpong.webtransport.limits import Limits
+from pingpong.webtransport.states import State
 from tests.webtransport.raw import CONNECT
 from tests.webtransport.wire import Recorder, Wire
 

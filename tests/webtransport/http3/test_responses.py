@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pingpong.webtransport.errors import ErrorCode, StateError
-from pingpong.webtransport.events import SessionClosed, State
+from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.http3.frames import FrameType, encode_frame, encode_headers
+from pingpong.webtransport.states import State
 from tests.webtransport.wire import Recorder, Wire
 
 Header = tuple[bytes, bytes]

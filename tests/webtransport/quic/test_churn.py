@@ -11,10 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pingpong.webtransport.events import Request, SessionClosed, State
+from pingpong.webtransport.events import Request, SessionClosed
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.aioquic import HookedConnection
 from pingpong.webtransport.session import Session
+from pingpong.webtransport.states import State
 from pingpong.webtransport.streams import Stream
 from tests.webtransport.wire import Recorder, Wire
 

@@ -10,11 +10,12 @@ from types import TracebackType
 
 from ..connection import Connection, ConnectionHandler
 from ..errors import ErrorCode, ProtocolError, SessionClosedError, StreamResetError
-from ..events import ConnectionClosed, Request, SessionClosed, State
+from ..events import ConnectionClosed, Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig
 from ..quic.engine import Address, QuicConnection
 from ..session import Session as CoreSession
+from ..states import State
 from ..udp.handover import Handover
 from ..udp.sockets import bind_udp
 from .endpoint import UdpEndpoint

@@ -15,11 +15,12 @@ from typing import Generic, TypeVar
 
 from ..drafts import Draft
 from ..errors import SessionClosedError, StateError
-from ..events import Request, SessionClosed, State
+from ..events import Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig
 from ..quic.engine import Address
 from ..session import Session as CoreSession
+from ..states import State
 from ..streams import Stream, StreamHandler
 from .connection import ClientConnection, SessionWaiter, Target, establish, open_connection
 from .streams import BidirectionalStream, ReceiveStream, SendStream, StreamAdapter
