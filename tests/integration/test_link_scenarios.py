@@ -24,7 +24,7 @@ import pytest
 from tests.integration.clients import INTERVAL, SIZE, VERBS, Account, Client, ProbeClient
 from tests.integration.network import PORT, Running, pingpong
 from tests.integration.services import at
-from tests.support.authority import Authority, Pair
+from tests.support.certificates import Authority, Pair
 from tests.support.link.link import SERVER, Direction, Impairment, Link, Verdict, wait_until
 from tests.support.link.packets import UDP
 from tests.support.link.records import Record

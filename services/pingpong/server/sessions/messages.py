@@ -82,6 +82,8 @@ class MessageCounters:
     answer_durations: BucketCounts = field(default_factory=lambda: BucketCounts(ANSWER_BUCKETS))
     """Seconds from a message's arrival to its answer, for each that was answered at once."""
     send_delay: SendDelay = field(default_factory=SendDelay)
+    clock: Callable[[], int] = time.monotonic_ns
+    """Nanoseconds; the clock of messages' arrivals."""
     received_bytes: int = 0
     sent_bytes: int = 0
 
@@ -271,7 +273,7 @@ class CountedSession(SessionHandler):
         """`mode` is what these are counted as."""
         self._limit = limit
         self._sessions = sessions
-        self._opened_at = time.monotonic()
+        self._opened_at = counters.clock()
 
     def credit_received(self, session: Session) -> None:
         """Answers may be waiting for a stream."""
@@ -281,4 +283,4 @@ class CountedSession(SessionHandler):
         """Nothing waits any more."""
         self.uni_answers.session_closed()
         if self._sessions is not None:
-            self._sessions.closed(time.monotonic() - self._opened_at)
+            self._sessions.closed((self.counters.clock() - self._opened_at) * 1e-9)
