@@ -95,7 +95,7 @@ class World:
     ) -> Iterator[Running]:
         """A server at an address; its certificate is for `hosts`, and valid for so long."""
         pair = Pair(self.folder / f"tls-{address}")
-        pair.write_in_place(self.authority.issue(*hosts, until=until))
+        pair.write_in_place(self.authority.issue(*hosts, ends=until))
         own: dict[str, object] = {"bind_host": address, "admin_host": address, "log_format": "json"}
         environ = {
             f"PINGPONG_{name.upper()}": str(value)
