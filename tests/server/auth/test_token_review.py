@@ -35,11 +35,6 @@ TOKEN = jwt("client")
 NESTED = base64.urlsafe_b64encode(b"[" * 9000).rstrip(b"=")
 
 
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_review, "_PAUSE", 0.01)
-
-
 class Clock:
     def __init__(self) -> None:
         self.passed = 0.0
@@ -61,7 +56,7 @@ class Reviewing:
 
     def __init__(self, clock: Clock, **options: Any) -> None:
         self.reviewer = TokenReviewer(
-            "pingpong", clock=clock.monotonic, wall_clock=clock.wall, **options
+            "pingpong", pause=0.01, clock=clock.monotonic, wall_clock=clock.wall, **options
         )
 
     def begin(self, token: bytes = TOKEN) -> asyncio.Future[Refusal | None]:
@@ -352,10 +347,9 @@ async def test_an_answer_that_is_none_lets_nobody_in(
 
 
 async def test_an_api_server_that_does_not_answer_in_time(
-    api: ApiServer, start: Start, monkeypatch: pytest.MonkeyPatch, logged: Events
+    api: ApiServer, start: Start, logged: Events
 ) -> None:
-    reviewing = await start()
-    monkeypatch.setattr(token_review, "_TIMEOUT", 0.1)
+    reviewing = await start(timeout=0.1)
     api.hold()
     await assert_unverified(reviewing, logged, "cannot be asked: ReadTimeoutError")
 
