@@ -14,13 +14,16 @@ SECONDS ?= 60
 # Makes docker, kind and helm for the end-to-end tests on machines that haven't got them.
 KINDCTL ?= ../shared/kind/kindctl
 
+# Python keeps what it compiles, whatever this shell says: the tests start it a few hundred times.
+unexport PYTHONDONTWRITEBYTECODE
+
 MADE := $(VENV)/.made
 # Other implementations for the interop tests, each in an environment of its own, because what they
 # need conflicts: tests/interop/peers/NAME.txt pins it, $(VENV)-peers/NAME/bin/python has it.
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak format constraints python clean
+.PHONY: help run test test-quick e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak format constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -29,8 +32,12 @@ help: ## show this list
 run: $(MADE) ## start a server and a client that pings it, until Ctrl-C
 	@$(VENV)/bin/pingpong run $(ARGS)
 
+# Tests of processes wait more than they compute: two for each core keep it busy.
 test: $(MADE) $(PEERS) ## run the tests, in parallel
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal --timeout 120 $(ARGS)
+	$(VENV)/bin/python -m pytest -n $$(($$(nproc) * 2)) --dist worksteal --timeout 120 $(ARGS)
+
+test-quick: $(MADE) ## run the tests that start no process and no browser
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal --timeout 120 -m "not process" $(ARGS)
 
 # Each test may take so long, without the cluster's and the images' making.
 e2e: $(MADE) ## install the chart on a kind cluster, and break things there

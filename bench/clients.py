@@ -22,17 +22,17 @@ from aioquic.h3.events import DatagramReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent, StreamDataReceived
 
-from pingpong.client.link.pinger import Pinger, SendError
-from pingpong.client.statistics.statistics import Statistics
+from pingpong.link.pinger import Pinger, SendError
 from pingpong.ping import DEFAULT_SIZE, PROTOCOL, encode_ping, frame
+from pingpong.statistics import Outcome
 from pingpong.webtransport.asyncio import (
     ClientConnection,
     EndpointConfig,
     Limits,
     Target,
+    establish,
     open_connection,
 )
-from pingpong.webtransport.asyncio.connection import establish
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 from pingpong.webtransport.quic.config import ServerIdentity, Windows
 from pingpong.webtransport.quic.engine import QuicConnection
@@ -184,7 +184,9 @@ class BareClient:
     def handshake_completed(self) -> None:
         self._ready.set_result(None)
 
-    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         if stream_id == self._stream:
             before, self._received = self._received, self._received + len(data)
             self._answered(self._received // len(_FRAMED) - before // len(_FRAMED))
@@ -199,7 +201,7 @@ class BareClient:
 
     def stream_credit_received(self) -> None: ...
 
-    def datagram_received(self, data: bytes) -> None:
+    def datagram_received(self, data: bytes, arrival: int) -> None:
         self._answered(1)
 
     def deadline_passed(self, now: float) -> None: ...
@@ -211,22 +213,26 @@ class BareClient:
             self._ready.set_exception(ConnectionError(reason))
 
 
+class _Pinger(Pinger):
+    def __init__(self, client: ClientConnection, answered: Answered) -> None:
+        super().__init__(DEFAULT_SIZE, _PING_TIMEOUT)
+        self.flush = client.endpoint.flush  # type: ignore[method-assign]
+        self._note = answered
+
+    def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
+        self._note(1)
+
+
 class OurClient:
     """Our own client's handler, without its terminal."""
 
-    __slots__ = ("_client", "_pinger", "_seq")
+    __slots__ = ("_client", "_mode", "_pinger", "_seq")
 
     def __init__(self, client: ClientConnection, answered: Answered) -> None:
         self._client = client
         self._seq = 0
-        self._pinger = Pinger(
-            "",
-            DEFAULT_SIZE,
-            lambda is_v1: Statistics(_PING_TIMEOUT, directions=is_v1),
-            flush=client.endpoint.flush,
-            answer=lambda outcome, size: answered(1),
-            closed=lambda closed: None,
-        )
+        self._mode = ""
+        self._pinger = _Pinger(client, answered)
 
     async def establish(self) -> None:
         """Wait for the session."""
@@ -234,12 +240,12 @@ class OurClient:
         assert self._pinger.is_v1
 
     def begin(self, mode: str) -> None:
-        self._pinger._mode = mode  # A client of the command has one mode for life.
+        self._mode = mode
 
     def send(self) -> bool:
         self._seq += 1
         try:
-            self._pinger.send(self._seq)
+            self._pinger.ping(self._seq, self._mode)
         except SendError:
             return False
         return True

@@ -23,10 +23,10 @@ from typing import Any
 import uvloop
 
 from pingpong.client.discovery import Destination
-from pingpong.client.link.schedule import Schedule, first_slot, spread
 from pingpong.client.probe.metrics import ProbeMetrics
 from pingpong.client.probe.supervisor import Supervisor
 from pingpong.lifecycle import collect_garbage_seldom
+from pingpong.link.schedule import Schedule, first_slot, spread
 from pingpong.settings import ProbeSettings
 from pingpong.telemetry.exposition import Format
 from pingpong.telemetry.logs import configure
@@ -191,7 +191,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # What is measured notes how late its slots are taken.
-    sys.modules["pingpong.client.probe.prober"].Schedule = _Noted  # type: ignore[attr-defined]
+    sys.modules["pingpong.link.link"].Schedule = _Noted  # type: ignore[attr-defined]
     work = functools.partial(run, arguments.subject, arguments.port, arguments.targets)
     result = uvloop.run(work(arguments.seconds, arguments.scrapes))
     print(json.dumps(result), flush=True)

@@ -94,7 +94,9 @@ class BareServer:
 
     def handshake_completed(self) -> None: ...
 
-    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         self._quic.send_stream(stream_id, data.replace(b"ping", b"pong"), end_stream)
 
     def stream_reset_received(self, stream_id: int, code: int, final_size: int) -> None: ...
@@ -105,7 +107,7 @@ class BareServer:
 
     def stream_credit_received(self) -> None: ...
 
-    def datagram_received(self, data: bytes) -> None:
+    def datagram_received(self, data: bytes, arrival: int) -> None:
         self._quic.send_datagram(data.replace(b"ping", b"pong", 1))
 
     def deadline_passed(self, now: float) -> None: ...

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -17,6 +20,8 @@ NEEDS = {
     "promtool": "promtool, of Prometheus, on the PATH",
 }
 """Markers of tests that need of a machine what not every one has; they are skipped without it."""
+ALL_START_PROCESSES = ("browser", "e2e", "integration", "interop", "link")
+"""Folders whose tests have the marker `process`; elsewhere a test or a module has it itself."""
 
 # The machine is shared by as many tests as it has cores: how long one example takes says nothing.
 # In CI hypothesis takes a profile of its own, which also draws the same examples every time.
@@ -30,6 +35,38 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith("PINGPONG_") and not name.startswith(MEANT_FOR_TESTS):
             del os.environ[name]
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in ALL_START_PROCESSES or any(map(item.get_closest_marker, NEEDS)):
+            item.add_marker("process")
+
+
+def pytest_collection_finish() -> None:
+    """Take all that collecting has made out of the sight of the garbage collector.
+
+    Tests that show that nothing is left behind collect garbage often, a tenth of a second each.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Only a test that is marked so may start a process."""
+    if item.get_closest_marker("process") is not None:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", _refuse_process)
+        return (yield)
+
+
+def _refuse_process(*words: object, **options: object) -> NoReturn:
+    # What the test itself expects of the process must not hide this.
+    pytest.fail(f"mark this test with `process`: it starts {words[1:]}")
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,7 @@ def ping() -> Iterator[list[str]]:
         yield words
 
 
+@pytest.mark.process
 def test_sigint_prints_the_summary(ping: list[str]) -> None:
     with Process(*ping, "-i0.01") as client:
         client.read_until("seq=3 ")
@@ -120,6 +121,7 @@ def test_sigint_prints_the_summary(ping: list[str]) -> None:
     assert "received" in out
 
 
+@pytest.mark.process
 def test_sigquit_prints_an_interim_summary(ping: list[str]) -> None:
     with Process(*ping, "-i0.01") as client:
         client.read_until("seq=3 ")
@@ -132,6 +134,7 @@ def test_sigquit_prints_an_interim_summary(ping: list[str]) -> None:
     assert "pingpong statistics ---" in out
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("words", [["-i0.05"], ["-f"], ["--json", "-i0.05"]])
 def test_nobody_reads_the_output(ping: list[str], words: list[str]) -> None:
     head = subprocess.Popen(
@@ -146,6 +149,7 @@ def test_nobody_reads_the_output(ping: list[str], words: list[str]) -> None:
     assert err == ""
 
 
+@pytest.mark.process
 def test_a_failed_connection_is_one_line_and_status_2(ping: list[str]) -> None:
     """And what aioquic has to say of it is not beside it."""
     status, out, err = run("ping", ping[1], "-c1", "--cert-hash", "ab" * 32)
@@ -157,6 +161,7 @@ def test_a_failed_connection_is_one_line_and_status_2(ping: list[str]) -> None:
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_stopped_and_continued(ping: list[str]) -> None:
     """Ctrl-Z and fg: no burst, and what was skipped is told."""
     with Process(*ping, "-i0.05") as client:
@@ -181,6 +186,7 @@ def test_stopped_and_continued(ping: list[str]) -> None:
     assert abs(elapsed / 50 + 1 - sent - all_skipped) <= 2
 
 
+@pytest.mark.process
 def test_the_server_is_killed_and_started_again(tmp_path: Path) -> None:
     """On its port, with the same certificate: pinging goes on by itself."""
     made = self_signed("127.0.0.1")

@@ -124,6 +124,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.process
 def test_make_help_lists_every_target() -> None:
     [phony] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
     listed = re.findall(r"^make (\S+) +\S", make("help").stdout, re.M)
@@ -137,6 +138,7 @@ def fake(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.process
 def test_make_passes_over_pythons_that_fail_or_are_too_old(tmp_path: Path) -> None:
     fake(tmp_path, "python3.13", "echo 'not the version that is chosen' >&2; exit 127")
     fake(tmp_path, "python3.12", "exit 1")
@@ -145,6 +147,7 @@ def test_make_passes_over_pythons_that_fail_or_are_too_old(tmp_path: Path) -> No
     assert found.stdout == "python3.11\n"
 
 
+@pytest.mark.process
 def test_make_says_what_to_do_without_a_python(tmp_path: Path) -> None:
     found = make("python", f"PYTHON={tmp_path}/none")
     assert found.returncode != 0

@@ -39,6 +39,7 @@ def test_it_begins_with_two_commands() -> None:
     ]
 
 
+@pytest.mark.process
 async def test_the_example_of_the_library_does_what_it_says(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -55,6 +56,7 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in text.splitlines()]
 
 
+@pytest.mark.process
 def test_the_commands_of_a_server_and_a_client() -> None:
     assert commands(block("sh", "pingpong serve")) == [["pingpong", "serve"]]
     with serving() as (_, words):
@@ -67,6 +69,7 @@ def test_the_commands_of_a_server_and_a_client() -> None:
     assert "1 sent, 1 received" in out
 
 
+@pytest.mark.process
 def test_the_commands_of_a_prober_and_of_whoever_looks_at_it() -> None:
     with serving() as (_, words):
         sha256 = words[2].removeprefix("--cert-hash=")

@@ -10,6 +10,8 @@ import pytest
 from pingpong.run import describe
 from tests.support.processes import Process, run
 
+pytestmark = pytest.mark.process
+
 
 def test_describe() -> None:
     listening = {

@@ -44,6 +44,7 @@ def test_the_verdict_is_by_the_median_of_the_rounds_ratios(
     assert not handshake.is_over
 
 
+@pytest.mark.process
 def test_each_checkout_runs_its_own_server(tmp_path: Path) -> None:
     """The other one's pretends that all costs twice as much."""
     shutil.copytree(ROOT / "bench", tmp_path / "bench")
@@ -64,6 +65,7 @@ def test_each_checkout_runs_its_own_server(tmp_path: Path) -> None:
     assert "All within the limit." in run.stdout
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("what", ["no-such-commit", "."])
 def test_what_cannot_be_compared_with_is_said(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

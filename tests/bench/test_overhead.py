@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench.results import AIOQUIC, BARE, OURS, HandshakeRow, PingRow, Results, Samples
 
 BENCH = Path(__file__).parents[2] / "bench" / "overhead.py"
@@ -47,6 +49,7 @@ def test_a_session_that_takes_more_than_its_limit_is_told() -> None:
     assert sum(line.endswith("8.0 OVER") for line in lines) == 2
 
 
+@pytest.mark.process
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     run = subprocess.run(

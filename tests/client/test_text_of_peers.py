@@ -14,8 +14,8 @@ from aioquic.asyncio.server import serve as aioquic_serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import HandshakeCompleted, ProtocolNegotiated, QuicEvent
 
-from pingpong.client.link.advice import describe_end
 from pingpong.client.output import terminal
+from pingpong.link import describe_end
 from pingpong.ping import PROTOCOL
 from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.events import SessionClosed
@@ -113,7 +113,7 @@ class Closes(ConnectionHandler):
 
     def session_requested(self, session: Session) -> None:
         class Handler(SessionHandler):
-            def datagram_received(self, session: Session, data: bytes) -> None:
+            def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
                 session.close(7, f"{EVIL}{'x' * 500}")
 
         session.accept(Handler(), PROTOCOL)
@@ -122,7 +122,7 @@ class Closes(ConnectionHandler):
 async def test_the_reason_of_a_session_that_was_closed() -> None:
     async with serving(Closes()) as server:
         for words in (("-i0.05",), ("-i0.05", "--json")):
-            said = (await ping(server.port, *words, "-w0.3"))[1]
+            said = (await ping(server.port, *words, "-c2"))[1]
             texts = [text for text in (*said.lines, *said.complaints) if "code 7" in text]
             assert texts
             for text in texts:

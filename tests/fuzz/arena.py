@@ -18,11 +18,11 @@ from aioquic.quic.crypto import CryptoError  # type: ignore[attr-defined]
 from aioquic.quic.packet import push_ack_frame
 from aioquic.quic.rangeset import RangeSet
 
-from pingpong.client.link.pinger import Pinger, SendError
-from pingpong.client.statistics.statistics import Statistics
+from pingpong.link.pinger import Pinger, SendError
 from pingpong.ping import PROTOCOL
+from pingpong.server.sessions.counters import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
 from pingpong.server.sessions.handlers import Router
-from pingpong.server.sessions.messages import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
+from pingpong.statistics import Outcome
 from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import StateError
@@ -78,20 +78,25 @@ def endpoint(
     return AioquicEndpoint(config, lambda: None, accept if server else None)
 
 
+class _Pinger(Pinger):
+    def __init__(self, client: Client) -> None:
+        super().__init__(64, 1_000_000_000)
+        self._client = client
+
+    def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
+        self._client.answers += 1
+
+    def over(self, closed: SessionClosed) -> None:
+        self._client.note_end(closed)
+
+
 class Client(ConnectionHandler):
     """A client of ours: opens one session as soon as it can, and pings on it."""
 
     def __init__(self) -> None:
         asyncio._set_running_loop(_LOOP)  # a future is made, which nothing here waits for
         try:
-            self.pinger = Pinger(
-                "datagram",
-                64,
-                lambda is_v1: Statistics(1_000_000_000, directions=is_v1),
-                flush=lambda: 0,
-                answer=lambda outcome, size: self._answered(),
-                closed=self._session_closed,
-            )
+            self.pinger = _Pinger(self)
         finally:
             asyncio._set_running_loop(None)
         self.answers = 0
@@ -101,13 +106,10 @@ class Client(ConnectionHandler):
         self.session_closed: SessionClosed | None = None
         self.closed: ConnectionClosed | None = None
 
-    def _session_closed(self, closed: SessionClosed) -> None:
+    def note_end(self, closed: SessionClosed) -> None:
         if self.session_closed is not None:
             raise Finding("agree: the session ended twice")
         self.session_closed = closed
-
-    def _answered(self) -> None:
-        self.answers += 1
 
     def attach(self, quic: QuicConnection) -> QuicEvents:
         self.connection = Connection(quic, self, LIMITS)
@@ -130,7 +132,7 @@ class Client(ConnectionHandler):
 
     def ping(self, mode: str = "datagram") -> None:
         self.sent += 1
-        self.pinger.send(self.sent, mode)
+        self.pinger.ping(self.sent, mode)
 
     def try_to_ping(self, mode: str) -> bool:
         """Ping, unless there is no session, or the peer does not allow it."""

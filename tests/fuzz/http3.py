@@ -125,10 +125,10 @@ class Peer:
             last = end and number == len(pieces) - 1
             if last:
                 self.engine.over.add(stream_id)
-            self.connection.stream_data_received(stream_id, piece, last)
+            self.connection.stream_data_received(stream_id, piece, last, self.engine.arrival)
         if end and not pieces:
             self.engine.over.add(stream_id)
-            self.connection.stream_data_received(stream_id, b"", True)
+            self.connection.stream_data_received(stream_id, b"", True, self.engine.arrival)
 
     def act(self) -> None:
         """One thing that a peer may do as far as QUIC goes."""
@@ -163,7 +163,7 @@ class Peer:
             connection.stream_credit_received()
         else:
             prefix = source.varint(0) if not source.chance(6) else source.varint()
-            connection.datagram_received(prefix + content.message(source))
+            connection.datagram_received(prefix + content.message(source), self.engine.arrival)
 
 
 def run(data: bytes, role: str) -> None:

@@ -28,7 +28,7 @@ from pingpong.webtransport.drafts import (
     NoWebTransportError,
     check_settings,
     client_draft,
-    is_forgiving,
+    is_lenient,
     offered_settings,
     server_draft,
 )
@@ -140,11 +140,11 @@ def field_sections(data: bytes) -> None:
     headers = outcome(lambda: decode_headers(payload, _LIMITS.max_field_section))
     if isinstance(headers, tuple):
         return
-    forgiving = is_forgiving({}) or source.chance(4)
+    lenient = is_lenient({}) or source.chance(4)
     if response:
-        outcome(lambda: parse_response(headers, forgiving=forgiving))
+        outcome(lambda: parse_response(headers, lenient=lenient))
     else:
-        head = outcome(lambda: parse_request(headers, forgiving=forgiving))
+        head = outcome(lambda: parse_request(headers, lenient=lenient))
         if not isinstance(head, tuple):
             repr(head.refusal)
 

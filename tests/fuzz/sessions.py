@@ -20,10 +20,10 @@ from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.events import ConnectionClosed, SessionClosed
 from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
-from pingpong.webtransport.quic.ids import RESET_REASON
+from pingpong.webtransport.quic.identity import RESET_REASON
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.states import State
-from pingpong.webtransport.streams import SilentStreamHandler, Stream
+from pingpong.webtransport.streams import Stream, StreamHandler
 from tests.fuzz.arena import LIMITS, MAX_MESSAGE, Client, Finding, check_accounts, endpoint
 from tests.fuzz.live import split
 from tests.fuzz.source import Source
@@ -250,7 +250,7 @@ def open_stream(link: Link, source: Source) -> None:
     session = _session(link, source)
     uni = source.chance(2)
     if session is not None and session.can_open_stream(uni):
-        stream = session.open_stream(SilentStreamHandler(), unidirectional=uni)
+        stream = session.open_stream(StreamHandler(), unidirectional=uni)
         stream.send(bytes(source.below(20_000)), source.chance(2))
 
 

@@ -150,6 +150,7 @@ def test_a_changed_line_of_the_source_changes_the_last_layer_only(file: Dockerfi
     assert texts == ["constraints.txt /build/", "/build/requirements.txt /build/"]
 
 
+@pytest.mark.process
 def test_exactly_what_the_service_needs_is_installed_at_exact_versions(
     service: str, file: Dockerfile, project: dict[str, Any]
 ) -> None:

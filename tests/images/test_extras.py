@@ -135,6 +135,7 @@ def bare(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return service
 
 
+@pytest.mark.process
 def test_it_works_with_what_its_image_has(bare: str) -> None:
     with serving() as (_, words):
         if bare == "server":
@@ -150,6 +151,7 @@ def test_it_works_with_what_its_image_has(bare: str) -> None:
             client.read_event("target_up")
 
 
+@pytest.mark.process
 def test_it_can_ask_a_cluster_with_what_its_image_has(bare: str) -> None:
     service = {"client": "pingpong.client.probe.service", "server": "pingpong.server.service"}[bare]
     code = f"import {service}; from kubernetes import client, config, watch"

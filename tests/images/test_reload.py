@@ -19,6 +19,8 @@ PROGRAM = """\
 import os, signal, sys, time
 import part
 
+pytestmark = pytest.mark.process
+
 def stop(number, frame):
     print("stopping", flush=True)
     if part.ENDS:

@@ -19,8 +19,8 @@ from tests.support.running import Metrics
 
 INTERVAL = 0.1
 """Seconds from one ping to the next."""
-SIZE = 700
-"""Of pings, in bytes: a packet holds one, and all larger packets are padded ones."""
+SIZE = 300
+"""Of pings, in bytes: more than all else in a packet, so that they can be counted by its size."""
 
 _AGAIN = "; connecting again"
 _UP_AGAIN = re.compile(r"connected again to \S+ after ([\d.]+) (ms|s)\b")
@@ -35,6 +35,8 @@ class Account:
     sent: int
     answered: int
     """In time or late."""
+    late: int
+    duplicates: int
     lost: int
     not_sent: int
     skipped: int
@@ -90,6 +92,8 @@ class PingClient(Client):
         account = Account(
             sent=report["sent"],
             answered=report["received"],
+            late=report["late"],
+            duplicates=report["duplicates"],
             lost=report["lost"],
             not_sent=report["send_errors"],
             skipped=report["skipped"],
@@ -144,6 +148,8 @@ class ProbeClient(Client):
         account = Account(
             sent=_count(metrics, "probes_sent_total"),
             answered=_completed(metrics, "ok") + _completed(metrics, "late"),
+            late=_completed(metrics, "late"),
+            duplicates=_count(metrics, "duplicates_total"),
             lost=_completed(metrics, "lost"),
             not_sent=_completed(metrics, "send_error"),
             skipped=_count(metrics, "schedule_skipped_total"),

@@ -94,7 +94,7 @@ def test_who_is_to_stay_ready_is_so_to_the_end(workers: int) -> None:
     ):
         probe.wait_answers()
         server.send(signal.SIGTERM)
-        wait_until(lambda: "told to stay ready" in server.checks()["drain"][1], "it drains")
+        wait_until(lambda: "set to stay ready" in server.checks()["drain"][1], "it drains")
         assert server.ask("/readyz")[0] == 200
         assert server.metrics().total("pingpong_server_draining") == 1
         assert server.finish() == 0

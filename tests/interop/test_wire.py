@@ -213,7 +213,7 @@ def test_first_generation_server_answers_in_any_order() -> None:
     ],
     ids=["no path", "out of order"],
 )
-def test_nobody_else_is_forgiven(
+def test_no_other_client_may_send_that(
     settings: dict[int, int], fields: list[tuple[bytes, bytes]]
 ) -> None:
     wire = Wire(raw_client=True)

@@ -87,6 +87,7 @@ def fails(*words: str) -> str:
     return line
 
 
+@pytest.mark.process
 def test_port_in_use() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
@@ -98,6 +99,7 @@ def test_port_in_use() -> None:
     )
 
 
+@pytest.mark.process
 def test_key_of_another_certificate(tmp_path: Path) -> None:
     cert_file, _ = write_certificate(tmp_path, "a")
     _, other = write_certificate(tmp_path, "b")
@@ -105,6 +107,7 @@ def test_key_of_another_certificate(tmp_path: Path) -> None:
     assert line.startswith(f"pingpong: the key in {other} does not belong to the certificate in")
 
 
+@pytest.mark.process
 def test_no_key(tmp_path: Path) -> None:
     cert_file, key_file = write_certificate(tmp_path)
     key_file.unlink()
@@ -115,6 +118,7 @@ def test_no_key(tmp_path: Path) -> None:
 # How it ends
 
 
+@pytest.mark.process
 def test_a_second_signal_ends_it_at_once() -> None:
     with serving() as (server, ping), Process(*ping) as client:
         client.read_until("seq=1 ")
@@ -127,6 +131,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         assert "stopped" not in err
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_with_no_session_it_ends_in_order_and_at_once(number: signal.Signals) -> None:
     with serving() as (server, _):
@@ -137,6 +142,7 @@ def test_with_no_session_it_ends_in_order_and_at_once(number: signal.Signals) ->
         assert events == ["stopping", "stopped"]
 
 
+@pytest.mark.process
 def test_sessions_that_do_not_leave_are_closed_in_the_end() -> None:
     with serving("--drain-timeout=0.3") as (server, ping), Process(*ping) as client:
         client.read_until("seq=1 ")
@@ -147,6 +153,7 @@ def test_sessions_that_do_not_leave_are_closed_in_the_end() -> None:
         assert server.finish()[0] == 0
 
 
+@pytest.mark.process
 def test_admin_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
@@ -161,6 +168,7 @@ def test_admin_port_in_use() -> None:
     )
 
 
+@pytest.mark.process
 def test_a_token_file_that_is_not_there() -> None:
     line = fails("--bind-port=0", "--auth=token", "--token-file=/nowhere/tokens")
     assert line == (
@@ -169,12 +177,14 @@ def test_a_token_file_that_is_not_there() -> None:
     )
 
 
+@pytest.mark.process
 def test_an_origin_that_is_none() -> None:
     line = fails("--bind-port=0", "--allowed-origins=https://a:99999")
     assert line.startswith("pingpong: no origin: 'https://a:99999' (a port is a number from 1")
     assert line.endswith("(--allowed-origins)")
 
 
+@pytest.mark.process
 def test_no_cluster_to_ask_about_tokens() -> None:
     line = fails("--bind-port=0", "--auth=kubernetes")
     assert line.startswith("pingpong: ")

@@ -69,6 +69,7 @@ def read(process: subprocess.Popen[str], tmp_path: Path) -> Callable[[str], Read
     return read
 
 
+@pytest.mark.process
 def test_leaks_are_found(read: Callable[[str], Reading]) -> None:
     begin = read("nothing")
     assert list(not_flat("it", begin, read("nothing"))) == []

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import uvloop
 
-from pingpong.client.link.connecting import LinkError, authorization
+from pingpong.link import LinkError
+from pingpong.link.dial import authorization
 from pingpong.ping import PROTOCOL, encode_ping, frame
 from pingpong.webtransport.asyncio import (
     ClientConnection,
@@ -29,9 +30,9 @@ from pingpong.webtransport.asyncio import (
     StateError,
     StreamResetError,
     Target,
+    establish,
     open_connection,
 )
-from pingpong.webtransport.asyncio.connection import establish
 from pingpong.webtransport.asyncio.session import Session
 
 _EXPECTED = (ConnectError, LinkError, SessionClosedError, StateError, StreamResetError)

@@ -203,6 +203,7 @@ async def test_metrics_that_cannot_be_had_are_a_500_and_the_rest_goes_on(
     assert [event["path"] for event in logs() if event["event"] == "page_failed"] == ["/metrics"]
 
 
+@pytest.mark.process
 async def test_version_and_settings_are_json() -> None:
     service = Service()
     async with running(service) as admin:

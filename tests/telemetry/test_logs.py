@@ -340,6 +340,7 @@ for n in range(200):
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("end", "status"), [("", 0), ("raise SystemExit(3)", 3)])
 def test_the_end_of_the_process_waits_for_the_last_lines(end: str, status: int) -> None:
     ended = subprocess.run(
@@ -352,6 +353,7 @@ def test_the_end_of_the_process_waits_for_the_last_lines(end: str, status: int) 
     assert [json.loads(line)["n"] for line in ended.stderr.splitlines()] == list(range(200))
 
 
+@pytest.mark.process
 def test_what_ends_the_program_is_the_last_event() -> None:
     end = "raise RuntimeError('Bearer abcdef0123456789')"
     ended = subprocess.run(
@@ -367,6 +369,7 @@ def test_what_ends_the_program_is_the_last_event() -> None:
     assert last["exception"].endswith("RuntimeError: Bearer ***")
 
 
+@pytest.mark.process
 def test_an_interrupt_is_no_crash() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(end="raise KeyboardInterrupt")],
@@ -378,6 +381,7 @@ def test_an_interrupt_is_no_crash() -> None:
     assert ended.stderr.splitlines()[-1] == b"KeyboardInterrupt"
 
 
+@pytest.mark.process
 def test_the_end_of_the_process_does_not_wait_for_who_reads_nothing() -> None:
     program = PROGRAM.replace("200", "2000").format(end='get_logger("x").info("x" * 60_000)')
     with subprocess.Popen(
@@ -386,6 +390,7 @@ def test_the_end_of_the_process_does_not_wait_for_who_reads_nothing() -> None:
         assert process.wait(timeout=30) == 0
 
 
+@pytest.mark.process
 def test_logs_do_without_rich_and_leave_it_to_who_wants_it() -> None:
     """It takes 3 MB of a service's memory."""
     program = (

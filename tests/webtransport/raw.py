@@ -62,7 +62,9 @@ class Raw:
     def handshake_completed(self) -> None:
         pass
 
-    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         self.data[stream_id] = self.data.get(stream_id, b"") + data
         if end_stream:
             self.ended.add(stream_id)
@@ -83,7 +85,7 @@ class Raw:
     def buffered_bytes(self) -> int:
         return 0
 
-    def datagram_received(self, data: bytes) -> None:
+    def datagram_received(self, data: bytes, arrival: int) -> None:
         self.datagrams.append(data)
 
     def deadline_passed(self, now: float) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
+from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pingpong import webtransport
+from pingpong.webtransport import Connection
 from pingpong.webtransport.drafts import Setting, Version
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.events import Request
@@ -15,6 +20,7 @@ from pingpong.webtransport.http3.frames import (
     encode_headers,
     encode_settings,
 )
+from pingpong.webtransport.quic.engine import QuicConnection
 from tests.webtransport.raw import CONNECT, Raw, control, goaway, parse_control
 from tests.webtransport.wire import (
     SERVER,
@@ -142,7 +148,7 @@ def test_stream_of_a_session_whose_id_is_a_webtransport_stream_is_refused() -> N
     wire.run()
     assert wire.raw.stops == wire.raw.resets == {other: ErrorCode.WT_SESSION_GONE}
     assert recorder.closed is None
-    assert not len(wire.server.connection._early)
+    assert wire.server.connection.buffered_bytes() == 0
 
 
 # Scopes: errors of a connection end all its sessions, and touch no other connection.
@@ -230,7 +236,7 @@ def test_nothing_that_a_peer_sends_gets_an_exception_out_of_the_endpoint(
     if side.closed is not None:
         assert [error.code for error in side.errors][-1] == side.closed.code
         assert side.closed.code != ErrorCode.H3_INTERNAL_ERROR
-        assert side.connection._streams == {}
+        side.assert_forgotten()
 
 
 # The end.
@@ -258,11 +264,10 @@ def test_streams_that_wait_for_a_session_end_with_the_connection() -> None:
     session, recorder = wire.session()
     wire.raw.open_in(session.id, b"early", uni=True)
     wire.run()
-    assert len(wire.client.connection._early) == 1
+    assert wire.client.connection.buffered_bytes() == len(b"early")
     wire.client.connection.close()
     assert recorder.closed is not None
-    assert wire.client.connection._streams == {}
-    assert not len(wire.client.connection._early)
+    wire.client.assert_forgotten()
 
 
 def test_long_reason_is_cut_at_the_end_of_a_character() -> None:
@@ -278,14 +283,14 @@ def test_what_comes_after_the_close_is_nobodys() -> None:
     session_id, recorder = wire.raw_session()
     connection = wire.server.connection
     calls: list[Callable[[], None]] = [
-        lambda: connection.stream_data_received(0, b"x", True),
-        lambda: connection.stream_data_received(400, b"\x40\x41\x00x", True),
-        lambda: connection.stream_data_received(402, control(SETTINGS), False),
+        lambda: connection.stream_data_received(0, b"x", True, 0),
+        lambda: connection.stream_data_received(400, b"\x40\x41\x00x", True, 0),
+        lambda: connection.stream_data_received(402, control(SETTINGS), False, 0),
         lambda: connection.stream_reset_received(400, 1, 0),
         lambda: connection.stop_sending_received(400, 1),
         lambda: connection.stop_sending_received(3, 1),
-        lambda: connection.datagram_received(b"\x00x"),
-        lambda: connection.datagram_received(b""),
+        lambda: connection.datagram_received(b"\x00x", 0),
+        lambda: connection.datagram_received(b"", 0),
         lambda: connection.stream_writable(0),
         connection.stream_credit_received,
         lambda: connection.connection_terminated(1, "", True, True, False),
@@ -293,8 +298,7 @@ def test_what_comes_after_the_close_is_nobodys() -> None:
     connection.close()
     for call in calls:
         call()
-    assert connection._streams == {}
-    assert not len(connection._early)
+    wire.server.assert_forgotten()
     assert wire.server.errors == []
     assert recorder.datagrams == []
     assert session_id == 0
@@ -313,3 +317,23 @@ def test_session_is_gone_when_the_last_request_is_over() -> None:
     wire.run()
     assert wire.client.requests_ended == wire.server.requests_ended == 1
     assert not wire.client.connection.has_requests
+
+
+# The public face.
+
+
+def test_the_example_of_the_documentation_echoes() -> None:
+    text = webtransport.__doc__ or ""
+    example = textwrap.dedent("\n".join(line for line in text.splitlines() if line[:1] == " "))
+    names: dict[str, Any] = {
+        **vars(webtransport),
+        "quic": mock.create_autospec(QuicConnection, is_client=False),
+    }
+    exec(example, names)
+    assert isinstance(names["connection"], Connection)
+    wire = Wire()
+    wire.server.decide = names["Server"]().session_requested
+    session, recorder = wire.session()
+    session.send_datagram(b"hello")
+    wire.run()
+    assert recorder.datagrams == [b"hello"]

@@ -16,7 +16,7 @@ from pingpong.webtransport.drafts import (
     Version,
     check_settings,
     client_draft,
-    is_forgiving,
+    is_lenient,
     offered_settings,
     server_draft,
 )
@@ -83,7 +83,7 @@ SERVERS = {
         Draft(Version.DRAFT_07),
         TOKEN,
     ),
-    "wtransport 0.1.1": (FIRST_GENERATION, Draft(Version.DRAFT_02, forgiving=True), TOKEN),
+    "wtransport 0.1.1": (FIRST_GENERATION, Draft(Version.DRAFT_02, lenient=True), TOKEN),
     "pywebtransport 0.8": (
         QPACK | DATAGRAM | CONNECT | {0x14E9CD29: 10_000, 0x2B61: 0, 0x2B64: 0, 0x2B65: 0},
         Draft(Version.DRAFT_14, True, Credit((1 << 62) - 1, 1 << 60, 1 << 60), bare_capsules=True),
@@ -140,7 +140,7 @@ CLIENTS = {
         TOKEN,
         Draft(Version.DRAFT_07),
     ),
-    "wtransport 0.1.1": (FIRST_GENERATION, TOKEN, Draft(Version.DRAFT_02, forgiving=True)),
+    "wtransport 0.1.1": (FIRST_GENERATION, TOKEN, Draft(Version.DRAFT_02, lenient=True)),
     "pywebtransport 0.8": (
         QPACK | DATAGRAM | CONNECT | {0x14E9CD29: 1, 0x2B61: 0, 0x2B64: 0, 0x2B65: 0},
         TOKEN,
@@ -246,14 +246,14 @@ class TestRequirements:
 
 
 class TestForgiving:
-    def test_only_the_first_generation_is_forgiven(self) -> None:
-        assert is_forgiving(FIRST_GENERATION)
-        assert is_forgiving({0xFFD277: 1, 0x2B603742: 1})
-        assert is_forgiving({0xFFD277: 1, 0x2B603742: 1} | GREASE)
+    def test_leniency_is_for_the_first_generation_only(self) -> None:
+        assert is_lenient(FIRST_GENERATION)
+        assert is_lenient({0xFFD277: 1, 0x2B603742: 1})
+        assert is_lenient({0xFFD277: 1, 0x2B603742: 1} | GREASE)
         peers = [(name, peer[0]) for name, peer in SERVERS.items()]
         peers += [(name, peer[0]) for name, peer in CLIENTS.items()]
-        forgiven = [name for name, settings in peers if is_forgiving(settings)]
-        assert forgiven == ["wtransport 0.1.1", "wtransport 0.1.1"]
+        named = [name for name, settings in peers if is_lenient(settings)]
+        assert named == ["wtransport 0.1.1", "wtransport 0.1.1"]
 
     @given(st.sampled_from(Setting), st.integers(0, 1 << 40))
     def test_any_other_setting_makes_it_another_peer(self, setting: Setting, value: int) -> None:
@@ -264,15 +264,15 @@ class TestForgiving:
         }
         settings = FIRST_GENERATION | {setting: value}
         if setting in FIRST_GENERATION and setting not in neutral:
-            assert is_forgiving(settings) == bool(value)
+            assert is_lenient(settings) == bool(value)
         else:
-            assert is_forgiving(settings) == (setting in neutral)
+            assert is_lenient(settings) == (setting in neutral)
 
     @pytest.mark.parametrize("missing", [0xFFD277, 0x2B603742])
     def test_nor_is_one_with_less(self, missing: int) -> None:
         settings = {key: value for key, value in FIRST_GENERATION.items() if key != missing}
-        assert not is_forgiving(settings)
-        assert not is_forgiving({})
+        assert not is_lenient(settings)
+        assert not is_lenient({})
 
 
 class TestOffer:
@@ -317,7 +317,7 @@ class TestOffer:
             limits.initial_max_streams_uni,
         )
         assert draft.flow_control == draft.granted.wanted
-        assert not draft.forgiving
+        assert not draft.lenient
 
 
 class TestErrors:

@@ -74,11 +74,7 @@ def test_close_capsule_that_claims_2_to_the_62_bytes_keeps_nothing() -> None:
     for _ in range(50):
         wire.raw.send(session_id, bytes(10_000))
         wire.run(0.02)
-    connect = wire.server.sessions[0]._connect
-    assert connect._capsules is not None
-    assert len(connect._capsules._buffer) == 0
-    assert connect._frames is not None
-    assert connect._frames._buffer == b""
+    assert wire.server.sessions[0].buffered_bytes == 0
     assert recorder.closed is None
 
 
@@ -224,7 +220,7 @@ def test_everything_ends_with_one_clear_error_when_the_connection_is_lost() -> N
         assert side.closed is not None
         assert side.closed.timed_out
         assert not side.closed.by_peer
-        assert side.connection._streams == {}
+        side.assert_forgotten()
     assert (session.state, peer.state) == (State.CLOSED, State.CLOSED)
     assert (session.streams, peer.streams) == (set(), set())
     assert not reading.send_open
@@ -382,8 +378,8 @@ SESSION_OF_GREASE = b"".join(
 
 def feed(connection: Connection, stream_id: int, pieces: list[bytes]) -> None:
     for piece in pieces:
-        connection.stream_data_received(stream_id, piece, False)
-    connection.stream_data_received(stream_id, b"", True)
+        connection.stream_data_received(stream_id, piece, False, 0)
+    connection.stream_data_received(stream_id, b"", True, 0)
 
 
 def test_connect_stream_split_at_every_byte_and_greased() -> None:

@@ -13,6 +13,7 @@ from pingpong.webtransport.events import Request, SessionClosed
 from pingpong.webtransport.http3.frames import FrameType, encode_frame, encode_headers
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.states import State
+from pingpong.webtransport.streams import Stream
 from tests.webtransport.raw import capsule
 from tests.webtransport.wire import Recorder, Side, Wire
 
@@ -271,14 +272,27 @@ def test_arrival_is_the_packets() -> None:
     arrivals = []
 
     class Clock(Recorder):
-        def datagram_received(self, session: Session, data: bytes) -> None:
-            arrivals.append(session.arrival)
+        def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
+            arrivals.append(arrival)
+
+        def stream_data_received(
+            self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+        ) -> None:
+            arrivals.append(arrival)
 
     wire.server.decide = lambda session: session.accept(Clock())
-    session, _ = wire.session()
+    session, recorder = wire.session()
     session.send_datagram(b"x")
     wire.step()
-    assert arrivals == [int(wire.now * 1e9)]
+    first = int(wire.now * 1e9)
+    assert arrivals == [first]
+    stream = session.open_stream(recorder)
+    stream.send(b"header and all")
+    wire.step()
+    stream.send(b"more")
+    wire.step()
+    assert len(arrivals) == 3
+    assert arrivals[2] == int(wire.now * 1e9) > arrivals[1] > first
 
 
 # Faults of the handler's.
@@ -320,8 +334,7 @@ def test_fault_of_a_handler_ends_its_connection_with_internal_error(
     assert other.closed is not None
     assert wire.server.closed is not None
     for side in (wire.client, wire.server):
-        assert side.connection._streams == {}
-        assert side.connection.sessions == ()
+        side.assert_forgotten()
 
 
 def test_fault_in_session_closed_keeps_nothing_from_the_others() -> None:
@@ -371,7 +384,7 @@ def test_handler_may_end_everything_from_within(what: str) -> None:
             wire.server.assert_nothing_left()
             wire.client.assert_nothing_left()
         else:
-            assert wire.server.connection._streams == {}
+            wire.server.assert_forgotten()
 
 
 def test_context_is_the_handlers_own() -> None:

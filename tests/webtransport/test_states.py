@@ -26,7 +26,7 @@ from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.engine import QuicConnection
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.states import CLIENT, SERVER, STOP_CODES, Event, State, Table, after
-from pingpong.webtransport.streams import SilentStreamHandler, Stream, StreamHandler
+from pingpong.webtransport.streams import Stream, StreamHandler
 from tests.webtransport.raw import CONNECT
 
 TABLES = {"client": CLIENT, "server": SERVER}
@@ -194,7 +194,7 @@ class Calls(SessionHandler):
         assert session.state is State.CLOSED
         self.closed = closed
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         assert self.established
         assert self.closed is None
 
@@ -249,8 +249,12 @@ CAPSULES = {
 class Life(RuleBasedStateMachine):
     """A session, whatever its user and its peer do, and in which order; the model is the table."""
 
-    @initialize(is_client=st.booleans(), settings=st.booleans(), request=st.booleans())
-    def start(self, is_client: bool, settings: bool, request: bool) -> None:
+    @initialize(
+        is_client=st.booleans(),
+        settings=st.booleans(),
+        request=st.sampled_from(["", "request", "request and FIN"]),
+    )
+    def start(self, is_client: bool, settings: bool, request: str) -> None:
         self.is_client = is_client
         self.table = CLIENT if is_client else SERVER
         self.quic = Quic(is_client=is_client)
@@ -269,7 +273,7 @@ class Life(RuleBasedStateMachine):
             self.state = State.REQUESTED
             return
         if request:
-            self.receive_request()
+            self.receive_request("FIN" in request)
         if settings:
             self.send_settings()
 
@@ -277,7 +281,7 @@ class Life(RuleBasedStateMachine):
 
     def receive(self, data: bytes, end_stream: bool = False) -> None:
         self.ended = end_stream
-        self.connection.stream_data_received(0, data, end_stream)
+        self.connection.stream_data_received(0, data, end_stream, 0)
 
     def may_receive(self) -> bool:
         return not self.ended and not self.was_reset and self.connection.closed is None
@@ -289,7 +293,7 @@ class Life(RuleBasedStateMachine):
         self.has_settings = True
         offered = encode_settings(offered_settings(Limits(), is_client=not self.is_client))
         self.connection.stream_data_received(
-            self.settings_control, varint.encode(StreamType.CONTROL) + offered, False
+            self.settings_control, varint.encode(StreamType.CONTROL) + offered, False, 0
         )
         if was_pending:
             assert self.told.requested is not None or self.told.refused is not None
@@ -354,10 +358,10 @@ class Life(RuleBasedStateMachine):
         self.peers_event(Event.FIN, ErrorCode.H3_REQUEST_INCOMPLETE, b"", True)
 
     @precondition(lambda self: self.may_receive() and not self.is_client)
-    @rule()
-    def receive_request(self) -> None:
+    @rule(end=st.booleans())
+    def receive_request(self, end: bool) -> None:
         self.has_request = True
-        self.receive(HEADERS["request"])
+        self.receive(HEADERS["request"], end)
 
     @precondition(may_receive)
     @rule(code=st.sampled_from([ErrorCode.H3_REQUEST_CANCELLED, ErrorCode.WT_SESSION_GONE]))
@@ -379,8 +383,8 @@ class Life(RuleBasedStateMachine):
     def receive_a_stream_and_a_datagram(self, uni: bool) -> None:
         stream_id = {False: 1, True: 7}[uni] if self.is_client else {False: 4, True: 6}[uni]
         kind = StreamType.WEBTRANSPORT if uni else FrameType.WT_STREAM
-        self.connection.stream_data_received(stream_id, varint.encode(kind) + b"\0x", False)
-        self.connection.datagram_received(b"\0ping")
+        self.connection.stream_data_received(stream_id, varint.encode(kind) + b"\0x", False, 0)
+        self.connection.datagram_received(b"\0ping", 0)
 
     @precondition(lambda self: self.has_settings and self.connection.closed is None)
     @rule()
@@ -425,9 +429,9 @@ class Life(RuleBasedStateMachine):
             if session.state is State.ESTABLISHED and not session.can_open_stream(uni):
                 # The peer has left; how is still to come.
                 with pytest.raises(StateError, match="the peer allows no more"):
-                    session.open_stream(SilentStreamHandler(), unidirectional=uni)
+                    session.open_stream(StreamHandler(), unidirectional=uni)
             else:
-                session.open_stream(SilentStreamHandler(), unidirectional=uni)
+                session.open_stream(StreamHandler(), unidirectional=uni)
 
         self.attempt(Event.OPEN_STREAM, act)
 

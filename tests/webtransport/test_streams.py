@@ -10,7 +10,7 @@ from pingpong.webtransport import varint
 from pingpong.webtransport.errors import ErrorCode, StateError, to_http3_code
 from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.session import Session
-from pingpong.webtransport.streams import SilentStreamHandler, Stream, encode_stream_header
+from pingpong.webtransport.streams import Stream, StreamHandler, encode_stream_header
 from tests.webtransport.raw import stream_header
 from tests.webtransport.wire import Recorder, Wire
 
@@ -232,7 +232,7 @@ def test_handler_can_be_changed() -> None:
 def test_silent_handler_hears_nothing_and_keeps_nothing() -> None:
     wire = Wire(windows=Windows(stream=10_000))
     session, _, _, peer = wire.pair()
-    stream = session.open_stream(SilentStreamHandler())
+    stream = session.open_stream(StreamHandler())
     stream.send(bytes(50_000))
     stream.notify_writable(0)
     wire.run()

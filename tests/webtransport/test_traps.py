@@ -122,13 +122,15 @@ def test_connect_and_datagram_in_the_wrong_order() -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(inner, name)
 
-        def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        def stream_data_received(
+            self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+        ) -> None:
             order.append("stream")
-            stream(stream_id, data, end_stream)
+            stream(stream_id, data, end_stream, arrival)
 
-        def datagram_received(self, data: bytes) -> None:
+        def datagram_received(self, data: bytes, arrival: int) -> None:
             order.append("datagram")
-            datagram(data)
+            datagram(data, arrival)
 
     wire.server.engine.events = Watching()  # type: ignore[assignment]
     wire.raw.open(encode_headers(CONNECT))

@@ -31,7 +31,7 @@ class Taker:
     def __init__(self) -> None:
         self.given: list[tuple[Any, ...]] = []
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         self.given.append(("data", data, end_stream))
 
     def receive_reset(self, code: int, final_size: int) -> None:
@@ -60,7 +60,7 @@ def stream(kept: EarlyArrivals, connection: Refusals) -> EarlyStream:
 
 def delivered(stream: EarlyStream) -> list[tuple[Any, ...]]:
     taker = Taker()
-    stream.deliver(cast(Stream, taker))
+    stream.deliver(cast(Stream, taker), 0)
     return taker.given
 
 
@@ -71,22 +71,22 @@ class TestStream:
         stream.writable()
 
     def test_nothing_came(self, stream: EarlyStream) -> None:
-        stream.receive(b"", False)
+        stream.receive(b"", False, 0)
         assert delivered(stream) == []
 
     def test_bytes(self, stream: EarlyStream) -> None:
-        stream.receive(b"one ", False)
-        stream.receive(b"two", False)
+        stream.receive(b"one ", False, 0)
+        stream.receive(b"two", False, 0)
         assert delivered(stream) == [("data", b"one two", False)]
 
     @pytest.mark.parametrize("data", [b"", b"bytes"])
     def test_an_end(self, stream: EarlyStream, data: bytes) -> None:
-        stream.receive(data, True)
+        stream.receive(data, True, 0)
         assert stream.is_over
         assert delivered(stream) == [("data", data, True)]
 
     def test_a_reset(self, stream: EarlyStream) -> None:
-        stream.receive(b"begun", False)
+        stream.receive(b"begun", False, 0)
         stream.receive_reset(7, 12)
         assert stream.is_over
         assert delivered(stream) == [("data", b"begun", False), ("reset", 7, 12)]
@@ -98,7 +98,7 @@ class TestStream:
 
     def test_a_request_to_stop(self, stream: EarlyStream) -> None:
         stream.receive_stop(0)
-        stream.receive(b"x", True)
+        stream.receive(b"x", True, 0)
         assert delivered(stream) == [("data", b"x", True), ("stop", 0)]
 
 
@@ -119,9 +119,9 @@ class TestLimits:
     def test_bytes_of_one_stream(
         self, kept: EarlyArrivals, stream: EarlyStream, connection: Refusals
     ) -> None:
-        stream.receive(bytes(50), False)
+        stream.receive(bytes(50), False, 0)
         assert connection.refused == []
-        stream.receive(b"!", False)
+        stream.receive(b"!", False, 0)
         assert connection.refused == [(4, ErrorCode.WT_BUFFERED_STREAM_REJECTED, False)]
         # All that it held is free again.
         assert kept.add_datagram(0, bytes(50))
@@ -130,7 +130,7 @@ class TestLimits:
     def test_a_stream_that_ends_with_too_much(
         self, stream: EarlyStream, connection: Refusals
     ) -> None:
-        stream.receive(bytes(51), True)
+        stream.receive(bytes(51), True, 0)
         assert connection.refused == [(4, ErrorCode.WT_BUFFERED_STREAM_REJECTED, True)]
 
     def test_bytes_of_all_together(
@@ -138,7 +138,7 @@ class TestLimits:
     ) -> None:
         assert kept.add_datagram(8, bytes(30))
         assert not kept.add_datagram(8, bytes(21))
-        stream.receive(bytes(20), False)
+        stream.receive(bytes(20), False, 0)
         assert not kept.add_datagram(0, b"!")
         assert kept.add_datagram(0, b"")
         assert len(kept.take(8)[1]) == 1
@@ -190,7 +190,7 @@ class Early(RuleBasedStateMachine):
         stream = living[index % len(living)]
         fits = self.size + len(data) <= LIMITS.early_bytes
         refused = len(self.connection.refused)
-        stream.receive(data, end)
+        stream.receive(data, end, 0)
         if fits:
             assert len(self.connection.refused) == refused
             self.data[stream.id] += data

@@ -47,7 +47,7 @@ def identity() -> ServerIdentity:
     return ServerIdentity("localhost", certificate_hash=certificate().sha256)
 
 
-class Recorder(SessionHandler):
+class Recorder(SessionHandler, StreamHandler):
     """Writes down what a session tells, in order; streams' bytes are joined."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Recorder(SessionHandler):
         assert self.closed is None, "session_closed came twice"
         self.closed = closed
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         self.check_open()
         self.datagrams.append(data)
 
@@ -85,7 +85,9 @@ class Recorder(SessionHandler):
         self.opened.append(stream)
         return self
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         self.check_open()
         assert data or end_stream
         assert stream.id not in self.ended | self.resets.keys()
@@ -175,6 +177,15 @@ class Side(ConnectionHandler):
         self.ended.append(connection)
         self.closed = closed
 
+    def assert_forgotten(self) -> None:
+        """A connection that has ended keeps no stream, no session, and nothing that waits."""
+        connection = self.connection
+        assert connection.closed is not None
+        assert connection.sessions == ()
+        assert connection._streams == {}
+        assert not connection._pending
+        assert not len(connection._early)
+
     def assert_nothing_left(self, *session_ids: int) -> None:
         """Nothing but the critical streams, and these sessions, is remembered."""
         connection = self.connection
@@ -186,7 +197,7 @@ class Side(ConnectionHandler):
         assert left.keys() == set(session_ids)
         assert connection._sessions.keys() == set(session_ids)
         assert not any(session.streams for session in connection.sessions)
-        assert not connection._undecided
+        assert not connection._pending
         assert not len(connection._early)
         quic = self.engine._quic
         assert not quic.held
@@ -382,5 +393,4 @@ def assert_connection_failed(wire: Wire, side: Side, code: ErrorCode) -> None:
     assert side.closed is not None
     assert side.closed.code == code
     assert not side.closed.by_peer
-    assert side.connection._streams == {}
-    assert side.connection.sessions == ()
+    side.assert_forgotten()

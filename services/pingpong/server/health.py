@@ -50,7 +50,7 @@ def while_draining(stay_ready: bool) -> dict[str, Result]:
     if not stay_ready:
         return {DRAIN: Result(False, "draining: no new sessions")}
     return {
-        DRAIN: Result(True, "draining, and told to stay ready: no new sessions"),
+        DRAIN: Result(True, "draining, and set to stay ready: no new sessions"),
         SELF_PING: Result(True, "not while draining"),
     }
 

@@ -1,11 +1,17 @@
-"""What the server measures: names, help texts and labels; the values are counted where they arise."""
+"""What the server measures: names, help texts and labels. Values are counted where they arise."""
 
 from __future__ import annotations
 
 from ..telemetry.metrics import Spec
 from ..telemetry.process import service_specs
-from .sessions.admission import SESSION_BUCKETS, Result
-from .sessions.messages import ANSWER_BUCKETS, DROP_REASONS, ECHO, MODES
+from .sessions.counters import (
+    ANSWER_BUCKETS,
+    DROP_REASONS,
+    ECHO,
+    MODES,
+    SESSION_BUCKETS,
+    Result,
+)
 
 HANDSHAKE_RESULTS = ("completed", "failed", "refused")
 
@@ -50,12 +56,12 @@ RETRIES_INVALID = Spec(
 RESETS_SENT = Spec(
     f"{_P}stateless_resets_sent_total",
     "counter",
-    "Clients told that their connection is of a server, or a worker, that is no more.",
+    "Stateless resets sent: the client's connection was to a server or a worker that has ended.",
 )
 VERSION_NEGOTIATIONS_SENT = Spec(
     f"{_P}version_negotiations_sent_total",
     "counter",
-    "Clients told which versions of QUIC are spoken here, theirs being none of them.",
+    "Version negotiations sent: the client's version of QUIC is not spoken here.",
 )
 HANDED_OVER = Spec(
     f"{_P}packets_handed_over_total",
@@ -75,12 +81,12 @@ PACKETS_OVERFLOWED = Spec(
 PACKETS_THROTTLED = Spec(
     f"{_P}packets_throttled_total",
     "counter",
-    "UDP packets dropped because too many of their connection's waited for their turn.",
+    "UDP packets dropped because too many of their connection's waited already.",
 )
 BUFFERS_EXCEEDED = Spec(
     f"{_P}buffers_exceeded_total",
     "counter",
-    "Connections closed because all together kept too much, and these the most.",
+    "Connections closed because all together kept too many bytes, and these the most.",
 )
 PACKETS_UNSENT = Spec(
     f"{_P}packets_unsent_total", "counter", "UDP packets that the kernel did not take."

@@ -43,7 +43,7 @@ class _Answer(SessionWaiter):
         super().__init__()
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         """The answer, if it is one."""
         if decode_pong(data) is not None and not self.answered.done():
             self.answered.set_result(None)
@@ -147,7 +147,7 @@ class SelfPing:
                 timeout=_TIMEOUT,
             )
             session.send_datagram(encode_ping(1, time.monotonic_ns(), HEADER_SIZE))
-            client.endpoint.flush()
+            client.flush()
             async with asyncio.timeout(_TIMEOUT):
                 await answer.answered
         finally:

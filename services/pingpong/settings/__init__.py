@@ -1,13 +1,13 @@
-"""The settings of every verb: one frozen class each. How they are read: `command_line`."""
+"""The settings of every verb: one frozen class each. How they are read: `base`."""
 
 from __future__ import annotations
 
-from .base import Settings, SettingsError, settings_table, unknown_variables
+from .base import ServiceSettings, Settings, unknown_variables
 from .certificate import CertificateSettings
+from .command_line import SettingsError, settings_table
 from .ping import PingSettings, RunSettings
 from .probe import ProbeSettings
 from .serve import ServeSettings
-from .service import ServiceSettings
 
 __all__ = [
     "CertificateSettings",

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import CliPositionalArg, NoDecode
 
-from .base import Flag, Settings
+from .base import Settings
+from .command_line import Flag
 from .values import at_least_one, comma_separated, not_empty, read_host
 
 

@@ -64,7 +64,7 @@ class WatchedFiles:
     def changed(self) -> bool:
         """Whether `read` would return something new, or raise; cheap enough for every second.
 
-        True as well before the first `read`. That a file cannot be read is told from the second
+        True as well before the first `read`. That a file cannot be read is reported from the second
         call in a row on: it may be in the course of being replaced.
         """
         return any(known.changed() for known in self._known)
@@ -166,7 +166,7 @@ class Reloaded(Generic[T]):
 
 
 def _read(path: Path) -> tuple[bytes, tuple[int, ...] | None]:
-    """A file's content, and its status where that will tell every later change."""
+    """A file's content, and its status where that will show every later change."""
     # Opening a pipe would wait for its other end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

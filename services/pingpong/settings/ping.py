@@ -7,8 +7,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, NoDecode
 
-from .base import Flag, Settings
-from .connection import ConnectionSettings
+from .base import ConnectionSettings, Settings
+from .command_line import Flag
 from .values import (
     DEFAULT_PORT,
     LOG_LEVEL_HELP,
@@ -82,7 +82,7 @@ class PingSettings(_Pings, ConnectionSettings):
         " no answer",
     )
     deadline: Annotated[Seconds | None, Flag("Pings", ("w",), "SECONDS")] = Field(
-        default=None, description="stop after so long, however many pings were sent"
+        default=None, description="stop after this long, however many pings were sent"
     )
     ipv4: Annotated[bool, Flag("Connection", ("4",))] = Field(
         default=False, description="use IPv4 only"

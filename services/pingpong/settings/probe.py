@@ -7,9 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from .base import Flag
-from .connection import ConnectionSettings
-from .service import ServiceSettings
+from .base import ConnectionSettings, ServiceSettings
+from .command_line import Flag
 from .values import (
     MIN_SIZE,
     Count,
@@ -51,7 +50,7 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
     )
     discovery_interval: Annotated[Seconds, Flag("Targets", (), "SECONDS")] = Field(
         default=30.0,
-        description="look names up again after so long at most; sooner where DNS says so",
+        description="look names up again after this long at most; sooner where DNS says so",
     )
     modes: Annotated[
         tuple[Mode, ...],
@@ -76,10 +75,10 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         default=64, description=f"size of a ping and of its answer, at least {MIN_SIZE}"
     )
     backoff_min: Annotated[Seconds, Flag("Connection", (), "SECONDS")] = Field(
-        default=0.1, description="wait up to so long before the first new attempt to connect"
+        default=0.1, description="wait up to this long before the first new attempt to connect"
     )
     backoff_max: Annotated[Seconds, Flag("Connection", (), "SECONDS")] = Field(
-        default=10.0, description="wait up to so long at most, after several have failed"
+        default=10.0, description="wait up to this long at most, after several have failed"
     )
     ready_requires: Annotated[Literal["none", "any", "all"], Flag("Health", (), "WHICH")] = Field(
         default="none",

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from .base import Flag
-from .service import ServiceSettings
+from .base import ServiceSettings
+from .command_line import Flag
 from .values import (
     DEFAULT_PORT,
     MIN_SIZE,
@@ -39,8 +39,8 @@ class ServeSettings(ServiceSettings):
     )
     tls_cert_file: Annotated[FilePath | None, Flag("TLS", (), "FILE")] = Field(
         default=None,
-        description="certificate and its chain, PEM; without one, one is made, valid for 13 days,"
-        " and its SHA-256 logged",
+        description="certificate and its chain, PEM; without it, a self-signed one is made, valid for"
+        " 13 days, and its SHA-256 is logged",
     )
     tls_key_file: Annotated[SecretFilePath | None, Flag("TLS", (), "FILE")] = Field(
         default=None, description="the certificate's private key, PEM, not encrypted"
@@ -54,22 +54,22 @@ class ServeSettings(ServiceSettings):
     )
     self_ping_interval: Annotated[SecondsOrZero, Flag("Health", (), "SECONDS")] = Field(
         default=5.0,
-        description="ping this server over its own port so often; it is ready while that is"
+        description="ping this server over its own port at this interval; it is ready while that is"
         " answered; 0: don't",
     )
     drain_timeout: Annotated[SecondsOrZero, Flag("Health", (), "SECONDS")] = Field(
         default=25.0,
-        description="at SIGTERM, wait so long for sessions to leave before they are closed",
+        description="at SIGTERM, wait for sessions to leave, at most this long, before they are closed",
     )
     drain_stay_ready: Annotated[bool, Flag("Health", ())] = Field(
         default=False,
-        description="be ready while draining too: for a load balancer that cuts the flows of who is"
-        " not",
+        description="stay ready while draining: for a load balancer that cuts flows to pods that are"
+        " not ready",
     )
     auth: Annotated[Literal["none", "token", "kubernetes"], Flag("Access", (), "KIND")] = Field(
         default="none",
-        description="who may open a session: none (anybody), token (who sends one of those in"
-        " --token-file) or kubernetes (who sends a service account's token for the audience)",
+        description="which clients may open a session: none (all), token (with one of the tokens in"
+        " --token-file) or kubernetes (with a service account's token for the audience)",
     )
     token_file: Annotated[SecretFilePath | None, Flag("Access", (), "FILE")] = Field(
         default=None, description="bearer tokens, one a line; read again when it changes"
@@ -91,7 +91,7 @@ class ServeSettings(ServiceSettings):
         default=1000, description="messages a second that a session may send; 0: any number"
     )
     idle_timeout: Annotated[Seconds, Flag("Limits", (), "SECONDS")] = Field(
-        default=15.0, description="end a connection that has been silent for so long"
+        default=15.0, description="end a connection that has been silent for this long"
     )
     max_connections: Annotated[Count | None, Flag("Limits", (), "N")] = Field(
         default=None,

@@ -91,14 +91,12 @@ def _read_name(name: str) -> str:
         raise ValueError(f"must have the name or address of a host: {reason}") from None
 
 
-def read_host(value: object) -> object:
+def read_host(value: str) -> str:
     """Read a host as a certificate names it: an IP address, or a name that may begin with ``*.``.
 
     Raises:
         ValueError: it is neither.
     """
-    if not isinstance(value, str):
-        return value
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
@@ -169,7 +167,7 @@ def quoted(text: str) -> str:
 T = TypeVar("T")
 
 
-def comma_separated(read: Callable[[object], object]) -> Callable[[object], object]:
+def comma_separated(read: Callable[[str], object]) -> Callable[[object], object]:
     """A reader of several values: text separated by commas or space, or a list of such texts.
 
     Order is kept; what is said twice is taken once.

@@ -218,7 +218,7 @@ class _Connection:
             self._http.receive_data(await self._reader.read(_MAX_HEAD))
         if not isinstance(event, h11.Request):
             return None
-        # A body is of no use here.
+        # A body is not read here.
         self._is_last = not isinstance(self._http.next_event(), h11.EndOfMessage)
         names = [name for name, _ in event.headers]
         is_old = event.http_version < b"1.1"

@@ -1,10 +1,20 @@
 """WebTransport over HTTP/3 for both roles, without I/O.
 
-The core (`connection`, `session`, `streams`, ...) is fed bytes by a QUIC engine and
-calls a handler; it opens no socket, reads no clock and starts no task. The package
-`pingpong.webtransport.asyncio` gives it a UDP socket, timers and awaitable sessions.
+    class Echo(SessionHandler):
+        def datagram_received(self, session, data, arrival):
+            session.send_datagram(data)
 
-Users import from these two packages, never from the modules in them.
+    class Server(ConnectionHandler):
+        def session_requested(self, session):
+            session.accept(Echo())
+
+    connection = Connection(quic, Server(), Limits())
+
+A QUIC engine reports to a `Connection` what came; connection, sessions and streams call
+their handlers, and what these send is queued with the engine, all in one turn. Nothing
+here opens a socket, reads a clock or starts a task: `pingpong.webtransport.asyncio` has
+sockets, timers and awaitable sessions. Users import from these two packages, never from
+the modules in them.
 
 Specification: draft-ietf-webtrans-http3-16 and the drafts before it that are still in
 use, RFC 9114 (HTTP/3), RFC 9220 (extended CONNECT), RFC 9297 (HTTP datagrams and
@@ -12,7 +22,14 @@ capsules), RFC 9204 (QPACK, static table only).
 """
 
 from .connection import Connection, ConnectionHandler
-from .errors import DatagramTooLargeError, ErrorCode, ProtocolError, StateError
+from .drafts import Draft
+from .errors import (
+    DatagramTooLargeError,
+    ErrorCode,
+    ProtocolError,
+    StateError,
+    WebTransportError,
+)
 from .events import ConnectionClosed, Headers, Request, SessionClosed
 from .hosts import ascii_host, host_of
 from .limits import Limits
@@ -21,7 +38,7 @@ from .quic.connection_ids import MAX_WORKERS, SharedKeys
 from .quic.engine import Address
 from .session import Session, SessionHandler
 from .states import State
-from .streams import SilentStreamHandler, Stream, StreamHandler
+from .streams import Stream, StreamHandler
 from .text import MASK, mask_url, printable
 from .varint import decode as decode_varint
 from .varint import encode as encode_varint
@@ -34,6 +51,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionHandler",
     "DatagramTooLargeError",
+    "Draft",
     "EndpointConfig",
     "ErrorCode",
     "Headers",
@@ -44,11 +62,11 @@ __all__ = [
     "SessionClosed",
     "SessionHandler",
     "SharedKeys",
-    "SilentStreamHandler",
     "State",
     "StateError",
     "Stream",
     "StreamHandler",
+    "WebTransportError",
     "Windows",
     "ascii_host",
     "decode_varint",

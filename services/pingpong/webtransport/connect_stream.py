@@ -11,15 +11,13 @@ from .http3.frames import FrameReader, FrameType, encode_frame, encode_headers
 from .quic.engine import QuicConnection
 
 
-def data_after_close() -> SessionProtocolError:
-    """The error that it is to send anything behind WT_CLOSE_SESSION (section 6)."""
-    return SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
-
-
 class ConnectStream:
     """The CONNECT stream's two halves, each of which ends once."""
 
-    __slots__ = ("_bare", "_capsules", "_frames", "_id", "_quic", "receive_open", "send_open")
+    __slots__ = (
+        *("_bare", "_capsules", "_closed", "_frames", "_id", "_quic"),
+        *("receive_open", "send_open"),
+    )
 
     def __init__(self, quic: QuicConnection, stream_id: int, max_field_section: int) -> None:
         self._quic = quic
@@ -29,42 +27,54 @@ class ConnectStream:
         )
         self._capsules: CapsuleDecoder | None = None
         self._bare = False
+        self._closed = False
+        """Whether WT_CLOSE_SESSION has come, and nothing may come after it."""
         self.send_open = True
         self.receive_open = True
 
     # In.
 
-    def frames(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Frames as `h3.FrameReader.feed` gives them, and raises; none after an abort."""
+    def receive(self, data: bytes, end_stream: bool) -> Iterator[tuple[int, bytes]]:
+        """Take bytes: frames as `FrameReader.feed` gives them; none after an abort.
+
+        Iterate to the end. Raises `ProtocolError` as `FrameReader.feed` does, where the stream
+        ends within a frame or a capsule, and for anything behind WT_CLOSE_SESSION (section 6).
+        """
+        if end_stream:
+            self.receive_open = False
         if self._frames is None:
-            return iter(())
-        if self._bare:
-            return iter(((FrameType.DATA, data),) if data else ())
-        return self._frames.feed(data)
+            return
+        if data:
+            self._check_not_closed()
+        if not self._bare:
+            for frame in self._frames.feed(data):
+                self._check_not_closed()
+                yield frame
+        elif data:
+            yield FrameType.DATA, data
+        if self._has_begun_frame or self._capsules is not None:
+            self._check_not_closed()
+            if end_stream and self._has_begun_frame:
+                raise ConnectionProtocolError(ErrorCode.H3_FRAME_ERROR, "FIN within a frame")
+            if end_stream:
+                raise SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "FIN within a capsule")
 
     def leave_frames_out(self) -> None:
         """From here on capsules come, and go, without DATA frames around them."""
         self._bare = True
 
     def capsules(self, payload: bytes) -> Iterator[tuple[CapsuleType, bytes]]:
-        """Capsules as `CapsuleDecoder.feed` gives them, and raises."""
+        """Capsules of DATA frames, as `CapsuleDecoder.feed` gives them, and raises."""
         decoder = self._capsules
         if decoder is None:
             decoder = CapsuleDecoder()
         capsules = decoder.feed(payload)
         # Most of the time there is nothing to remember, so that nothing is kept.
         self._capsules = decoder if decoder.incomplete else None
-        return iter(capsules)
-
-    @property
-    def aborted(self) -> bool:
-        """Whether what arrives means nothing any more."""
-        return self._frames is None
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether a frame or a capsule has begun and not ended."""
-        return self._capsules is not None or (self._frames is not None and self._frames.incomplete)
+        for kind, value in capsules:
+            self._check_not_closed()
+            self._closed = kind is CapsuleType.WT_CLOSE_SESSION
+            yield kind, value
 
     @property
     def buffered_bytes(self) -> int:
@@ -73,12 +83,13 @@ class ConnectStream:
             self._capsules.buffered_bytes if self._capsules is not None else 0
         )
 
-    def check_end(self) -> None:
-        """The peer's half has ended: raises `ProtocolError` where that was too early."""
-        if self._frames is not None and self._frames.incomplete:
-            raise ConnectionProtocolError(ErrorCode.H3_FRAME_ERROR, "FIN within a frame")
-        if self._capsules is not None:
-            raise SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "FIN within a capsule")
+    @property
+    def _has_begun_frame(self) -> bool:
+        return self._frames is not None and self._frames.incomplete
+
+    def _check_not_closed(self) -> None:
+        if self._closed:
+            raise SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
 
     # Out.
 

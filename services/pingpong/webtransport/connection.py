@@ -16,7 +16,7 @@ from .drafts import (
     NoWebTransportError,
     check_settings,
     client_draft,
-    is_forgiving,
+    is_lenient,
     offered_settings,
     server_draft,
 )
@@ -33,7 +33,7 @@ from .http3.control import CriticalStreams, OwnControlStream
 from .http3.frames import FrameType, StreamType, decode_quarter_id
 from .http3.messages import request_headers
 from .limits import Limits
-from .quic.engine import QuicConnection
+from .quic.engine import Address, QuicConnection
 from .session import Session, SessionHandler
 from .states import State
 from .streams import Stream
@@ -43,7 +43,7 @@ from .varint import decode as decode_varint
 
 
 class ConnectionHandler:
-    """What a connection tells its user, by plain calls; each does nothing unless overridden."""
+    """What a connection calls, in the turn in which a packet came; nothing unless overridden."""
 
     __slots__ = ()
 
@@ -55,7 +55,7 @@ class ConnectionHandler:
         session.reject(404)
 
     def request_refused(self, session: Session, closed: SessionClosed) -> None:
-        """Server: a request ended that `session_requested` was not asked about.
+        """Server: a request ended that `session_requested` was not called with.
 
         It was malformed or above a limit, and `closed` says how it was answered, or the client
         took it back (`closed.by_peer`).
@@ -71,11 +71,11 @@ class ConnectionHandler:
         """The peer broke the rules, and has been answered as the specification says."""
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """The connection is gone, and its sessions have been told. The last call."""
+        """The connection is gone; `session_closed` of its sessions came before. The last call."""
 
 
 class _PendingRequest(SessionHandler):
-    """Of a request, until the connection's handler is asked about it."""
+    """Of a request, until the connection's handler is called with it."""
 
     __slots__ = ("_connection",)
 
@@ -83,7 +83,7 @@ class _PendingRequest(SessionHandler):
         self._connection = connection
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """It came to nothing; not worth telling where the whole connection is gone."""
+        """It came to nothing; not of interest where the whole connection is gone."""
         if self._connection.closed is None:
             self._connection.handler.request_refused(session, closed)
 
@@ -97,7 +97,7 @@ class Connection:
 
     __slots__ = (
         *("_control", "_critical", "_deadlines", "_early", "_last_request_id"),
-        *("_local_settings", "_remote_settings", "_sessions", "_streams", "_undecided"),
+        *("_local_settings", "_remote_settings", "_sessions", "_streams", "_pending"),
         *("closed", "draft", "draining", "handler", "limits", "quic"),
     )
 
@@ -118,7 +118,7 @@ class Connection:
         self._control = OwnControlStream(quic)
         self._critical = CriticalStreams(limits.max_settings, is_client=quic.is_client)
         self._last_request_id = -4
-        self._undecided: dict[Session, Headers] = {}
+        self._pending: dict[Session, Headers] = {}
         """Requests that came before the client's settings (draft-16, section 7.1)."""
 
     # What the user calls.
@@ -129,12 +129,17 @@ class Connection:
         return tuple(self._sessions.values())
 
     @property
+    def remote_address(self) -> Address:
+        """The peer's socket address, as last seen."""
+        return self.quic.address
+
+    @property
     def has_requests(self) -> bool:
         """Whether any CONNECT stream, of a closed session too, has not ended on both sides."""
         return any(isinstance(receiver, Session) for receiver in self._streams.values())
 
     def open_session(self, request: Request, handler: SessionHandler) -> Session:
-        """Client: ask for a session; the handler is told what becomes of it.
+        """Client: ask for a session; `handler` is called with what becomes of it.
 
         Raises `StateError` before `ConnectionHandler.connection_ready`, after GOAWAY, and for a
         second session without flow control (section 5.1); `ValueError` for a bad request.
@@ -182,14 +187,16 @@ class Connection:
         if self.draining:
             self.drain()
 
-    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Find whose stream it is."""
         try:
             receiver = self._streams.get(stream_id)
             if receiver is not None:
-                receiver.receive(data, end_stream)
+                receiver.receive(data, end_stream, arrival)
             elif self._is_peers(stream_id):
-                self._begin_stream(stream_id, data, end_stream)
+                self._begin_stream(stream_id, data, end_stream, arrival)
         except ProtocolError as error:
             self.fail(error, stream_id)
 
@@ -218,7 +225,7 @@ class Connection:
             self.fail(error, stream_id)
 
     def stream_writable(self, stream_id: int) -> None:
-        """Whoever asked wants to know."""
+        """For the stream that has asked."""
         receiver = self._streams.get(stream_id)
         if receiver is not None:
             receiver.writable()
@@ -228,7 +235,7 @@ class Connection:
         for session in self.sessions:
             session.handler.credit_received(session)
 
-    def datagram_received(self, data: bytes) -> None:
+    def datagram_received(self, data: bytes, arrival: int) -> None:
         """Find whose datagram it is: it begins with a quarter of the session's id."""
         try:
             if data and data[0] < 0x40:
@@ -237,7 +244,7 @@ class Connection:
                 quarter_id, start = decode_quarter_id(data)
             session = self._sessions.get(quarter_id << 2)
             if session is not None and session.state is State.ESTABLISHED:
-                session.handler.datagram_received(session, data[start:])
+                session.handler.datagram_received(session, data[start:], arrival)
             elif self.closed is None and self._may_come(quarter_id << 2):
                 self._early.add_datagram(quarter_id << 2, data[start:])
                 self._deadlines.begin(DATAGRAMS)
@@ -288,8 +295,8 @@ class Connection:
                 self.close(ErrorCode.WT_REQUIREMENTS_NOT_MET, str(error))
                 return
         self.handler.connection_ready(self)
-        undecided, self._undecided = self._undecided, {}
-        for session, headers in undecided.items():
+        pending, self._pending = self._pending, {}
+        for session, headers in pending.items():
             if session.state is State.PENDING and self.closed is None:
                 try:
                     self._decide(session, headers, settings)
@@ -312,7 +319,7 @@ class Connection:
         """Server: a request is complete; decide on it, or wait for the client's settings."""
         self._deadlines.end(session.id)
         if self._remote_settings is None:
-            self._undecided[session] = headers
+            self._pending[session] = headers
         else:
             self._decide(session, headers, self._remote_settings)
 
@@ -326,12 +333,12 @@ class Connection:
             try:
                 stream = self._hand_over(session, early.id, early.header_size, early.is_over)
                 if stream is not None:
-                    early.deliver(stream)
+                    early.deliver(stream, self.quic.arrival)
             except ProtocolError as error:
                 self.fail(error, early.id)
         for datagram in datagrams:
             if session.state is State.ESTABLISHED:
-                session.handler.datagram_received(session, datagram)
+                session.handler.datagram_received(session, datagram, self.quic.arrival)
 
     def add_stream(self, stream: Stream) -> None:
         """A session has a stream."""
@@ -344,7 +351,7 @@ class Connection:
     def session_over(self, session: Session) -> None:
         """A session is closed; its CONNECT stream may have some way to go."""
         self._sessions.pop(session.id, None)
-        self._undecided.pop(session, None)
+        self._pending.pop(session, None)
         self._deadlines.end(session.id)
         if self.closed is None and not self._sessions and not self.quic.is_client:
             self._deadlines.begin(SESSION, times=2)
@@ -401,7 +408,7 @@ class Connection:
         self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, is_over)
         return None
 
-    def _begin_stream(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+    def _begin_stream(self, stream_id: int, data: bytes, end_stream: bool, arrival: int) -> None:
         """The first bytes of a stream that the peer opened: find out what it is.
 
         Raises `ProtocolError` where it is nothing that the peer may open.
@@ -411,11 +418,11 @@ class Connection:
             self._await_more(stream_id, data, end_stream)
         elif stream_id & 2:
             if kind[0] == StreamType.WEBTRANSPORT:
-                self._begin_session_stream(stream_id, data, kind[1], end_stream)
+                self._begin_session_stream(stream_id, data, kind[1], end_stream, arrival)
             else:
-                self._begin_http_stream(stream_id, kind[0], data[kind[1] :], end_stream)
+                self._begin_http_stream(stream_id, kind[0], data[kind[1] :], end_stream, arrival)
         elif kind[0] == FrameType.WT_STREAM:
-            self._begin_session_stream(stream_id, data, kind[1], end_stream)
+            self._begin_session_stream(stream_id, data, kind[1], end_stream, arrival)
         elif self.quic.is_client:
             reason = "a server's bidirectional stream without 0x41"
             raise ConnectionProtocolError(ErrorCode.H3_STREAM_CREATION_ERROR, reason)
@@ -424,7 +431,7 @@ class Connection:
             session = Session(self, self.quic, stream_id, _PendingRequest(self), self.limits)
             self._streams[stream_id] = session
             self._deadlines.begin(stream_id)
-            session.receive(data, end_stream)
+            session.receive(data, end_stream, arrival)
 
     def _await_first(self, stream_id: int, data: bytes = b"") -> Preface:
         """Wait for the bytes that say what a stream is."""
@@ -433,8 +440,10 @@ class Connection:
         self._deadlines.begin(stream_id)
         return preface
 
-    def _begin_again(self, stream_id: int, data: bytes, end_stream: bool) -> Receiver | None:
-        self._begin_stream(stream_id, data, end_stream)
+    def _begin_again(
+        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+    ) -> Receiver | None:
+        self._begin_stream(stream_id, data, end_stream, arrival)
         return self._streams.get(stream_id)
 
     def _await_more(self, stream_id: int, data: bytes, end_stream: bool) -> None:
@@ -448,7 +457,7 @@ class Connection:
             raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before any frame")
 
     def _begin_session_stream(
-        self, stream_id: int, data: bytes, position: int, end_stream: bool
+        self, stream_id: int, data: bytes, position: int, end_stream: bool, arrival: int
     ) -> None:
         decoded = decode_varint(data, position)
         if decoded is None:
@@ -459,7 +468,7 @@ class Connection:
         if session is not None and session.state is State.ESTABLISHED:
             stream = self._hand_over(session, stream_id, start, end_stream)
             if stream is not None and (start < len(data) or end_stream):
-                stream.receive(data[start:], end_stream)
+                stream.receive(data[start:], end_stream, arrival)
         elif not self._may_come(session_id):
             self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, end_stream)
         else:
@@ -467,7 +476,7 @@ class Connection:
             self._streams[stream_id] = early
             if self._early.add_stream(early):
                 self._deadlines.begin(stream_id)
-                early.receive(data[start:], end_stream)
+                early.receive(data[start:], end_stream, arrival)
             else:
                 code = ErrorCode.WT_BUFFERED_STREAM_REJECTED
                 self.refuse_stream(stream_id, code, end_stream)
@@ -487,17 +496,19 @@ class Connection:
             return receiver.state is not State.CLOSED
         return isinstance(receiver, Preface)
 
-    def _begin_http_stream(self, stream_id: int, kind: int, rest: bytes, end_stream: bool) -> None:
+    def _begin_http_stream(
+        self, stream_id: int, kind: int, rest: bytes, end_stream: bool, arrival: int
+    ) -> None:
         receiver = self._critical.begin(kind, self.settings_received, self.goaway_received)
         if receiver is None:
             self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, end_stream)
             return
         self._deadlines.end(stream_id)
         self._streams[stream_id] = receiver
-        receiver.receive(rest, end_stream)
+        receiver.receive(rest, end_stream, arrival)
 
     def _decide(self, session: Session, headers: Headers, settings: Mapping[int, int]) -> None:
-        head = session.read_request(headers, forgiving=is_forgiving(settings))
+        head = session.read_request(headers, lenient=is_lenient(settings))
         if not head.is_webtransport:
             session.reject(*head.refusal)
             return
@@ -543,7 +554,7 @@ class Connection:
         self._deadlines.clear()
         sessions = self.sessions
         streams = [each for each in self._streams.values() if isinstance(each, Stream)]
-        for table in (self._streams, self._sessions, self._undecided, self._early):
+        for table in (self._streams, self._sessions, self._pending, self._early):
             table.clear()
         # Sessions first, then streams, also of sessions closed before; whatever a handler does.
         with ExitStack() as last_first:

@@ -120,8 +120,8 @@ class Draft:
     """What the peer grants us at the start of each session."""
     bare_capsules: bool = False
     """The peer has no DATA frames around its capsules (see `has_bare_capsules`)."""
-    forgiving: bool = False
-    """The peer is of the first generation: no path, fields in any order (see `is_forgiving`)."""
+    lenient: bool = False
+    """The peer is of the first generation: no path, fields in any order (see `is_lenient`)."""
 
     @property
     def token(self) -> bytes:
@@ -190,12 +190,12 @@ def takes_datagrams(settings: Mapping[int, int]) -> bool:
     return bool(settings.get(Setting.H3_DATAGRAM) or settings.get(Setting.H3_DATAGRAM_DRAFT_04))
 
 
-def is_forgiving(settings: Mapping[int, int]) -> bool:
+def is_lenient(settings: Mapping[int, int]) -> bool:
     """Whether these are the settings of a first-generation peer.
 
     wtransport 0.1 sends the old datagram setting and draft-02's and, QPACK's aside,
     nothing else that is known here; its requests have no path and no authority, and its
-    fields no order. Nobody else sends such settings, so that nobody else is forgiven.
+    fields no order. No other client sends such settings, so that the others get no leniency.
     """
     known = _EXTENSIONS.intersection(settings)
     return known == _FIRST_GENERATION and all(settings[setting] for setting in known)
@@ -206,7 +206,7 @@ def has_bare_capsules(settings: Mapping[int, int]) -> bool:
 
     pywebtransport 0.8 ends the connection at the first DATA frame on a CONNECT stream. It
     announces draft-14 alone, and all three limits as zero; means no limits by that, and
-    obeys ours all the same. Nobody else sends such settings.
+    obeys ours all the same. No other peer does.
     """
     known = _EXTENSIONS.intersection(settings)
     return known == _BARE_CAPSULES and not any(settings[setting] for setting in _LIMITS)
@@ -241,7 +241,7 @@ def _agree(version: Version, local: Mapping[int, int], remote: Mapping[int, int]
         flow_control=granted.wanted and granted_credit(local).wanted,
         granted=granted,
         bare_capsules=bare,
-        forgiving=is_forgiving(remote),
+        lenient=is_lenient(remote),
     )
 
 

@@ -72,7 +72,7 @@ class ConnectionClosed:
     """How a connection ended.
 
     `code` is a QUIC transport error code, or an HTTP/3 one where `is_application`.
-    `timed_out` is true where nobody closed it: the peer was not heard for the idle time.
+    `timed_out` is true where neither side closed it: the peer was not heard for the idle time.
     """
 
     code: int

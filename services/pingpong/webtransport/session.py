@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from .capsules import CapsuleType, decode_close, encode_capsule, encode_close
-from .connect_stream import ConnectStream, data_after_close
+from .connect_stream import ConnectStream
 from .drafts import Draft, Version
 from .errors import (
     DatagramTooLargeError,
@@ -31,10 +31,10 @@ from .http3.messages import RequestHead, parse_request, parse_response, response
 from .limits import Limits
 from .quic.engine import Address, QuicConnection
 from .states import CLIENT, SERVER, STOP_CODES, Event, State, after, not_allowed
-from .streams import SilentStreamHandler, Stream, StreamHandler, encode_stream_header
+from .streams import Stream, StreamHandler, encode_stream_header
 from .varint import encode as encode_varint
 
-_SILENT = SilentStreamHandler()
+_SILENT = StreamHandler()
 _PROHIBITED = (CapsuleType.WT_MAX_STREAM_DATA, CapsuleType.WT_STREAM_DATA_BLOCKED)
 """Over HTTP/3 QUIC does their work: an error also without flow control (section 5.4)."""
 _EARLY_CAPSULES = 16 << 10
@@ -42,7 +42,7 @@ _EARLY_CAPSULES = 16 << 10
 
 
 class SessionHandler:
-    """What a session tells its user, by plain calls; each does nothing unless overridden."""
+    """What a session calls as things happen; each does nothing unless overridden."""
 
     __slots__ = ()
 
@@ -58,17 +58,20 @@ class SessionHandler:
         Those that had not ended are still in `session.streams`; they end right after.
         """
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
-        """A datagram's payload."""
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
+        """A datagram's payload, of a packet that came at `arrival`.
+
+        That is nanoseconds of the monotonic clock, as the kernel took them.
+        """
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
-        """The peer has opened a stream; returns who is told what it brings.
+        """The peer has opened a stream; returns what is called with what it brings.
 
         Unless overridden, the stream is refused with code 0.
         """
         stream.stop()
         stream.reset()
-        return SilentStreamHandler()
+        return StreamHandler()
 
     def credit_received(self, session: Session) -> None:
         """More streams may be opened now: ask `can_open_stream` again."""
@@ -110,20 +113,9 @@ class Session:
     """
 
     __slots__ = (
-        *("_closed_by_capsule", "_connect", "_datagram_prefix", "_early"),
-        *(
-            "_limits",
-            "_owner",
-            "_quic",
-            "_table",
-            "context",
-            "draft",
-            "draining",
-            "flow",
-            "handler",
-            "id",
-        ),
-        *("kept", "protocol", "request", "state", "streams"),
+        *("_connect", "_datagram_prefix", "_early", "_limits", "_owner", "_quic", "_table"),
+        *("context", "draft", "draining", "flow", "handler", "id", "kept", "protocol"),
+        *("request", "state", "streams"),
     )
 
     def __init__(
@@ -155,7 +147,6 @@ class Session:
         self._limits = limits
         self._connect = ConnectStream(quic, session_id, limits.max_field_section)
         self._datagram_prefix = encode_varint(session_id >> 2)
-        self._closed_by_capsule = False
         self._early = b""
 
     # What the user calls.
@@ -174,11 +165,6 @@ class Session:
     def duplicate_packets(self) -> int:
         """Packets of the connection that the network delivered more than once."""
         return self._quic.duplicate_packets
-
-    @property
-    def arrival(self) -> int:
-        """When the packet that is being handled arrived: monotonic clock, nanoseconds."""
-        return self._quic.arrival
 
     @property
     def buffered_bytes(self) -> int:
@@ -268,7 +254,7 @@ class Session:
             raise ValueError(f"a close code has 32 bits: {code}")
         if self.state is State.ESTABLISHED:
             self._connect.send_capsule(encode_close(code, reason), end_stream=True)
-        elif self.state is State.REQUESTED:
+        elif self.state is not State.CLOSED:
             self._connect.abort(ErrorCode.H3_REQUEST_CANCELLED)
         self._close(SessionClosed(code=code, reason=reason, by_peer=False))
 
@@ -281,34 +267,24 @@ class Session:
         self.state = self._after(Event.SEND_REQUEST)
         self._connect.send_headers(headers)
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Take the next bytes of the CONNECT stream."""
-        connect = self._connect
-        if end_stream:
-            connect.receive_open = False
-        if self._closed_by_capsule and data and not connect.aborted:
-            raise data_after_close()
-        for kind, payload in connect.frames(data):
-            if self._closed_by_capsule:
-                raise data_after_close()
+        for kind, payload in self._connect.receive(data, end_stream):
             if kind == FrameType.HEADERS:
                 self._receive_headers(payload)
             else:
-                self._receive_data(payload)
-        if self._closed_by_capsule and connect.incomplete:
-            raise data_after_close()
+                self._receive_data(payload, arrival)
         if end_stream:
-            connect.check_end()
             self._receive_end()
         self._forget_if_over()
 
-    def read_request(self, headers: Headers, *, forgiving: bool) -> RequestHead:
+    def read_request(self, headers: Headers, *, lenient: bool) -> RequestHead:
         """Server: read the request, now that the client's settings are here.
 
         Raises as `messages.parse_request` does.
         """
         self.state = self._after(Event.SETTINGS)
-        head = parse_request(headers, forgiving=forgiving)
+        head = parse_request(headers, lenient=lenient)
         self.request = head.request
         return head
 
@@ -423,14 +399,14 @@ class Session:
             self._receive_response(headers)
 
     def _receive_response(self, headers: Headers) -> None:
-        response = parse_response(headers, forgiving=self.draft.forgiving)
+        response = parse_response(headers, lenient=self.draft.lenient)
         if response.status < 200:
             if response.status == 101:
                 raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, "status 101 over HTTP/3")
             return
         if response.status >= 300:
             self._connect.end()
-            # Nobody reads what comes with it.
+            # What comes with it is not read.
             self._connect.stop(ErrorCode.H3_REQUEST_CANCELLED)
             self._close(
                 SessionClosed(
@@ -460,33 +436,30 @@ class Session:
         self._owner.session_established(self)
         early, self._early = self._early, b""
         if early:
-            self._receive_data(early)
+            self._receive_data(early, self._quic.arrival)
 
-    def _receive_data(self, payload: bytes) -> None:
+    def _receive_data(self, payload: bytes, arrival: int) -> None:
         """Capsules, in the payload of DATA frames."""
         self._after(Event.DATA)
         if self.state is State.ESTABLISHED:
             for kind, value in self._connect.capsules(payload):
-                if self._closed_by_capsule:
-                    raise data_after_close()
                 if self.state is State.ESTABLISHED:
-                    self._receive_capsule(kind, value)
+                    self._receive_capsule(kind, value, arrival)
         elif self.state is not State.CLOSED:
             # They mean something only once the session is accepted (section 3.2).
             self._early += payload
             if len(self._early) > _EARLY_CAPSULES:
                 raise SessionProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, "capsules before 2xx")
 
-    def _receive_capsule(self, kind: CapsuleType, value: bytes) -> None:
+    def _receive_capsule(self, kind: CapsuleType, value: bytes, arrival: int) -> None:
         if kind is CapsuleType.WT_CLOSE_SESSION:
             code, reason = decode_close(value)
-            self._closed_by_capsule = True
             self._connect.end()
             self._close(SessionClosed(code=code, reason=reason))
         elif kind is CapsuleType.WT_DRAIN_SESSION:
             self.peer_drains()
         elif kind is CapsuleType.DATAGRAM:
-            self.handler.datagram_received(self, value)
+            self.handler.datagram_received(self, value, arrival)
         elif kind in _PROHIBITED:
             raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, f"{kind.name} over HTTP/3")
         elif (
@@ -512,9 +485,9 @@ class Session:
         return after(self._table, self.state, event)
 
     def _close(self, closed: SessionClosed) -> None:
-        """Enter CLOSED, once: forget the session, tell the handler, end all streams.
+        """Enter CLOSED, once: forget the session, call the handler, end all streams.
 
-        The handler is told first, so that it finds in `streams` who else is to know.
+        The handler is called first, so that it finds in `streams` what ends with the session.
         """
         if self.state is State.CLOSED:
             return

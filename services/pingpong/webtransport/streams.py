@@ -7,7 +7,7 @@ Each half ends once, by FIN or by reset; when both are over the stream is forgot
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from . import varint
 from .errors import ErrorCode, StateError, from_http3_code, to_http3_code
@@ -24,11 +24,19 @@ def encode_stream_header(session_id: int, unidirectional: bool) -> bytes:
     return (_UNIDIRECTIONAL if unidirectional else _BIDIRECTIONAL) + varint.encode(session_id)
 
 
-class StreamHandler(Protocol):
-    """What a stream tells its user, by plain calls."""
+class StreamHandler:
+    """What a stream calls as things happen; each does nothing unless overridden."""
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
-        """The next bytes, in order; empty only where nothing but the end came."""
+    __slots__ = ()
+
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
+        """The next bytes, in order, of a packet that came at `arrival`.
+
+        They are empty only where nothing but the end came. The arrival is nanoseconds of the
+        monotonic clock, as the kernel took them.
+        """
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
         """The peer ended its half early. None: the code was not an application's."""
@@ -40,25 +48,7 @@ class StreamHandler(Protocol):
         """`Stream.buffered` has fallen to what was given to `notify_writable`."""
 
 
-class SilentStreamHandler:
-    """Does nothing: for a stream whose session is gone, or that nobody wants."""
-
-    __slots__ = ()
-
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
-        """Thrown away."""
-
-    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        """Not of interest."""
-
-    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """Not of interest."""
-
-    def stream_writable(self, stream: Stream) -> None:
-        """Not of interest."""
-
-
-_SILENT = SilentStreamHandler()
+_SILENT = StreamHandler()
 
 
 class Stream:
@@ -123,7 +113,7 @@ class Stream:
         """Bytes that wait for session credit."""
         self._end_pending = False
         self._asked = False
-        """Whether the handler is yet to be told what `notify_writable` asked for."""
+        """Whether `notify_writable` waits for its answer."""
         self._reading = True
         self._held = 0
         self._unheld = 0
@@ -167,9 +157,9 @@ class Stream:
         return self.kept + (len(self._pending) if self._pending else 0)
 
     def notify_writable(self, below: int) -> None:
-        """Have the handler told, once, when at most `below` bytes are buffered.
+        """Have `StreamHandler.stream_writable` called, once, at `below` bytes or less.
 
-        Nothing happens where it is so already. It is told also where our half has ended
+        Nothing happens where it is so already. It is called also where our half has ended
         meanwhile, but not where the session has.
         """
         if self.buffered > below:
@@ -198,7 +188,7 @@ class Stream:
 
     # What the connection calls.
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Take the next bytes of the peer's half."""
         size = len(data)
         self._offset += size
@@ -207,12 +197,12 @@ class Stream:
             self.receive_open = False
         if flow is None:
             if self._reading:
-                self.handler.stream_data_received(self, data, end_stream)
+                self.handler.stream_data_received(self, data, end_stream, arrival)
         else:
             flow.data_in.receive(size)
             self._unheld = size
             if self._reading:
-                self.handler.stream_data_received(self, data, end_stream)
+                self.handler.stream_data_received(self, data, end_stream, arrival)
             flow.data_consumed(self._unheld)
         if end_stream:
             self._forget_if_over()

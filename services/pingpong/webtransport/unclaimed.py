@@ -20,8 +20,8 @@ from .streams import Stream
 class Receiver(Protocol):
     """What takes the bytes of a stream: a session, its streams, HTTP/3's, and those here."""
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
-        """Take the next bytes."""
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
+        """Take the next bytes, of a packet that came at `arrival`."""
 
     def receive_reset(self, code: int, final_size: int) -> None:
         """The peer's half ended early."""
@@ -33,8 +33,9 @@ class Receiver(Protocol):
         """Less is buffered than was asked about."""
 
 
-Begin: TypeAlias = Callable[[int, bytes, bool], Receiver | None]
-"""Looks at all bytes so far of a stream: its id, the bytes, whether they end it."""
+Begin: TypeAlias = Callable[[int, bytes, bool, int], Receiver | None]
+"""Looks at all bytes so far of a stream: its id, the bytes, whether they end it, and when the last
+of them came."""
 Refuse: TypeAlias = Callable[[int, ErrorCode, bool], None]
 """Ends both halves of a stream: its id, with what code, whether the peer's half is over."""
 
@@ -54,10 +55,10 @@ class Preface:
         self._buffer = data
         self._stop_code: int | None = None
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Take the next bytes; the connection decides when they suffice."""
         self._buffer += data
-        receiver = self._begin(self._id, self._buffer, end_stream)
+        receiver = self._begin(self._id, self._buffer, end_stream, arrival)
         if self._stop_code is not None and receiver is not None:
             receiver.receive_stop(self._stop_code)
 
@@ -112,7 +113,7 @@ class EarlyStream:
         """Whether the peer's half has ended."""
         return self._ended or self._reset is not None
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Keep bytes, or refuse the stream where they are too many."""
         self._ended = end_stream
         if not self._kept.add_data(self, data):
@@ -129,10 +130,10 @@ class EarlyStream:
     def writable(self) -> None:
         """Nothing was written."""
 
-    def deliver(self, stream: Stream) -> None:
-        """Hand on what was kept, as if it came now."""
+    def deliver(self, stream: Stream, arrival: int) -> None:
+        """Hand on what was kept, as if it came at `arrival`."""
         if self.data or self._ended:
-            stream.receive(bytes(self.data), self._ended)
+            stream.receive(bytes(self.data), self._ended, arrival)
         if self._reset is not None:
             stream.receive_reset(*self._reset)
         if self._stop_code is not None:
@@ -230,7 +231,7 @@ class Discarded:
         self._streams = streams
         self._id = stream_id
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Throw bytes away."""
         if end_stream:
             self._streams.pop(self._id, None)

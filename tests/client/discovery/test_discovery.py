@@ -361,6 +361,7 @@ async def test_a_fresh_lookup_on_its_way_ends_with_discovery(
     await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
+@pytest.mark.process
 def test_libraries_are_imported_when_a_source_needs_them() -> None:
     program = (
         "import asyncio, sys\n"

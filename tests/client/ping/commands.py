@@ -69,16 +69,18 @@ class Answering(SessionHandler):
     def __init__(self, choose: Callable[[int], list[int]]) -> None:
         self._choose = choose
         self._asked: dict[int, bytes] = {}
+        self._arrival = 0
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         number = len(self._asked) + 1
         self._asked[number] = data
+        self._arrival = arrival
         for one in self._choose(number):
             self.answer(session, one)
 
     def answer(self, session: Session, number: int) -> None:
         received = len(self._asked)
-        answer = answer_ping(self._asked[number], received, session.arrival, session.arrival)
+        answer = answer_ping(self._asked[number], received, self._arrival, self._arrival)
         assert answer is not None
         session.send_datagram(answer)
 

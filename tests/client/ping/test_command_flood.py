@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from pingpong.client.link.pace import FLOOD_RATE
+from pingpong.link.schedule import FLOOD_RATE
 from tests.client.ping.commands import Choosing, Said, ping, serving
 
 

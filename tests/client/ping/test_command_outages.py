@@ -9,12 +9,13 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from pingpong.client.link import connecting
-from pingpong.client.link.advice import describe_end
-from pingpong.client.link.link import Link
+from pingpong.client.ping import targets
+from pingpong.link import describe_end
+from pingpong.link.session import PingSession
 from pingpong.ping import PROTOCOL
 from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.asyncio import Target
@@ -175,27 +176,28 @@ async def test_a_server_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_one_forged_refusal_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Link] = []
-    begin = Link.begin
+    made: list[PingSession] = []
+    establish = PingSession.establish
 
-    def begin_too(self: Link, session: Session) -> None:
+    async def establish_too(self: PingSession, *words: Any) -> None:
         made.append(self)
-        begin(self, session)
+        await establish(self, *words)
 
-    monkeypatch.setattr(Link, "begin", begin_too)
+    monkeypatch.setattr(PingSession, "establish", establish_too)
     async with serving() as server:
         said = Said()
 
         def refuse(text: str) -> None:
             report = made[0].client.socket_error
-            assert report is not None
-            report(OSError(errno.ECONNREFUSED, "Connection refused"))
-            report(OSError(errno.ENETUNREACH, "Network is unreachable"))
+            if report is not None:
+                report(OSError(errno.ECONNREFUSED, "Connection refused"))
+                report(OSError(errno.ENETUNREACH, "Network is unreachable"))
 
         said.told = refuse
         status, said = await ping(server.port, "-c8", "-i0.1", said=said)
     assert status == 0
     assert said.counts == "8 sent, 8 received, 0% loss"
+    assert not any("outage" in line for line in said.lines)
 
 
 async def test_a_run_may_end_in_an_outage() -> None:
@@ -341,7 +343,7 @@ async def test_another_address_is_tried_first(monkeypatch: pytest.MonkeyPatch) -
     async def resolve(target: Target) -> list[tuple[int, Address]]:
         return [(socket.AF_INET, (f"127.0.0.{n}", target.port)) for n in (1, 2)]
 
-    monkeypatch.setattr(connecting, "resolve", resolve)
+    monkeypatch.setattr(targets, "resolve", resolve)
     async with serving() as first, serving(host="127.0.0.2", port=first.port):
         said = script(("seq=2 ", first.drain), ("moved to", interrupt))
         status, said = await ping(first.port, "-i0.02", said=said)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.client.link import connecting
+from pingpong.client.ping import targets
 from pingpong.webtransport.asyncio import Target
 from pingpong.webtransport.quic.engine import Address
 from tests.client.ping.commands import (
@@ -137,7 +137,7 @@ def two_addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     async def resolve(target: Target) -> list[tuple[int, Address]]:
         return [(socket.AF_INET, (address, target.port)) for address in found]
 
-    monkeypatch.setattr(connecting, "resolve", resolve)
+    monkeypatch.setattr(targets, "resolve", resolve)
     return found
 
 
@@ -203,7 +203,7 @@ async def test_the_certificate_is_verified_for_the_name(
     async def resolve(target: Target) -> list[tuple[int, Address]]:
         return [(socket.AF_INET, ("127.0.0.1", target.port))]
 
-    monkeypatch.setattr(connecting, "resolve", resolve)
+    monkeypatch.setattr(targets, "resolve", resolve)
     leaf = Authority().issue("pings.example")
     ca_file = tmp_path / "ca.pem"
     ca_file.write_bytes(leaf.authority_pem)

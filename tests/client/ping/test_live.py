@@ -14,6 +14,8 @@ from tests.client.ping.commands import Choosing, certificate, ping, serving, sta
 from tests.client.ping.terminal import ENTERED, LEFT, Terminal, terminal
 from tests.support.processes import environment
 
+pytestmark = pytest.mark.process
+
 PIN = f"--cert-hash={certificate().sha256.hex()}"
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingpong.client.ping.live.history import BARS, Cell, History, Mark, levels
-from pingpong.client.statistics.statistics import Outcome, Verdict
+from pingpong.statistics import Outcome, Verdict
 
 MS = 1_000_000
 
@@ -20,21 +20,21 @@ def marks(history: History, count: int = 100) -> list[Mark]:
 def test_what_becomes_of_pings() -> None:
     history = History()
     for seq in (1, 2, 3):
-        history.sent(seq)
-    history.not_sent(4, "too large")
-    history.unconnected(5)
+        history.sent(seq, "datagram")
+    history.not_sent(4, "datagram", "too large")
+    history.unconnected(5, "datagram")
     assert marks(history) == [Mark.WAITING] * 3 + [Mark.NOT_SENT] * 2
-    history.answered(outcome(1), 64)
+    history.answered(outcome(1), 64, False)
     history.unanswered(2, final=False)
     history.unanswered(3, final=False)
-    history.answered(outcome(3, Verdict.LATE, 5 * MS), 64)
+    history.answered(outcome(3, Verdict.LATE, 5 * MS), 64, False)
     assert history.last(4) == [
         Cell(Mark.LOST),
         Cell(Mark.LATE, 5 * MS),
         Cell(Mark.NOT_SENT),
         Cell(Mark.NOT_SENT),
     ]
-    history.answered(outcome(1, Verdict.DUPLICATE, 9 * MS), 64)
+    history.answered(outcome(1, Verdict.DUPLICATE, 9 * MS), 64, False)
     assert history.last_rtt_ns == 5 * MS
     assert history.last(5)[0] == Cell(Mark.ANSWERED, MS)
 
@@ -42,21 +42,21 @@ def test_what_becomes_of_pings() -> None:
 def test_only_the_last_are_remembered() -> None:
     history = History(4)
     for seq in range(1, 8):
-        history.sent(seq)
-    history.answered(outcome(2), 64)  # long forgotten
-    history.answered(outcome(4), 64)
+        history.sent(seq, "datagram")
+    history.answered(outcome(2), 64, False)  # long forgotten
+    history.answered(outcome(4), 64, False)
     assert marks(history) == [Mark.ANSWERED, Mark.WAITING, Mark.WAITING, Mark.WAITING]
     assert marks(history, 2) == [Mark.WAITING] * 2
 
 
 def test_forgetting() -> None:
     history = History()
-    history.sent(1)
-    history.answered(outcome(1), 64)
+    history.sent(1, "datagram")
+    history.answered(outcome(1), 64, False)
     history.forget()
     assert history.last(9) == []
     assert history.last_rtt_ns is None
-    history.unconnected(2)
+    history.unconnected(2, "datagram")
     assert marks(history) == [Mark.NOT_SENT]
 
 

@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from pingpong.client.link.links import State
 from pingpong.client.ping.live.history import Cell, Mark
 from pingpong.client.ping.live.picture import Frame, Row, Screen, draw
-from pingpong.client.statistics.latencies import Distribution
-from pingpong.client.statistics.totals import Totals
+from pingpong.link import State
+from pingpong.statistics import Distribution, Totals
 
-NOTHING = Totals().counts(0)
+NOTHING = Totals().summary(0)
 MS = 1_000_000
 TIMES = Distribution(9, MS, 1.5 * MS, 1 * MS, 20 * MS, 300 * MS, 4000 * MS, 0.1)
 CELLS = [

@@ -5,23 +5,20 @@ import json
 
 import pytest
 
-from pingpong.client.link.peer import ConnectTimes, Peer
 from pingpong.client.ping import formatting as figures
 from pingpong.client.ping.json_report import JsonReport
 from pingpong.client.ping.report import TextReport
 from pingpong.client.ping.results import Outage, RunSummary
-from pingpong.client.statistics.latencies import Distribution
-from pingpong.client.statistics.statistics import Outcome, Summary, Verdict
+from pingpong.link import ConnectTimes, Peer
+from pingpong.statistics import Distribution, Outcome, Summary, Verdict
 
 URL = "https://localhost:4433/ping"
 PEER = Peer(
     address="127.0.0.1",
-    mode="datagram",
-    size=64,
     protocol="pingpong.v1",
     draft="draft-16",
 )
-PLAIN = dataclasses.replace(PEER, protocol=None, mode="uni", size=1, draft="draft-02")
+PLAIN = dataclasses.replace(PEER, protocol=None, draft="draft-02")
 CONNECT = ConnectTimes(resolve_ns=1_200_000, handshake_ns=15_140_000, session_ns=800_000)
 RTT = Distribution(
     count=9,
@@ -83,11 +80,11 @@ def test_an_answer_to_nothing_is_no_answer(kind: type[TextReport] | type[JsonRep
 
 class TestText:
     def test_start(self) -> None:
-        assert TEXT.connected(PEER) == (
+        assert TEXT.connected(PEER, "datagram", 64) == (
             "PING https://localhost:4433/ping (127.0.0.1): "
             "datagram, 64 bytes, pingpong.v1, draft-16"
         )
-        assert TEXT.connected(PLAIN) == (
+        assert TEXT.connected(PLAIN, "uni", 1) == (
             "PING https://localhost:4433/ping (127.0.0.1): uni, 1 byte, plain, draft-02"
         )
 
@@ -211,6 +208,9 @@ class TestText:
         assert TEXT.recovered(PEER, Outage(80_000_000, 0, 0)) == (
             "connected again to 127.0.0.1 after 80 ms"
         )
+        same = Outage(80_000_000, 0, 3, is_reconnected=False)
+        assert TEXT.recovered(PEER, same) == "127.0.0.1 answers again after 80 ms: 3 not sent"
+        assert TEXT.recovered(PEER, Outage(None, 0, 0)) == "connected again to 127.0.0.1"
         assert "leave" in TEXT.draining()
         assert TEXT.moved(PEER) == "moved to a new session with 127.0.0.1"
         assert TEXT.skipped(1) == "1 ping skipped while stopped"

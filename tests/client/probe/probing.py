@@ -16,10 +16,10 @@ from typing import Any
 import structlog
 
 from pingpong.client.discovery.destinations import Destination
-from pingpong.client.link.probe_session import ProbeSession
 from pingpong.client.probe.metrics import ProbeMetrics, TargetCounts
-from pingpong.client.probe.prober import Prober
 from pingpong.client.probe.supervisor import Supervisor
+from pingpong.link import Link
+from pingpong.link.session import PingSession
 from pingpong.server.sessions.handlers import Router
 from pingpong.settings import ProbeSettings
 from pingpong.telemetry.logs import configure
@@ -108,7 +108,7 @@ class Tampering(SessionHandler):
         self._tamper = tamper
         session.handler = self
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         self._tamper(session, data, self._handler)
 
 
@@ -150,16 +150,16 @@ class Probing:
     def reason(self, name: str = "target") -> str:
         return next(one.reason for one in self.supervisor.statuses() if one.name == name)
 
-    def session(self, name: str = "target") -> ProbeSession:
+    def link(self, name: str = "target") -> Link:
+        link = self.supervisor._targets[name].link
+        assert link is not None
+        return link
+
+    def session(self, name: str = "target") -> PingSession:
         """Where probes go now."""
-        session = self.prober(name)._current
+        session = self.link(name)._current
         assert session is not None
         return session
-
-    def prober(self, name: str = "target") -> Prober:
-        prober = self.supervisor._targets[name].prober
-        assert prober is not None
-        return prober
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         """What was logged, of these events, in its order."""

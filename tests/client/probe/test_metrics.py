@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pingpong.client.discovery import Result
-from pingpong.client.probe import metrics as module
+from pingpong.client.probe import metrics
 from pingpong.client.probe.metrics import (
     BUILD_INFO,
     COMPLETED,
@@ -18,6 +18,8 @@ from pingpong.client.probe.metrics import (
     ProbeMetrics,
     TargetCounts,
 )
+from pingpong.link import CONNECT_RESULTS
+from pingpong.link.failures import RESULTS
 from pingpong.telemetry.exposition import Format, render
 from pingpong.telemetry.metrics import Spec
 from pingpong.webtransport.asyncio import Cause
@@ -60,7 +62,7 @@ def test_names_and_labels() -> None:
 
 
 def test_every_spec_is_listed_and_has_its_values() -> None:
-    assert {one for one in vars(module).values() if isinstance(one, Spec)} == set(SPECS)
+    assert {one for one in vars(metrics).values() if isinstance(one, Spec)} == set(SPECS)
     elsewhere = {DISCOVERY_LAST_SUCCESS, EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO}
     assert {family.spec for family in made().families()} == set(SPECS) - elsewhere
 
@@ -133,7 +135,5 @@ def test_values() -> None:
 
 
 def test_every_cause_of_a_failed_connect_has_a_label() -> None:
-    from pingpong.client.link import dialer
-
-    assert set(dialer._RESULTS) == set(Cause)
-    assert set(dialer._RESULTS.values()) | {"ok", "unauthorized"} == set(module.CONNECT_RESULTS)
+    assert set(RESULTS) == set(Cause)
+    assert set(RESULTS.values()) | {"ok", "unauthorized"} == set(CONNECT_RESULTS)

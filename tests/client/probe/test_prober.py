@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pingpong.client.link import probe_session as sessions
-from pingpong.client.probe import prober as probers
+from pingpong.link import keeper
+from pingpong.link import link as links
+from pingpong.link import session as sessions
 from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import MODES, serving
@@ -28,7 +29,7 @@ from tests.client.probe.probing import (
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A path is taken for dead soon."""
-    monkeypatch.setattr(probers, "_SHORTEST_PATIENCE", 0.3)
+    monkeypatch.setattr(links, "_SHORTEST_DEAD", 0.3)
 
 
 QUICK = {"timeout": 0.1, "connect_timeout": 0.4}
@@ -94,7 +95,7 @@ async def test_a_server_that_is_gone_without_a_word_is_noticed() -> None:
         await until(lambda: probes.metrics.sessions_closed["error"] == 1)
         assert not probes.is_up()
         (down,) = probes.events("target_down")
-        assert down["cause"] == "nothing listens on the server's port any more"
+        assert down["cause"] == "the server is gone: nothing listens on its port any more"
         # What was under way is lost with the session, in a direction that nobody knows.
         assert probes.completed("lost") == probes.counts().lost["unknown"] > 0
 
@@ -104,7 +105,7 @@ async def test_a_refusal_alone_changes_nothing() -> None:
     async with serving() as listener, probing(to(listener.port)) as probes:
         await probes.answered()
         session = probes.session()
-        session._client._socket_error(ConnectionRefusedError(111, "Connection refused"))
+        session.client._socket_error(ConnectionRefusedError(111, "Connection refused"))
         await probes.answered()
         assert probes.is_up()
         assert probes.completed("lost") == 0
@@ -176,8 +177,8 @@ async def test_a_silent_path_is_left_before_it_is_called_dead_where_there_is_ano
 
 
 async def test_a_short_silence_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probers, "_SHORTEST_PATIENCE", 60.0)
-    monkeypatch.setattr(probers, "_UNANSWERED", 10_000)
+    monkeypatch.setattr(links, "_SHORTEST_DEAD", 60.0)
+    monkeypatch.setattr(links, "_UNANSWERED", 10_000)
     async with serving() as listener:
         with path_to(listener.port) as path:
             async with probing(to(path.port)) as probes:
@@ -217,7 +218,7 @@ async def test_a_session_whose_probes_stay_unanswered_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It lives, as its acknowledgements show, but is of no use."""
-    monkeypatch.setattr(probers, "_UNANSWERED", 3)
+    monkeypatch.setattr(links, "_UNANSWERED", 3)
     async with serving() as listener, probing(to(listener.port), **QUICK) as probes:
         await probes.answered()
         (connection,) = listener.connections
@@ -235,7 +236,7 @@ async def test_rare_probes_keep_their_session() -> None:
     async with serving() as listener, probing(to(listener.port), interval=60) as probes:
         await until(probes.is_up)
         session = probes.session()
-        pump = session._client.endpoint.pump
+        pump = session.client.endpoint.pump
         session._sent_at -= 60
         packets = pump.received_packets
         await until(lambda: pump.received_packets > packets)
@@ -250,7 +251,7 @@ async def test_what_this_process_slept_through_is_nobody_s_loss() -> None:
             for _ in range(4):
                 await probes.answered(1)
                 # One is under way, and its answer comes while nobody looks.
-                probes.session().send("datagram")
+                probes.link()._send("datagram")
                 time.sleep(0.25)
             await probes.answered()
             assert probes.metrics.skipped >= skipped + 4 * 10
@@ -263,7 +264,7 @@ async def test_what_this_process_slept_through_is_nobody_s_loss() -> None:
 async def test_what_the_network_does_not_take_is_a_send_error() -> None:
     async with serving() as listener, probing(to(listener.port)) as probes:
         await probes.answered()
-        pump = probes.session()._client.endpoint.pump
+        pump = probes.session().client.endpoint.pump
         sock, sent = pump._sock, probes.sent()
 
         class Forbidden:
@@ -287,7 +288,7 @@ async def test_a_server_that_forgot_the_session_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It was started anew between two probes: what it sends is of no connection."""
-    monkeypatch.setattr(probers, "_SHORTEST_PATIENCE", 60)
+    monkeypatch.setattr(links, "_SHORTEST_DEAD", 60)
     async with serving() as listener, probing(to(port := listener.port)) as probes:
         await probes.answered()
         listener.endpoint.close()
@@ -308,7 +309,7 @@ async def test_losses_have_their_direction(monkeypatch: pytest.MonkeyPatch) -> N
         if seen % 4 == 1:
             return  # as if it had not arrived
         unheard = SimpleNamespace(send_datagram=lambda answer: True)
-        handler.datagram_received(unheard if seen % 4 == 2 else session, data)  # type: ignore[arg-type]
+        handler.datagram_received(unheard if seen % 4 == 2 else session, data, time.monotonic_ns())  # type: ignore[arg-type]
 
     async with serving() as listener, probing(to(listener.port), **QUICK) as probes:
         await probes.answered()
@@ -318,16 +319,16 @@ async def test_losses_have_their_direction(monkeypatch: pytest.MonkeyPatch) -> N
         lost = probes.counts().lost
         assert lost["unknown"] == 0
         assert probes.completed("lost") >= lost["out"] + lost["back"]
-        prober = probes.prober()
+        counts = probes.counts()
     # With the end all is known, but of what came behind the last answer.
-    assert sum(lost.values()) == prober._counts.modes["datagram"].completed["lost"]
+    assert sum(lost.values()) == counts.modes["datagram"].completed["lost"]
     assert lost["out"] + lost["back"] >= seen // 4 * 2 - 2
 
 
 async def test_answers_twice_and_of_nobody() -> None:
     def tamper(session: Session, data: bytes, handler: SessionHandler) -> None:
-        handler.datagram_received(session, data)
-        handler.datagram_received(session, data)
+        handler.datagram_received(session, data, time.monotonic_ns())
+        handler.datagram_received(session, data, time.monotonic_ns())
         session.send_datagram(b"pong? no")
 
     async with serving() as listener, probing(to(listener.port), **QUICK) as probes:
@@ -346,7 +347,7 @@ async def test_at_once_is_for_a_session_that_lasted(
     monkeypatch: pytest.MonkeyPatch, is_calm: bool
 ) -> None:
     """A server that drains every session is not run over."""
-    monkeypatch.setattr(probers, "_CALM", 0 if is_calm else 600)
+    monkeypatch.setattr(keeper, "_CALM", 0 if is_calm else 600)
     options = {"backoff_min": 600, "backoff_max": 600}
     async with serving() as listener, probing(to(listener.port), **options) as probes:
         await probes.answered(1)

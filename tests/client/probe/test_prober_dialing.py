@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from pingpong.client.discovery import Destination
-from pingpong.client.link import dialer as dialing
-from pingpong.client.link.dialer import Dialer
+from pingpong.link import dial as dialing
 from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport.asyncio import Cause, ConnectError
 from pingpong.webtransport.session import Session
@@ -194,7 +193,7 @@ async def test_attempts_begin_one_after_the_other(monkeypatch: pytest.MonkeyPatc
     """A crowd gets through a few at a time, and who waits for nobody keeps no place."""
     under_way = most = done = 0
 
-    async def dial(self: Dialer, name: str, *words: object) -> None:
+    async def connect(*words: object) -> None:
         nonlocal under_way, most, done
         under_way += 1
         most = max(most, under_way)
@@ -203,7 +202,7 @@ async def test_attempts_begin_one_after_the_other(monkeypatch: pytest.MonkeyPatc
         done += 1
         raise ConnectError(Cause.NO_ANSWER, "nobody")
 
-    monkeypatch.setattr(Dialer, "_dial", dial)
+    monkeypatch.setattr(dialing, "resolve_and_connect", connect)
     async with probing(*(to(4433, f"target-{number}") for number in range(20))):
         await until(lambda: done >= 20)
         assert 1 < most <= dialing._AT_ONCE
@@ -229,7 +228,7 @@ async def test_an_address_that_is_gone_is_left_for_the_new_one_while_it_is_tried
                 await until(lambda: probes.lookups)
                 probes.destinations = {"target": to(listener.port)}
                 await until(probes.is_up)
-                assert probes.session().address == "127.0.0.1"
+                assert probes.session().peer.address == "127.0.0.1"
                 assert probes.counts().connects["timeout"] == 0
 
 

@@ -182,6 +182,7 @@ def probe_process(*words: str) -> Process:
     return Process("probe", *options, *words)
 
 
+@pytest.mark.process
 def test_the_process_ends_soon_and_with_0() -> None:
     with probe_process(f"--server=https://127.0.0.1:{closed_port()}/ping") as process:
         process.read_event("started")

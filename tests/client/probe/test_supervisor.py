@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from pingpong.client.link.probe_session import ProbeSession
-from pingpong.client.probe import supervisor as supervisors
+from pingpong.link import link as links
+from pingpong.link.session import PingSession
 from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.session import Session
@@ -107,19 +107,19 @@ async def test_who_is_well_is_not_disturbed_by_that() -> None:
 async def test_a_fault_in_one_prober_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
     faults = 0
 
-    def send(self: ProbeSession, mode: str) -> None:
+    def send(self: PingSession, seq: int, mode: str) -> None:
         nonlocal faults
-        if self._counts is probes.counts("bad") and faults < 2:
+        if faults < 2 and self is not good:
             faults += 1
             raise RuntimeError("a fault")
-        original(self, mode)
+        original(self, seq, mode)
 
     async with serving() as listener, probing() as probes:
         probes.probe(to(listener.port, "bad"), to(listener.port, "good"))
         await until(lambda: probes.is_up("bad") and probes.is_up("good"))
         good = probes.session("good")
-        original = ProbeSession.send
-        monkeypatch.setattr(ProbeSession, "send", send)
+        original = PingSession.send
+        monkeypatch.setattr(PingSession, "send", send)
         await until(lambda: faults == 2)
         # It is made anew, and its counts go on.
         before = probes.completed("ok", name="bad")
@@ -132,20 +132,20 @@ async def test_a_fault_in_one_prober_is_nobody_else_s(monkeypatch: pytest.Monkey
 
 
 async def test_a_fault_in_taking_stock_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisors, "TICK", 0.02)
+    monkeypatch.setattr(links, "TICK", 0.02)
     faults = 0
 
-    def check(self: ProbeSession, now: float, awake: float) -> None:
+    def check(self: PingSession, now: float, awake: float) -> None:
         nonlocal faults
-        if self._counts is probes.metrics.targets["bad"] and not faults:
+        if self.client.target.path == "/ping?bad" and not faults:
             faults += 1
             raise RuntimeError("a fault")
         original(self, now, awake)
 
-    original = ProbeSession.check
+    original = PingSession.check
     async with serving() as listener, probing() as probes:
-        monkeypatch.setattr(ProbeSession, "check", check)
-        probes.probe(to(listener.port, "bad"), to(listener.port, "good"))
+        monkeypatch.setattr(PingSession, "check", check)
+        probes.probe(to(listener.port, "bad", "/ping?bad"), to(listener.port, "good"))
         await until(lambda: probes.events("prober_failed"))
         await until(lambda: probes.is_up("bad") and probes.is_up("good"))
         assert probes.counts("good").connects["ok"] == 1
@@ -207,6 +207,6 @@ async def test_nothing_is_left_behind() -> None:
     async with serving() as listener:
         async with probing(to(listener.port), to(closed_port(), "down")) as probes:
             await probes.answered()
-            prober = probes.prober()
+            link = probes.link()
         await until(lambda: asyncio.all_tasks() == before)
-        assert all(slots.timer is None or slots.timer.cancelled() for slots in prober._slots)
+        assert all(slots.timer is None or slots.timer.cancelled() for slots in link._slots)

@@ -22,8 +22,8 @@ from pingpong.server.sessions.admission import (
     UNVERIFIED_TOKEN,
     WRONG_TOKEN,
     Refusal,
-    Result,
 )
+from pingpong.server.sessions.counters import Result
 from tests.support.certificates import Authority
 from tests.support.held import held
 from tests.support.kubernetes_api import GOOD, REVIEWS, ApiServer, jwt

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pingpong.ping import PROTOCOL, Deframer, Pong, decode_pong
+from pingpong.server.sessions.counters import MessageCounters
 from pingpong.server.sessions.handlers import Router
-from pingpong.server.sessions.messages import MessageCounters
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.streams import Stream
 from tests.webtransport.wire import Recorder, Wire

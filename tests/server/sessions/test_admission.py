@@ -19,10 +19,10 @@ from pingpong.server.sessions.admission import (
     Decided,
     RateLimit,
     Refusal,
-    Result,
     bearer_tokens,
     serialize_origin,
 )
+from pingpong.server.sessions.counters import Result
 from pingpong.webtransport.events import Request
 
 SECOND = 1_000_000_000

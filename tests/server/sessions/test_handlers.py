@@ -17,7 +17,7 @@ from pingpong.ping import (
     encode_ping,
     frame,
 )
-from pingpong.server.sessions import echo, handlers, messages
+from pingpong.server.sessions import counters, echo, handlers, messages
 from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.states import State
@@ -420,4 +420,4 @@ def test_every_reason_to_drop_is_in_the_list() -> None:
     source += Path(echo.__file__).read_text()
     used = set(re.findall(r"(?:dropped\[\w+(?:\.\w+)?, |_drop\(count, )(\w+)", source)) - {"reason"}
     assert used
-    assert {getattr(messages, name) for name in used} == set(messages.DROP_REASONS)
+    assert {getattr(counters, name) for name in used} == set(counters.DROP_REASONS)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pingpong.server.sessions.admission import WRONG_TOKEN, Admission, Decided, Result
+from pingpong.server.sessions.admission import WRONG_TOKEN, Admission, Decided
+from pingpong.server.sessions.counters import Result
 from pingpong.server.sessions.handlers import PATHS, Router
 from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.events import Headers

@@ -12,8 +12,14 @@ from typing import Any
 from pingpong.server.tls.certificate import Certificate
 from pingpong.server.workers.group import WorkerGroup
 from pingpong.settings import ServeSettings
-from pingpong.webtransport.asyncio import ClientConnection, EndpointConfig, Target
-from pingpong.webtransport.asyncio.connection import SessionWaiter, establish, open_connection
+from pingpong.webtransport.asyncio import (
+    ClientConnection,
+    EndpointConfig,
+    SessionWaiter,
+    Target,
+    establish,
+    open_connection,
+)
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.session import Session
 from tests.support.certificates import self_signed
@@ -110,7 +116,7 @@ class Client(SessionWaiter):
             raise
         return self
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         self.pongs.put_nowait(data)
 
     def session_draining(self, session: Session) -> None:

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from pingpong.server.tls.certificate import Certificate
-from pingpong.webtransport.quic.ids import RESET_REASON
+from pingpong.webtransport.quic.identity import RESET_REASON
 from tests.server.workers.groups import HOST, Client, certificate, children, is_alive, until
 from tests.support.processes import Process, environment
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture

@@ -246,7 +246,7 @@ async def test_drain_that_stays_ready_still_lets_nobody_in() -> None:
         await session.draining
         # Its pings to itself are over, and soon too old to stand for anything.
         assert [one.health().result(name).ok for name in READINESS] == [True, True, True]
-        assert "told to stay ready" in one.health().result(DRAIN).reason
+        assert "set to stay ready" in one.health().result(DRAIN).reason
         with pytest.raises(ConnectError, match="503"):
             await session_of(one)
         session.close()

@@ -22,7 +22,7 @@ from pingpong.webtransport.asyncio import (
     Target,
     open_connection,
 )
-from pingpong.webtransport.quic.ids import RESET_REASON
+from pingpong.webtransport.quic.identity import RESET_REASON
 from tests.server.workers.groups import (
     HOST,
     Client,
@@ -40,6 +40,8 @@ from tests.server.workers.groups import (
 )
 from tests.support.certificates import Authority
 from tests.webtransport.udp.groups import Nat
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(params=["kernel", "handover"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -20,15 +21,20 @@ from aioquic.quic.events import QuicEvent
 
 from pingpong.webtransport.asyncio import (
     Cause,
+    ClientConnection,
     ConnectError,
     EndpointConfig,
+    SessionWaiter,
     Target,
     connect,
+    establish,
     listen,
     open_connection,
     race,
+    resolve,
 )
-from pingpong.webtransport.asyncio.connection import SessionWaiter, establish, resolve
+from pingpong.webtransport.asyncio import target as targets
+from pingpong.webtransport.udp.pump import Pump
 from tests.support.certificates import Authority
 from tests.webtransport.asyncio.peers import (
     closed_port,
@@ -177,6 +183,7 @@ async def test_certificates_that_are_not_good_enough(tmp_path: Path) -> None:
             error = await failure(f"https://localhost:{server.port}/", ca_file=str(ca_file))
         assert error.cause is Cause.CERTIFICATE
         assert text in str(error)
+        assert error.certificate == leaf.certificate
 
 
 @on_a_loop
@@ -324,6 +331,91 @@ async def test_a_lookup_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None
         over.set()
     assert error.cause is Cause.NAME
     assert str(error) == "no address for slow.invalid within 0.1 s"
+
+
+@pytest.mark.parametrize("answered", [socket.AF_INET, socket.AF_INET6])
+@on_a_loop
+async def test_a_name_server_that_drops_questions_for_one_family(
+    monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    """The system waits for both, and so does who asks it for both."""
+    over = threading.Event()
+    asked: list[int] = []
+
+    def getaddrinfo(*arguments: Any, family: int, **options: Any) -> Any:
+        asked.append(family)
+        if family != answered:
+            over.wait()
+        return [entry(answered, "192.0.2.1" if answered == socket.AF_INET else "::1", 1)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(targets, "RESOLUTION_DELAY", 0.01)
+    try:
+        [(family, _)] = await resolve(Target("a.test", 1))
+    finally:
+        over.set()
+    assert family == answered
+    assert sorted(asked) == sorted([socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6])
+
+
+@on_a_loop
+async def test_the_dot_that_makes_a_name_absolute_is_for_lookups_only() -> None:
+    target = Target.from_url("https://host.test.:4433/ping")
+    assert target.host == "host.test."
+    assert target.authority == "host.test:4433"
+    assert target.identity.server_name == "host.test"
+
+
+@on_a_loop
+async def test_a_packet_that_this_machine_refuses_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a firewall of its own does it; where that lasts, the error is about this machine."""
+    refused = [PermissionError(errno.EPERM, "Operation not permitted")] * 2
+    transmit = Pump._transmit
+
+    def refuse(self: Pump, *arguments: Any, **options: Any) -> int:
+        if self._connected and refused:
+            self._failed(refused.pop())
+            self.dropped_packets += 1
+            return 1
+        return transmit(self, *arguments, **options)
+
+    monkeypatch.setattr(Pump, "_transmit", refuse)
+    async with serving(stay) as server:
+        target = Target("127.0.0.1", server.port, certificate_hash=trusted().sha256)
+        client = await open_connection(target, timeout=20)
+        await client.close()
+        refused += [PermissionError(errno.EPERM, "Operation not permitted")] * 1000
+        with pytest.raises(ConnectError) as raised:
+            await open_connection(target, timeout=0.2)
+        assert raised.value.cause is Cause.REFUSED_HERE
+        assert "this machine lets no packet out to 127.0.0.1: Operation" in str(raised.value)
+
+
+@on_a_loop
+async def test_an_address_that_this_machine_refuses_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a route does it that prohibits."""
+    refused = [PermissionError(errno.EACCES, "Permission denied")] * 2
+    begin = ClientConnection.begin
+
+    def refuse(*arguments: Any) -> ClientConnection:
+        if refused:
+            raise refused.pop()
+        return begin(*arguments)
+
+    monkeypatch.setattr(ClientConnection, "begin", refuse)
+    monkeypatch.setattr(race, "RETRY_ATTEMPT_DELAY", 0.02)
+    async with serving(stay) as server:
+        target = Target("127.0.0.1", server.port, certificate_hash=trusted().sha256)
+        client = await open_connection(target)
+        await client.close()
+        refused += [PermissionError(errno.EACCES, "Permission denied")] * 1000
+        with pytest.raises(ConnectError) as raised:
+            await open_connection(target, timeout=0.2)
+        assert raised.value.cause is Cause.REFUSED_HERE
 
 
 # Several addresses.

@@ -105,6 +105,7 @@ def test_every_cause_belongs_to_a_step() -> None:
     assert steps == {
         Cause.NAME: Step.RESOLVE,
         Cause.NO_ANSWER: Step.HANDSHAKE,
+        Cause.REFUSED_HERE: Step.HANDSHAKE,
         Cause.UNREACHABLE: Step.HANDSHAKE,
         Cause.CERTIFICATE: Step.HANDSHAKE,
         Cause.ALPN: Step.HANDSHAKE,

@@ -19,13 +19,14 @@ from pingpong.webtransport.asyncio import (
     Session,
     SessionClosed,
     SessionClosedError,
+    SessionWaiter,
     Target,
     connect,
+    establish,
     listen,
     open_connection,
     serve,
 )
-from pingpong.webtransport.asyncio.connection import SessionWaiter, establish
 from tests.webtransport.asyncio.peers import (
     echo,
     joined,

@@ -55,7 +55,7 @@ def feed(pieces: Iterable[bytes], *, is_client: bool = False) -> tuple[list[Any]
     stream = control(events, is_client=is_client)
     try:
         for piece in pieces:
-            stream.receive(piece, False)
+            stream.receive(piece, False, 0)
     except ConnectionProtocolError as error:
         return events.said, error.code.name
     return events.said, ""
@@ -167,7 +167,7 @@ class TestSettings:
 
         stream = control(Strict())
         with pytest.raises(ConnectionProtocolError) as raised:
-            stream.receive(FIRST + raw(FrameType.DATA), False)
+            stream.receive(FIRST + raw(FrameType.DATA), False, 0)
         assert raised.value.code == ErrorCode.H3_SETTINGS_ERROR
 
 
@@ -237,7 +237,7 @@ class TestEnds:
     @pytest.mark.parametrize(
         "end",
         [
-            lambda stream: stream.receive(b"", True),
+            lambda stream: stream.receive(b"", True, 0),
             lambda stream: stream.receive_reset(0, 10),
             lambda stream: stream.receive_stop(ErrorCode.H3_NO_ERROR),
         ],
@@ -250,14 +250,14 @@ class TestEnds:
         assert raised.value.code == ErrorCode.H3_CLOSED_CRITICAL_STREAM
 
     def test_nothing_without_an_end(self, stream: CriticalStream) -> None:
-        stream.receive(b"", False)
+        stream.receive(b"", False, 0)
         stream.writable()
 
     def test_what_comes_with_the_end_counts(self) -> None:
         events = Events()
         stream = control(events)
         with pytest.raises(ConnectionProtocolError) as raised:
-            stream.receive(FIRST, True)
+            stream.receive(FIRST, True, 0)
         assert raised.value.code == ErrorCode.H3_CLOSED_CRITICAL_STREAM
         assert events.said == [SETTINGS]
 
@@ -266,7 +266,7 @@ def instructions_refused(stream: CriticalStream, data: bytes) -> ErrorCode | Non
     """The code that `data` is answered with, fed byte by byte."""
     try:
         for byte in data:
-            stream.receive(bytes((byte,)), False)
+            stream.receive(bytes((byte,)), False, 0)
     except ConnectionProtocolError as error:
         return error.code
     return None
@@ -275,8 +275,8 @@ def instructions_refused(stream: CriticalStream, data: bytes) -> ErrorCode | Non
 class TestQpackEncoderStream:
     def test_a_capacity_of_nothing_may_be_set_often(self) -> None:
         stream = QpackEncoderStream()
-        stream.receive(b"\x20", False)
-        stream.receive(b"\x20" * 10, False)
+        stream.receive(b"\x20", False, 0)
+        stream.receive(b"\x20" * 10, False, 0)
 
     # RFC 9204, section 4.3: a capacity, an insert by name, one by literal name, a duplicate.
     @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ class TestQpackEncoderStream:
         code = ErrorCode.QPACK_ENCODER_STREAM_ERROR
         assert instructions_refused(QpackEncoderStream(), data) == code
         with pytest.raises(ConnectionProtocolError) as raised:
-            QpackEncoderStream().receive(data, False)
+            QpackEncoderStream().receive(data, False, 0)
         assert raised.value.code == code
 
 
@@ -310,7 +310,7 @@ class TestQpackDecoderStream:
     def test_streams_may_be_cancelled(self, stream_ids: list[int]) -> None:
         data = b"".join(prefixed(0x40, 6, stream_id) for stream_id in stream_ids)
         assert instructions_refused(QpackDecoderStream(), data) is None
-        QpackDecoderStream().receive(data, False)
+        QpackDecoderStream().receive(data, False, 0)
 
     # RFC 9204, section 4.4: a section's acknowledgment, an insert count's increment.
     @pytest.mark.parametrize("instruction", [b"\x80", b"\xff", b"\x00", b"\x01", b"\x3f"])

@@ -208,7 +208,7 @@ def test_malformed_request_ends_its_stream_only(headers: list[Header]) -> None:
     wire.server.assert_nothing_left(first)
 
 
-def test_first_generation_client_is_forgiven_what_others_are_not() -> None:
+def test_first_generation_client_may_send_what_others_may_not() -> None:
     """wtransport 0.1: no path, no authority, its fields in any order."""
     wire = Wire(raw_client=True)
     old: dict[int, int] = {Setting.H3_DATAGRAM_DRAFT_04: 1, Setting.ENABLE_WEBTRANSPORT: 1}
@@ -280,13 +280,15 @@ def test_request_that_is_cancelled_before_the_settings_is_forgotten(end: str) ->
     else:
         wire.raw.quic.close(0x100)
     wire.run()
-    if end != "lost":
+    if end == "lost":
+        wire.server.assert_forgotten()
+    else:
         assert wire.raw.resets.keys() == {session_id}
         wire.raw.send_settings()
         wire.raw.reset(session_id)
         wire.run()
+        wire.server.assert_nothing_left()
     assert wire.server.sessions == []
-    assert wire.server.connection._undecided == {}
     assert wire.server.errors == []
 
 
@@ -313,3 +315,77 @@ def test_sessions_above_the_cap_get_429() -> None:
     wire.run()
     _, recorder = wire.session()
     assert recorder.established == 1
+
+
+# Requests that end before the connection's handler is asked: it hears of each, once.
+
+
+def raw_client() -> Wire:
+    wire = Wire(raw_client=True)
+    wire.raw.send_settings()
+    wire.run()
+    return wire
+
+
+def test_too_many_sessions() -> None:
+    wire = Wire(server_limits=Limits(max_sessions=1))
+    server = wire.server
+    wire.session()
+    _, recorder = wire.session()
+    assert recorder.closed is not None
+    assert [closed.status for closed in server.refused] == [429]
+
+
+def test_what_is_no_request_for_a_session() -> None:
+    wire = raw_client()
+    raw, server = wire.raw, wire.server
+    stream = raw.request([(b":method", b"GET"), *without(b":method", b":protocol")])
+    wire.run()
+    assert raw.status(stream) == 405
+    assert [closed.status for closed in server.refused] == [405]
+
+
+def test_a_malformed_request() -> None:
+    wire = raw_client()
+    raw, server = wire.raw, wire.server
+    raw.request([*CONNECT, (b"Upper-Case", b"1")])
+    wire.run()
+    (closed,) = server.refused
+    assert (closed.by_peer, closed.wire_code) == (False, ErrorCode.H3_MESSAGE_ERROR)
+
+
+def test_a_request_that_the_client_takes_back_unfinished() -> None:
+    wire = raw_client()
+    raw, server = wire.raw, wire.server
+    stream = raw.open(b"\x01")  # the beginning of a HEADERS frame
+    wire.run()
+    raw.reset(stream, ErrorCode.H3_REQUEST_CANCELLED)
+    wire.run()
+    assert [closed.by_peer for closed in server.refused] == [True]
+
+
+def test_a_handler_that_was_asked_hears_no_more_of_it() -> None:
+    wire = Wire()
+    server = wire.server
+    server.decide = lambda session: session.reject(403)
+    wire.session()
+    server.decide = lambda session: session.accept(SessionHandler())
+    session, _ = wire.session()
+    session.close()
+    wire.run()
+    server.decide = lambda session: None
+    session, recorder = wire.session()
+    session.close()
+    wire.run()
+    assert isinstance(recorder, Recorder)
+    assert server.refused == []
+
+
+def test_what_ends_with_its_connection_is_not_reported() -> None:
+    wire = raw_client()
+    raw, server = wire.raw, wire.server
+    raw.open(b"\x01")
+    wire.run()
+    server.connection.close()
+    wire.run()
+    assert server.refused == []

@@ -28,7 +28,9 @@ class Answering(Recorder):
             stream.send(b"pong", True)
         return self
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         pass
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
@@ -137,7 +139,7 @@ def test_connections_leave_nothing_at_the_endpoints() -> None:
         assert len(end) == 0
         assert end.unfinished_handshakes == 0
         assert end._routes == {}
-        assert end._timer_owners == {}
+        assert end.next_timer() is None
         assert not end._touched
         assert not end._answers
     assert grown < 20_000

@@ -177,23 +177,11 @@ def test_refused_clients_leave_nothing() -> None:
 # Connections with sessions and streams in all states.
 
 
-class Quiet(SessionHandler):
+class Quiet(SessionHandler, StreamHandler):
     """Takes all streams, and keeps none."""
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         return self
-
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
-        pass
-
-    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        pass
-
-    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        pass
-
-    def stream_writable(self, stream: Stream) -> None:
-        pass
 
 
 def use(wire: Wire, path: str) -> Session:

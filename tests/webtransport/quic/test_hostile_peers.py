@@ -9,19 +9,19 @@ import pytest
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.packet import QuicErrorCode, pull_quic_header
 
+from pingpong.server.sessions.counters import MessageCounters
 from pingpong.server.sessions.handlers import PingSession
-from pingpong.server.sessions.messages import MessageCounters
 from pingpong.webtransport.capsules import CapsuleType
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.http3.frames import FrameType, encode_headers
 from pingpong.webtransport.quic.config import EndpointConfig, Windows
 from pingpong.webtransport.quic.endpoint import AioquicEndpoint
+from pingpong.webtransport.quic.guard import MAX_FRAMES
 from pingpong.webtransport.quic.reassembly import (
     MAX_CRYPTO_BYTES,
     MAX_CRYPTO_PIECES,
     MAX_STREAM_PIECES,
 )
-from pingpong.webtransport.quic.receive import MAX_FRAMES
 from tests.webtransport.quic.packets import (
     Stranger,
     ack_frame,

@@ -28,18 +28,14 @@ from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from pingpong.webtransport.quic import aioquic as seam
-from pingpong.webtransport.quic import ids as quic_ids
-from pingpong.webtransport.quic import reassembly as quic_reassembly
-from pingpong.webtransport.quic import receive as quic_receive
-from pingpong.webtransport.quic import recovery as quic_recovery
-from pingpong.webtransport.quic import resets as quic_resets
+from pingpong.webtransport.quic import guard, identity, reassembly, recovery, reset_stream_at
 from pingpong.webtransport.quic.aioquic import HookedConnection
 from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.quic.connection import _IDLE_REASON
 from pingpong.webtransport.quic.connection_ids import ConnectionIds
 from tests.webtransport.wire import Wire, certificate
 
-MODULES = (seam, quic_ids, quic_receive, quic_reassembly, quic_recovery, quic_resets)
+MODULES = (seam, identity, guard, reassembly, recovery, reset_stream_at)
 MOVED = (
     f"aioquic {aioquic.__version__} has moved something that pingpong/webtransport/quic/aioquic.py"
     " reaches for; adapt it there: "
@@ -199,11 +195,11 @@ def test_nothing_else_is_reached_for() -> None:
     known |= {"_peer_certificate", "_receive_buffer", "_send_probe"}  # see below
     known |= OF_RECOVERY | {"_detect_loss"}
     for kind, base in (
-        (quic_reassembly.StreamReceiver, QuicStreamReceiver),
-        (quic_recovery.Recovery, QuicPacketRecovery),
+        (reassembly.StreamReceiver, QuicStreamReceiver),
+        (recovery.Recovery, QuicPacketRecovery),
     ):
         known |= set(vars(kind)) - set(vars(base))
-    known |= set(vars(quic_reassembly.StreamReceiver(0, quic_reassembly.Buffers())))
+    known |= set(vars(reassembly.StreamReceiver(0, reassembly.Buffers())))
     unknown = {name for name in used - known if not name.startswith("__")}
     assert not unknown, f"pin these as well: {sorted(unknown)}"
 
@@ -253,7 +249,7 @@ def test_capacities_suffice(name: str, value: int) -> None:
 def test_every_frame_that_aioquic_handles_is_in_our_table(plain: QuicConnection) -> None:
     theirs = plain._QuicConnection__frame_handlers  # type: ignore[attr-defined]
     ours = HookedConnection._FRAMES
-    assert ours.keys() - theirs.keys() == {quic_resets.RESET_STREAM_AT}, (
+    assert ours.keys() - theirs.keys() == {reset_stream_at.RESET_STREAM_AT}, (
         MOVED + "the types of frames, or it knows RESET_STREAM_AT by itself now"
     )
     for frame_type, (handler, epochs) in theirs.items():
@@ -268,9 +264,9 @@ def test_packets_are_taken_in_by_our_methods() -> None:
     wire = Wire()
     wire.pair()
     quic = wire.server.engine._quic
-    assert isinstance(quic._loss, quic_recovery.Recovery), MOVED + "loss recovery"
+    assert isinstance(quic._loss, recovery.Recovery), MOVED + "loss recovery"
     for stream in (*quic._streams.values(), *quic._crypto_streams.values()):
-        assert isinstance(stream.receiver, quic_reassembly.StreamReceiver), MOVED + "streams"
+        assert isinstance(stream.receiver, reassembly.StreamReceiver), MOVED + "streams"
     assert {*OF_RECOVERY} <= set(vars(quic._loss)), MOVED + "QuicPacketRecovery"
     assert quic.tls._receive_buffer == b"", MOVED + "tls._receive_buffer"
     space = quic._spaces[tls.Epoch.ONE_RTT]

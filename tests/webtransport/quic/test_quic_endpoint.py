@@ -226,7 +226,7 @@ def test_close_is_said_again_ever_more_rarely() -> None:
     assert [number for number, count in enumerate(answers, 1) if count] == [1, 2, 4, 8, 16]
 
 
-def echo(session: Session, data: bytes) -> None:
+def echo(session: Session, data: bytes, arrival: int) -> None:
     session.send_datagram(data)
 
 

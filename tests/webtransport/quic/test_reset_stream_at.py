@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pingpong.webtransport import varint
 from pingpong.webtransport.quic.aioquic import HookedConnection
 from pingpong.webtransport.quic.config import Windows
-from pingpong.webtransport.quic.resets import RESET_STREAM_AT
+from pingpong.webtransport.quic.reset_stream_at import RESET_STREAM_AT
 from pingpong.webtransport.session import Session
 from tests.webtransport.raw import stream_header
 from tests.webtransport.wire import Recorder, Wire

@@ -12,7 +12,7 @@ from pingpong.webtransport.quic.answers import MAX_RESET_SIZE, MIN_RESET_SIZE, A
 from pingpong.webtransport.quic.config import EndpointConfig
 from pingpong.webtransport.quic.connection_ids import ConnectionIds, SharedKeys
 from pingpong.webtransport.quic.endpoint import AioquicEndpoint
-from pingpong.webtransport.quic.ids import RESET_REASON
+from pingpong.webtransport.quic.identity import RESET_REASON
 from tests.webtransport.raw import Raw
 from tests.webtransport.wire import CLIENT, SERVER, Wire, certificate, hand_over, identity
 

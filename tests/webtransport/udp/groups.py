@@ -10,8 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pingpong.webtransport import ConnectionHandler, SessionHandler
-from pingpong.webtransport.asyncio import ClientConnection, Listener, Target, listen
-from pingpong.webtransport.asyncio.connection import SessionWaiter, establish, open_connection
+from pingpong.webtransport.asyncio import (
+    ClientConnection,
+    Listener,
+    SessionWaiter,
+    Target,
+    establish,
+    listen,
+    open_connection,
+)
 from pingpong.webtransport.quic.config import EndpointConfig
 from pingpong.webtransport.quic.connection_ids import SharedKeys
 from pingpong.webtransport.session import Session
@@ -23,7 +30,7 @@ from tests.webtransport.asyncio.peers import trusted
 class Echoing(SessionHandler):
     """Gives datagrams back."""
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         session.send_datagram(data)
 
 
@@ -89,7 +96,7 @@ class Waiting(SessionWaiter):
         super().__init__()
         self.received: asyncio.Queue[bytes] = asyncio.Queue()
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         self.received.put_nowait(data)
 
 

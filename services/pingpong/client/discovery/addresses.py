@@ -27,7 +27,7 @@ def is_address(host: str) -> bool:
 
 
 def normal(addresses: Iterable[str]) -> tuple[str, ...]:
-    """The addresses that belong to somebody, each once, in their usual form and in this order.
+    """The addresses that can be a host's, each once, in their usual form and in this order.
 
     Filters answer 0.0.0.0 or :: for names that they block: a ping to it would measure this host.
     """

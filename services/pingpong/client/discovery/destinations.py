@@ -66,7 +66,7 @@ class Source:
     port: int | str | None = None
     namespace: str = ""
     number: str = ""
-    """What follows the names of its targets, to tell them from those of another query; in `label`."""
+    """What follows the names of its targets, to distinguish them from those of another query; in `label`."""
 
     @property
     def host(self) -> str:
@@ -181,12 +181,12 @@ def _ports(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterat
 
 
 class Cap:
-    """Keeps the number of targets down: who is in stays in, and who comes late waits."""
+    """Limits the number of targets: those that are in stay in, and later ones wait."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.left_out = 0
-        """How many there was no room for, the last time."""
+        """How many targets had no room, the last time."""
         self._inside: frozenset[str] = frozenset()
 
     def admit(self, candidates: Iterable[Destination]) -> dict[str, Destination]:

@@ -15,13 +15,13 @@ from .destinations import Cap, Destination, Kind, Source, destinations, read_sou
 from .endpointslices import Slice, ready_endpoints
 from .lookups import Answer, DiscoveryError, Endpoint, Lookups, Result
 from .resolver import Resolver
-from .watch import EndpointSliceWatch, Told
+from .watch import EndpointSliceWatch, Notify
 
 FRESH = 2.0
 """Seconds that `Discovery.fresh` waits for a lookup, at most."""
 FRESH_KNOWN = 0.5
-"""The same where there is a good answer: who reconnects is not to wait for a name server that is
-gone, and asks again if nobody answers there.
+"""The same where there is a good answer: a reconnect must not wait for a name server that is gone.
+It asks again where no server answers at the addresses known.
 """
 
 _APART = 0.002
@@ -30,7 +30,7 @@ _APART = 0.002
 _SHOWN = 3
 """Sources in trouble that a summary names."""
 
-Watch = Callable[[str, str, Told], EndpointSliceWatch]
+Watch = Callable[[str, str, Notify], EndpointSliceWatch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class Discovery:
 
     `servers` are the setting's entries; `per_address`, one destination for each address (or pod);
     more than `max_targets` are left out; `interval`, in seconds, is the longest between lookups.
-    `changed` is told all destinations by name, in the setting's order, whenever any of them has
-    changed. A name to be looked up becomes a destination when its first lookup has ended, without
-    addresses if that failed (per address: when there is one). `counted` is told each lookup's end.
+    `changed` is called with all destinations by name, in the setting's order, whenever any of them
+    has changed. A name to be looked up becomes a destination when its first lookup has ended, without
+    addresses if that failed (per address: when there is one). `counted` is called with the result of each lookup.
 
     Raises `ValueError` for an entry that is none.
     """
@@ -105,7 +105,7 @@ class Discovery:
 
     @property
     def destinations(self) -> Mapping[str, Destination]:
-        """All there are now, as `changed` was last told."""
+        """All there are now, as `changed` was last called with."""
         return self._destinations
 
     @property
@@ -166,15 +166,15 @@ class Discovery:
         Its addresses are in the order of the answer, which name servers change to spread load. No
         longer than `FRESH` is waited, or `FRESH_KNOWN`; without an answer by then it is the
         last one that was good, and so it is where the last lookup ended less than a second ago, or
-        a watch tells what is new. `changed` may be called meanwhile. Raises `KeyError` for a name
+        where a watch follows the source. `changed` may be called meanwhile. Raises `KeyError` for a name
         that is none.
         """
         before = self._destinations[name]
         known = self._owners[name]
         now = asyncio.get_running_loop().time()
         if known.ask is not None and not known.lookups.is_recent(now):
-            patience = FRESH_KNOWN if _count(known.lookups.endpoints) else FRESH
-            done, _ = await asyncio.wait({self._look_up(known)}, timeout=patience)
+            timeout = FRESH_KNOWN if _count(known.lookups.endpoints) else FRESH
+            done, _ = await asyncio.wait({self._look_up(known)}, timeout=timeout)
             for task in done:
                 if not task.cancelled():
                     task.result()
@@ -191,10 +191,10 @@ class Discovery:
             known.lookups.succeeded(Answer((endpoint,)), now)
         elif source.kind == "endpointslice":
 
-            def told(what: tuple[Slice, ...] | DiscoveryError) -> None:
+            def notify(what: tuple[Slice, ...] | DiscoveryError) -> None:
                 self._take_slices(known, what)
 
-            known.watch = self._make_watch(source.namespace, source.name, told)
+            known.watch = self._make_watch(source.namespace, source.name, notify)
         else:
             known.ask = lambda: self._ask(source)
         return known
@@ -261,11 +261,11 @@ class Discovery:
             has_changed = lookups.succeeded(replace(outcome, endpoints=endpoints), now)
         assert lookups.result is not None
         self._counted(lookups.result)
-        self._tell(known, now)
+        self._log_result(known, now)
         if has_changed or is_first:
             self._rebuild()
 
-    def _tell(self, known: _Known, now: float) -> None:
+    def _log_result(self, known: _Known, now: float) -> None:
         lookups, label = known.lookups, known.source.label
         if lookups.result is Result.OK:
             recovered = self._throttle.succeeded(label, now)
@@ -289,7 +289,7 @@ class Discovery:
             )
 
     def _rebuild(self) -> None:
-        """Make the destinations anew, and tell them if they are others."""
+        """Make the destinations anew, and call `changed` if they differ."""
         candidates = []
         owners: dict[str, _Known] = {}
         for known in self._known:
@@ -304,7 +304,7 @@ class Discovery:
             if owners[name].lookups.result is not None
         }
         self._owners = {name: owners[name] for name in chosen}
-        self._tell_left_out()
+        self._log_left_out()
         if chosen != self._destinations:
             self._destinations = MappingProxyType(chosen)
             self._changed(self._destinations)
@@ -314,7 +314,7 @@ class Discovery:
     ) -> tuple[Destination, ...]:
         source = known.source
         if not endpoints and source.kind == "host":
-            # The operator asked for it: that it can't be found is to be seen, as a target down.
+            # The operator asked for it: where it can't be found, it is a target that is down.
             assert isinstance(source.port, int)
             endpoints = (Endpoint(source.host, source.port, ()),)
         return tuple(
@@ -326,7 +326,7 @@ class Discovery:
             )
         )
 
-    def _tell_left_out(self) -> None:
+    def _log_left_out(self) -> None:
         left_out = self._cap.left_out
         now = asyncio.get_running_loop().time()
         if not left_out:
@@ -347,7 +347,7 @@ def _state(known: _Known, now: float, wall: float) -> SourceState:
     lookups = known.lookups
     succeeded_at = lookups.succeeded_at
     if known.ask is None and lookups.result is Result.OK:
-        succeeded_at = now  # what a watch has told holds until it tells something else
+        succeeded_at = now  # what a watch has reported holds until it reports something else
     return SourceState(
         known.source.label,
         known.source.kind,

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from ...webtransport import printable
 
 SHORTEST = 1.0
-"""Seconds from one lookup of a source to the next, at least, whatever its TTL and whoever asks."""
+"""Seconds from one lookup of a source to the next, at least, whatever its TTL and the reason."""
 LONGEST_RETRY = 10.0
 """Seconds to the next lookup after one that failed, at most."""
 
@@ -98,7 +98,7 @@ class Lookups:
         self, interval: float, now: float, random: Callable[[], float] = randomness.random
     ) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
-        """The last good answer, in the order in which its addresses were first told."""
+        """The last good answer, in the order in which its addresses were first seen."""
         self.latest: tuple[Endpoint, ...] = ()
         """The same in the order of the last answer: name servers take turns with it."""
         self.due = now
@@ -149,7 +149,7 @@ class Lookups:
         self.due = now + retry_delay(self._failures, self._interval, self._random())
 
     def _time_to_live(self, ttl: float | None) -> float:
-        # Never before the TTL has passed: whoever cached the answer would only give it once more.
+        # Never before the TTL has passed: a cache would only give the same answer once more.
         part = _SPREAD * self._random()
         longest = self._interval * (1 - part)
         wanted = longest if ttl is None else min(ttl * (1 + part), longest)
@@ -157,9 +157,9 @@ class Lookups:
 
 
 def retry_delay(failures: int, interval: float, random: float) -> float:
-    """Seconds from the so manieth failure in a row to the next attempt; `random` is from 0 to 1.
+    """Seconds from a failure, the `failures`-th in a row, to the next attempt.
 
-    Drawn evenly from `SHORTEST` to a bound that doubles each time.
+    Drawn by `random`, from 0 to 1, between `SHORTEST` and a bound that doubles each time.
     """
     longest = max(SHORTEST, min(interval, LONGEST_RETRY))
     bound = min(SHORTEST * 2.0 ** min(failures, _MAX_DOUBLINGS), longest)

@@ -44,7 +44,7 @@ T = TypeVar("T")
 class HostAddresses:
     """The addresses of a host: IPv6 first, each family in the order of the name server.
 
-    `ttl` is in seconds, None where nobody said one; `missing` are the IP versions that could not
+    `ttl` is in seconds, None where the answer has none; `missing` are the IP versions that could not
     be asked for.
     """
 
@@ -156,12 +156,12 @@ class Resolver:
                 records.remove(record)
         if not records and problem is not None:
             raise problem
-        told = _additional_addresses(answer.response)
+        additional = _additional_addresses(answer.response)
         turn = asyncio.Semaphore(_HOSTS_AT_ONCE)
 
         async def look_up(target: dns.name.Name) -> HostAddresses | DiscoveryError:
-            if target in told:
-                return told[target]
+            if target in additional:
+                return additional[target]
             try:
                 async with turn:
                     return await self.addresses(f"{_text(target)}.")

@@ -39,7 +39,7 @@ _KEEP_ALIVE = (
 )
 _GONE = 410
 
-Told = Callable[[tuple[Slice, ...] | DiscoveryError], None]
+Notify = Callable[[tuple[Slice, ...] | DiscoveryError], None]
 
 
 def connect(config_file: str | None = None) -> ApiClient:
@@ -64,7 +64,7 @@ def connect(config_file: str | None = None) -> ApiClient:
         if not is_there:
             text = f"not in a pod with a service account, and no {files}: set KUBECONFIG"
         raise DiscoveryError(Result.ERROR, text) from None
-    # urllib3's way to say none: failures are told, and followed by a new list.
+    # urllib3's way to say none: a failure is reported, and a new list follows.
     settings.retries = False
     settings.socket_options = list(_KEEP_ALIVE)
     return client.ApiClient(settings)
@@ -75,24 +75,25 @@ class _GoneError(Exception):
 
 
 class EndpointSliceWatch:
-    """Tells the slices of a service at first, when they change, and now and then that they hold.
+    """Follows the slices of a service.
 
-    `told` is called in the event loop of `start`: with all slices, or with why they are not
-    known. After a failure it goes on by itself: a relist, with growing distances.
+    `notify` is called in the event loop of `start`, with all slices or with why they are not
+    known: at first, at each change, and now and then though nothing has changed. After a failure
+    it goes on by itself: it lists again, at growing distances.
     """
 
     def __init__(
         self,
         namespace: str,
         service: str,
-        told: Told,
+        notify: Notify,
         *,
         connect: Callable[[], ApiClient] = connect,
         random: Callable[[], float] = random.random,
     ) -> None:
         self._namespace = namespace
         self._service = service
-        self._told = told
+        self._callback = notify
         self._connect = connect
         self._random = random
         self._slices: dict[str, Slice] = {}
@@ -114,7 +115,7 @@ class EndpointSliceWatch:
         self.thread.start()
 
     def stop(self) -> None:
-        """Tell nothing any more, and end the thread: at once, where it waits for news."""
+        """Notify no more, and end the thread: at once, where it waits for news."""
         with self._lock:
             self._stopping.set()
             connection = None if self._response is None else self._response.connection
@@ -134,7 +135,7 @@ class EndpointSliceWatch:
                     api_client.close()
             except Exception as error:
                 self._failures += 1
-                self._tell(self._failure(error))
+                self._notify(self._failure(error))
             pause = SHORTEST
             if self._failures:
                 pause = retry_delay(self._failures, LONGEST_RETRY, self._random())
@@ -149,7 +150,7 @@ class EndpointSliceWatch:
         self._list(api)
         self._failures = 0
         while not self._stopping.is_set():
-            self._tell(tuple(self._slices.values()))
+            self._notify(tuple(self._slices.values()))
             began = time.monotonic()
             try:
                 self._watch(api)
@@ -221,17 +222,17 @@ class EndpointSliceWatch:
         elif kind == "DELETED":
             self._slices.pop(metadata["name"], None)
         self._version = metadata.get("resourceVersion") or self._version
-        self._tell(tuple(self._slices.values()))
+        self._notify(tuple(self._slices.values()))
 
-    def _tell(self, what: tuple[Slice, ...] | DiscoveryError) -> None:
+    def _notify(self, what: tuple[Slice, ...] | DiscoveryError) -> None:
         assert self._loop is not None
 
-        def tell() -> None:
+        def notify() -> None:
             if not self._stopping.is_set():
-                self._told(what)
+                self._callback(what)
 
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(tell)
+            self._loop.call_soon_threadsafe(notify)
 
     def _failure(self, error: Exception) -> DiscoveryError:
         from kubernetes.client import ApiException

@@ -9,23 +9,23 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ...link import IDLE_TIMEOUT, ConnectTimes, Dialer, LinkError, Until
 from ...settings import PingSettings
-from ...webtransport import Address, mask_url
-from ...webtransport.asyncio import ConnectError
-from ..link.advice import advice
-from ..link.connecting import Connector, LinkError, check_ca_file, lookup, target_of
-from ..link.peer import ConnectTimes
-from ..link.presence import IDLE_TIMEOUT
+from ...statistics import Totals
+from ...webtransport import mask_url
 from ..output import Output, terminal
-from ..statistics.totals import Totals
+from .advice import with_advice
 from .json_report import JsonReport
 from .labels import labels, titles
 from .lines import Dots, JsonLines, TextLines
-from .observer import Observer
+from .observer import Display
 from .report import TextReport
 from .results import RunSummary
 from .target_run import TargetRun
+from .targets import OneAddress, SystemLookup, all_addresses, check_ca_file, target_of
 
+LOOK_AGAIN = 3.0
+"""Seconds after which a name is looked up again, while what it led to is pinged."""
 TARGETS_APART = 0.01
 """Seconds from one target's ping to the next one's, at most: together they would wait for each
 other here, and look slow."""
@@ -43,7 +43,7 @@ class _Wanted:
     shown_url: str
     label: str
     """Which of several it is; empty where there is one."""
-    addresses: Sequence[tuple[int, Address]] | None = None
+    address: OneAddress | None = None
     """To connect to; None: whatever the name leads to."""
     error: LinkError | None = None
     """Why it cannot be pinged."""
@@ -51,16 +51,16 @@ class _Wanted:
     @property
     def title(self) -> str:
         """What it is called in full."""
-        if self.addresses is None:
+        if self.address is None:
             return self.shown_url
-        return f"{self.shown_url} {self.addresses[0][1][0]}"
+        return f"{self.shown_url} {self.address.entry[1][0]}"
 
 
 class View(Protocol):
     """What shows all targets at once."""
 
-    def observer(self, label: str) -> Observer:
-        """Who is to be told of a target."""
+    def observer(self, label: str) -> Display:
+        """What shows one of them."""
 
     def running(self, runs: Sequence[TargetRun]) -> AbstractAsyncContextManager[object]:
         """Show these, in the order of their observers, as long as the context is entered."""
@@ -86,8 +86,15 @@ class PingCommand:
     ) -> None:
         self._settings = settings
         self._output = output
-        self._idle_timeout = idle_timeout
-        self._reconnect = reconnect
+        timeout = settings.connect_timeout
+        self._dialer = Dialer(
+            timeout=min(timeout, settings.deadline or timeout),
+            token_file=settings.token_file,
+            idle_timeout=idle_timeout,
+        )
+        self._until = Until.STOPPED if settings.live else Until.NOT_CONNECTED
+        if not reconnect:
+            self._until = Until.SESSION_ENDED
         self._wanted: list[_Wanted] = []
         self._runs: list[TargetRun | None] = []
         """One for each target; None for those that cannot be pinged."""
@@ -152,21 +159,18 @@ class PingCommand:
                 for url, shown, name in zip(urls, titles(urls), names, strict=True)
             ]
             return
-        found = await asyncio.gather(*(self._addresses_of(url) for url in urls))
+        targets = [target_of(url, settings) for url in urls]
+        found = await asyncio.gather(
+            *(all_addresses(target, settings.connect_timeout) for target in targets)
+        )
         for url, shown, name, addresses in zip(urls, titles(urls), names, found, strict=True):
             if isinstance(addresses, LinkError):
                 self._wanted.append(_Wanted(url, shown, name, error=addresses))
                 continue
-            for entry in addresses:
-                address = str(entry[1][0])
+            for one in addresses:
+                address = str(one.entry[1][0])
                 label = name if name == address else f"{name} ({address})"
-                self._wanted.append(_Wanted(url, shown, label, [entry]))
-
-    async def _addresses_of(self, url: str) -> list[tuple[int, Address]] | LinkError:
-        try:
-            return await lookup(target_of(url, self._settings), self._settings.connect_timeout)
-        except ConnectError as error:
-            return LinkError(str(error), advice(error, self._settings))
+                self._wanted.append(_Wanted(url, shown, label, one))
 
     def _make_run(self, index: int, wanted: _Wanted) -> TargetRun | None:
         settings = self._settings
@@ -177,34 +181,32 @@ class PingCommand:
         self._json.append(JsonReport(mask_url(wanted.url), wanted.label))
         if wanted.error is not None:
             return None
-        connector = Connector(
-            wanted.url, settings, idle_timeout=self._idle_timeout, addresses=wanted.addresses
-        )
+        target = target_of(wanted.url, settings)
         return TargetRun(
-            connector,
+            target.host,
+            wanted.address or SystemLookup(target),
+            self._dialer,
             settings,
             self._observer(text, self._json[-1], wanted.label or labels([wanted.url])[0]),
             started=self._started,
+            until=self._until,
             offset=index * apart,
-            reconnect=self._reconnect,
-            insist=settings.live,
+            look_again=None if wanted.address is not None else LOOK_AGAIN,
         )
 
-    def _observer(self, text: TextReport, objects: JsonReport, label: str) -> Observer:
+    def _observer(self, text: TextReport, objects: JsonReport, label: str) -> Display:
         settings, output = self._settings, self._output
         if self._view is not None:
             return self._view.observer(label)
         if settings.quiet:
-            return Observer()
+            return Display()
         if settings.json_lines and not settings.flood:
-            return JsonLines(
-                objects, text, self._print, self._complain, timestamps=settings.timestamps
-            )
+            return JsonLines(objects, text, self._print, self._complain, settings)
         if not settings.flood:
-            return TextLines(text, self._print, timestamps=settings.timestamps)
+            return TextLines(text, self._print, settings)
         if output.draw is not None and not settings.json_lines:
-            return Dots(text, self._print, self._draw, timestamps=settings.timestamps)
-        return Observer()
+            return Dots(text, self._print, self._draw, settings)
+        return Display()
 
     async def _ping(self) -> int:
         tasks = []
@@ -222,16 +224,16 @@ class PingCommand:
 
     async def _ping_one(self, wanted: _Wanted, run: TargetRun) -> None:
         await run.run()
-        self._tell_error(wanted, run.links.error)
+        self._tell_error(wanted, run.error)
 
     def _tell_error(self, wanted: _Wanted, error: LinkError | None) -> None:
         """With several targets, what went wrong with one is told when it does."""
         if error is not None and len(self._runs) > 1 and self._view is None:
-            self._complain(f"{wanted.title}: {error.text}")
+            self._complain(f"{wanted.title}: {with_advice(error, self._settings)}")
 
     def _sum_up(self) -> int:
         summaries = [
-            _not_begun(wanted) if run is None else run.finish()
+            self._not_begun(wanted) if run is None else run.finish()
             for wanted, run in zip(self._wanted, self._runs, strict=True)
         ]
         alone = len(summaries) == 1
@@ -253,6 +255,11 @@ class PingCommand:
         wanted = self._settings.count if self._settings.deadline is not None else None
         return EXIT_OK if summary.pings.received >= (wanted or 1) else EXIT_NO_ANSWER
 
+    def _not_begun(self, wanted: _Wanted) -> RunSummary:
+        assert wanted.error is not None
+        error = with_advice(wanted.error, self._settings)
+        return RunSummary(Totals().summary(0), None, ConnectTimes(), connections=0, error=error)
+
     # What happens meanwhile.
 
     def _started(self) -> None:
@@ -266,7 +273,7 @@ class PingCommand:
         if self._over or self._view is not None:
             return
         for index, run in enumerate(self._runs):
-            if run is not None and run.links.peer is not None:
+            if run is not None and run.link.peer is not None:
                 self._print_summary(index, run.summary())
 
     def _continued(self) -> None:
@@ -323,12 +330,6 @@ class PingCommand:
         text = self._text[index].summary(summary)
         # A line apart from what stands above it.
         self._print(f"\n{text}" if self._has_written else text)
-
-
-def _not_begun(wanted: _Wanted) -> RunSummary:
-    assert wanted.error is not None
-    nothing = Totals().summary(0)
-    return RunSummary(nothing, None, ConnectTimes(), connections=0, error=wanted.error.text)
 
 
 async def ping(settings: PingSettings) -> int:

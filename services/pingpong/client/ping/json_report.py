@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..link.peer import Peer
-from ..statistics.latencies import Distribution
-from ..statistics.statistics import Outcome, Verdict
+from ...link import Peer
+from ...statistics import Distribution, Outcome, Verdict
 from .results import RunSummary
 
 

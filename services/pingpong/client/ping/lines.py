@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..link.peer import Peer
-from ..statistics.statistics import Outcome, Verdict
+from ...link import Peer
+from ...settings import PingSettings
+from ...statistics import Outcome, Verdict
 from .json_report import JsonReport
-from .observer import Observer
+from .observer import Display
 from .report import TextReport
 from .results import Outage
 
@@ -16,26 +17,26 @@ Write = Callable[[str | None], None]
 """Takes a line, or None where there is nothing to say."""
 
 
-class TextLines(Observer):
+class TextLines(Display):
     """Lines for a person."""
 
-    def __init__(self, report: TextReport, write: Write, *, timestamps: bool = False) -> None:
+    def __init__(self, report: TextReport, write: Write, settings: PingSettings) -> None:
         self._report = report
         self._write = write
-        self._timestamps = timestamps
+        self._settings = settings
         self._peer: Peer
 
     def connected(self, peer: Peer) -> None:
         """Write whom the answers will come from."""
         self._peer = peer
-        self._write(self._report.connected(peer))
+        self._write(self._report.connected(peer, self._settings.mode, self._settings.size))
 
     def recovered(self, peer: Peer, outage: Outage) -> None:
         """Write how long it took."""
         self._peer = peer
         self._write(self._report.recovered(peer, outage, at_ns=self._now()))
 
-    def moved(self, peer: Peer) -> None:
+    def moved(self, before: Peer, peer: Peer, cause: str) -> None:
         """Write where to."""
         self._peer = peer
         self._write(self._report.moved(peer, at_ns=self._now()))
@@ -44,20 +45,19 @@ class TextLines(Observer):
         """Write what the server asked for."""
         self._write(self._report.draining(at_ns=self._now()))
 
-    def lost(self, cause: str, *, final: bool) -> None:
-        """Write why; where that is final, it is the command's last word."""
-        if not final:
-            self._write(self._report.lost(cause, at_ns=self._now()))
+    def down(self, cause: str) -> None:
+        """Write why."""
+        self._write(self._report.lost(cause, at_ns=self._now()))
 
     def failed(self, cause: str) -> None:
         """Write why."""
         self._write(self._report.failed(cause, at_ns=self._now()))
 
-    def not_sent(self, seq: int, reason: str) -> None:
+    def not_sent(self, seq: int, mode: str, reason: str) -> None:
         """Write why."""
         self._write(self._report.not_sent(seq, reason, at_ns=self._now()))
 
-    def answered(self, outcome: Outcome, size: int) -> None:
+    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
         """Write the answer's line."""
         self._write(self._report.answer(self._peer, outcome, size, at_ns=self._now()))
 
@@ -70,7 +70,7 @@ class TextLines(Observer):
         self._write(self._report.skipped(slots, at_ns=self._now()))
 
     def _now(self) -> int | None:
-        return time.time_ns() if self._timestamps else None
+        return time.time_ns() if self._settings.timestamps else None
 
 
 class Dots(TextLines):
@@ -80,9 +80,9 @@ class Dots(TextLines):
     """
 
     def __init__(
-        self, report: TextReport, write: Write, draw: Write, *, timestamps: bool = False
+        self, report: TextReport, write: Write, draw: Write, settings: PingSettings
     ) -> None:
-        super().__init__(report, self._write_line, timestamps=timestamps)
+        super().__init__(report, self._write_line, settings)
         self._write_below = write
         self._draw_now = draw
         self._is_in_line = False
@@ -97,11 +97,11 @@ class Dots(TextLines):
         self._is_in_line = True
         self._draw_now(text)
 
-    def sent(self, seq: int) -> None:
+    def sent(self, seq: int, mode: str) -> None:
         """Draw a dot."""
         self._draw(".")
 
-    def answered(self, outcome: Outcome, size: int) -> None:
+    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
         """Take a dot back; copies of an answer have none."""
         if outcome.verdict in (Verdict.OK, Verdict.LATE):
             self._draw("\b \b")
@@ -109,16 +109,16 @@ class Dots(TextLines):
     def unanswered(self, seq: int, *, final: bool) -> None:
         """The dot that stays says so."""
 
-    def not_sent(self, seq: int, reason: str) -> None:
+    def not_sent(self, seq: int, mode: str, reason: str) -> None:
         """Draw ping(8)'s mark of an error."""
         self._draw("E")
 
-    def unconnected(self, seq: int) -> None:
+    def unconnected(self, seq: int, mode: str) -> None:
         """Draw ping(8)'s mark of an error."""
         self._draw("E")
 
 
-class JsonLines(Observer):
+class JsonLines(Display):
     """Lines for a program, and beside them what goes wrong for a person."""
 
     def __init__(
@@ -127,14 +127,13 @@ class JsonLines(Observer):
         beside: TextReport,
         write: Write,
         complain: Write,
-        *,
-        timestamps: bool = False,
+        settings: PingSettings,
     ) -> None:
         self._report = report
         self._beside = beside
         self._write = write
         self._complain = complain
-        self._timestamps = timestamps
+        self._timestamps = settings.timestamps
         self._peer: Peer
 
     def connected(self, peer: Peer) -> None:
@@ -146,20 +145,19 @@ class JsonLines(Observer):
         self._peer = peer
         self._complain(self._beside.recovered(peer, outage))
 
-    def moved(self, peer: Peer) -> None:
+    def moved(self, before: Peer, peer: Peer, cause: str) -> None:
         """Nothing is said: each reply tells who answers."""
         self._peer = peer
 
-    def lost(self, cause: str, *, final: bool) -> None:
-        """Say why; where that is final, it is the command's last word."""
-        if not final:
-            self._complain(self._beside.lost(cause))
+    def down(self, cause: str) -> None:
+        """Say why."""
+        self._complain(self._beside.lost(cause))
 
     def failed(self, cause: str) -> None:
         """Say why."""
         self._complain(self._beside.failed(cause))
 
-    def answered(self, outcome: Outcome, size: int) -> None:
+    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
         """Write the answer's object."""
         at_ns = time.time_ns() if self._timestamps else None
         self._write(self._report.answer(self._peer, outcome, size, at_ns=at_ns))

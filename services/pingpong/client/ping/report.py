@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..link.peer import ConnectTimes, Peer
-from ..statistics.latencies import Distribution
-from ..statistics.statistics import Outcome, Summary, Verdict
+from ...link import ConnectTimes, Peer
+from ...statistics import Distribution, Outcome, Summary, Verdict
 from . import formatting as figures
 from .results import Outage, RunSummary
 
@@ -21,10 +20,10 @@ class TextReport:
         self._url = url
         self._prefix = f"{label:<{width}} : " if label else ""
 
-    def connected(self, peer: Peer) -> str:
-        """Return ping(8)'s first line."""
+    def connected(self, peer: Peer, mode: str, size: int) -> str:
+        """Return ping(8)'s first line; pings travel in this mode, and have so many bytes."""
         return (
-            f"PING {self._url} ({peer.address}): {peer.mode}, {figures.count(peer.size, 'byte')}, "
+            f"PING {self._url} ({peer.address}): {mode}, {figures.count(size, 'byte')}, "
             f"{peer.protocol or 'plain'}, {peer.draft}"
         )
 
@@ -57,7 +56,7 @@ class TextReport:
         return self._line(f"not sent: seq={seq} ({reason})", at_ns)
 
     def lost(self, cause: str, *, at_ns: int | None = None) -> str:
-        """Return the line of a connection's end, where another one is made."""
+        """Return the line of a target that does not answer any more."""
         return self._line(f"{cause}; connecting again", at_ns)
 
     def failed(self, cause: str, *, at_ns: int | None = None) -> str:
@@ -65,8 +64,12 @@ class TextReport:
         return self._line(f"still not connected: {cause}", at_ns)
 
     def recovered(self, peer: Peer, outage: Outage, *, at_ns: int | None = None) -> str:
-        """Return the line of a connection that is there again."""
-        line = f"connected again to {peer.address} after {figures.duration(outage.duration_ns)}"
+        """Return the line of a target that answers again."""
+        line = f"{peer.address} answers again"
+        if outage.is_reconnected:
+            line = f"connected again to {peer.address}"
+        if outage.duration_ns is not None:
+            line += f" after {figures.duration(outage.duration_ns)}"
         pings = []
         if outage.lost:
             pings.append(f"{outage.lost} lost")

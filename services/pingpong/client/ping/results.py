@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..link.peer import ConnectTimes, Peer
-from ..statistics.statistics import Summary
+from ...link import ConnectTimes, Peer
+from ...statistics import Summary
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A time without a connection."""
+    """A time without an answer, and the pings in it."""
 
-    duration_ns: int
-    """From the last answer before it to the new session."""
+    duration_ns: int | None
+    """See `link.Outage`; None where there was no answer before."""
     lost: int
-    """Pings that the old session left without an answer."""
+    """Pings that were not answered in time, or at all."""
     not_sent: int
-    """Pings whose time came while there was no connection."""
+    """Pings that could not be sent, there being no connection for example."""
+    is_reconnected: bool = True
+    """Whether another session was made; else the one before answers again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class RunSummary:
     """Messages that are no answer to any ping."""
     outages: int = 0
     outage_ns: int = 0
-    """The time without a connection, all outages together; see `Outage.duration_ns`."""
+    """The time without an answer, all outages together; see `Outage.duration_ns`."""
     rate: float | None = None
     """Pings a second, of a flood."""
     error: str | None = None

@@ -1,35 +1,37 @@
-"""One target's pings, from the first connection to the last answer."""
+"""One target's pings, from the first connection to the last answer, and their sum."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
+from ... import link
+from ...link import Dialer, Link, LinkError, LinkOptions, Lookup, Observer, Peer, Until
 from ...settings import PingSettings
-from ..link.connecting import Connector, LinkError
-from ..link.links import Links
-from ..link.pace import Flood, Pace, Regular, follows_answers
-from ..link.pinger import SendError
-from ..statistics.statistics import Summary
-from ..statistics.totals import Totals
-from .observer import Observer
-from .results import RunSummary
+from ...statistics import Latencies, Outcome, Summary, Verdict
+from .advice import with_advice
+from .observer import Display
+from .results import Outage, RunSummary
 
 _AT_ONCE = 0.5
 """Seconds between a slot that came after a pause of the process, and the signal that tells of it."""
+_BACKOFF = (0.1, 2.0)
+"""Seconds between attempts to connect: somebody is watching, and a server that is back is found."""
 _NANOSECONDS = 1_000_000_000
 
 
-class TargetRun:
-    """A run of pings to one target.
+def follows_answers(settings: PingSettings) -> bool:
+    """Whether these settings ask for a flood; as with ping(8), one with an interval keeps to it."""
+    return settings.flood and "interval" not in settings.model_fields_set
+
+
+class TargetRun(Observer):
+    """A run of pings to the target that is called `name`, shown by `display`.
 
     Pings are sent when `settings` say, whatever becomes of the connection: one that has no
-    connection to go through is not sent, and counted as that. Without `reconnect` the end of the
-    session is the end of the run. Where the first connection cannot be made, the run is over; with
-    `insist` it is tried again.
+    connection to go through is not sent, and counted as that. `until` says what ends it besides its
+    count. The name is looked up again each `look_again` seconds.
 
     `started` is called when the first attempt to connect is over, whatever came of it; pings begin
     `offset` seconds later.
@@ -37,177 +39,224 @@ class TargetRun:
 
     def __init__(
         self,
-        connector: Connector,
+        name: str,
+        lookup: Lookup,
+        dialer: Dialer,
         settings: PingSettings,
-        observer: Observer,
+        display: Display,
         *,
         started: Callable[[], None],
+        until: Until,
         offset: float = 0.0,
-        reconnect: bool = True,
-        insist: bool = False,
+        look_again: float | None = None,
     ) -> None:
-        self._settings = settings
-        self._observer = observer
-        self._started = started
-        self._offset = offset
-        self._insists = insist
-        self._totals = Totals()
-        self._progress = asyncio.Event()
-        """Set when an answer came, or a ping was sent, or there is less to wait for."""
-        self.links = Links(
-            connector,
-            self._totals,
-            observer,
-            timeout_ns=int(settings.timeout * _NANOSECONDS),
-            reconnect=reconnect,
-            progress=self._answered,
+        options = LinkOptions(
+            modes=(settings.mode,),
+            size=settings.size,
+            interval=settings.interval,
+            timeout=settings.timeout,
+            count=settings.count,
+            is_flood=follows_answers(settings),
+            offset=offset,
+            until=until,
+            backoff=_BACKOFF,
+            look_again=look_again,
         )
-        self._pace: Pace | None = None
-        self._seq = 0
+        self.link = Link(name, lookup, dialer, self, options)
+        self.error: LinkError | None = None
+        """What ended it before its time, or has kept it from being connected so far."""
+        self.cause: str | None = None
+        """Why the target is not up, as far as that is known."""
+        self._settings = settings
+        self._display = display
+        self._started = started
+        self._until = until
+        self._rtt = Latencies()
+        self._server = Latencies()
+        self._malformed = 0
         self._began_ns: int | None = None
         self._ended_ns: int | None = None
         self._gap = (0.0, 0)
         """When slots were last skipped, and how many."""
         self._is_continued = False
         """Whether the process was stopped since the last slot."""
+        # Outages.
+        self._down_on: Peer | None = None
+        """The last session with the target that is down; None where it is up."""
+        self._outages = 0
+        self._outage_ns = 0
+        self._lost = 0
+        """Pings since the last answer that were not answered."""
+        self._not_sent = 0
 
     async def run(self) -> None:
         """Connect and ping until the count is reached, or forever."""
         try:
-            await self.links.begin(insist=self._insists)
-        except LinkError:
-            return
-        finally:
-            self._started()
-        settings = self._settings
-        if follows_answers(settings):
-            self._pace = Flood()
-        else:
-            self._pace = Regular(settings.interval, self._offset)
-        await _first_of(
-            self._send_all(self._pace), self.links.ended.wait(), self._watch(), self.links.keep()
-        )
-        self.links.leave()
+            await self.link.run()
+        except LinkError as error:
+            self.error = error
+            self.cause = str(error)
         self._ended_ns = time.monotonic_ns()
+
+    async def close(self) -> None:
+        """Leave the server."""
+        await self.link.close()
 
     def counts(self) -> Summary:
         """What became of the pings so far, without times: cheap at any moment."""
-        return self._totals.counts(time.monotonic_ns())
+        return self.link.summary(time.monotonic_ns())
+
+    def outages(self, now_ns: int) -> tuple[int, int]:
+        """How many there were, and how long all together: with the one that is on."""
+        outage = self.link.availability.outage(now_ns)
+        if outage is None:
+            return self._outages, self._outage_ns
+        return self._outages + 1, self._outage_ns + outage.duration_ns
 
     def finish(self) -> RunSummary:
         """Take in what has arrived, and sum up."""
-        # An answer that is here already counts, whoever was quicker.
-        self.links.receive_pending()
+        # An answer that is here already counts, whatever was quicker.
+        self.link.receive_pending()
         return self.summary()
 
     def summary(self) -> RunSummary:
         """Sum up."""
         now = self._ended_ns or time.monotonic_ns()
         elapsed = now - self._began_ns if self._began_ns is not None else 0
-        links = self.links
-        outages, outage_ns = links.outages(now)
-        pings = dataclasses.replace(self._totals.summary(now), elapsed_ns=elapsed)
+        peer = self.link.peer
+        outages, outage_ns = self.outages(now)
+        pings = dataclasses.replace(
+            self.link.summary(now),
+            elapsed_ns=elapsed,
+            rtt=self._rtt.distribution(),
+            server=self._server.distribution(),
+        )
         is_flood = self._settings.flood and elapsed > 0
         return RunSummary(
             pings=pings,
-            peer=links.peer,
-            times=links.times,
-            connections=links.made,
-            skipped=self.skipped,
-            malformed=links.malformed,
+            peer=peer,
+            times=link.ConnectTimes() if peer is None else peer.times,
+            connections=self.link.connections,
+            skipped=self.link.skipped,
+            malformed=self._malformed,
             outages=outages,
             outage_ns=outage_ns,
             rate=pings.sent * _NANOSECONDS / elapsed if is_flood else None,
-            error=None if links.error is None else links.error.text,
+            error=None if self.error is None else with_advice(self.error, self._settings),
         )
-
-    async def close(self) -> None:
-        """Say goodbye to the server."""
-        await self.links.close()
-
-    @property
-    def skipped(self) -> int:
-        """Slots of the schedule that could not be kept."""
-        return 0 if self._pace is None else self._pace.skipped
 
     def continued(self) -> None:
         """The process goes on after it was stopped: what was skipped meanwhile is told."""
         at, slots = self._gap
         if time.monotonic() - at < _AT_ONCE:
-            self._observer.skipped(slots)  # the next slot was there before the signal
+            self._display.skipped(slots)  # the next slot was there before the signal
             self._gap = (0.0, 0)
         else:
             self._is_continued = True
 
-    async def _send_all(self, pace: Pace) -> None:
-        """Send when it is time, whatever becomes of the answers; then wait for the last."""
-        count = self._settings.count
-        while count is None or self._seq < count:
-            skipped = pace.skipped
-            await pace.wait()
-            if pace.skipped > skipped:
-                self._note_gap(pace.skipped - skipped)
-            self._is_continued = False
-            self._send()
-        while self._totals.deadline is not None:
-            self._progress.clear()
-            await self._progress.wait()
+    # `Observer`: the target and its sessions.
 
-    def _send(self) -> None:
-        self._seq += 1
-        if self._began_ns is None:
-            self._began_ns = time.monotonic_ns()
-        link = self.links.current
-        if link is None:
-            self.links.missed()
-            self._observer.unconnected(self._seq)
-            return
-        try:
-            link.send(self._seq)
-        except SendError as error:
-            self._observer.not_sent(self._seq, str(error))
-        else:
-            self._observer.sent(self._seq)
-        self._progress.set()
+    def up(self, peer: Peer, outage: link.Outage | None) -> None:
+        """It answers, for the first time or again."""
+        duration = None if outage is None else outage.duration_ns
+        if duration is not None:
+            self._outages += 1
+            self._outage_ns += duration
+        if self._down_on is not None:
+            is_reconnected = peer is not self._down_on
+            self._display.recovered(
+                peer, Outage(duration, self._lost, self._not_sent, is_reconnected)
+            )
+        self._down_on = self.cause = None
+        self._lost = self._not_sent = 0
 
-    def _note_gap(self, slots: int) -> None:
+    def down(self, cause: str) -> None:
+        """It does not answer any more."""
+        self._down_on = self.link.peer
+        self.cause = cause
+        if self._until is not Until.SESSION_ENDED:
+            self._display.down(cause)
+
+    def connect_failed(self, error: LinkError) -> None:
+        """While it is up, how another session fares is of no interest."""
+        if not self.link.connections:
+            self.error = error
+            self.cause = str(error)
+            self._start()
+        elif self._down_on is not None and str(error) != self.cause:
+            self.cause = str(error)
+            self._display.failed(self.cause)
+
+    def connected(self, peer: Peer) -> None:
+        """There is a session."""
+        if self.link.connections == 1:
+            self.error = self.cause = None
+            self._display.connected(peer)
+            self._start()
+
+    def moved(self, before: Peer, peer: Peer, cause: str) -> None:
+        """There is another one."""
+        if self._down_on is None:
+            self._display.moved(before, peer, cause)
+
+    def draining(self) -> None:
+        """The server asks to leave."""
+        self._display.draining()
+
+    # Pings.
+
+    def sent(self, seq: int, mode: str) -> None:
+        """It is on its way."""
+        self._note_slot()
+        self._display.sent(seq, mode)
+
+    def not_sent(self, seq: int, mode: str, reason: str) -> None:
+        """It is not."""
+        self._note_slot()
+        self._not_sent += 1
+        self._display.not_sent(seq, mode, reason)
+
+    def unconnected(self, seq: int, mode: str) -> None:
+        """There is no session."""
+        self._note_slot()
+        self._not_sent += 1
+        self._display.unconnected(seq, mode)
+
+    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+        """An answer came."""
+        if outcome.verdict is not Verdict.DUPLICATE and outcome.rtt_ns is not None:
+            self._rtt.add(outcome.rtt_ns)
+            if outcome.server_ns is not None:
+                self._server.add(outcome.server_ns)
+        if self._down_on is None:
+            self._lost = self._not_sent = 0
+        self._display.answered(outcome, size, is_first)
+
+    def unanswered(self, seq: int, *, final: bool) -> None:
+        """Its timeout passed, or its session is over."""
+        self._lost += 1
+        self._display.unanswered(seq, final=final)
+
+    def malformed(self, mode: str) -> None:
+        """Something came that is no answer."""
+        self._malformed += 1
+
+    def skipped(self, slots: int) -> None:
+        """Slots passed."""
         if self._is_continued:
-            self._observer.skipped(slots)
+            self._display.skipped(slots)
         else:
             self._gap = (time.monotonic(), slots)
 
-    async def _watch(self) -> None:
-        """Say which pings have had no answer in time."""
-        while True:
-            deadline = self._totals.deadline
-            if deadline is None:
-                self._progress.clear()
-                await self._progress.wait()
-                continue
-            delay = deadline / _NANOSECONDS - time.monotonic()
-            if delay > 0:
-                await asyncio.sleep(delay)
-            # An answer may be in the socket already: it is in time if it arrived in time.
-            self.links.receive_pending()
-            for seq in self._totals.expire(time.monotonic_ns()):
-                self._observer.unanswered(seq, final=False)
-            self.links.retire()
-            self._progress.set()
+    def _note_slot(self) -> None:
+        self._is_continued = False
+        if self._began_ns is None:
+            self._began_ns = time.monotonic_ns()
 
-    def _answered(self) -> None:
-        if self._pace is not None:
-            self._pace.answered()
-        self._progress.set()
+    def _start(self) -> None:
+        started, self._started = self._started, _do_nothing
+        started()
 
 
-async def _first_of(*works: Coroutine[Any, Any, object]) -> None:
-    """Run until one is done, and cancel the others. Raises what it raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+def _do_nothing() -> None:
+    pass

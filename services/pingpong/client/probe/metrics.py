@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ...link import CLOSE_REASONS, CONNECT_RESULTS
 from ...telemetry.metrics import BucketCounts, Family, Spec
 from ...telemetry.process import service_specs
 
@@ -15,11 +16,6 @@ MODES = ("datagram", "stream", "streams", "uni")
 RESULTS = ("ok", "late", "lost", "malformed", "send_error")
 DIRECTIONS = ("out", "back", "unknown")
 PHASES = ("resolve", "handshake", "session")
-CONNECT_RESULTS = (
-    *("ok", "dns", "timeout", "refused", "tls", "alpn", "settings", "http_status"),
-    "unauthorized",
-)
-CLOSE_REASONS = ("drain", "closed", "idle", "error")
 DISCOVERY_RESULTS = ("ok", "empty", "nxdomain", "timeout", "servfail", "forbidden", "error")
 
 RTT_BUCKETS = (

@@ -1,29 +1,30 @@
-"""All probers: one a target, each with a task of its own, none of them in another's way."""
+"""All targets: a link each, with a task of its own, none of them in another's way."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
+from ...link import Backoff, Dialer, Link, LinkOptions, Lookup, Resolved
 from ...settings import ProbeSettings
 from ...telemetry.failure_log import Repeats
 from ...telemetry.logs import get_logger
-from ..link.backoff import Backoff
-from ..link.dialer import Dialer, Lookup
+from ...webtransport import Address
+from ...webtransport.asyncio import Cause, ConnectError, Target
+from ..discovery import Destination
 from .metrics import ProbeMetrics, TargetCounts
-from .prober import Prober
+from .recorder import Recorder
 
-if TYPE_CHECKING:
-    from ..discovery import Destination
+LookUp: TypeAlias = Callable[[str], Awaitable[Destination]]
+"""Where a target is now, by its name. Raises `KeyError` for what is none any more."""
 
-TICK = 0.25
-"""Seconds from one stock-taking to the next."""
 _SHORTEST_RESTART = 0.1
 _LONGEST_RESTART = 30.0
-"""Seconds before a prober that had a fault in itself is made anew."""
+"""Seconds before a link that had a fault in itself is made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +45,22 @@ class _Supervised:
 
     destination: Destination
     task: asyncio.Task[None] | None = None
-    prober: Prober | None = None
+    link: Link | None = None
 
 
 class Supervisor:
     """Probes the targets that `changed` names; `lookup` says where one of them is now."""
 
-    def __init__(self, settings: ProbeSettings, metrics: ProbeMetrics, lookup: Lookup) -> None:
+    def __init__(self, settings: ProbeSettings, metrics: ProbeMetrics, lookup: LookUp) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._dialer = Dialer(settings, lookup)
+        self._look_up = lookup
+        self._dialer = Dialer(timeout=settings.connect_timeout, token_file=settings.token_file)
         self._failures = Repeats()
         self._log = get_logger("pingpong.client").bind()
         self._loop = asyncio.get_running_loop()
         self._targets: dict[str, _Supervised] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._ticked_at = time.monotonic()
-        self._timer = self._loop.call_later(TICK, self._tick)
 
     def changed(self, destinations: Mapping[str, Destination]) -> None:
         """These are the targets now: others are left, and their series removed."""
@@ -75,31 +75,32 @@ class Supervisor:
                 self._add(name, destination)
             elif known.destination != destination:
                 known.destination = destination
-                if known.prober is not None:
-                    known.prober.connect_now()
+                if known.link is not None:
+                    found = self._resolved(destination)
+                    known.link.located([address for _, address in found.addresses])
+                    known.link.connect_now()
 
     def connect_now(self) -> None:
-        """Whoever waits before the next attempt to connect waits no longer."""
+        """Do not wait any longer before the next attempt to connect, to any target."""
         for target in self._targets.values():
-            if target.prober is not None:
-                target.prober.connect_now()
+            if target.link is not None:
+                target.link.connect_now()
 
     def statuses(self) -> list[TargetStatus]:
         """How it is with each target."""
         now = time.monotonic_ns()
         found = []
         for name, target in self._targets.items():
-            if target.prober is None:
+            if target.link is None:
                 found.append(TargetStatus(name, False, "a fault in this program", 0))
                 continue
-            availability = target.prober.availability
+            availability = target.link.availability
             seconds = max(now - availability.changed_at, 0) * 1e-9
-            found.append(TargetStatus(name, availability.is_up, target.prober.reason, seconds))
+            found.append(TargetStatus(name, availability.is_up, target.link.reason, seconds))
         return found
 
     async def close(self, timeout: float = 1.0) -> None:
         """Stop probing, and leave all sessions; after `timeout` seconds, without a word."""
-        self._timer.cancel()
         for target in self._targets.values():
             self._cancel(target)
         self._targets.clear()
@@ -132,38 +133,63 @@ class Supervisor:
 
     async def _supervise(self, name: str, target: _Supervised, counts: TargetCounts) -> None:
         backoff = Backoff(_SHORTEST_RESTART, _LONGEST_RESTART)
+        settings = self._settings
+        options = LinkOptions(
+            modes=settings.modes,
+            size=settings.size,
+            interval=settings.interval,
+            timeout=settings.timeout,
+            spread_by=name,
+            warms_up=True,
+            backoff=(settings.backoff_min, settings.backoff_max),
+        )
         while True:
-            prober = target.prober = Prober(
-                name, self._settings, self._metrics, counts, self._dialer, self._failures
-            )
+            recorder = Recorder(name, self._metrics, counts, self._failures)
+            link = target.link = Link(name, self._lookup_of(name), self._dialer, recorder, options)
             began = time.monotonic()
             try:
-                await prober.run()
+                await link.run()
             except Exception:
                 self._log.exception("prober_failed", target=name)
             finally:
-                target.prober = None
+                target.link = None
                 counts.is_up = False
-                await prober.close()
+                await link.close()
             if time.monotonic() - began > _LONGEST_RESTART:
                 backoff.reset()
             await asyncio.sleep(backoff.next())
 
-    def _tick(self) -> None:
-        now = time.monotonic()
-        # What this process slept through, or was held up for, is nobody's silence.
-        passed = now - self._ticked_at
-        awake = min(passed, 2 * TICK)
-        asleep_ns = int((passed - awake) * 1e9)
-        self._ticked_at = now
-        self._timer = self._loop.call_later(TICK, self._tick)
-        for target in list(self._targets.values()):
-            prober = target.prober
-            if prober is None:
-                continue
-            if asleep_ns:
-                prober.availability.slept(asleep_ns)
+    def _lookup_of(self, name: str) -> Lookup:
+        async def look_up() -> Resolved:
             try:
-                prober.tick(now, awake)
-            except Exception as error:
-                prober.fail(error)
+                found = self._resolved(await self._look_up(name))
+            except LookupError:
+                raise ConnectError(Cause.NAME, f"{name} is no target any more") from None
+            if not found.addresses:
+                raise ConnectError(Cause.NAME, f"no address for {found.target.host}")
+            return found
+
+        return look_up
+
+    def _resolved(self, destination: Destination) -> Resolved:
+        settings = self._settings
+        target = Target.from_url(
+            destination.url,
+            ca_file=None if settings.ca_file is None else str(settings.ca_file),
+            certificate_hash=settings.cert_hash,
+            insecure=settings.insecure,
+        )
+        return Resolved(target, tuple(_socket_addresses(destination.addresses, target.port)))
+
+
+def _socket_addresses(addresses: Sequence[str], port: int) -> Iterator[tuple[int, Address]]:
+    """IP addresses as the socket module takes them; what is none is left out."""
+    for address in addresses:
+        try:
+            found = socket.getaddrinfo(
+                address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+            )
+        except OSError:
+            continue
+        for family, _, _, _, socket_address in found:
+            yield family, socket_address

@@ -20,50 +20,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Protocol
 
-from ...telemetry.metrics import BucketCounts
 from ...webtransport import Headers, Request, ascii_host
-
-SESSION_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0)
-"""Seconds, for a histogram of how long sessions last."""
+from .counters import Result, SessionCounters
 
 ANY_ORIGIN = "*"
-
-
-class Result(StrEnum):
-    """What became of a request: the label `result` of `sessions_total`."""
-
-    ACCEPTED = "accepted"
-    ORIGIN = "origin"
-    UNAUTHORIZED = "unauthorized"
-    PATH = "path"
-    CAPACITY = "capacity"
-    DRAINING = "draining"
-    MALFORMED = "malformed"
-
-
-@dataclass(slots=True)
-class SessionCounters:
-    """What became of requests, and of the sessions that they asked for."""
-
-    active: int = 0
-    """Sessions that are open now."""
-    results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(Result, 0))
-    durations: BucketCounts = field(default_factory=lambda: BucketCounts(SESSION_BUCKETS))
-    """Seconds that sessions lasted, of those that are over."""
-
-    def opened(self) -> None:
-        """A session was accepted."""
-        self.active += 1
-        self.results[Result.ACCEPTED] += 1
-
-    def closed(self, duration: float) -> None:
-        """A session that was accepted is over; it lasted `duration` seconds."""
-        self.active -= 1
-        self.durations.observe(duration)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from ...webtransport import DatagramTooLargeError, Session, Stream, StreamHandler
-from .admission import RateLimit, SessionCounters
-from .messages import (
-    ECHO,
-    QUEUE_FULL,
-    RATE,
-    TOO_LARGE,
-    CountedSession,
-    MessageCounters,
-    PausingStream,
-    WholeMessage,
-)
+from .admission import RateLimit
+from .counters import ECHO, QUEUE_FULL, RATE, TOO_LARGE, MessageCounters, SessionCounters
+from .messages import CountedSession, PausingStream, WholeMessage
 
 
 class EchoStream(PausingStream):
@@ -21,7 +13,9 @@ class EchoStream(PausingStream):
 
     __slots__ = ()
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Send it back, unless what was sent before is still unread."""
         if stream.send_open and not self._paused.keep(stream, data, end_stream):
             stream.send(data, end_stream)
@@ -36,7 +30,7 @@ class EchoStream(PausingStream):
 class EchoSession(CountedSession):
     """Echoes datagrams and streams; a unidirectional one comes back whole, on another."""
 
-    __slots__ = ("_session",)
+    __slots__ = ()
 
     def __init__(
         self,
@@ -48,11 +42,10 @@ class EchoSession(CountedSession):
         sessions: SessionCounters | None = None,
     ) -> None:
         super().__init__(session, counters, max_message_size, ECHO, limit, sessions)
-        self._session = session
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         """Send it back."""
-        if not self._may_answer():
+        if not self._may_answer(arrival):
             return
         try:
             if not session.send_datagram(data):
@@ -66,14 +59,14 @@ class EchoSession(CountedSession):
             return WholeMessage(self.max_message_size, self._echo, self._too_large)
         return EchoStream()
 
-    def _may_answer(self) -> bool:
-        if self._limit is None or self._limit.allow(self._session.arrival):
+    def _may_answer(self, arrival: int) -> bool:
+        if self._limit is None or self._limit.allow(arrival):
             return True
         self.counters.dropped[ECHO, RATE] += 1
         return False
 
-    def _echo(self, data: bytes) -> None:
-        if self._may_answer():
+    def _echo(self, data: bytes, arrival: int) -> None:
+        if self._may_answer(arrival):
             self.uni_answers.send(data, 1, len(data))
 
     def _too_large(self) -> None:

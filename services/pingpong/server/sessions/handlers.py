@@ -33,27 +33,25 @@ from ...webtransport import (
     ErrorCode,
     Session,
     SessionClosed,
-    SilentStreamHandler,
     State,
     Stream,
     StreamHandler,
 )
-from .admission import Admission, RateLimit, Refusal, Result, SessionCounters
-from .echo import EchoSession
-from .messages import (
+from .admission import Admission, RateLimit, Refusal
+from .counters import (
     DATAGRAM,
     MALFORMED,
-    MESSAGE_TOO_LARGE,
     QUEUE_FULL,
     RATE,
     STREAM,
     TOO_LARGE,
     UNI,
-    CountedSession,
     MessageCounters,
-    PausingStream,
-    WholeMessage,
+    Result,
+    SessionCounters,
 )
+from .echo import EchoSession
+from .messages import MESSAGE_TOO_LARGE, CountedSession, PausingStream, WholeMessage
 
 PING_PATHS = frozenset(("/", "/ping"))
 ECHO_PATH = "/echo"
@@ -79,23 +77,24 @@ class Answers(NamedTuple):
 class PingStream(PausingStream):
     """A bidirectional stream with pings on it; answers go back on the same stream."""
 
-    __slots__ = ("_messages", "_scanner", "_session")
+    __slots__ = ("_parser", "_session")
 
     def __init__(self, session: PingSession) -> None:
         super().__init__()
         self._session = session
-        self._messages = Deframer(session.max_message_size) if session.is_v1 else None
-        self._scanner = PlainScanner()
+        self._parser = Deframer(session.max_message_size) if session.is_v1 else PlainScanner()
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Answer the pings that are complete now."""
         if self._paused.keep(stream, data, end_stream):
             return
-        session = self._session
-        if self._messages is None:
-            answers = session.answer_tokens(self._scanner, data, end_stream)
+        session, parser = self._session, self._parser
+        if isinstance(parser, PlainScanner):
+            answers = session.answer_tokens(parser, data, end_stream, arrival)
         else:
-            answers = session.answer_frames(stream, self._messages, data, end_stream)
+            answers = session.answer_frames(stream, parser, data, end_stream, arrival)
         if not stream.send_open:
             return
         if answers.data or end_stream:
@@ -114,7 +113,7 @@ class PingStream(PausingStream):
             stream.send(b"", True)
 
 
-class PingUnidirectional(SilentStreamHandler):
+class PingUnidirectional(StreamHandler):
     """A unidirectional stream with `pingpong.v1` on it; answers go on another."""
 
     __slots__ = ("_messages", "_session")
@@ -123,9 +122,11 @@ class PingUnidirectional(SilentStreamHandler):
         self._session = session
         self._messages = Deframer(session.max_message_size)
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Answer each message as it is complete."""
-        answers = self._session.answer_frames(stream, self._messages, data, end_stream)
+        answers = self._session.answer_frames(stream, self._messages, data, end_stream, arrival)
         if answers.number:
             self._session.uni_answers.send(answers.data, answers.number, answers.size)
         if not answers.may_go_on:
@@ -135,7 +136,7 @@ class PingUnidirectional(SilentStreamHandler):
 class PingSession(CountedSession):
     """Answers pings, in plain ping-pong or `pingpong.v1`."""
 
-    __slots__ = ("_received", "_session", "is_v1")
+    __slots__ = ("_received", "is_v1")
 
     def __init__(
         self,
@@ -149,17 +150,16 @@ class PingSession(CountedSession):
     ) -> None:
         super().__init__(session, counters, max_message_size, UNI, limit, sessions)
         self.is_v1 = is_v1
-        self._session = session
         self._received = 0
         """Pings of this session, in all modes: what a pong reports (RFC 8762, section 4)."""
 
-    def datagram_received(self, session: Session, data: bytes) -> None:
+    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
         """One message, one answer."""
         counters = self.counters
         if self.is_v1:
-            answer = self._answer(data, DATAGRAM)
+            answer = self._answer(data, DATAGRAM, arrival)
         else:
-            answer = self._answer_plain(data, DATAGRAM)
+            answer = self._answer_plain(data, DATAGRAM, arrival)
         if answer is None:
             return
         try:
@@ -183,14 +183,13 @@ class PingSession(CountedSession):
 
     # What its streams call.
 
-    def answer_tokens(self, scanner: PlainScanner, data: bytes, end: bool) -> Answers:
+    def answer_tokens(self, scanner: PlainScanner, data: bytes, end: bool, arrival: int) -> Answers:
         """Answer the plain pings that are complete now; anything else gets a `?`."""
         counters = self.counters
         answers = scanner.feed(data, end)
         count = answers.count(b"pong") + answers.count(b"?")
         counters.received[STREAM] += count
         counters.received_bytes += len(data)
-        arrival = self._session.arrival
         if self._limit is not None and count:
             granted = self._limit.take(arrival, count)
             if granted < count:
@@ -201,7 +200,9 @@ class PingSession(CountedSession):
             counters.answer_durations.observe((counters.clock() - arrival) * _NS)
         return Answers(answers, count, len(answers), True)
 
-    def answer_frames(self, stream: Stream, messages: Deframer, data: bytes, end: bool) -> Answers:
+    def answer_frames(
+        self, stream: Stream, messages: Deframer, data: bytes, end: bool, arrival: int
+    ) -> Answers:
         """Answer the v1 messages of a stream that are complete now, each framed.
 
         One that is above the limit is counted, and so is one that the stream's end cuts off.
@@ -219,7 +220,7 @@ class PingSession(CountedSession):
         answers = b""
         count = size = 0
         for message in complete:
-            answer = self._answer(message, mode)
+            answer = self._answer(message, mode, arrival)
             if answer is not None:
                 answers += frame(answer)
                 count += 1
@@ -230,7 +231,7 @@ class PingSession(CountedSession):
 
     # The rest.
 
-    def _answer(self, message: bytes, mode: str) -> bytes | None:
+    def _answer(self, message: bytes, mode: str, arrival: int) -> bytes | None:
         """Answer a v1 message; None, and counted, where it is none, or one too many."""
         counters = self.counters
         counters.received_bytes += len(message)
@@ -238,7 +239,6 @@ class PingSession(CountedSession):
             # Malformed as well; decoding it would cost more than its few bytes are worth.
             counters.dropped[mode, MALFORMED] += 1
             return None
-        arrival = self._session.arrival
         leaves = counters.send_delay.expect(counters.clock())
         received = self._received + 1
         answer = answer_ping(message, received, arrival, leaves)
@@ -253,20 +253,19 @@ class PingSession(CountedSession):
         counters.answer_durations.observe((leaves - arrival) * _NS)
         return answer
 
-    def _answer_plain(self, message: bytes, mode: str) -> bytes | None:
+    def _answer_plain(self, message: bytes, mode: str, arrival: int) -> bytes | None:
         """Answer a plain message; None, and counted, where it is one too many."""
         counters = self.counters
         counters.received_bytes += len(message)
         counters.received[mode] += 1
-        arrival = self._session.arrival
         if self._limit is not None and not self._limit.allow(arrival):
             counters.dropped[mode, RATE] += 1
             return None
         counters.answer_durations.observe((counters.clock() - arrival) * _NS)
         return answer_message(message)
 
-    def _answer_whole(self, message: bytes) -> None:
-        answer = self._answer_plain(message, UNI)
+    def _answer_whole(self, message: bytes, arrival: int) -> None:
+        answer = self._answer_plain(message, UNI, arrival)
         if answer is not None:
             self.uni_answers.send(answer, 1, len(answer))
 

@@ -1,4 +1,4 @@
-"""What the handlers of sessions share: counters, limits, and answers that wait for a slow peer.
+"""What the handlers of sessions share: limits, and answers that wait for a slow peer.
 
 A peer may ask as much as it likes and read nothing. What is kept for it is bounded: on a
 bidirectional stream its questions wait, uncredited, until it has read (`Paused`); answers on
@@ -8,43 +8,11 @@ streams of their own wait for credit, and above a bound are dropped (`Unidirecti
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from ...telemetry.metrics import BucketCounts
-from ...webtransport import Session, SessionClosed, SessionHandler, SilentStreamHandler, Stream
-from .admission import RateLimit, SessionCounters
-from .send_delay import SendDelay
-
-DATAGRAM = "datagram"
-STREAM = "stream"
-UNI = "uni"
-MODES = (DATAGRAM, STREAM, UNI)
-"""How a message comes; the client's mode `streams` is many of `stream` to the server."""
-ECHO = "echo"
-"""The mode under which drops of what is echoed are counted."""
-
-TOO_LARGE = "too_large"
-"""It, or its answer, is above a limit."""
-QUEUE_FULL = "queue_full"
-"""Too many answers wait to leave."""
-UNREAD = "unread"
-"""Too many answers were sent that the peer has not read."""
-CLOSED = "closed"
-"""Its answer still waited when the session ended."""
-MALFORMED = "malformed"
-"""It is no ping."""
-RATE = "rate"
-"""The session has had its messages of this second."""
-DROP_REASONS = (TOO_LARGE, QUEUE_FULL, UNREAD, CLOSED, MALFORMED, RATE)
-"""Why a message gets no answer: all there are."""
-
-ANSWER_BUCKETS = (
-    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
-    *(0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
-)
-"""Seconds, for a histogram of the server's own time with a message."""
+from ...webtransport import Session, SessionClosed, SessionHandler, Stream, StreamHandler
+from .admission import RateLimit
+from .counters import CLOSED, ECHO, QUEUE_FULL, UNREAD, MessageCounters, SessionCounters
 
 MESSAGE_TOO_LARGE = 1
 """The code with which a stream is ended that brought a message above the limit."""
@@ -60,37 +28,6 @@ UNREAD_ANSWERS = 1024
 """Answers of a session on streams of their own that the peer has not acknowledged."""
 UNREAD_ANSWER_BYTES = 1 << 20
 """Bytes of both, above which further ones are dropped."""
-
-
-def _by_mode() -> dict[str, int]:
-    return dict.fromkeys(MODES, 0)
-
-
-@dataclass(slots=True)
-class MessageCounters:
-    """What was done with messages, by mode (and reason); all of them only grow.
-
-    Received are those that deserve an answer; each is answered, or dropped for one of the
-    reasons `rate`, `too_large` (for a datagram), `queue_full`, `unread` and `closed`. The reasons
-    `malformed` and `too_large` (for a stream) are of those that were not received. Of what is
-    echoed only drops are counted, as mode `echo`.
-    """
-
-    received: dict[str, int] = field(default_factory=_by_mode)
-    answered: dict[str, int] = field(default_factory=_by_mode)
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
-    answer_durations: BucketCounts = field(default_factory=lambda: BucketCounts(ANSWER_BUCKETS))
-    """Seconds from a message's arrival to its answer, for each that was answered at once."""
-    send_delay: SendDelay = field(default_factory=SendDelay)
-    clock: Callable[[], int] = time.monotonic_ns
-    """Nanoseconds; the clock of messages' arrivals."""
-    received_bytes: int = 0
-    sent_bytes: int = 0
-
-    def count_answers(self, mode: str, count: int, size: int) -> None:
-        """Count answers that were sent, of `size` bytes together."""
-        self.answered[mode] += count
-        self.sent_bytes += size
 
 
 class Paused:
@@ -136,7 +73,7 @@ class Paused:
         self.resume(stream)
 
 
-class PausingStream:
+class PausingStream(StreamHandler):
     """Base of handlers of bidirectional streams whose input waits until the peer has read."""
 
     __slots__ = ("_paused",)
@@ -144,20 +81,16 @@ class PausingStream:
     def __init__(self) -> None:
         self._paused = Paused()
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
-        """What a subclass does with input."""
-        raise NotImplementedError
-
     def stop_sending_received(self, stream: Stream, code: int | None) -> None:
         """The peer reads no more answers, so it need not send more either."""
         stream.stop(code or 0)
         self._paused.drop(stream)
 
     def stream_writable(self, stream: Stream) -> None:
-        """The peer has read on."""
+        """The peer has read on: what waited for that is taken as if it came now."""
         data, ended = self._paused.resume(stream)
         if data or ended:
-            self.stream_data_received(stream, data, ended)
+            self.stream_data_received(stream, data, ended, time.monotonic_ns())
 
 
 class UnidirectionalAnswers:
@@ -209,7 +142,7 @@ class UnidirectionalAnswers:
         self._unread.clear()
 
     def _open(self, data: bytes, count: int, size: int) -> None:
-        stream = self._session.open_stream(SilentStreamHandler(), unidirectional=True)
+        stream = self._session.open_stream(StreamHandler(), unidirectional=True)
         stream.send(data, True)
         self._unread.append((stream, len(data)))
         self._pending_bytes += len(data)
@@ -227,20 +160,22 @@ class UnidirectionalAnswers:
         self._counters.dropped[self._mode, reason] += count
 
 
-class WholeMessage(SilentStreamHandler):
+class WholeMessage(StreamHandler):
     """A unidirectional stream that is one message: read to its end, then answered."""
 
     __slots__ = ("_answer", "_data", "_too_large", "max_size")
 
     def __init__(
-        self, max_size: int, answer: Callable[[bytes], None], too_large: Callable[[], None]
+        self, max_size: int, answer: Callable[[bytes, int], None], too_large: Callable[[], None]
     ) -> None:
         self.max_size = max_size
         self._answer = answer
         self._too_large = too_large
         self._data = bytearray()
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Keep it until the end, or until it is too large."""
         self._data += data
         stream.kept = len(self._data)
@@ -250,7 +185,7 @@ class WholeMessage(SilentStreamHandler):
             self._too_large()
             stream.stop(MESSAGE_TOO_LARGE)
         elif end_stream:
-            self._answer(bytes(self._data))
+            self._answer(bytes(self._data), arrival)
 
 
 class CountedSession(SessionHandler):

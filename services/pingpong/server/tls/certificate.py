@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ...webtransport import ascii_host
+from ...settings.values import read_host
 
 PrivateKey: TypeAlias = (
     ec.EllipticCurvePrivateKey
@@ -140,7 +140,7 @@ def make_authority(now: datetime, valid: timedelta) -> Certificate:
         ValueError: a time without a zone.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    # Each has a name of its own, so that one can be told from the next where both are trusted.
+    # Each has a name of its own, to distinguish it from the next where both are trusted.
     digest = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest
     builder = (
         _builder(f"pingpong authority {digest[:4].hex()}", key, None, now, valid)
@@ -239,18 +239,14 @@ def alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = []
     for host in dict.fromkeys(hosts):
         try:
-            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+            name = read_host(host)
         except ValueError:
-            names.append(x509.DNSName(_ascii_name(host)))
+            raise ValueError(f"neither a host name nor an address: {host!r}") from None
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(name)))
+        except ValueError:
+            names.append(x509.DNSName(name))
     return names
-
-
-def _ascii_name(host: str) -> str:
-    wildcard = "*." if host.startswith("*.") else ""
-    try:
-        return wildcard + ascii_host(host.removeprefix(wildcard))
-    except ValueError:
-        raise ValueError(f"neither a host name nor an address: {host!r}") from None
 
 
 def _parse_certificates(data: bytes, file: Path | str) -> list[x509.Certificate]:

@@ -29,8 +29,8 @@ from ..auth.access import Access
 from ..health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
 from ..self_ping import SelfPing
 from ..sessions.admission import Admission
+from ..sessions.counters import MessageCounters
 from ..sessions.handlers import PingSession, Router
-from ..sessions.messages import MessageCounters
 from ..tls.certificate import Certificate
 from .endpoint import endpoint_config, listen_failure, loopback
 
@@ -169,11 +169,11 @@ class Worker:
                 limits=limits,
                 sock=self._sock,
                 handover=self._handover,
+                answered=self._handler.counters.send_delay.left,
             )
         except OSError as error:
             raise ServeError(listen_failure(settings, error)) from error
-        listener.endpoint.answered = self._handler.counters.send_delay.left
-        buffer = listener.endpoint.pump.receive_buffer
+        buffer = listener.receive_buffer
         self._logger.debug("socket", receive_buffer=buffer.got, asked=buffer.asked)
         self._lag.start()
         if settings.self_ping_interval:
@@ -223,7 +223,7 @@ class Worker:
         self._certificate = certificate
         if self._listener is None:
             return  # it will be listened with
-        self._listening.endpoint.engine.use_certificate(
+        self._listening.use_certificate(
             certificate.certificate, certificate.chain, certificate.private_key
         )
 
@@ -270,14 +270,13 @@ class Worker:
         admission, messages = self._handler.admission, self._handler.counters
         sessions = admission.counters
         listener = self._listening
-        pump, engine = listener.endpoint.pump, listener.endpoint.engine
-        packets = engine.counters
+        packets = listener.counters
         self_pings = self._self_ping.count if self._self_ping is not None else 0
         yield metrics.SESSIONS_ACTIVE.family([((), sessions.active)])
         yield metrics.SESSIONS.family(((name,), n) for name, n in sessions.results.items())
         yield metrics.SESSION_DURATION.family([((), sessions.durations)])
         yield metrics.CONNECTIONS_ACTIVE.family([((), len(listener.connections))])
-        yield metrics.HANDSHAKES_ACTIVE.family([((), engine.unfinished_handshakes)])
+        yield metrics.HANDSHAKES_ACTIVE.family([((), listener.unfinished_handshakes)])
         yield metrics.HANDSHAKES.family(
             [
                 (("completed",), packets.handshakes),
@@ -303,10 +302,10 @@ class Worker:
         yield metrics.ANSWER_DURATION.family([((), messages.answer_durations)])
         dropped = packets.dropped_packets + (handover.dropped_packets if handover else 0)
         yield metrics.PACKETS_DROPPED.family([((), dropped)])
-        yield metrics.PACKETS_OVERFLOWED.family([((), pump.overflowed_packets)])
+        yield metrics.PACKETS_OVERFLOWED.family([((), listener.overflowed_packets)])
         yield metrics.PACKETS_THROTTLED.family([((), packets.throttled_packets)])
         yield metrics.BUFFERS_EXCEEDED.family([((), packets.buffers_exceeded)])
-        yield metrics.PACKETS_UNSENT.family([((), pump.dropped_packets)])
+        yield metrics.PACKETS_UNSENT.family([((), listener.unsent_packets)])
         errors = self._handler.protocol_errors + packets.protocol_errors
         yield metrics.PROTOCOL_ERRORS.family([((), errors)])
         unused = self._handler.unused_connections
@@ -325,5 +324,5 @@ class Worker:
 def answer_what_has_come(listener: Listener) -> None:
     """Answer the packets that wait in the socket: they were sent before the peers knew of the end."""
     for _ in range(_LAST_BATCHES):
-        if not listener.endpoint.receive_pending():
+        if not listener.receive_pending():
             break

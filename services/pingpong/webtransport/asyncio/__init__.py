@@ -22,12 +22,14 @@ from ..limits import Limits
 from ..quic.config import EndpointConfig, Windows
 from ..udp.handover import Handover, connect_inboxes
 from ..udp.steering import bind_group, steer
-from .connection import ClientConnection, SessionWaiter, Target, establish, open_connection, resolve
+from .connecting import connect, establish, open_connection
+from .connection import ClientConnection, SessionWaiter
 from .failures import Cause, ConnectError
 from .race import more_telling
 from .server import Listener, Server, listen, serve
-from .session import Session, connect
+from .session import Session
 from .streams import BidirectionalStream, ReceiveStream, SendStream
+from .target import Target, resolve
 
 __all__ = [
     "BidirectionalStream",

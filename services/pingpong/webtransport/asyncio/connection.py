@@ -1,104 +1,29 @@
-"""Making connections: all addresses of a name, both families raced (RFC 8305)."""
+"""A client's connection, and the wait for it and for a session on it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import itertools
 import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
-from urllib.parse import urlsplit
-
-from cryptography.x509 import load_pem_x509_certificates
+from typing import Any
 
 from ..connection import Connection, ConnectionHandler
-from ..errors import ProtocolError, StateError
+from ..errors import ProtocolError
 from ..events import ConnectionClosed, Headers, Request, SessionClosed
-from ..hosts import ascii_host, host_of
 from ..limits import Limits
-from ..quic.config import EndpointConfig, ServerIdentity
+from ..quic.config import EndpointConfig
 from ..quic.engine import Address, QuicConnection
 from ..session import Session as CoreSession
 from ..session import SessionHandler
-from ..text import mask_url
 from .endpoint import UdpEndpoint
 from .failures import Cause, ConnectError, connection_failure, session_failure
-from .race import Race, more_telling
+from .target import Target
 
-HTTPS_PORT = 443
-
-_AddressInfo: TypeAlias = tuple[Any, Any, int, str, Address]
-"""As `socket.getaddrinfo` gives it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to, and what to insist on there.
-
-    `host` is an address or a name; a name that is not in ASCII is mapped by `hosts.ascii_host`,
-    which raises `ValueError` where it cannot be. `certificate_hash` is the SHA-256 of the only
-    certificate to accept, whatever signed it; `family` is a socket address family, to use no other.
-    """
-
-    host: str
-    port: int = HTTPS_PORT
-    path: str = "/"
-    ca_file: str | None = None
-    certificate_hash: bytes | None = None
-    insecure: bool = False
-    family: int = socket.AF_UNSPEC
-
-    def __post_init__(self) -> None:
-        # Python's own lookups and TLS would each map it, by other rules.
-        if not self.host.isascii():
-            object.__setattr__(self, "host", ascii_host(self.host))
-
-    @classmethod
-    def from_url(cls, url: str, **options: object) -> Target:
-        """Read `https://host[:port][/path][?query]`.
-
-        Raises `ValueError` for anything else.
-        """
-        parts = urlsplit(url)
-        host = host_of(parts.netloc)
-        if parts.scheme != "https" or not host:
-            raise ValueError(f"WebTransport is for https URLs: {mask_url(url)!r}")
-        path = parts.path or "/"
-        if parts.query:
-            path = f"{path}?{parts.query}"
-        if host.isascii():
-            address, percent, zone = host.partition("%")
-            host = f"{address.lower()}{percent}{zone}"
-        return cls(host, parts.port or HTTPS_PORT, path, **options)  # type: ignore[arg-type]
-
-    @property
-    def authority(self) -> str:
-        """The `:authority` of a request: without the port where it is the usual one."""
-        host = self.host.partition("%")[0]
-        if ":" in host:
-            host = f"[{host}]"
-        return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
-
-    @property
-    def identity(self) -> ServerIdentity:
-        """What the engine is to verify; the system's authorities where nothing else is said."""
-        ca_file, ca_path = self.ca_file, None
-        if ca_file is None:
-            system = ssl.get_default_verify_paths()
-            ca_file, ca_path = system.cafile, system.capath
-        return ServerIdentity(
-            self.host.partition("%")[0],
-            ca_file=ca_file,
-            ca_path=ca_path,
-            certificate_hash=self.certificate_hash,
-            insecure=self.insecure,
-        )
+REFUSED_HERE = frozenset({errno.EPERM, errno.EACCES})
+"""What this machine says where it does not let a packet out. It is lost, and is sent again."""
 
 
 @dataclass(slots=True)
@@ -126,6 +51,8 @@ class ClientConnection(ConnectionHandler):
     protocol_errors: int = 0
     socket_error: Callable[[OSError], None] | None = None
     """Told of the socket's errors, such as an ICMP message that nobody listens there."""
+    refused_here: OSError | None = None
+    """Why this machine did not let a packet out."""
 
     def __post_init__(self) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -165,6 +92,48 @@ class ClientConnection(ConnectionHandler):
             raise
         return self
 
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds of silence after which the connection is over, as both sides want it."""
+        return self.connection.quic.idle_timeout
+
+    @property
+    def peer_certificate(self) -> Any:
+        """The server's certificate, of the cryptography package; None before it has shown one."""
+        return self.connection.quic.peer_certificate
+
+    @property
+    def received_packets(self) -> int:
+        """Packets that came to the socket, `stray_packets` included."""
+        return self.endpoint.pump.received_packets
+
+    @property
+    def stray_packets(self) -> int:
+        """Packets that came and were not the connection's: anybody may have sent them."""
+        return self.endpoint.engine.counters.dropped_packets
+
+    @property
+    def sent_packets(self) -> int:
+        """Packets that the socket took."""
+        return self.endpoint.pump.sent_packets
+
+    @property
+    def unsent_packets(self) -> int:
+        """Packets that the socket did not take."""
+        return self.endpoint.pump.dropped_packets
+
+    def flush(self) -> int:
+        """Send what waits, now; when it left, as `UdpEndpoint.flush` says."""
+        return self.endpoint.flush()
+
+    def catch_up(self) -> None:
+        """Take in what has arrived while the process did something else, or was stopped."""
+        self.endpoint.catch_up()
+
+    def ping(self) -> None:
+        """Have the server acknowledge: keeps the connection from idling out."""
+        self.connection.quic.ping()
+
     async def wait_ready(self) -> None:
         """Wait for the server's settings. Raises `ConnectError`."""
         await _wait_for(self.ready)
@@ -185,7 +154,7 @@ class ClientConnection(ConnectionHandler):
             headers=headers,
         )
         session = self.connection.open_session(request, handler)
-        self.endpoint.flush()
+        self.flush()
         return session
 
     def abort(self) -> None:
@@ -204,7 +173,7 @@ class ClientConnection(ConnectionHandler):
         try:
             for session in connection.sessions:
                 session.close()
-            self.endpoint.flush()
+            self.flush()
             if connection.closed is None and connection.has_requests:
                 self._over = self._over or asyncio.get_running_loop().create_future()
                 await asyncio.wait([self._over], timeout=timeout)
@@ -235,13 +204,18 @@ class ClientConnection(ConnectionHandler):
         # The last call: without this the two would keep one another alive.
         connection.handler = ConnectionHandler()
         is_authenticated = connection.quic.close_is_authenticated
-        self._fail(connection_failure(closed, self.target.host, is_authenticated=is_authenticated))
+        failure = connection_failure(closed, self.target.host, is_authenticated=is_authenticated)
+        failure.certificate = connection.quic.peer_certificate
+        self._fail(failure)
 
     def _socket_error(self, error: OSError) -> None:
         if self.socket_error is not None:
             self.socket_error(error)
         if error.errno == errno.EMSGSIZE:
             return  # ICMP's claim, that anybody can make; QUIC finds out itself (RFC 9000, 14.2.1)
+        if error.errno in REFUSED_HERE:
+            self.refused_here = error
+            return
         self._fail(
             ConnectError(
                 Cause.UNREACHABLE,
@@ -254,134 +228,6 @@ class ClientConnection(ConnectionHandler):
             self.ready.set_exception(error)
             # Whoever raced other addresses beside this one may never look at it.
             self.ready.exception()
-
-
-async def resolve(target: Target) -> list[tuple[int, Address]]:
-    """All addresses of a target, families in turn, the system's first choice first.
-
-    Raises `ConnectError` with `Cause.NAME`.
-    """
-    try:
-        found = await _look_up(target)
-    except (OSError, UnicodeError) as error:
-        text = getattr(error, "strerror", None) or str(error)
-        raise ConnectError(Cause.NAME, f"no address for {target.host}: {text}") from error
-    unique = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-    first = unique[0][0]
-    preferred = [entry for entry in unique if entry[0] == first]
-    others = [entry for entry in unique if entry[0] != first]
-    turns = itertools.zip_longest(preferred, others)
-    return [entry for turn in turns for entry in turn if entry is not None]
-
-
-async def _look_up(target: Target) -> list[_AddressInfo]:
-    """Ask the system, in a thread that nobody waits for at the end of the program."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[_AddressInfo]] = loop.create_future()
-    arguments = (target, loop, answer)
-    threading.Thread(target=_ask, args=arguments, name="getaddrinfo", daemon=True).start()
-    try:
-        return await answer
-    finally:
-        # What it raises remembers this frame, and all that is still in it.
-        del answer, arguments
-
-
-def _ask(
-    target: Target, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[list[_AddressInfo]]
-) -> None:
-    found: list[_AddressInfo] = []
-    failure = None
-    try:
-        found = socket.getaddrinfo(
-            target.host, target.port, family=target.family, type=socket.SOCK_DGRAM
-        )
-    except (OSError, UnicodeError) as error:
-        failure = error.with_traceback(None)
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(_settle, answer, found, failure)
-
-
-def _settle(
-    answer: asyncio.Future[list[_AddressInfo]],
-    found: list[_AddressInfo],
-    failure: Exception | None,
-) -> None:
-    if answer.done():
-        return
-    if failure is None:
-        answer.set_result(found)
-    else:
-        answer.set_exception(failure)
-
-
-def _check_authorities(ca_file: str) -> None:
-    """Raises `ConnectError` here and now, where the engine would in the midst of a handshake."""
-    try:
-        with open(ca_file, "rb") as file:
-            load_pem_x509_certificates(file.read())
-    except OSError as error:
-        text = f"cannot read {ca_file}: {error.strerror}"
-        raise ConnectError(Cause.CERTIFICATE, text) from None
-    except ValueError:
-        raise ConnectError(Cause.CERTIFICATE, f"no certificate in {ca_file}") from None
-
-
-async def open_connection(
-    target: Target,
-    *,
-    config: EndpointConfig | None = None,
-    limits: Limits | None = None,
-    timeout: float = 5.0,
-    addresses: Sequence[tuple[int, Address]] | None = None,
-) -> ClientConnection:
-    """Connect to the first address that answers; the others' attempts are given up.
-
-    A further address is tried 250 ms after the one before, or as soon as that has failed. One
-    that stays silent is tried again each second, from another port, beside what is under way.
-    Raises `ConnectError` when all have failed, or nothing answered within `timeout`.
-    """
-    deadline = asyncio.get_running_loop().time() + timeout
-    if target.ca_file is not None:
-        _check_authorities(target.ca_file)
-    timings = Timings()
-    if addresses is None:
-        began = time.monotonic_ns()
-        try:
-            async with asyncio.timeout_at(deadline):
-                addresses = await resolve(target)
-        except TimeoutError:
-            raise ConnectError(
-                Cause.NAME, f"no address for {target.host} within {timeout:g} s"
-            ) from None
-        timings.resolve = time.monotonic_ns() - began
-    config, limits = config or EndpointConfig(), limits or Limits()
-    race = Race(
-        lambda family, address: ClientConnection.begin(target, family, address, config, limits),
-        target.host,
-    )
-    try:
-        async with asyncio.timeout_at(deadline):
-            winner = await race.run(addresses)
-    except TimeoutError:
-        silence = ConnectError(
-            Cause.NO_ANSWER,
-            f"no answer on UDP port {target.port} of {target.host} within {timeout:g} s",
-        )
-        raise more_telling(race.failure, silence).again() from None
-    finally:
-        race.abandon_losers()
-    winner.timings.resolve = timings.resolve
-    return winner
-
-
-async def _wait_for(future: asyncio.Future[None]) -> None:
-    """Wait as for `asyncio.shield`. What is raised is not what the future goes on to hold."""
-    await asyncio.wait([future])
-    error = future.exception()
-    if error is not None:
-        assert isinstance(error, ConnectError)
-        raise error.again()
 
 
 class SessionWaiter(SessionHandler):
@@ -406,43 +252,10 @@ class SessionWaiter(SessionHandler):
             self._established.exception()
 
 
-async def establish(
-    client: ClientConnection,
-    handler: SessionWaiter,
-    *,
-    protocols: Sequence[str] = (),
-    origin: str | None = None,
-    headers: Headers = (),
-    timeout: float = 5.0,
-) -> CoreSession:
-    """Open a session and wait for the server's answer. Raises `ConnectError`."""
-    began = time.monotonic_ns()
-    path = mask_url(client.target.path)
-    try:
-        session = client.open_session(handler, protocols, origin, headers)
-    except StateError as error:
-        raise ConnectError(Cause.SESSION, f"no session for {path}: {error}") from None
-    try:
-        async with asyncio.timeout(timeout):
-            await handler.wait_established()
-    except BaseException as error:
-        session.close(0)
-        with contextlib.suppress(Exception):
-            client.endpoint.flush()
-        if isinstance(error, TimeoutError):
-            raise ConnectError(Cause.SESSION, f"no answer to the request for {path}") from None
-        raise
-    client.timings.session = time.monotonic_ns() - began
-    return session
-
-
-__all__ = [
-    "ClientConnection",
-    "ConnectError",
-    "SessionWaiter",
-    "Target",
-    "Timings",
-    "establish",
-    "open_connection",
-    "resolve",
-]
+async def _wait_for(future: asyncio.Future[None]) -> None:
+    """Wait as for `asyncio.shield`. What is raised is not what the future goes on to hold."""
+    await asyncio.wait([future])
+    error = future.exception()
+    if error is not None:
+        assert isinstance(error, ConnectError)
+        raise error.again()

@@ -30,6 +30,8 @@ class UdpEndpoint:
     told of its events. Answers to a batch of packets leave together at the batch's end;
     what is sent at any other time leaves at the next turn of the loop, or at `flush`.
 
+    `answered` is called when the answers to a batch of packets have left, with what `flush` returned.
+
     With `handover`, which it owns, it is one of several workers on a port, as `config` has it:
     packets of other workers' connections are passed on to them.
     """
@@ -41,6 +43,7 @@ class UdpEndpoint:
         accept: Callable[[QuicConnection], QuicEvents] | None = None,
         error_received: Callable[[OSError], None] | None = None,
         handover: Handover | None = None,
+        answered: Callable[[int], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.engine = AioquicEndpoint(config, self._wake, accept, clock=time.perf_counter)
@@ -52,8 +55,7 @@ class UdpEndpoint:
             error_received=error_received,
         )
         self._is_client = accept is None
-        self.answered: Callable[[int], None] | None = None
-        """Told when the answers to a batch of packets left: see `flush`."""
+        self._answered = answered
         self.handover = handover
         self._worker, self._workers = config.worker, config.workers
         if handover is not None:
@@ -161,7 +163,7 @@ class UdpEndpoint:
             if self._emptied is not None:
                 self._emptied.set_result(None)
                 self._emptied = None
-            self.answered = None
+            self._answered = None
             self.engine.close()
             self.pump.close()
             if self.handover is not None:
@@ -182,8 +184,8 @@ class UdpEndpoint:
     def _batch_received(self) -> None:
         try:
             sent_at = self.flush()
-            if sent_at and self.answered is not None:
-                self.answered(sent_at)
+            if sent_at and self._answered is not None:
+                self._answered(sent_at)
         finally:
             self._received_at = time.monotonic()
             if self.engine.waiting_packets:

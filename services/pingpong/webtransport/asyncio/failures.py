@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from enum import Enum
 
+from cryptography.x509 import Certificate
+
 from ..errors import ErrorCode, SessionClosedError, error_name
 from ..events import ConnectionClosed, SessionClosed
 from ..text import mask_url, printable
@@ -32,6 +34,8 @@ class Cause(Enum):
     """The name has no address."""
     NO_ANSWER = "no-answer"
     """Nothing came back: a firewall, a wrong port, nobody there."""
+    REFUSED_HERE = "refused-here"
+    """This machine lets no packet out: a firewall of its own, say."""
     UNREACHABLE = "unreachable"
     """The network or the host said that nobody is there (ICMP)."""
     CERTIFICATE = "certificate"
@@ -61,13 +65,15 @@ class ConnectError(SessionClosedError):
     """No session could be made.
 
     `cause` is for programs, the text for people. `status` is the HTTP status, where there
-    was one.
+    was one. `certificate` is what the server showed, whether it was accepted or not, where it
+    came to that.
     """
 
     def __init__(self, cause: Cause, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.cause = cause
         self.status = status
+        self.certificate: Certificate | None = None
 
 
 def connection_failure(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from ..quic.engine import Address
+from .connection import REFUSED_HERE, ClientConnection
 from .failures import Cause, ConnectError
-
-if TYPE_CHECKING:
-    from .connection import ClientConnection
 
 CONNECTION_ATTEMPT_DELAY = 0.25
 """Seconds before the next address is tried beside the one before (RFC 8305, section 5)."""
@@ -29,7 +27,7 @@ MAX_ATTEMPTS_AT_ONE = 5
 MAX_ATTEMPTS = 20
 """At one time, unless there are more addresses."""
 
-Begin: TypeAlias = "Callable[[int, Address], ClientConnection]"
+Begin: TypeAlias = Callable[[int, Address], ClientConnection]
 
 
 @dataclass(eq=False)
@@ -45,7 +43,7 @@ class _Destination:
     @property
     def is_silent(self) -> bool:
         """Whether nothing has come back from there."""
-        return not any(attempt.endpoint.pump.received_packets for attempt in self.attempts)
+        return not any(attempt.received_packets for attempt in self.attempts)
 
 
 class Race:
@@ -60,6 +58,8 @@ class Race:
         self._begin_attempt = begin
         self._host = host
         self._loop = asyncio.get_running_loop()
+        self._refusal: OSError | None = None
+        """Why this machine let no packet out."""
         self._tried: list[_Destination] = []
         """The addresses that have not failed."""
 
@@ -72,15 +72,13 @@ class Race:
                 try:
                     self._begin(destination)
                 except OSError as error:
-                    self._failed(self._no_way(error))
-                    continue
+                    if error.errno not in REFUSED_HERE:
+                        self._failed(self._no_way(error))
+                        continue
+                    self._refusal = error
                 self._tried.append(destination)
             attempts = {one.ready: one for each in self._tried for one in each.attempts}
-            done, _ = await asyncio.wait(
-                attempts,
-                timeout=self._patience(waiting=bool(waiting)),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            done = await self._wait(attempts, self._patience(waiting=bool(waiting)))
             for ready in done:
                 if ready.exception() is None:
                     return self._won(attempts[ready])
@@ -93,12 +91,34 @@ class Race:
         failure = self.failure or ConnectError(Cause.NAME, f"no address for {self._host}")
         raise failure.again()
 
+    @property
+    def refused_here(self) -> ConnectError | None:
+        """What to say where this machine has let no packet out."""
+        attempts = [one for each in self._tried for one in each.attempts]
+        for attempt in attempts:
+            self._refusal = attempt.refused_here or self._refusal
+        if self._refusal is None or any(one.sent_packets for one in attempts):
+            return None
+        text = f"this machine lets no packet out to {self._host}: {self._refusal.strerror}"
+        return ConnectError(Cause.REFUSED_HERE, text)
+
     def abandon_losers(self) -> None:
         """Close all others."""
         for destination in self._tried:
             for attempt in destination.attempts:
                 attempt.abort()
         self._tried.clear()
+
+    @staticmethod
+    async def _wait(
+        attempts: Iterable[asyncio.Future[None]], seconds: float | None
+    ) -> set[asyncio.Future[None]]:
+        """Wait until one is done, or for so long: those that are done."""
+        if not attempts:
+            await asyncio.sleep(seconds or 0)
+            return set()
+        first = asyncio.FIRST_COMPLETED
+        return (await asyncio.wait(attempts, timeout=seconds, return_when=first))[0]
 
     def _begin(self, destination: _Destination) -> None:
         destination.begun_at = self._loop.time()
@@ -157,8 +177,9 @@ class Race:
 
 def more_telling(first: ConnectError | None, second: ConnectError) -> ConnectError:
     """What a server said of itself tells more than that another gave no answer."""
-    silent = (Cause.NO_ANSWER, Cause.UNREACHABLE)
+    silent = (Cause.NO_ANSWER, Cause.UNREACHABLE, Cause.REFUSED_HERE)
     if first is None or (first.cause in silent and second.cause not in silent):
         return second
     # That somebody has not answered yet, after others were refused, is the news.
-    return second if second.cause is Cause.NO_ANSWER and first.cause in silent else first
+    is_waiting = second.cause in (Cause.NO_ANSWER, Cause.REFUSED_HERE)
+    return second if is_waiting and first.cause in silent else first

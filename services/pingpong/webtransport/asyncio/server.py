@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 from ..connection import Connection, ConnectionHandler
 from ..errors import ErrorCode, ProtocolError, SessionClosedError, StreamResetError
 from ..events import ConnectionClosed, Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig
-from ..quic.engine import Address, QuicConnection
+from ..quic.engine import Address, EndpointCounters, QuicConnection
 from ..session import Session as CoreSession
 from ..states import State
 from ..udp.handover import Handover
-from ..udp.sockets import bind_udp
+from ..udp.sockets import BufferSize, bind_udp
 from .endpoint import UdpEndpoint
 from .session import Session
 
@@ -48,6 +49,39 @@ class Listener(ConnectionHandler):
     def port(self) -> int:
         """The UDP port."""
         return int(self.local_address[1])
+
+    @property
+    def counters(self) -> EndpointCounters:
+        """What the QUIC engine did."""
+        return self.endpoint.engine.counters
+
+    @property
+    def unfinished_handshakes(self) -> int:
+        """Connections of clients that have not completed their handshake."""
+        return self.endpoint.engine.unfinished_handshakes
+
+    @property
+    def receive_buffer(self) -> BufferSize:
+        """The size of the socket's receive buffer: asked for, and given by the kernel."""
+        return self.endpoint.pump.receive_buffer
+
+    @property
+    def overflowed_packets(self) -> int:
+        """Packets that the kernel dropped since the receive buffer was full."""
+        return self.endpoint.pump.overflowed_packets
+
+    @property
+    def unsent_packets(self) -> int:
+        """Packets that the socket did not take."""
+        return self.endpoint.pump.dropped_packets
+
+    def receive_pending(self) -> bool:
+        """Answer what waits in the socket, at most a batch; whether there was any."""
+        return self.endpoint.receive_pending()
+
+    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
+        """Show another certificate in handshakes that begin from now on."""
+        self.endpoint.engine.use_certificate(certificate, chain, private_key)
 
     def attach(self, quic: QuicConnection) -> Connection:
         """What the endpoint calls for each new connection."""
@@ -112,12 +146,12 @@ class Listener(ConnectionHandler):
 
     def connection_unused(self, connection: Connection) -> None:
         """For people who look closely."""
-        logger.debug("peer %s asked for no session", connection.quic.address)
+        logger.debug("peer %s asked for no session", connection.remote_address)
         self._handler.connection_unused(connection)
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """For people who look closely."""
-        logger.debug("peer %s broke the rules: %s", connection.quic.address, error)
+        logger.debug("peer %s broke the rules: %s", connection.remote_address, error)
         self._handler.protocol_error(connection, error)
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
@@ -143,12 +177,16 @@ def listen(
     limits: Limits | None = None,
     sock: socket.socket | None = None,
     handover: Handover | None = None,
+    answered: Callable[[int], None] | None = None,
 ) -> Listener:
     """Take connections on a UDP port (0: any). Call it with a running loop.
 
     A worker of several on one port has a bound socket from `steering.bind_group` in place of
     host and port, and a way to the others; `config` says which of them it is. Both are the
     listener's from now on, also where it raises.
+
+    `answered` is called each time the answers to a batch of packets have left, with the time of
+    the monotonic clock in nanoseconds.
 
     Raises `OSError` where the port cannot be had, `ValueError` where `config` has no
     certificate.
@@ -159,7 +197,9 @@ def listen(
             raise ValueError("a server needs a certificate and its key")
         if sock is None:
             sock = bind_udp(host, port)
-        listener.endpoint = UdpEndpoint(sock, config, listener.attach, handover=handover)
+        listener.endpoint = UdpEndpoint(
+            sock, config, listener.attach, handover=handover, answered=answered
+        )
     except BaseException:
         if sock is not None:
             sock.close()

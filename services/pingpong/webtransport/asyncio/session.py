@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Generic, TypeVar
 
 from ..drafts import Draft
 from ..errors import SessionClosedError, StateError
 from ..events import Request, SessionClosed
-from ..limits import Limits
-from ..quic.config import EndpointConfig
 from ..quic.engine import Address
 from ..session import Session as CoreSession
 from ..states import State
 from ..streams import Stream, StreamHandler
-from .connection import ClientConnection, SessionWaiter, Target, establish, open_connection
+from .connection import ClientConnection, SessionWaiter
 from .streams import BidirectionalStream, ReceiveStream, SendStream, StreamAdapter
 
 INCOMING_DATAGRAMS = 256
@@ -303,7 +300,7 @@ class Session(SessionWaiter):
                 if not waiter.done():
                     waiter.set_result(None)
 
-    def datagram_received(self, session: CoreSession, data: bytes) -> None:
+    def datagram_received(self, session: CoreSession, data: bytes, arrival: int) -> None:
         """One for the queue."""
         if self._datagrams is not None:
             self._datagrams.feed(data)
@@ -375,36 +372,3 @@ def _wake_first(waiters: deque[asyncio.Future[None]]) -> None:
 def _look_at(future: asyncio.Future[None]) -> None:
     if not future.cancelled():
         future.exception()
-
-
-async def connect(
-    url: str,
-    *,
-    protocols: Sequence[str] = (),
-    ca_file: str | None = None,
-    certificate_hash: bytes | None = None,
-    insecure: bool = False,
-    config: EndpointConfig | None = None,
-    limits: Limits | None = None,
-    timeout: float = 5.0,
-) -> Session:
-    """Open a session on a connection of its own; `Session.close` ends both.
-
-    The server's certificate is verified against the system's authorities, or those in
-    `ca_file`, or by its SHA-256 `certificate_hash`. All addresses of the name are tried.
-    Raises `ConnectError`, which says which step failed and why, after `timeout` seconds
-    at the latest, and `ValueError` for a URL that is not WebTransport's.
-    """
-    target = Target.from_url(
-        url, ca_file=ca_file, certificate_hash=certificate_hash, insecure=insecure
-    )
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
-    client = await open_connection(target, config=config, limits=limits, timeout=timeout)
-    session = Session(client)
-    try:
-        await establish(client, session, protocols=protocols, timeout=deadline - loop.time())
-    except BaseException:
-        client.abort()
-        raise
-    return session

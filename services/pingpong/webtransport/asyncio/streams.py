@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from ..errors import SessionClosedError, StateError, StreamResetError, WebTransportError
-from ..streams import Stream
+from ..streams import Stream, StreamHandler
 
 WRITE_HIGH_WATER = 256 << 10
 """Bytes that the peer has not acknowledged, above which writing waits."""
@@ -260,8 +260,8 @@ class BidirectionalStream:
         return self._stream.id
 
 
-class StreamAdapter:
-    """Turns a stream's plain calls into what somebody awaits (`streams.StreamHandler`)."""
+class StreamAdapter(StreamHandler):
+    """Turns a stream's plain calls into what can be awaited."""
 
     __slots__ = ("receiving", "sending")
 
@@ -269,7 +269,9 @@ class StreamAdapter:
         self.receiving = receiving
         self.sending = sending
 
-    def stream_data_received(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
         """Bytes for the reader."""
         if self.receiving is not None:
             self.receiving.feed(data, end_stream)

@@ -32,7 +32,7 @@ class CriticalStream:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def receive(self, data: bytes, end_stream: bool) -> None:
+    def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
         """Take the next bytes."""
         if data:
             self.receive_data(data)

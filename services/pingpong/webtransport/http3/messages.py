@@ -99,24 +99,24 @@ class RequestHead:
         return (501, ()) if self.method == b"CONNECT" else (405, ((b"allow", b"CONNECT"),))
 
 
-def parse_request(headers: Headers, *, forgiving: bool) -> RequestHead:
+def parse_request(headers: Headers, *, lenient: bool) -> RequestHead:
     """What a client asks for.
 
     Raises `StreamProtocolError` with H3_MESSAGE_ERROR where it is malformed. A first
-    generation peer (`drafts.is_forgiving`) may leave path and authority out, and order
+    generation peer (`drafts.is_lenient`) may leave path and authority out, and order
     its fields as it likes.
     """
-    pseudo, fields = _split(headers, _REQUEST_PSEUDO, any_order=forgiving)
+    pseudo, fields = _split(headers, _REQUEST_PSEUDO, any_order=lenient)
     method = pseudo.get(b":method", b"")
     token = pseudo.get(b":protocol")
     if not method:
         raise _malformed("a request without :method")
     if token is not None and method != b"CONNECT":
         raise _malformed(":protocol without CONNECT")
-    if not forgiving:
+    if not lenient:
         _check_target(pseudo, _combined(fields, b"host"))
     authority = pseudo.get(b":authority", b"")
-    path = pseudo.get(b":path", b"/" if forgiving else b"")
+    path = pseudo.get(b":path", b"/" if lenient else b"")
     offered = _combined(fields, AVAILABLE_PROTOCOLS)
     origin = _combined(fields, b"origin")
     request = Request(
@@ -157,9 +157,9 @@ class ResponseHead:
     fields: Headers
 
 
-def parse_response(headers: Headers, *, forgiving: bool) -> ResponseHead:
+def parse_response(headers: Headers, *, lenient: bool) -> ResponseHead:
     """What a server answers. Raises `StreamProtocolError` with H3_MESSAGE_ERROR if malformed."""
-    pseudo, fields = _split(headers, _RESPONSE_PSEUDO, any_order=forgiving)
+    pseudo, fields = _split(headers, _RESPONSE_PSEUDO, any_order=lenient)
     status = pseudo.get(b":status", b"")
     if not re.fullmatch(rb"[1-9][0-9]{2}", status):
         raise _malformed("a response without a status of three digits")

@@ -1,8 +1,14 @@
-"""aioquic's connection, bent to the seam in `engine`.
+"""aioquic's connection, bent to the seam in `engine`: four classes, each the base of the next.
 
-All contact with aioquic's inner parts is here, in `HookedConnection`, and in what it stands on:
-`quic_ids`, `quic_receive` (what is received is bounded by what it costs) and `quic_resets`. Tests
-pin each of them, and fail when one moves. What is changed of aioquic's ways here, and why:
+    QuicConnection         aioquic's own
+    IdentifiedConnection   `identity`: connection ids, keys, and how a connection ends
+    GuardedConnection      `guard`: what a peer sends, bounded by what it costs
+    ResettingConnection    `reset_stream_at`: RESET_STREAM_AT, which aioquic does not know
+    HookedConnection       here: credit, what is sent when, and the methods that `connection` calls
+
+All contact with aioquic's inner parts is in these, and in the parts that they put in place of its
+own: `keys`, `reassembly` and `recovery`. Tests pin each name, and fail when one moves. What is
+changed of aioquic's ways here, and why:
 
 - Credit is granted for what has been read, not for what has arrived, so that an
   application that does not read makes its peer wait.
@@ -34,7 +40,7 @@ from aioquic.quic.stream import QuicStream
 
 from .config import Windows
 from .connection_ids import ConnectionIds
-from .resets import ResettingConnection
+from .reset_stream_at import ResettingConnection
 
 _PACKET_OVERHEAD = 1 + 2 + 16
 """First byte, packet number and tag of a 1-RTT packet; the connection id comes on top."""

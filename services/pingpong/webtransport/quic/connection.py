@@ -51,11 +51,7 @@ class Owner(Protocol):
 
 
 class AioquicConnection:
-    """One QUIC connection of aioquic's, as `engine.QuicConnection` asks for it.
-
-    Made by `quic_endpoint.AioquicEndpoint`, which is told by `touched` that there may be
-    something to transmit.
-    """
+    """One QUIC connection of aioquic's, as `engine.QuicConnection` asks for it."""
 
     __slots__ = (
         "_certificate_hash",
@@ -81,7 +77,6 @@ class AioquicConnection:
         "max_datagram_size",
         "reset_stream_at",
         "reset_token",
-        "timers",
         "touched",
     )
 
@@ -124,10 +119,8 @@ class AioquicConnection:
         self.flow = Flow()
         self.give_up_at: float | None = None
         """When the handshake is to be complete; None where it may take its time, or is."""
-        self.timers: list[tuple[float, int]] = []
-        """For the endpoint: when its timers come to this connection, the next one last."""
         self.touched = False
-        """For the endpoint: whether it is on its list of those to transmit for."""
+        """For the endpoint alone: whether it is on its list of those to transmit for."""
 
     # `engine.QuicConnection`.
 
@@ -343,22 +336,24 @@ class AioquicConnection:
 
     def _touch(self) -> None:
         self._has_data = True
-        if not self.touched:
-            self._owner.touch(self)
+        self._owner.touch(self)
 
     def _report(self) -> None:
         sink = self.events
         queue = self._queue
+        arrival = self.arrival
         try:
             while queue:
                 event = queue.popleft()
                 if isinstance(event, events.StreamDataReceived):
                     self._quic.note_delivered(len(event.data))
                     if sink is not None:
-                        sink.stream_data_received(event.stream_id, event.data, event.end_stream)
+                        sink.stream_data_received(
+                            event.stream_id, event.data, event.end_stream, arrival
+                        )
                 elif isinstance(event, events.DatagramFrameReceived):
                     if sink is not None:
-                        sink.datagram_received(event.data)
+                        sink.datagram_received(event.data, arrival)
                 else:
                     report = self._REPORTS.get(type(event))
                     if report is not None:

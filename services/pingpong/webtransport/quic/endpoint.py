@@ -8,8 +8,6 @@ without state (version negotiation, Retry, refusal, stateless reset: RFC 9000, s
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +16,8 @@ from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfigura
 from aioquic.quic.packet import QuicErrorCode, QuicHeader, QuicPacketType, pull_quic_header
 
 from ..errors import ErrorCode
-from . import answers as answers
+from . import answers
 from .config import EndpointConfig, ServerIdentity
-from .configuration import for_client, for_server
 from .connection import AioquicConnection
 from .connection_ids import (
     CONNECTION_ID_SIZE,
@@ -34,16 +31,16 @@ from .connection_ids import (
 from .engine import Address, EndpointCounters, QuicConnection, QuicEvents, Wake
 from .fair_queue import FairQueue, Flow
 from .retry import RetryTokens
+from .timers import Timers
 
 _SMALLEST_FIRST_ID = 8  # bytes of the id that a client makes up (RFC 9000, section 7.2)
 _ANSWERS_A_SECOND = 1_000.0
 """Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
 _MOMENT = 0.002
 """Seconds that packets which wait are processed for, before the socket is read again."""
-_FEW_TIMERS = 64
-"""As many of those that are forgotten may stay on the heap, and as many again as there are others."""
 _TIMER_GRANULARITY = 0.001
 """Timers may fire this much early or late: loops count in milliseconds."""
+_VERIFY_NOTHING = 0  # `ssl.CERT_NONE`, without the module
 
 
 class AioquicEndpoint:
@@ -74,13 +71,10 @@ class AioquicEndpoint:
         self._routes: dict[bytes, AioquicConnection] = {}
         self._connections: set[AioquicConnection] = set()
         self._handshakes: dict[AioquicConnection, None] = {}
-        self._touched: deque[AioquicConnection] = deque()
+        self._touched: list[AioquicConnection] = []
+        """Those that may have something to transmit, each once."""
         self._answers: list[tuple[Address, list[bytes]]] = []
-        self._working = False
-        self._timers: list[tuple[float, int]] = []
-        self._timer_owners: dict[int, AioquicConnection] = {}
-        """Apart from the heap, on which the dead would otherwise stay until their time."""
-        self._timer_count = 0
+        self._timers: Timers[AioquicConnection] = Timers()
         self._ids = ConnectionIds(config.keys.reset, config.worker, config.workers)
         self._retry = RetryTokens(config.keys.retry)
         self._reset_tokens: dict[bytes, AioquicConnection] = {}
@@ -106,7 +100,6 @@ class AioquicEndpoint:
 
         A packet that has to wait is processed as if it were still the time at which it came.
         """
-        self._working = True
         if not data:
             return
         connection = self._connection_of(data)
@@ -123,7 +116,6 @@ class AioquicEndpoint:
 
     def process_waiting(self) -> None:
         """Process packets that wait, for some milliseconds; `transmit` afterwards."""
-        self._working = True
         queue = self._queue
         end = queue.clock() + _MOMENT
         while (taken := queue.take()) is not None:
@@ -135,12 +127,13 @@ class AioquicEndpoint:
     def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
         """What is to be sent now, grouped: the packets to one address in their order."""
         groups, touched = self._answers, self._touched
-        self._working = True
         clock = self._queue.clock
         time = clock()
+        done = 0
         try:
-            while touched:
-                connection = touched.popleft()
+            # What is reported meanwhile may touch others, or the same again.
+            for connection in touched:
+                done += 1
                 connection.touched = False
                 last: Address = None
                 for packet, address in connection.transmit(now):
@@ -153,43 +146,32 @@ class AioquicEndpoint:
                 before, time = time, clock()
                 connection.flow.spent += time - before
         except Exception:
-            self._go_on_later()
+            # A handler has failed: what is left to do is nobody else's fault.
+            del touched[:done]
+            self._wake()
             raise
+        touched.clear()
         self._queue.next_turn()
-        self._working = False
         self._answers = []
         return groups
 
     def next_timer(self) -> float | None:
         """When `handle_timers` wants to be called next."""
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next()
 
     def handle_timers(self, now: float) -> None:
-        """Let connections whose time has come act; `transmit` afterwards.
-
-        A connection is on the heap with the earliest time it ever asked for; if it has
-        meanwhile asked for a later one, that is found here, which costs less than to
-        move it whenever a packet comes or goes.
-        """
-        self._working = True
-        timers = self._timers
+        """Let connections whose time has come act; `transmit` afterwards."""
         due = now + _TIMER_GRANULARITY / 2
-        while timers and timers[0][0] <= due:
-            connection = self._timer_owners.pop(heapq.heappop(timers)[1], None)
-            if connection is None:
-                continue
-            connection.timers.pop()
+        while (connection := self._timers.take(due)) is not None:
             timer = connection.next_timer()
             if timer is None or timer > due:
                 self._arm(connection)
                 continue
-            if not connection.touched:
-                connection.touched = True
-                self._touched.append(connection)
+            self._touch(connection)
             try:
                 connection.handle_timer(max(now, timer))
             except Exception:
-                self._go_on_later()
+                self._wake()
                 raise
 
     def close(self) -> None:
@@ -198,7 +180,7 @@ class AioquicEndpoint:
             connection.discard_state()
         for table in (
             *(self._connections, self._handshakes, self._routes, self._reset_tokens),
-            *(self._touched, self._answers, self._timers, self._timer_owners),
+            *(self._touched, self._answers, self._timers),
         ):
             table.clear()
         self._queue = FairQueue(self._queue.clock)
@@ -251,11 +233,13 @@ class AioquicEndpoint:
             largest.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much is kept of this connection")
 
     def touch(self, connection: AioquicConnection) -> None:
-        """There may be something to transmit for a connection."""
-        connection.touched = True
-        self._touched.append(connection)
-        if not self._working and len(self._touched) == 1:
+        """The user of a connection has given it something to do.
+
+        Where others are touched already, somebody is about to call `transmit`.
+        """
+        if not self._touched:
             self._wake()
+        self._touch(connection)
 
     def handshake_completed(self, connection: AioquicConnection) -> None:
         """A handshake is complete, on both sides as far as this one knows."""
@@ -315,29 +299,23 @@ class AioquicEndpoint:
                 connection = self._meet(data, address, now)
                 if connection is None:
                     return
-            if not connection.touched:
-                connection.touched = True
-                self._touched.append(connection)
+            self._touch(connection)
             connection.receive(data, address, now, arrival)
         finally:
             flow.spent += clock() - begun
 
-    def _go_on_later(self) -> None:
-        """A handler has failed: what is left to do is nobody else's fault."""
-        self._working = False
-        self._wake()
+    def _touch(self, connection: AioquicConnection) -> None:
+        """Have `transmit`, which is about to be called, look at a connection."""
+        if not connection.touched:
+            connection.touched = True
+            self._touched.append(connection)
 
     def _arm(self, connection: AioquicConnection) -> None:
         timer = connection.next_timer()
         if timer is None:
             self._forget(connection)
-        elif not connection.timers or timer < connection.timers[-1][0]:
-            # Earlier than any before, so that they are popped in the reverse order.
-            self._timer_count += 1
-            entry = (timer, self._timer_count)
-            connection.timers.append(entry)
-            self._timer_owners[self._timer_count] = connection
-            heapq.heappush(self._timers, entry)
+        else:
+            self._timers.set(connection, timer)
 
     def _forget(self, connection: AioquicConnection) -> None:
         if connection in self._connections and connection.is_over:
@@ -348,14 +326,9 @@ class AioquicEndpoint:
                 self._routes.pop(connection_id, None)
             self._routes.pop(connection.first_route, None)
             self._forget_reset_token(connection, connection.reset_token)
-            for _, number in connection.timers:
-                del self._timer_owners[number]
-            connection.timers.clear()
+            self._timers.remove(connection)
             # Once more, where a fault of a handler came between.
             connection.discard_state()
-            if len(self._timers) > 2 * len(self._timer_owners) + _FEW_TIMERS:
-                self._timers = [entry for entry in self._timers if entry[1] in self._timer_owners]
-                heapq.heapify(self._timers)
 
     def _forget_reset_token(self, connection: AioquicConnection, token: bytes) -> None:
         # A peer can claim another's token, which is then not its own to take away.
@@ -437,8 +410,7 @@ class AioquicEndpoint:
         """A handshake is not waited for any more."""
         connection.give_up_at = now
         connection.handle_timer(now)
-        if not connection.touched:
-            self.touch(connection)
+        self._touch(connection)
 
     def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
         self.counters.retries_sent += 1
@@ -460,9 +432,7 @@ class AioquicEndpoint:
             and len(data) >= answers.MIN_RESET_SIZE
         ):
             self.counters.resets_received += 1
-            if not connection.touched:
-                connection.touched = True
-                self._touched.append(connection)
+            self._touch(connection)
             connection.reset_received(now)
             return
         if (
@@ -476,3 +446,40 @@ class AioquicEndpoint:
             self._answers.append((address, [answers.stateless_reset(len(data), token)]))
         else:
             self.counters.dropped_packets += 1
+
+
+def for_client(config: EndpointConfig, identity: ServerIdentity) -> QuicConfiguration:
+    """A client that insists on `identity`. Raises `OSError` where the CA file is unreadable."""
+    configuration = _for_any(config, is_client=True)
+    configuration.server_name = identity.server_name
+    if identity.insecure or identity.certificate_hash is not None:
+        configuration.verify_mode = _VERIFY_NOTHING
+    elif identity.ca_file is not None or identity.ca_path is not None:
+        if identity.ca_file is not None:
+            with open(identity.ca_file, "rb"):
+                pass  # Here and now, where it can be said; not in the midst of a handshake.
+        configuration.load_verify_locations(cafile=identity.ca_file, capath=identity.ca_path)
+    return configuration
+
+
+def for_server(
+    config: EndpointConfig, certificate: Any, chain: Sequence[Any], private_key: Any
+) -> QuicConfiguration:
+    """A server that shows a certificate, of the cryptography package."""
+    configuration = _for_any(config, is_client=False)
+    configuration.certificate = certificate
+    configuration.certificate_chain = list(chain)
+    configuration.private_key = private_key
+    return configuration
+
+
+def _for_any(config: EndpointConfig, *, is_client: bool) -> QuicConfiguration:
+    return QuicConfiguration(
+        alpn_protocols=["h3"],
+        connection_id_length=CONNECTION_ID_SIZE,
+        idle_timeout=config.idle_timeout,
+        is_client=is_client,
+        max_data=config.windows.connection,
+        max_stream_data=config.windows.stream,
+        max_datagram_frame_size=65_535,
+    )

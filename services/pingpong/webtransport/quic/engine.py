@@ -29,8 +29,13 @@ class QuicEvents(Protocol):
         first flight; to a client when it has verified the server.
         """
 
-    def stream_data_received(self, stream_id: int, data: bytes, end_stream: bool) -> None:
-        """The next bytes of a stream, in order. `data` is empty only with `end_stream`."""
+    def stream_data_received(
+        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
+        """The next bytes of a stream, in order, of a packet that came at `arrival`.
+
+        `data` is empty only with `end_stream`.
+        """
 
     def stream_reset_received(self, stream_id: int, code: int, final_size: int) -> None:
         """The peer ended its half early, having sent `final_size` bytes in all."""
@@ -48,8 +53,8 @@ class QuicEvents(Protocol):
     def stream_credit_received(self) -> None:
         """The peer allows more streams than before."""
 
-    def datagram_received(self, data: bytes) -> None:
-        """The payload of a DATAGRAM frame (RFC 9221)."""
+    def datagram_received(self, data: bytes, arrival: int) -> None:
+        """The payload of a DATAGRAM frame (RFC 9221), of a packet that came at `arrival`."""
 
     def buffered_bytes(self) -> int:
         """Bytes of what was reported that are kept, without `QuicConnection.hold`."""
@@ -73,7 +78,7 @@ class QuicConnection(Protocol):
     reset_stream_at: bool
     """Whether both sides have offered RESET_STREAM_AT."""
     arrival: int
-    """When the packet whose events are being reported arrived, in nanoseconds."""
+    """When the last packet came, in nanoseconds: the time of what a packet does not bring."""
     deadline: float | None
     """When to report `deadline_passed`; None: never. For the engine's user to set."""
 

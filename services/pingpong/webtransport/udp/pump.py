@@ -196,7 +196,8 @@ class Pump:
         self.queued_packets = 0
         self._queue.clear()
         self._sock.close()
-        self._receive = self._batch_received = _do_nothing
+        # They may lead back here.
+        del self._receive, self._batch_received
         self._error_received = None
 
     def receive_pending(self) -> None:
@@ -388,7 +389,3 @@ class Pump:
         self._loop.call_exception_handler(
             {"message": "exception in a callback of a UDP pump", "exception": exc}
         )
-
-
-def _do_nothing(*arguments: object) -> None:
-    pass

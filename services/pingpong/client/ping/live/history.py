@@ -6,8 +6,8 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
-from ...statistics.statistics import Outcome, Verdict
-from ..observer import Observer
+from ....statistics import Outcome, Verdict
+from ..observer import Display
 
 CAPACITY = 512
 """Pings that are remembered: no terminal is as wide."""
@@ -41,7 +41,7 @@ _LOST = Cell(Mark.LOST)
 _NOT_SENT = Cell(Mark.NOT_SENT)
 
 
-class History(Observer):
+class History(Display):
     """Remembers what became of the last pings, whose numbers have no gaps."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -64,19 +64,19 @@ class History(Observer):
         self._before = self._last
         self.last_rtt_ns = None
 
-    def sent(self, seq: int) -> None:
+    def sent(self, seq: int, mode: str) -> None:
         """It is on its way."""
         self._put(seq, _WAITING)
 
-    def not_sent(self, seq: int, reason: str) -> None:
+    def not_sent(self, seq: int, mode: str, reason: str) -> None:
         """Nothing became of it."""
         self._put(seq, _NOT_SENT)
 
-    def unconnected(self, seq: int) -> None:
+    def unconnected(self, seq: int, mode: str) -> None:
         """Nothing became of it."""
         self._put(seq, _NOT_SENT)
 
-    def answered(self, outcome: Outcome, size: int) -> None:
+    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
         """It took this long; copies of an answer change nothing."""
         if outcome.rtt_ns is None or outcome.verdict is Verdict.DUPLICATE:
             return

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from ....link import State
+from ....statistics import Distribution, Summary
 from ....webtransport import printable
-from ...link.links import State
-from ...statistics.latencies import Distribution
-from ...statistics.statistics import Summary
 from .. import formatting as figures
 from .history import ASCII_BARS, BARS, Cell, Mark, levels
 

@@ -18,12 +18,9 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from ....settings import PingSettings
-from ...link.pace import follows_answers
-from ...statistics.latencies import Latencies
-from ...statistics.statistics import Outcome, Summary, Verdict
-from ...statistics.totals import minus
+from ....statistics import Latencies, Outcome, Summary, Verdict, minus
 from ..formatting import count
-from ..target_run import TargetRun
+from ..target_run import TargetRun, follows_answers
 from .history import CAPACITY, History
 from .keyboard import Keys
 from .picture import Frame, Row, Screen, draw
@@ -44,9 +41,9 @@ class LiveTarget(History):
         self._baseline: Summary | None = None
         """What is not to be counted."""
 
-    def answered(self, outcome: Outcome, size: int) -> None:
+    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
         """Keep its time."""
-        super().answered(outcome, size)
+        super().answered(outcome, size, is_first)
         if outcome.rtt_ns is not None and outcome.verdict in (Verdict.OK, Verdict.LATE):
             self._times.add(outcome.rtt_ns)
 
@@ -58,19 +55,19 @@ class LiveTarget(History):
 
     def row(self, run: TargetRun) -> Row:
         """What is to be drawn."""
-        links = run.links
         counts = run.counts()
-        outages, outage_ns = links.outages(time.monotonic_ns())
+        now = time.monotonic_ns()
+        outages, outage_ns = run.outages(now)
         return Row(
             label=self.label,
-            state=links.state,
-            cause=links.cause,
-            seconds=time.monotonic() - links.since,
+            state=run.link.state,
+            cause=run.cause,
+            seconds=max(now - run.link.availability.changed_at, 0) * 1e-9,
             counts=counts if self._baseline is None else minus(counts, self._baseline),
             times=self._times.distribution(),
             last_ns=self.last_rtt_ns,
             cells=self.last(CAPACITY),
-            skipped=run.skipped,
+            skipped=run.link.skipped,
             outages=outages,
             outage_ns=outage_ns,
         )

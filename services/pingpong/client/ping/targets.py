@@ -1,0 +1,90 @@
+"""What a URL leads to, and what the settings insist on there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from ...link import LinkError, Resolved
+from ...settings import PingSettings
+from ...webtransport import Address
+from ...webtransport.asyncio import Cause, ConnectError, Target, resolve
+
+
+def target_of(url: str, settings: PingSettings) -> Target:
+    """Where a URL points to, and what the settings insist on there."""
+    family = socket.AF_UNSPEC
+    if settings.ipv4:
+        family = socket.AF_INET
+    elif settings.ipv6:
+        family = socket.AF_INET6
+    return Target.from_url(
+        url,
+        ca_file=None if settings.ca_file is None else str(settings.ca_file),
+        certificate_hash=settings.cert_hash,
+        insecure=settings.insecure,
+        family=family,
+    )
+
+
+def check_ca_file(settings: PingSettings) -> str | None:
+    """What is wrong with the file of authorities, if there is one; a sentence for people."""
+    file = settings.ca_file
+    if file is None:
+        return None
+    try:
+        x509.load_pem_x509_certificates(file.read_bytes())
+    except OSError as error:
+        return f"cannot read the file {file}: {(error.strerror or str(error)).lower()} (--ca)"
+    except ValueError:
+        return f"no certificate of an authority, in PEM, can be read in {file} (--ca)"
+    return None
+
+
+class SystemLookup:
+    """Looks a target up as the system does, which may know more than DNS: a hosts file, mDNS.
+
+    The system does not say whether a name has no address of one family, or whether that could not
+    be found out: those of before still hold.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._known: list[tuple[int, Address]] = []
+
+    async def __call__(self) -> Resolved:
+        """The addresses now. Raises `ConnectError`."""
+        found = await resolve(self._target)
+        families = {family for family, _ in found}
+        self._known = found + [entry for entry in self._known if entry[0] not in families]
+        return Resolved(self._target, self._known)
+
+
+@dataclass(frozen=True, slots=True)
+class OneAddress:
+    """One address of a target, whatever its name leads to by now.
+
+    The certificate is verified for the name nevertheless.
+    """
+
+    target: Target
+    entry: tuple[int, Address]
+
+    async def __call__(self) -> Resolved:
+        """That address."""
+        return Resolved(self.target, [self.entry])
+
+
+async def all_addresses(target: Target, timeout: float) -> list[OneAddress] | LinkError:
+    """Each address of a target, or why there is none, also after `timeout` seconds."""
+    try:
+        async with asyncio.timeout(timeout):
+            return [OneAddress(target, entry) for entry in await resolve(target)]
+    except TimeoutError:
+        text = f"no address for {target.host} within {timeout:g} s"
+        return LinkError("dns", text, ConnectError(Cause.NAME, text))
+    except ConnectError as error:
+        return LinkError("dns", str(error), error)

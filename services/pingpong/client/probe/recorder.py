@@ -1,0 +1,126 @@
+"""What happens to one target, in metrics and in the log."""
+
+from __future__ import annotations
+
+import time
+
+from ...link import LinkError, Observer, Outage, Peer
+from ...statistics import Outcome, Settled, Verdict
+from ...telemetry.failure_log import Repeats
+from ...telemetry.logs import get_logger
+from .metrics import ProbeMetrics, TargetCounts
+
+
+class Recorder(Observer):
+    """Counts what happens to a target, and logs what is news.
+
+    `failures` are those of all targets, to be logged when they change.
+    """
+
+    def __init__(
+        self, name: str, metrics: ProbeMetrics, counts: TargetCounts, failures: Repeats
+    ) -> None:
+        self._name = name
+        self._metrics = metrics
+        self._counts = counts
+        self._failures = failures
+        self._log = get_logger("pingpong.client").bind(target=name)
+
+    def up(self, peer: Peer, outage: Outage | None) -> None:
+        """It answers, for the first time or again."""
+        self._counts.is_up = True
+        facts: dict[str, object] = {"address": peer.address}
+        if outage is not None:
+            seconds = outage.duration_ns * 1e-9
+            self._metrics.outages.observe(seconds)
+            facts |= {"outage_seconds": round(seconds, 3), "cause": outage.cause}
+        self._log.info("target_up", **facts)
+
+    def down(self, cause: str) -> None:
+        """It does not answer any more."""
+        if self._counts.is_up:
+            self._counts.is_up = False
+            self._log.warning("target_down", cause=cause)
+
+    def dialed(self, peer: Peer) -> None:
+        """A session was made."""
+        counts, times = self._counts, peer.times
+        counts.connects["ok"] += 1
+        counts.not_after = peer.not_after
+        for phase, took in (
+            ("resolve", times.resolve_ns),
+            ("handshake", times.handshake_ns),
+            ("session", times.session_ns),
+        ):
+            if took is not None:
+                counts.connect_duration[phase].observe(took * 1e-9)
+        self._failures.succeeded(self._name, time.monotonic())
+
+    def connect_failed(self, error: LinkError) -> None:
+        """No session could be made."""
+        counts = self._counts
+        counts.connects[error.result] += 1
+        if error.resolve_ns is not None:
+            counts.connect_duration["resolve"].observe(error.resolve_ns * 1e-9)
+        if error.not_after is not None:
+            counts.not_after = error.not_after
+        failed = self._failures.failed(self._name, error.result, time.monotonic())
+        if failed is not None:
+            self._log.warning(
+                "connect_failed", result=error.result, error=str(error), count=failed.count
+            )
+
+    def moved(self, before: Peer, peer: Peer, cause: str) -> None:
+        """Probes go over another session."""
+        self._log.info("session_moved", cause=cause, before=before.address, address=peer.address)
+
+    def closed(self, reason: str) -> None:
+        """A session is over."""
+        self._metrics.sessions_closed[reason] += 1
+
+    def sent(self, seq: int, mode: str) -> None:
+        """A probe left for the network."""
+        self._counts.modes[mode].sent += 1
+
+    def not_sent(self, seq: int, mode: str, reason: str) -> None:
+        """A probe did not."""
+        self._counts.modes[mode].completed["send_error"] += 1
+
+    def unconnected(self, seq: int, mode: str) -> None:
+        """Nor did this one."""
+        self._counts.modes[mode].completed["send_error"] += 1
+
+    def skipped(self, slots: int) -> None:
+        """Nothing was measured in that time."""
+        self._metrics.skipped += slots
+
+    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+        """An answer came."""
+        if outcome.verdict is Verdict.DUPLICATE:
+            self._counts.duplicates += 1
+            return
+        counts = self._counts.modes[outcome.kind]
+        counts.completed[outcome.verdict.value] += 1
+        if outcome.reordered:
+            counts.reordered += 1
+        assert outcome.rtt_ns is not None
+        (counts.first_rtt if is_first else counts.rtt).observe(outcome.rtt_ns * 1e-9)
+        if outcome.server_ns is not None:
+            self._counts.server_time.observe(outcome.server_ns * 1e-9)
+
+    def copied(self, count: int) -> None:
+        """Packets came again."""
+        self._counts.duplicates += count
+
+    def malformed(self, mode: str) -> None:
+        """An answer to no probe; in a mode that isn't probed it is no better than the others."""
+        modes = self._counts.modes
+        counts = modes.get(mode) or next(iter(modes.values()))
+        counts.completed["malformed"] += 1
+
+    def lost(self, settled: Settled) -> None:
+        """Probes are lost for good, or more is known of where."""
+        for mode, count in settled.by_kind.items():
+            self._counts.modes[mode].completed["lost"] += count
+        for direction in ("out", "back", "unknown"):
+            self._counts.lost[direction] += getattr(settled, direction)

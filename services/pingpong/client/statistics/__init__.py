@@ -1,1 +1,0 @@
-"""What became of every probe, and how long the answers took."""

@@ -1,0 +1,52 @@
+"""The link engine: a session with a target that is kept, probes on a schedule, and what becomes of them.
+
+    class Show(Observer):
+        def answered(self, outcome, size, is_first):
+            print(outcome.seq, outcome.rtt_ns / 1e6, "ms")
+
+        def down(self, cause):
+            print("down:", cause)
+
+        def up(self, peer, outage):
+            print("up:", peer.address, "" if outage is None else outage.duration_ns / 1e9)
+
+    async def measure(url):
+        target = Target.from_url(url)
+        options = LinkOptions(interval=0.2, count=50)
+        link = Link(url, looked_up(target), Dialer(), Show(), options)
+        try:
+            await link.run()
+        finally:
+            await link.close()
+        print(link.summary(time.monotonic_ns()))
+
+`dial` makes sessions, `session` is one, `keeper` decides when one is to be made, `link` does it.
+"""
+
+from .dial import Dialer, Lookup, Resolved, looked_up
+from .failures import CONNECT_RESULTS, LinkError
+from .keeper import Backoff, Outage
+from .link import Link, LinkOptions, State, Until
+from .observer import ConnectTimes, Observer, Peer
+from .session import CLOSE_REASONS, IDLE_TIMEOUT, describe_end
+
+__all__ = [
+    "CLOSE_REASONS",
+    "CONNECT_RESULTS",
+    "IDLE_TIMEOUT",
+    "Backoff",
+    "ConnectTimes",
+    "Dialer",
+    "Link",
+    "LinkError",
+    "LinkOptions",
+    "Lookup",
+    "Observer",
+    "Outage",
+    "Peer",
+    "Resolved",
+    "State",
+    "Until",
+    "describe_end",
+    "looked_up",
+]

@@ -1,0 +1,297 @@
+"""Makes sessions with targets: a fresh lookup, a fresh socket, and today's authorities and token."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from ..settings.files import WatchedFile
+from ..webtransport import Address, Headers, Windows
+from ..webtransport.asyncio import (
+    Cause,
+    ClientConnection,
+    ConnectError,
+    EndpointConfig,
+    Target,
+    more_telling,
+    open_connection,
+    resolve,
+)
+from .failures import RESULTS, LinkError
+from .session import IDLE_TIMEOUT, PingSession
+
+LOOK_AGAIN = 0.5
+"""Seconds without an answer before it is asked again where the target is.
+
+A lookup may ask less often; `Discovery.fresh` does so once a second at most.
+"""
+
+_ANSWER_STREAMS = 1024
+"""Streams that a server may have open for its answers (mode uni)."""
+_SHORTEST_TIMEOUT = 0.001
+_ROUNDING = 0.01
+"""Seconds by which a timeout may come before its deadline."""
+_GAP = 0.003
+"""Seconds that the event loop has for everything else before another attempt begins."""
+_MAX_GAPS = 5
+_AT_ONCE = 8
+"""Attempts under way that the next one does not wait for."""
+_LONGEST_TURN = 0.2
+"""Seconds after which an attempt is not waited for either."""
+_UNAUTHORIZED = (401, 403)
+_TOKEN = re.compile(rb"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Where a target is now, and what to insist on there.
+
+    `addresses` are socket families and addresses, in the order in which to try them. They are all
+    that the name leads to: a session with another one is to be left.
+    """
+
+    target: Target
+    addresses: Sequence[tuple[int, Address]]
+
+
+Lookup: TypeAlias = Callable[[], Awaitable[Resolved]]
+"""Looks a target up. Raises `ConnectError` where it can't be found."""
+
+
+def looked_up(target: Target) -> Lookup:
+    """Look a target up as the system does, each time anew."""
+
+    async def look_up() -> Resolved:
+        return Resolved(target, await resolve(target))
+
+    return look_up
+
+
+def authorization(token_file: Path | None) -> Headers:
+    """The header that shows the token in a file; none without a file (RFC 6750, section 2.1).
+
+    Raises `LinkError`, which says nothing of what is in the file.
+    """
+    if token_file is None:
+        return ()
+    try:
+        token = WatchedFile(token_file).read().strip()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise _no_token(f"cannot read the file {token_file}: {reason}") from None
+    if not token:
+        raise _no_token(f"no token is in {token_file}: it is empty")
+    if not _TOKEN.fullmatch(token):
+        raise _no_token(f"no token is in {token_file}: that is one word of printable ASCII")
+    return ((b"authorization", b"Bearer " + token),)
+
+
+def _no_token(text: str) -> LinkError:
+    return LinkError("unauthorized", f"{text} (--token-file)")
+
+
+class _Throttle:
+    """Lets attempts begin one after the other: a hundred at one moment would all time out.
+
+    The next one waits until the event loop keeps up, so that probes go out in time, and until few
+    others are under way, so that a server gets done with them. Those that take long, as at a server
+    that is not there, hold up nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._next = asyncio.Lock()
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._under_way = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn, and have it."""
+        self._under_way += 1
+        try:
+            async with self._next:
+                await self._room.acquire()
+                room = ExitStack()
+                room.callback(self._room.release)
+                timer = asyncio.get_running_loop().call_later(_LONGEST_TURN, room.close)
+                try:
+                    if self._under_way > 1:
+                        await self._leave_a_gap()
+                except BaseException:
+                    room.close()
+                    raise
+            try:
+                yield
+            finally:
+                timer.cancel()
+                room.close()
+        finally:
+            self._under_way -= 1
+
+    async def _leave_a_gap(self) -> None:
+        for _ in range(_MAX_GAPS):
+            began = time.monotonic()
+            await asyncio.sleep(_GAP)
+            if time.monotonic() - began < 2 * _GAP:
+                break
+
+
+class Dialer:
+    """Makes sessions, of any number of targets. The token is read anew each time: it is rotated.
+
+    `timeout` is how many seconds an attempt has, from the lookup on; `headers` go into each
+    request; `idle_timeout` is this side's.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float = 5.0,
+        token_file: Path | None = None,
+        headers: Headers = (),
+        idle_timeout: float = IDLE_TIMEOUT,
+    ) -> None:
+        self.timeout = timeout
+        self._token_file = token_file
+        self._headers = headers
+        self._throttle = _Throttle()
+        self._config = EndpointConfig(
+            idle_timeout=idle_timeout, windows=Windows(streams_uni=_ANSWER_STREAMS)
+        )
+
+    async def dial(
+        self,
+        name: str,
+        lookup: Lookup,
+        make: Callable[[ClientConnection], PingSession],
+        *,
+        avoid: Address | None = None,
+    ) -> PingSession:
+        """Make a session with what is called `name`; the address `avoid` is tried last.
+
+        Raises `LinkError`.
+        """
+        resolve_ns = None
+        async with self._throttle.turn():
+            began, deadline = time.monotonic_ns(), time.monotonic() + self.timeout
+
+            async def find() -> Resolved:
+                try:
+                    async with asyncio.timeout(_left(deadline)):
+                        return await lookup()
+                except TimeoutError:
+                    text = f"no address for {name} within {self.timeout:g} s"
+                    raise ConnectError(Cause.NAME, text) from None
+
+            async def connect(
+                target: Target, addresses: Sequence[tuple[int, Address]]
+            ) -> ClientConnection:
+                return await open_connection(
+                    target,
+                    config=self._config,
+                    timeout=_left(deadline),
+                    addresses=sorted(addresses, key=lambda entry: entry[1] == avoid),
+                )
+
+            try:
+                headers = (*authorization(self._token_file), *self._headers)
+                known = await find()
+                resolve_ns = time.monotonic_ns() - began
+                client = await resolve_and_connect(find, connect, known)
+                client.timings.resolve = resolve_ns
+                session = await self._establish(make(client), headers, deadline)
+            except ConnectError as error:
+                result, text = RESULTS[error.cause], str(error)
+                if error.status in _UNAUTHORIZED:
+                    result = "unauthorized"
+                elif _left(deadline) <= _ROUNDING:
+                    if error.cause is Cause.SESSION:
+                        result = "timeout"
+                    elif error.cause is Cause.NO_ANSWER:
+                        # Of the time that was set, the lookup took a part.
+                        text = re.sub(r"within [\d.]+ s", f"within {self.timeout:g} s", text)
+                raise LinkError(result, text, error, resolve_ns) from None
+            session.dialed_at = began * 1e-9
+            return session
+
+    async def _establish(
+        self, session: PingSession, headers: Headers, deadline: float
+    ) -> PingSession:
+        client = session.client
+        try:
+            await session.establish(headers, _left(deadline))
+        except ConnectError as error:
+            # Also of a server that then has no session for us.
+            error.certificate = client.connection.quic.peer_certificate
+            await client.close(0)
+            raise
+        except BaseException:
+            client.abort()
+            raise
+        return session
+
+
+Connect: TypeAlias = Callable[[Target, Sequence[tuple[int, Address]]], Awaitable[ClientConnection]]
+
+
+async def resolve_and_connect(find: Lookup, connect: Connect, known: Resolved) -> ClientConnection:
+    """Connect to one of the addresses that are `known`, or that `find` comes to know meanwhile.
+
+    An address that is gone stays silent for ever, as that of a pod does; what has taken its place
+    is elsewhere. It is tried beside the others, as soon as the name leads there.
+
+    Raises `ConnectError` when all attempts have failed.
+    """
+    tried = set(known.addresses)
+    attempts = {asyncio.ensure_future(connect(known.target, known.addresses))}
+    looking = asyncio.create_task(_find_later(find))
+    failure: ConnectError | None = None
+    try:
+        while attempts:
+            await asyncio.wait({*attempts, looking}, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in [each for each in attempts if each.done()]:
+                attempts.discard(attempt)
+                error = attempt.exception()
+                if not isinstance(error, ConnectError):
+                    return attempt.result()
+                failure = more_telling(failure, error)
+            if looking.done() and attempts:
+                found = looking.result()
+                if found is not None:
+                    more = [each for each in found.addresses if each not in tried]
+                    tried.update(more)
+                    if more:
+                        attempts.add(asyncio.ensure_future(connect(found.target, more)))
+                looking = asyncio.create_task(_find_later(find))
+    finally:
+        looking.cancel()
+        # Nothing is awaited here: a cancellation meanwhile would drop what is returned.
+        for attempt in attempts:
+            attempt.add_done_callback(_leave)
+            attempt.cancel()
+    assert failure is not None
+    raise failure.again()
+
+
+def _leave(attempt: asyncio.Future[ClientConnection]) -> None:
+    """Close what an attempt made that is not wanted any more."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().abort()
+
+
+async def _find_later(find: Lookup) -> Resolved | None:
+    await asyncio.sleep(LOOK_AGAIN)
+    try:
+        return await find()
+    except ConnectError:
+        return None  # What was known before still holds.
+
+
+def _left(deadline: float) -> float:
+    # Rounded, since it is told to people.
+    return max(round(deadline - time.monotonic(), 2), _SHORTEST_TIMEOUT)

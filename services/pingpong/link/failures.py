@@ -1,0 +1,75 @@
+"""Why there is no session, and what that means for the next attempt."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from cryptography.x509 import Certificate
+
+from ..webtransport.asyncio import Cause, ConnectError
+
+CONNECT_RESULTS = (
+    *("ok", "dns", "timeout", "refused", "tls", "alpn", "settings", "http_status"),
+    "unauthorized",
+)
+"""What can become of an attempt: labels of a metric."""
+
+
+class Failure(Enum):
+    """How an attempt to connect failed, as far as it matters for the next one."""
+
+    REFUSED = "refused"
+    """The host says that nothing listens there."""
+    SILENT = "silent"
+    """Nobody answered in all the time that an attempt has."""
+    OTHER = "other"
+    """By policy, or by what another attempt won't change soon."""
+
+
+RESULTS = {
+    Cause.NAME: "dns",
+    Cause.NO_ANSWER: "timeout",
+    Cause.REFUSED_HERE: "refused",
+    Cause.UNREACHABLE: "refused",
+    Cause.CERTIFICATE: "tls",
+    Cause.ALPN: "alpn",
+    Cause.REFUSED: "refused",
+    Cause.NO_WEBTRANSPORT: "settings",
+    Cause.STATUS: "http_status",
+    Cause.SESSION: "refused",
+}
+"""What each cause is called."""
+_FAILURES = {
+    Cause.UNREACHABLE: Failure.REFUSED,
+    Cause.NO_ANSWER: Failure.SILENT,
+    Cause.REFUSED_HERE: Failure.SILENT,
+}
+
+
+class LinkError(Exception):
+    """There is no session; the text says why.
+
+    `result` is one of `CONNECT_RESULTS`; `failure` says what it means for the next attempt;
+    `cause` is what WebTransport says, where it came to that; `not_after` is when the certificate
+    expires that the server showed, in seconds since 1970; `resolve_ns` is how long the lookup took,
+    where that succeeded.
+    """
+
+    def __init__(
+        self,
+        result: str,
+        message: str,
+        cause: ConnectError | None = None,
+        resolve_ns: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.resolve_ns = resolve_ns
+        self.result = result
+        self.cause = cause
+        self.failure = Failure.OTHER if cause is None else _FAILURES.get(cause.cause, Failure.OTHER)
+        self.not_after = None if cause is None else not_after(cause.certificate)
+
+
+def not_after(certificate: Certificate | None) -> float | None:
+    """When a certificate expires, in seconds since 1970; None without one."""
+    return None if certificate is None else certificate.not_valid_after_utc.timestamp()

@@ -1,0 +1,223 @@
+"""When a session is to be made, and why; whether a target answers, and how long it did not.
+
+Pure: times are passed in. A session is replaced before it is left wherever that is possible. Where
+the server drains it, or nothing was heard of it for a while, or somebody says that nothing listens
+there any more, another one is made beside it, and probes go on over the old one until then. An old
+one that answers after all, unless it drains, ends the attempts.
+"""
+
+from __future__ import annotations
+
+import random as randomness
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from .failures import Failure
+
+_CALM = 1.0
+"""Seconds without such a wish after which a session is replaced without waiting."""
+_REFUSED_PAUSE = 0.15
+_LONGEST_REFUSED_PAUSE = 1.0
+"""Seconds between attempts where the host says that nothing listens: it is there, and what is to
+listen there may be any moment. A packet each, which no server has to do with. More than the first
+once a hundredth of the time that it was so is more: what is down for an hour is no matter of moments.
+"""
+_SILENT_PAUSE = 1.0
+"""Seconds after an attempt that nobody answered, at most: the attempt was a packet a second itself."""
+
+
+class Need(Enum):
+    """Why a session is wanted."""
+
+    START = "start"
+    DRAIN = "drain"
+    """The server asks to leave the one that is there."""
+    ELSEWHERE = "elsewhere"
+    """The name does not lead to the address any more."""
+    SILENT = "silent"
+    REFUSED = "refused"
+    UNANSWERED = "unanswered"
+    ENDED = "ended"
+
+    @property
+    def is_a_doubt(self) -> bool:
+        """Whether an answer on the old session settles it."""
+        return self in (Need.SILENT, Need.REFUSED, Need.UNANSWERED)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A session is wanted, and why; `cause` is for people."""
+
+    need: Need
+    cause: str
+
+
+class Backoff:
+    """Times to wait between attempts, in seconds, drawn evenly from nothing to a bound.
+
+    The bound begins at `shortest` and doubles with each attempt up to `longest`. Drawn from
+    nothing on, because many clients fail at one moment, when a server goes: what spreads their
+    attempts most does it best. `random` returns numbers from 0 to 1.
+    """
+
+    __slots__ = ("_bound", "longest", "random", "shortest")
+
+    def __init__(
+        self,
+        shortest: float,
+        longest: float,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self.shortest = shortest
+        self.longest = longest
+        self.random = random
+        self._bound = shortest
+
+    def next(self) -> float:
+        """How long to wait now."""
+        bound = self._bound
+        self._bound = min(2 * bound, self.longest)
+        return bound * self.random()
+
+    def reset(self) -> None:
+        """All is well: the next failure is a first one."""
+        self._bound = self.shortest
+
+
+class Keeper:
+    """Decides when a session is to be made. Times are in seconds of one clock."""
+
+    __slots__ = ("_attempt_at", "_backoff", "_calm_since", "_refused_since", "wanted")
+
+    def __init__(self, backoff: Backoff, now: float) -> None:
+        self.wanted: Want | None = Want(Need.START, "")
+        """None while the one that stands will do."""
+        self._backoff = backoff
+        self._attempt_at = now
+        self._calm_since = now
+        """When a session was wanted last."""
+        self._refused_since: float | None = None
+        """Of the attempts that were refused, one after the other, the first."""
+
+    def pause(self, now: float) -> float | None:
+        """Seconds until another attempt is to be made; None: none is wanted."""
+        return None if self.wanted is None else max(self._attempt_at - now, 0.0)
+
+    def want(self, need: Need, cause: str, now: float) -> None:
+        """Have a session made, unless one is for a reason as good."""
+        before = self.wanted
+        if before is None:
+            calm = now - self._calm_since
+            if calm >= self._backoff.longest:
+                self._backoff.reset()
+            at_once = need in (Need.DRAIN, Need.ELSEWHERE) and calm >= _CALM
+            self._attempt_at = now if at_once else now + self._backoff.next()
+        elif need not in (Need.DRAIN, Need.ENDED):
+            return
+        elif need is Need.ENDED and before.need is Need.DRAIN:
+            # Those that refused were the server that left: its successor may stand already.
+            self._backoff.reset()
+            self._attempt_at = now
+        self.wanted = Want(need, cause)
+
+    def failed(self, failure: Failure, now: float) -> None:
+        """An attempt has failed."""
+        backoff = self._backoff
+        if failure is Failure.REFUSED:
+            if self._refused_since is None:
+                self._refused_since = now
+            part = (now - self._refused_since) / 100
+            bound = max(_REFUSED_PAUSE, min(part, _LONGEST_REFUSED_PAUSE), backoff.shortest)
+            # Not from nothing on: each takes a handshake's work here.
+            pause = min(bound, backoff.longest) * (1 + backoff.random()) / 2
+        else:
+            self._refused_since = None
+            pause = backoff.next()
+            if failure is Failure.SILENT:
+                pause = min(pause, max(_SILENT_PAUSE, backoff.shortest))
+        self._attempt_at = now + pause
+
+    def hurry(self, now: float) -> None:
+        """Do not wait before the next attempt: something has changed."""
+        self._attempt_at = min(self._attempt_at, now)
+
+    def settled(self, now: float) -> None:
+        """No session is wanted any more: another one was made, or the old one will do."""
+        self.wanted = None
+        self._refused_since = None
+        self._calm_since = now
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time without an answer.
+
+    From the arrival of the last answer before it to that of the first one after, without the time
+    in which this process was stopped or held up, and without the last pause of its own in which it
+    did not try to connect.
+    """
+
+    duration_ns: int
+    cause: str
+    """Why the target was down, for people."""
+
+
+class Availability:
+    """Follows one target: it is up from an answer on until somebody says that it was lost.
+
+    Lost are: its session, where no other one stands; or its answers, once none came for longer
+    than chance explains. An answer that came late ends an outage like any other: the path was
+    dead for that long. Times are those of arrival, in nanoseconds of one clock, so that a pause
+    of this process makes no outage.
+    """
+
+    __slots__ = ("_answered_at", "cause", "changed_at", "is_up")
+
+    def __init__(self, now_ns: int) -> None:
+        self.is_up = False
+        self.cause = "not connected yet"
+        """Why it is down; of the last time, where it is up."""
+        self.changed_at = now_ns
+        """When it went up or down."""
+        self._answered_at: int | None = None
+
+    @property
+    def was_up(self) -> bool:
+        """Whether it ever answered."""
+        return self._answered_at is not None
+
+    def answered(self, at_ns: int) -> bool:
+        """An answer arrived. Returns whether that is news: the target was not up."""
+        last = self._answered_at
+        if last is None or at_ns > last:
+            self._answered_at = at_ns
+        if self.is_up:
+            return False
+        self.is_up = True
+        self.changed_at = at_ns
+        return True
+
+    def outage(self, now_ns: int) -> Outage | None:
+        """The outage until now; None where it is up, or never was.
+
+        To be asked for before `answered` is told of the answer that ends it.
+        """
+        if self.is_up or self._answered_at is None:
+            return None
+        return Outage(max(now_ns - self._answered_at, 0), self.cause)
+
+    def exclude(self, duration_ns: int, now_ns: int) -> None:
+        """For so long until now this process was stopped, or only waited: that is no outage."""
+        if self._answered_at is not None:
+            self._answered_at = min(self._answered_at + duration_ns, now_ns)
+
+    def lost(self, cause: str, now_ns: int) -> bool:
+        """It does not answer any more. Returns whether that is news."""
+        was_up = self.is_up
+        self.is_up = False
+        if was_up:
+            self.changed_at = now_ns
+        self.cause = cause
+        return was_up

@@ -1,0 +1,579 @@
+"""A link to one target: always a session to send probes on, and what becomes of each probe."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ..ping import DEFAULT_SIZE
+from ..statistics import Summary, Totals
+from ..webtransport import Address
+from ..webtransport.asyncio import ClientConnection, ConnectError
+from .dial import Dialer, Lookup
+from .failures import LinkError
+from .keeper import Availability, Backoff, Keeper, Need
+from .observer import Observer, Peer
+from .schedule import Flood, Pace, Schedule, first_slot, spread
+from .session import HORIZON, IDLE_TIMEOUT, PingSession
+
+TICK = 0.25
+"""Seconds from one stock-taking to the next, at most."""
+
+_GRACE = 1.0
+"""Seconds that a new target has to be connected to before its slots count."""
+_SUSPICION = 1.0
+"""Seconds of silence, with QUIC's repetitions in it, after which another session is tried."""
+_SHORTEST_DEAD = 2.0
+_LONGEST_DEAD = IDLE_TIMEOUT / 3
+"""Seconds of silence after which a path is taken for dead: three intervals within these bounds."""
+_UNANSWERED = 10
+"""Probes without an answer, in a row, after which a session is of no use, though it lives."""
+_MAX_RETIRING = 4
+"""Sessions that were replaced and may still bring answers, at most."""
+_HELD_UP = 0.1
+"""Seconds by which a timer is late in a process that was stopped, or held up."""
+
+
+class Until(Enum):
+    """What ends a link, besides its count."""
+
+    STOPPED = "stopped"
+    """Nothing: it goes on until it is cancelled."""
+    NOT_CONNECTED = "not connected"
+    """That the first session can't be made; others are made again and again."""
+    SESSION_ENDED = "session ended"
+    """The same, or that the first session is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """What a link does. Times are in seconds."""
+
+    modes: tuple[str, ...] = ("datagram",)
+    """How probes travel: datagram, stream, streams, uni."""
+    size: int = DEFAULT_SIZE
+    """Bytes of a probe and of its answer."""
+    interval: float = 1.0
+    """From one probe to the next, of each mode."""
+    timeout: float = 1.0
+    """To wait for an answer; one that comes later is late, and not lost."""
+    count: int | None = None
+    """Probes after which it ends, once nothing is waited for; None: never."""
+    is_flood: bool = False
+    """Send as soon as the answer is there, and not at an interval."""
+    offset: float = 0.0
+    """From the first attempt's end to the first slot."""
+    spread_by: str | None = None
+    """What the place of the slots in each interval is drawn from; `offset` is of no matter then."""
+    warms_up: bool = False
+    """Whether each session begins with a probe of each mode, beside the schedule."""
+    until: Until = Until.STOPPED
+    backoff: tuple[float, float] = (0.1, 10.0)
+    """Longest pauses before another attempt to connect: after the first failure, and after many."""
+    look_again: float | None = None
+    """After how long to look again whether the address in use is still one of the target's."""
+
+
+class State(Enum):
+    """Where a target stands."""
+
+    CONNECTING = "connecting"
+    """Never connected so far."""
+    UP = "up"
+    DOWN = "down"
+    """Connected before, and to be again."""
+    ENDED = "ended"
+    """Nothing more is to come."""
+
+
+@dataclass(eq=False, slots=True)
+class _Slots:
+    """When probes of one mode are sent."""
+
+    mode: str
+    pace: Pace
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Retired:
+    """When a session that was replaced is left at the latest, and why it was replaced."""
+
+    until: float
+    reason: str
+
+
+class Link:
+    """Probes one target while `run` runs; `close` is to be awaited after that.
+
+    `name` is what people call the target, `lookup` says where it is now. What happens goes to
+    `observer`, by plain calls in the turn in which it happens.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lookup: Lookup,
+        dialer: Dialer,
+        observer: Observer,
+        options: LinkOptions | None = None,
+    ) -> None:
+        options = options or LinkOptions()
+        now = time.monotonic()
+        self.name = name
+        self.availability = Availability(time.monotonic_ns())
+        self.peer: Peer | None = None
+        """Who is pinged, or was last."""
+        self.connections = 0
+        """Sessions that probes have gone over."""
+        self.skipped = 0
+        """Slots that passed without a probe, this process being stopped or held up."""
+        self.is_over = False
+        """Whether nothing more is to come."""
+        self._lookup = lookup
+        self._dialer = dialer
+        self._observer = observer
+        self._options = options
+        self._totals = Totals()
+        self._keeper = Keeper(Backoff(*options.backoff), now)
+        self._loop = asyncio.get_running_loop()
+        timeout = options.timeout
+        self._dead_after = max(timeout, _SHORTEST_DEAD, min(3 * options.interval, _LONGEST_DEAD))
+        self._suspicious_after = max(timeout, _SUSPICION)
+        self._current: PingSession | None = None
+        """Where probes go."""
+        self._retiring: dict[PingSession, _Retired] = {}
+        """Sessions that were replaced, the oldest first."""
+        self._is_connected = False
+        """Whether the observer takes it for connected."""
+        self._idle_since: float | None = None
+        """When the last session ended, or the last attempt failed, where none stands since."""
+        self._connect_failure = ""
+        """Of the last attempt, for people; empty since the target is up."""
+        self._slots: list[_Slots] = []
+        self._seq = 0
+        self._ticked_at = now
+        self._tick_at = now
+        self._timer: asyncio.TimerHandle | None = None
+        self._news: asyncio.Future[None] = self._loop.create_future()
+        self._failure: BaseException | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Keep a session and send, until `count` is reached or it is cancelled.
+
+        Raises `LinkError` where `until` says so, and what a fault in here raised.
+        """
+        grace = None
+        if self._options.until is Until.STOPPED:
+            grace = self._loop.call_later(_GRACE, self._start_slots)
+        looking = None
+        if self._options.look_again is not None:
+            looking = self._loop.create_task(self._follow_name(self._options.look_again))
+        self._ticked_at = time.monotonic()
+        self._plan_tick(self._ticked_at)
+        try:
+            while not self.is_over:
+                pause = self._keeper.pause(time.monotonic())
+                if pause == 0:
+                    await self._attempt()
+                else:
+                    await asyncio.wait({self._await_news()}, timeout=pause)
+        finally:
+            for timer in (grace, looking):
+                if timer is not None:
+                    timer.cancel()
+            self._stop()
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        """Leave all sessions; it takes `session.CLOSE_TIMEOUT` seconds at most."""
+        self._stop()
+        for session in self._sessions():
+            self._leave(session)
+        if self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+    def located(self, addresses: Sequence[Address]) -> None:
+        """The name leads to these addresses now, and to no other one.
+
+        Once the one in use is gone, another session is made first, and then that one is left.
+        """
+        current, wanted = self._current, self._keeper.wanted
+        if current is None or not addresses:
+            return
+        if current.client.address not in addresses:
+            self._want(Need.ELSEWHERE, f"the name does not lead to {current.peer.address} any more")
+        elif wanted is not None and wanted.need is Need.ELSEWHERE:
+            self._keeper.settled(time.monotonic())
+            self._tell()
+
+    def connect_now(self) -> None:
+        """Do not wait before the next attempt: something has changed."""
+        self._keeper.hurry(time.monotonic())
+        self._tell()
+
+    def receive_pending(self) -> None:
+        """Take in what is in the sockets already."""
+        for session in self._sessions():
+            session.receive_pending()
+
+    # How it is.
+
+    @property
+    def state(self) -> State:
+        """Where the target stands; `since` and `reason` say more."""
+        if self.is_over:
+            return State.ENDED
+        if self.availability.is_up or (self._current is not None and not self.availability.was_up):
+            return State.UP
+        return State.DOWN if self.connections else State.CONNECTING
+
+    @property
+    def reason(self) -> str:
+        """Why the target is down, for people; empty where it is up."""
+        if self.availability.is_up:
+            return ""
+        if not self._connect_failure or self._connect_failure == self.availability.cause:
+            return self.availability.cause
+        return f"{self.availability.cause}; {self._connect_failure}"
+
+    def summary(self, now_ns: int) -> Summary:
+        """What became of the probes so far, without times."""
+        return self._totals.summary(now_ns)
+
+    def _sessions(self) -> list[PingSession]:
+        return [*self._retiring, *([] if self._current is None else [self._current])]
+
+    # Connecting.
+
+    async def _attempt(self) -> None:
+        """Try to make the session that is wanted; it may come to be unwanted."""
+        avoid = None if self._current is None else self._current.client.address
+        dial = self._loop.create_task(
+            self._dialer.dial(self.name, self._lookup, self._make, avoid=avoid)
+        )
+        session = None
+        try:
+            while self._is_wanted and not dial.done():
+                events: set[asyncio.Future[Any]] = {dial, self._await_news()}
+                await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+            if self._is_wanted:
+                session = dial.result()
+        except LinkError as error:
+            self._attempt_failed(error)
+        finally:
+            if session is None:
+                dial.cancel()
+                self._in_background(self._end_attempt(dial))
+            else:
+                self._observer.dialed(session.peer)
+                self._take(session)
+            self._start_slots()
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self._keeper.wanted is not None and not self.is_over
+
+    def _make(self, client: ClientConnection) -> PingSession:
+        options = self._options
+        return PingSession(client, options.size, options.timeout, self, self._observer)
+
+    async def _end_attempt(self, dial: asyncio.Task[PingSession]) -> None:
+        await asyncio.wait([dial])
+        # It may have succeeded in the same moment in which it came to be unwanted.
+        if not dial.cancelled() and dial.exception() is None:
+            session = dial.result()
+            self._observer.dialed(session.peer)
+            self._observer.closed("closed")
+            session.finish("closed")
+            await session.close()
+
+    def _attempt_failed(self, error: LinkError) -> None:
+        now = time.monotonic()
+        self._keeper.failed(error.failure, now)
+        self._connect_failure = str(error)
+        if self._current is None:
+            self._idle_since = now
+        self._observer.connect_failed(error)
+        if not self.connections and self._options.until is not Until.STOPPED:
+            self._end(error)
+
+    def _take(self, session: PingSession) -> None:
+        """Probes go over this session from now on."""
+        old, wanted = self._current, self._keeper.wanted
+        assert wanted is not None
+        self._keeper.settled(time.monotonic())
+        self._connect_failure = ""
+        self._current = session
+        self._totals.begin(session.statistics)
+        self.peer = session.peer
+        self.connections += 1
+        if old is not None:
+            # It is not waited for whether it would have answered yet.
+            if (wanted.need in (Need.SILENT, Need.UNANSWERED) and old.open) or (
+                wanted.need is Need.REFUSED and old.waits_since(session.dialed_at)
+            ):
+                self._lost(wanted.cause)
+            self._observer.moved(old.peer, session.peer, wanted.cause)
+            self._retire(old, "idle" if wanted.need is Need.SILENT else "error")
+        else:
+            if self._idle_since is not None:
+                self._exclude(session.dialed_at - self._idle_since)
+                self._idle_since = None
+            self._observer.connected(session.peer)
+        self._is_connected = True
+        if session.end_reason is not None:
+            self.session_ended(session)
+            return
+        if session.is_draining:
+            self.session_draining(session)
+        if self._options.warms_up:
+            for mode in self._options.modes:
+                self._send(mode)
+
+    def _retire(self, session: PingSession, reason: str) -> None:
+        """Wait for what may still come, but not send any more."""
+        follow = self._options.timeout + (0 if session.is_draining else HORIZON)
+        self._retiring[session] = _Retired(time.monotonic() + follow, reason)
+        if len(self._retiring) > _MAX_RETIRING:
+            self._leave(next(iter(self._retiring)))
+
+    def _leave(self, session: PingSession) -> None:
+        retired = self._retiring.pop(session, None)
+        if session is self._current:
+            self._current = None
+        if session.end_reason is None:
+            reason = "closed" if retired is None else retired.reason
+            if session.is_draining:
+                reason = "drain"
+            session.finish(reason)
+        assert session.end_reason is not None
+        self._observer.closed(session.end_reason)
+        self._totals.end(session.statistics, time.monotonic_ns())
+        self._in_background(session.close())
+        self._check_count()
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _follow_name(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                found = await self._lookup()
+            except ConnectError:
+                continue  # What was known before still holds.
+            self.located([address for _, address in found.addresses])
+
+    # `session.SessionOwner`.
+
+    def session_answered(self, session: PingSession, at_ns: int) -> None:
+        """The target is up."""
+        if self._current is None:
+            return  # A late word of one that was replaced.
+        if self.availability.is_up:
+            self.availability.answered(at_ns)
+        else:
+            outage = self.availability.outage(at_ns)
+            self.availability.answered(at_ns)
+            self._connect_failure = ""
+            self._is_connected = True
+            self._observer.up(session.peer, outage)
+        wanted = self._keeper.wanted
+        if wanted is not None and wanted.need.is_a_doubt and session is self._current:
+            self._keeper.settled(time.monotonic())
+            self._tell()
+        if self._options.is_flood:
+            now = time.monotonic()
+            for slots in self._slots:
+                if slots.pace.answered(now):
+                    self._plan_slot(slots, now)
+        self._check_count()
+
+    def session_draining(self, session: PingSession) -> None:
+        """Another one first."""
+        if session is self._current and self._may_reconnect:
+            self._observer.draining()
+            self._want(Need.DRAIN, "the server wants the session to be left")
+
+    def session_refused(self, session: PingSession, cause: str) -> None:
+        """Another one, in case it is true."""
+        if session is self._current:
+            self._want(Need.REFUSED, cause)
+
+    def session_ended(self, session: PingSession) -> None:
+        """The end of a session: of the target too, where no other stands."""
+        if session is self._current:
+            self._idle_since = time.monotonic()
+            self._lost(session.end_cause)
+            if self._may_reconnect:
+                self._want(Need.ENDED, session.end_cause)
+            else:
+                self._end(LinkError("refused", session.end_cause))
+        elif session not in self._retiring:
+            return  # Not taken yet: `_take` will see.
+        self._leave(session)
+
+    # Slots.
+
+    def _start_slots(self) -> None:
+        """From the first attempt's end on: what can't be sent counts as well."""
+        if self._slots or self.is_over:
+            return
+        options, now = self._options, time.monotonic()
+        modes = options.modes
+        for index, mode in enumerate(modes):
+            pace: Pace
+            if options.is_flood:
+                pace = Flood(now + options.offset)
+            elif options.spread_by is None:
+                pace = Schedule(now + options.offset, options.interval)
+            else:
+                place = spread(options.spread_by, index, len(modes))
+                pace = Schedule(first_slot(now, options.interval, place), options.interval)
+            slots = _Slots(mode, pace)
+            self._slots.append(slots)
+            self._plan_slot(slots, now)
+
+    def _plan_slot(self, slots: _Slots, now: float) -> None:
+        if slots.timer is not None:
+            slots.timer.cancel()
+        if not self._has_sent_all and not self.is_over:
+            delay = max(slots.pace.next - now, 0)
+            slots.timer = self._loop.call_later(delay, self._take_slot, slots)
+
+    @property
+    def _has_sent_all(self) -> bool:
+        count = self._options.count
+        return count is not None and self._seq >= count
+
+    def _take_slot(self, slots: _Slots) -> None:
+        """The time of a slot has come."""
+        pace = slots.pace
+        skipped = pace.skipped
+        pace.take(time.monotonic())
+        if pace.skipped != skipped:
+            self.skipped += pace.skipped - skipped
+            self._observer.skipped(pace.skipped - skipped)
+        try:
+            self._send(slots.mode)
+        except Exception as error:
+            self._fail(error)
+        self._plan_slot(slots, time.monotonic())
+        self._check_count()
+
+    def _send(self, mode: str) -> None:
+        self._seq += 1
+        if self._current is None:
+            self._totals.unconnected += 1
+            self._observer.unconnected(self._seq, mode)
+        else:
+            self._current.send(self._seq, mode)
+
+    def _check_count(self) -> None:
+        if self._has_sent_all and self._totals.deadline is None:
+            self.is_over = True
+            self._tell()
+
+    # Taking stock.
+
+    def _plan_tick(self, now: float) -> None:
+        # Never later than a probe's timeout: what is sent from now on has until then at least.
+        at = now + min(TICK, self._options.timeout)
+        for session in self._sessions():
+            at = min(at, session.next_check())
+        self._tick_at = max(at, now)
+        self._timer = self._loop.call_later(self._tick_at - now, self._tick)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        # What this process slept through, or was held up for, is nobody's silence.
+        late = now - self._tick_at
+        held_up = late if late > _HELD_UP else 0.0
+        awake = now - self._ticked_at - held_up
+        self._ticked_at = now
+        try:
+            if held_up:
+                self._exclude(held_up)
+            for session, retired in list(self._retiring.items()):
+                session.check(now, awake)
+                if session in self._retiring and (now >= retired.until or not session.open):
+                    self._leave(session)
+            if self._current is not None:
+                self._check(self._current, now, awake)
+            self._check_count()
+        except Exception as error:
+            self._fail(error)
+        self._plan_tick(time.monotonic())
+
+    def _check(self, current: PingSession, now: float, awake: float) -> None:
+        current.check(now, awake)
+        if current is not self._current:
+            return
+        if current.silent_for >= self._dead_after:
+            self._doubt(Need.SILENT, f"nothing was heard of it for {self._dead_after:g} s")
+        elif current.unanswered_in_a_row >= _UNANSWERED:
+            self._doubt(Need.UNANSWERED, f"{_UNANSWERED} probes in a row were not answered")
+        elif current.silent_for >= self._suspicious_after:
+            self._want(Need.SILENT, f"nothing was heard of it for {self._suspicious_after:g} s")
+
+    def _exclude(self, seconds: float) -> None:
+        """This is no part of an outage."""
+        self.availability.exclude(max(int(seconds * 1e9), 0), time.monotonic_ns())
+
+    # The rest.
+
+    @property
+    def _may_reconnect(self) -> bool:
+        return self._options.until is not Until.SESSION_ENDED
+
+    def _doubt(self, need: Need, cause: str) -> None:
+        self._lost(cause)
+        self._want(need, cause)
+
+    def _want(self, need: Need, cause: str) -> None:
+        if self._may_reconnect:
+            self._keeper.want(need, cause, time.monotonic())
+            self._tell()
+
+    def _lost(self, cause: str) -> None:
+        if self.availability.lost(cause, time.monotonic_ns()) or self._is_connected:
+            self._is_connected = False
+            self._observer.down(cause)
+
+    def _end(self, error: LinkError) -> None:
+        self.is_over = True
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Have `run` raise this."""
+        self._failure = self._failure or error
+        self._tell()
+
+    def _stop(self) -> None:
+        self.is_over = True
+        for slots in self._slots:
+            if slots.timer is not None:
+                slots.timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _await_news(self) -> asyncio.Future[None]:
+        """Done when there is something that ends a pause. Raises the fault of `_fail`."""
+        if self._failure is not None:
+            raise self._failure
+        if self._news.done():
+            self._news = self._loop.create_future()
+        return self._news
+
+    def _tell(self) -> None:
+        if not self._news.done():
+            self._news.set_result(None)

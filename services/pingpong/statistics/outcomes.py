@@ -1,0 +1,96 @@
+"""What there is to say about answers, and about the probes of a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from .latencies import Distribution
+
+
+class Verdict(Enum):
+    """What an answer means."""
+
+    OK = "ok"
+    """The first answer to its probe, in time."""
+    LATE = "late"
+    """The first answer to its probe, after the probe's timeout."""
+    DUPLICATE = "duplicate"
+    """The probe has been answered before."""
+    UNKNOWN = "unknown"
+    """No such probe was sent, or it has been forgotten."""
+
+
+class Outcome(NamedTuple):
+    """What there is to say about one answer."""
+
+    seq: int
+    """As it was given to `Statistics.sent`; as it came when the verdict is UNKNOWN."""
+    verdict: Verdict
+    reordered: bool
+    """Whether a probe sent later was answered before (as RFC 4737 has it; not of duplicates)."""
+    rtt_ns: int | None
+    """The round trip without the server's own time; None when the verdict is UNKNOWN."""
+    server_ns: int | None
+    """The server's own time; None where it isn't told, and when the verdict is UNKNOWN."""
+    kind: str = ""
+    """As it was given to `Statistics.sent`; "" when the verdict is UNKNOWN."""
+
+
+class Losses(NamedTuple):
+    """Of the probes that were given up, how many were lost where."""
+
+    out: int
+    back: int
+    unknown: int
+
+
+class Settled(NamedTuple):
+    """What came to be known of probes that are lost for good: more than was known before."""
+
+    by_kind: dict[str, int]
+    """How many were given up, of each kind that has any."""
+    out: int
+    back: int
+    unknown: int
+    """Of all that were given up by now, these got lost there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All that is known at one moment.
+
+    `sent` = `received` + `lost` + `waiting`, and `lost` = `lost_out` + `lost_back` +
+    `lost_unknown`. Send errors are not among `sent`, duplicates not among `received`.
+    """
+
+    sent: int
+    received: int
+    late: int
+    """Answered after the timeout; among `received`."""
+    lost: int
+    lost_out: int | None
+    """Lost on the way to the server; None where the server doesn't count."""
+    lost_back: int | None
+    """Lost on the way back; None where the server doesn't count."""
+    lost_unknown: int
+    waiting: int
+    """Not answered, and within their timeout."""
+    duplicates: int
+    reordered: int
+    send_errors: int
+    unknown: int
+    """Answers to no probe that is known."""
+    elapsed_ns: int = 0
+    """Since the first probe was sent."""
+    rtt: Distribution | None = None
+    """Of all that were received, late ones too; None when there are none, or none are kept."""
+    server: Distribution | None = None
+    """The server's own times; None where they aren't told, or none are kept."""
+
+    @property
+    def loss(self) -> float:
+        """The fraction that was lost, 0 to 1, of the probes that aren't waited for any more."""
+        settled = self.sent - self.waiting
+        return self.lost / settled if settled else 0.0

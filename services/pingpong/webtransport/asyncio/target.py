@@ -1,0 +1,181 @@
+"""Where to connect: a target, and the addresses of its name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from ..hosts import ascii_host, host_of
+from ..quic.config import ServerIdentity
+from ..quic.engine import Address
+from ..text import mask_url
+from .failures import Cause, ConnectError
+
+HTTPS_PORT = 443
+
+RESOLUTION_DELAY = 0.5
+"""Seconds after which a lookup of both families goes on with the one that is answered.
+
+RFC 8305, section 3: a name server that drops questions for one of them holds up nothing.
+"""
+
+_AddressInfo: TypeAlias = tuple[Any, Any, int, str, Address]
+"""As `socket.getaddrinfo` gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to, and what to insist on there.
+
+    `host` is an address or a name; a name that is not in ASCII is mapped by `hosts.ascii_host`,
+    which raises `ValueError` where it cannot be. `certificate_hash` is the SHA-256 of the only
+    certificate to accept, whatever signed it; `family` is a socket address family, to use no other.
+    """
+
+    host: str
+    port: int = HTTPS_PORT
+    path: str = "/"
+    ca_file: str | None = None
+    certificate_hash: bytes | None = None
+    insecure: bool = False
+    family: int = socket.AF_UNSPEC
+
+    def __post_init__(self) -> None:
+        # Python's own lookups and TLS would each map it, by other rules.
+        if not self.host.isascii():
+            object.__setattr__(self, "host", ascii_host(self.host))
+
+    @classmethod
+    def from_url(cls, url: str, **options: object) -> Target:
+        """Read `https://host[:port][/path][?query]`.
+
+        Raises `ValueError` for anything else.
+        """
+        parts = urlsplit(url)
+        host = host_of(parts.netloc)
+        if parts.scheme != "https" or not host:
+            raise ValueError(f"WebTransport is for https URLs: {mask_url(url)!r}")
+        path = parts.path or "/"
+        if parts.query:
+            path = f"{path}?{parts.query}"
+        if host.isascii():
+            address, percent, zone = host.partition("%")
+            host = f"{address.lower()}{percent}{zone}"
+        return cls(host, parts.port or HTTPS_PORT, path, **options)  # type: ignore[arg-type]
+
+    @property
+    def authority(self) -> str:
+        """The `:authority` of a request: without the port where it is the usual one."""
+        host = self._name
+        if ":" in host:
+            host = f"[{host}]"
+        return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
+
+    @property
+    def _name(self) -> str:
+        """What the server is called: an address's zone, and the dot that makes a name absolute,
+        are for lookups only."""
+        return self.host.partition("%")[0].removesuffix(".")
+
+    @property
+    def identity(self) -> ServerIdentity:
+        """What the engine is to verify; the system's authorities where nothing else is said."""
+        ca_file, ca_path = self.ca_file, None
+        if ca_file is None:
+            system = ssl.get_default_verify_paths()
+            ca_file, ca_path = system.cafile, system.capath
+        return ServerIdentity(
+            self._name,
+            ca_file=ca_file,
+            ca_path=ca_path,
+            certificate_hash=self.certificate_hash,
+            insecure=self.insecure,
+        )
+
+
+async def resolve(target: Target) -> list[tuple[int, Address]]:
+    """All addresses of a target, families in turn, the system's first choice first.
+
+    Raises `ConnectError` with `Cause.NAME`.
+    """
+    try:
+        found = await _look_up(target)
+    except (OSError, UnicodeError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        raise ConnectError(Cause.NAME, f"no address for {target.host}: {text}") from error
+    unique = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    first = unique[0][0]
+    preferred = [entry for entry in unique if entry[0] == first]
+    others = [entry for entry in unique if entry[0] != first]
+    turns = itertools.zip_longest(preferred, others)
+    return [entry for turn in turns for entry in turn if entry is not None]
+
+
+async def _look_up(target: Target) -> list[_AddressInfo]:
+    """Ask the system; where that takes long, for each family by itself as well."""
+    both = _begin_lookup(target, target.family)
+    lookups = {both}
+    try:
+        await asyncio.wait(lookups, timeout=RESOLUTION_DELAY)
+        if not both.done() and target.family == socket.AF_UNSPEC:
+            lookups |= {_begin_lookup(target, one) for one in (socket.AF_INET, socket.AF_INET6)}
+        waiting = lookups
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for lookup in done:
+                if lookup.exception() is None:
+                    return lookup.result()
+            if both in done:
+                break
+        return both.result()
+    finally:
+        for lookup in lookups:
+            if not lookup.cancel():
+                lookup.exception()
+        # What it raises remembers this frame, and all that is still in it.
+        del both, lookup, lookups
+
+
+def _begin_lookup(target: Target, family: int) -> asyncio.Future[list[_AddressInfo]]:
+    """Ask the system, in a thread that nobody waits for at the end of the program."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[_AddressInfo]] = loop.create_future()
+    arguments = (target, family, loop, answer)
+    threading.Thread(target=_ask, args=arguments, name="getaddrinfo", daemon=True).start()
+    return answer
+
+
+def _ask(
+    target: Target,
+    family: int,
+    loop: asyncio.AbstractEventLoop,
+    answer: asyncio.Future[list[_AddressInfo]],
+) -> None:
+    found: list[_AddressInfo] = []
+    failure = None
+    try:
+        found = socket.getaddrinfo(target.host, target.port, family=family, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        failure = error.with_traceback(None)
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(_settle, answer, found, failure)
+
+
+def _settle(
+    answer: asyncio.Future[list[_AddressInfo]],
+    found: list[_AddressInfo],
+    failure: Exception | None,
+) -> None:
+    if answer.done():
+        return
+    if failure is None:
+        answer.set_result(found)
+    else:
+        answer.set_exception(failure)

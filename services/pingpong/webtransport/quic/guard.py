@@ -1,0 +1,358 @@
+"""What a peer sends, at a cost that it does not choose.
+
+aioquic takes in all that the specification allows, and some of that costs a thousand times what
+an honest packet costs (RFC 9000, section 21). Here it is bounded, before and after a handshake:
+
+- Bytes that are early are kept in pieces (`reassembly`), in the handshake too.
+- A stream that was skipped takes no room before its first byte (RFC 9000, section 2.1).
+- An acknowledgement of what was never sent ends the connection (section 13.1). Packet numbers
+  are skipped now and then, so that a peer that acknowledges blindly is found out (section 21.4).
+- A packet has as many frames as an honest one can have, each counted by what it costs.
+- What repeats itself is taken as one: PADDING, PING, and a stream's bytes that follow each other.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Any, ClassVar
+
+from aioquic import tls
+from aioquic.buffer import UINT_VAR_MAX, Buffer, BufferReadError  # type: ignore[attr-defined]
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import EPOCHS, QuicConnectionError, QuicReceiveContext
+from aioquic.quic.packet import (
+    NON_ACK_ELICITING_FRAME_TYPES,
+    PROBING_FRAME_TYPES,
+    QuicErrorCode,
+    QuicFrameType,
+)
+from aioquic.quic.stream import FinalSizeError, QuicStream, StreamFinishedError
+
+from ..errors import ErrorCode
+from .connection_ids import ConnectionIds
+from .identity import IdentifiedConnection
+from .reassembly import (
+    MAX_CRYPTO_BYTES,
+    MAX_CRYPTO_PIECES,
+    Buffers,
+    StreamReceiver,
+    TooManyPiecesError,
+)
+from .recovery import Recovery
+
+MAX_FRAMES = 256
+"""What the frames of a packet may cost. A packet of 1200 bytes has room for 170 of the smallest
+frames that a peer has reason to send: resets of streams, or answers of a few bytes."""
+_COSTS = {
+    QuicFrameType.ACK: 4,
+    QuicFrameType.ACK_ECN: 4,
+    QuicFrameType.CRYPTO: 2,
+    QuicFrameType.NEW_CONNECTION_ID: 8,
+    QuicFrameType.PATH_CHALLENGE: 4,
+    QuicFrameType.RETIRE_CONNECTION_ID: 8,
+}
+"""Frames that cost more than one: an honest packet has few of them."""
+_RANGES_A_FRAME = 8
+"""Ranges of an ACK frame that cost as much as a frame."""
+_MAX_TLS_MESSAGE = 64 << 10
+"""What a server may send to a client before TLS has read it: certificates are large."""
+_SKIP_AFTER = 256, 1_024
+"""Packets after which a number is skipped, at the least and at the most."""
+_SKIPPED = 4
+"""Skipped numbers that are remembered."""
+
+
+class GuardedConnection(IdentifiedConnection):
+    """aioquic's connection, with bounds on what it takes in."""
+
+    _loss: Recovery
+
+    def __init__(self, configuration: QuicConfiguration, ids: ConnectionIds, **kwargs: Any) -> None:
+        super().__init__(configuration, ids, **kwargs)
+        self.buffers = Buffers()
+        self._loss = Recovery(
+            congestion_control_algorithm=configuration.congestion_control_algorithm,
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=self._max_datagram_size,
+            peer_completed_address_validation=not self._is_client,
+            send_probe=self._send_probe,
+            logger=self._logger,
+        )
+        # aioquic's own table holds a method of this object for each type of frame.
+        vars(self)["_QuicConnection__frame_handlers"] = {}
+        self._frames_left = 0
+        self._ids_wanted = False
+        self._unopened: set[int] = set()
+        """The peer's streams that were skipped by one with a higher number."""
+        self._skip_at = random.randint(*_SKIP_AFTER)
+        self._skipped: deque[int] = deque(maxlen=_SKIPPED)
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        # In the handshake nothing else limits how much is kept.
+        for stream in self._crypto_streams.values():
+            stream.receiver = StreamReceiver(None, Buffers(), most=MAX_CRYPTO_PIECES)
+
+    # Packets.
+
+    def _payload_received(
+        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        """The frames of a packet; whether to acknowledge it, and whether it only probes a path."""
+        if not plain:
+            raise _violation(QuicFrameType.PADDING, "a packet without frames")
+        buffer = Buffer(data=plain)
+        frames = self._FRAMES
+        epoch = context.epoch
+        in_handshake = epoch is not tls.Epoch.ONE_RTT
+        self._frames_left = MAX_FRAMES
+        is_ack_eliciting = False
+        is_probing = True
+        while not buffer.eof():
+            frame_type = None
+            try:
+                frame_type = buffer.pull_uint_var()
+                frame = frames.get(frame_type)
+                if frame is None:
+                    raise _malformed(frame_type, "a frame of unknown type")
+                handler, epochs, cost = frame
+                if in_handshake and epoch not in epochs:
+                    raise _violation(frame_type, "a frame of another type of packet")
+                self._frames_left -= cost
+                if self._frames_left < 0:
+                    raise _excessive("more frames than a packet has room for")
+                getattr(self, handler)(context, frame_type, buffer)
+            except BufferReadError:
+                raise _malformed(frame_type, "a frame that ends early") from None
+            except StreamFinishedError:
+                pass  # Nothing is known of that stream any more.
+            except TooManyPiecesError:
+                raise _too_many_pieces(frame_type) from None
+            if frame_type == QuicFrameType.CRYPTO:
+                crypto_frame_required = False
+            if frame_type not in NON_ACK_ELICITING_FRAME_TYPES:
+                is_ack_eliciting = True
+            if frame_type not in PROBING_FRAME_TYPES:
+                is_probing = False
+        if crypto_frame_required:
+            # RFC 9000, section 17.2.2.
+            raise _violation(QuicFrameType.PADDING, "a first packet without a CRYPTO frame")
+        if self._ids_wanted:
+            self._ids_wanted = False
+            super()._replenish_connection_ids()
+        return is_ack_eliciting, is_probing
+
+    def _replenish_connection_ids(self) -> None:
+        # Once a packet: ids that the peer has not seen are not for it to retire.
+        self._ids_wanted = True
+
+    # Frames.
+
+    def _handle_padding_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        """PADDING and PING, of which one is worth as much as any number."""
+        at = buf.tell()
+        rest = buf.data_slice(at, buf.capacity)
+        buf.seek(at + len(rest) - len(rest.lstrip(bytes((frame_type,)))))
+
+    _handle_ping_frame = _handle_padding_frame
+
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        pull = buf.pull_uint_var
+        high = pull()
+        delay = pull()
+        count = pull()
+        low = high - pull()
+        if high >= self._packet_number:
+            raise _violation(frame_type, "an acknowledgement of what was not sent")
+        ranges = [(low, high)]
+        if count:
+            self._frames_left -= count // _RANGES_A_FRAME
+            for _ in range(count):
+                high = low - pull() - 2
+                low = high - pull()
+                ranges.append((low, high))
+        if low < 0:
+            raise _malformed(frame_type, "an acknowledgement of a negative packet number")
+        if frame_type == QuicFrameType.ACK_ECN:
+            for _ in range(3):
+                pull()
+        if self._skipped:
+            self._check_skipped(frame_type, ranges)
+        epoch = context.epoch
+        if epoch is not tls.Epoch.INITIAL:
+            self._loss.peer_completed_address_validation = True
+        self._loss.acknowledge(
+            ranges,
+            (delay << self._remote_ack_delay_exponent) / 1_000_000,
+            context.time,
+            self._spaces[epoch],
+        )
+
+    def _check_skipped(self, frame_type: int, ranges: list[tuple[int, int]]) -> None:
+        oldest = self._skipped[0]
+        for low, high in ranges:
+            if high < oldest:
+                return
+            if any(low <= skipped <= high for skipped in self._skipped):
+                raise _violation(frame_type, "an acknowledgement of what was not sent")
+
+    def _skip_packet_number(self) -> None:
+        self._skipped.append(self._packet_number)
+        self._packet_number += 1
+        self._skip_at = self._packet_number + random.randint(*_SKIP_AFTER)
+
+    def _handle_crypto_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        at = buf.tell()
+        end = buf.pull_uint_var() + buf.pull_uint_var()
+        buf.seek(at)
+        read = self._crypto_streams[context.epoch].receiver.starting_offset()
+        most = _MAX_TLS_MESSAGE if self._is_client else MAX_CRYPTO_BYTES
+        if end - read > MAX_CRYPTO_BYTES or (
+            end > read and end - read + len(self.tls._receive_buffer) > most
+        ):
+            raise _too_many_pieces(frame_type)
+        super()._handle_crypto_frame(context, frame_type, buf)
+
+    def _handle_stream_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        pull = buf.pull_uint_var
+        stream_id = pull()
+        start = pull() if frame_type & 4 else 0
+        length = pull() if frame_type & 2 else buf.capacity - buf.tell()
+        end = start + length
+        if end > UINT_VAR_MAX:
+            raise _malformed(frame_type, "a stream longer than can be")
+        data = buf.pull_bytes(length)
+        self._assert_stream_can_receive(frame_type, stream_id)
+        stream = self._streams.get(stream_id) or self._get_or_create_stream(frame_type, stream_id)
+        receiver = stream.receiver
+        assert isinstance(receiver, StreamReceiver)
+        limit = self._local_max_data
+        more = max(0, end - receiver.highest_offset)
+        if end > stream.max_stream_data_local or limit.used + more > limit.value:
+            raise _error(QuicErrorCode.FLOW_CONTROL_ERROR, frame_type, "more data than allowed")
+        try:
+            event = receiver.receive(start, data, bool(frame_type & 1))
+        except FinalSizeError as error:
+            raise _error(QuicErrorCode.FINAL_SIZE_ERROR, frame_type, str(error)) from None
+        limit.used += more
+        if event is None:
+            return
+        if self._events:
+            # Not yet reported, of the same packet or the one before: a frame a byte costs less.
+            before = self._events[-1]
+            if isinstance(before, events.StreamDataReceived) and before.stream_id == stream_id:
+                before.data += event.data
+                before.end_stream = event.end_stream
+                return
+        self._events.append(event)
+
+    # Streams.
+
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            return stream
+        if bool(stream_id & 1) != self._is_client:
+            if self._stream_is_discarded(stream_id):
+                raise StreamFinishedError
+            raise _error(
+                QuicErrorCode.STREAM_STATE_ERROR, frame_type, "a stream that was not opened"
+            )
+        limit = self._stream_limit(stream_id)
+        number = stream_id >> 2
+        if number >= limit.value:
+            raise _error(QuicErrorCode.STREAM_LIMIT_ERROR, frame_type, "more streams than allowed")
+        if number >= limit.used:
+            self._unopened.update(range(limit.used << 2 | stream_id & 3, stream_id, 4))
+            limit.used = number + 1
+        elif stream_id in self._unopened:
+            self._unopened.discard(stream_id)
+        else:
+            raise StreamFinishedError
+        is_unidirectional = bool(stream_id & 2)
+        stream = QuicStream(
+            stream_id,
+            self._local_max_stream_data_uni
+            if is_unidirectional
+            else self._local_max_stream_data_bidi_remote,
+            0 if is_unidirectional else self._remote_max_stream_data_bidi_local,
+            writable=not is_unidirectional,
+        )
+        stream.receiver = StreamReceiver(stream_id, self.buffers)
+        self._streams[stream_id] = stream
+        self._streams_queue.append(stream)
+        return stream
+
+    def _get_or_create_stream_for_send(self, stream_id: int) -> QuicStream:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            stream = super()._get_or_create_stream_for_send(stream_id)
+            stream.receiver = StreamReceiver(
+                stream_id, self.buffers, readable=not stream.receiver.is_finished
+            )
+        return stream
+
+    _FRAMES: ClassVar[dict[int, tuple[str, frozenset[tls.Epoch], int]]] = {
+        frame_type: (f"_handle_{name}_frame", EPOCHS(epochs), _COSTS.get(frame_type, 1))
+        for name, epochs, *frame_types in (
+            ("padding", "IH01", 0x00),
+            ("ping", "IH01", 0x01),
+            ("ack", "IH1", 0x02, 0x03),
+            ("reset_stream", "01", 0x04),
+            ("stop_sending", "01", 0x05),
+            ("crypto", "IH1", 0x06),
+            ("new_token", "1", 0x07),
+            ("stream", "01", *range(0x08, 0x10)),
+            ("max_data", "01", 0x10),
+            ("max_stream_data", "01", 0x11),
+            ("max_streams_bidi", "01", 0x12),
+            ("max_streams_uni", "01", 0x13),
+            ("data_blocked", "01", 0x14),
+            ("stream_data_blocked", "01", 0x15),
+            ("streams_blocked", "01", 0x16, 0x17),
+            ("new_connection_id", "01", 0x18),
+            ("retire_connection_id", "01", 0x19),
+            ("path_challenge", "01", 0x1A),
+            ("path_response", "1", 0x1B),
+            ("connection_close", "IH01", 0x1C),
+            ("connection_close", "01", 0x1D),
+            ("handshake_done", "1", 0x1E),
+            ("datagram", "01", 0x30, 0x31),
+        )
+        for frame_type in frame_types
+    }
+    """Types of frames (RFC 9000, table 3): the method, in which packets, and what one costs."""
+
+
+def _error(code: int, frame_type: int | None, reason: str) -> QuicConnectionError:
+    # None is what aioquic has for an application's code, and for a type that cannot be read.
+    return QuicConnectionError(code, frame_type, reason)  # type: ignore[arg-type]
+
+
+def _violation(frame_type: int | None, reason: str) -> QuicConnectionError:
+    return _error(QuicErrorCode.PROTOCOL_VIOLATION, frame_type, reason)
+
+
+def _malformed(frame_type: int | None, reason: str) -> QuicConnectionError:
+    return _error(QuicErrorCode.FRAME_ENCODING_ERROR, frame_type, reason)
+
+
+def _excessive(reason: str) -> QuicConnectionError:
+    # The transport has no code of its own for that; HTTP/3 has (RFC 9114, section 8.1).
+    return _error(ErrorCode.H3_EXCESSIVE_LOAD, None, reason)
+
+
+def _too_many_pieces(frame_type: int | None) -> QuicConnectionError:
+    if frame_type == QuicFrameType.CRYPTO:
+        return _error(
+            QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too much of a handshake waits"
+        )
+    return _excessive("too many gaps in streams")
