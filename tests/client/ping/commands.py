@@ -19,7 +19,6 @@ from pingpong.webtransport.asyncio import EndpointConfig, Listener, listen
 from pingpong.webtransport.session import Session
 from tests.support.certificates import self_signed
 
-certificate = self_signed
 MODES = ("datagram", "stream", "streams", "uni")
 REPLY = re.compile(r"(\d+) bytes from 127\.0\.0\.1: seq=(\d+) time=[\d.]+ ms \(server [\d.]+ ms\)")
 
@@ -48,7 +47,7 @@ def start(
     with_certificate: Certificate | None = None,
     **config: Any,
 ) -> Listener:
-    made = with_certificate or certificate()
+    made = with_certificate or self_signed()
     return listen(
         handler or Router(1 << 16),
         host,
@@ -150,7 +149,7 @@ async def ping(
 ) -> tuple[int, Said]:
     """Run the command; unless told otherwise it trusts the certificate."""
     if not {"--ca", "--insecure", "--cert-hash"} & set(words):
-        words = (*words, "--cert-hash", certificate().sha256.hex())
+        words = (*words, "--cert-hash", self_signed().sha256.hex())
     if not any(word.startswith("https://") for word in words):
         words = (*words, f"https://127.0.0.1:{port}/ping")
     said = said or Said()

@@ -17,12 +17,11 @@ from pingpong.webtransport.quic.engine import Address
 from tests.client.ping.commands import (
     Choosing,
     Said,
-    certificate,
     ping,
     serving,
     silent_port,
 )
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, self_signed
 
 
 async def test_each_line_says_which_and_summaries_are_in_order() -> None:
@@ -142,7 +141,7 @@ def two_addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_all_addresses_of_a_name(two_addresses: list[str]) -> None:
-    made = certificate("pings.example")
+    made = self_signed("pings.example")
     pin = ("--cert-hash", made.sha256.hex())
     async with (
         serving(with_certificate=made) as first,

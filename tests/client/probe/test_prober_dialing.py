@@ -15,9 +15,9 @@ from pingpong.link import dial as dialing
 from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport.asyncio import Cause, ConnectError
 from pingpong.webtransport.session import Session
-from tests.client.ping.commands import certificate, serving, silent_port
+from tests.client.ping.commands import serving, silent_port
 from tests.client.probe.probing import path_to, probing, serving_on, to, until
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, self_signed
 from tests.webtransport.asyncio.peers import closed_port
 
 
@@ -169,7 +169,7 @@ async def test_what_is_told_of_a_connection() -> None:
             "resolve": 1, "handshake": 1, "session": 1,
         }  # fmt: skip
         assert counts.connect_duration["handshake"].sum > 0
-        assert counts.not_after == certificate().certificate.not_valid_after_utc.timestamp()
+        assert counts.not_after == self_signed().certificate.not_valid_after_utc.timestamp()
 
 
 async def test_drained_goes_to_another_address_first() -> None:
