@@ -63,6 +63,7 @@ async def test_a_forged_close_with_any_reason_is_short(reason: bytes) -> None:
     assert len(complaint) < 400
 
 
+@pytest.mark.process
 async def test_a_forged_close_in_the_live_view() -> None:
     async with forging(0xA) as port:
         words = ("ping", f"https://127.0.0.1:{port}/ping", "--insecure", "--live")
