@@ -24,11 +24,12 @@ import pytest
 from tests.integration.clients import INTERVAL, SIZE, VERBS, Account, Client, ProbeClient
 from tests.integration.network import PORT, Running, pingpong
 from tests.integration.services import at
-from tests.support.authority import Authority, Pair
-from tests.support.link.link import SERVER, Direction, Impairment, Link, Verdict, wait_until
+from tests.support.certificates import Authority, Pair
+from tests.support.link.link import SERVER, Direction, Impairment, Link, Verdict
 from tests.support.link.packets import UDP
 from tests.support.link.records import Record
 from tests.support.nameserver import NameServer
+from tests.support.running import wait_until
 
 pytestmark = pytest.mark.network
 
@@ -89,7 +90,7 @@ class World:
     ) -> Iterator[Running]:
         """A server at an address; its certificate is for `hosts`, and valid for so long."""
         pair = Pair(self.folder / f"tls-{address}")
-        pair.write_in_place(self.authority.issue(*hosts, until=until))
+        pair.write_in_place(self.authority.issue(*hosts, ends=until))
         own: dict[str, object] = {"bind_host": address, "admin_host": address, "log_format": "json"}
         environ = {
             f"PINGPONG_{name.upper()}": str(value)
