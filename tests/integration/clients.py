@@ -22,7 +22,7 @@ SIZE = 300
 """Of pings, in bytes: more than all else in a packet, so that they can be counted by its size."""
 
 _AGAIN = "; connecting again"
-_UP_AGAIN = re.compile(r"connected again to \S+ after ([\d.]+) (ms|s)\b")
+_UP_AGAIN = re.compile(r"(?:connected again to \S+|answers again) after ([\d.]+) (ms|s)\b")
 _P = "pingpong_client_"
 _SLOW = 0.512
 

@@ -152,6 +152,7 @@ class Link:
         """Whether the observer takes it for connected."""
         self._idle_since: float | None = None
         """When the last session ended, or the last attempt failed, where none stands since."""
+        self._attempt_began = now
         self._connect_failure = ""
         """Of the last attempt, for people; empty since the target is up."""
         self._slots: list[_Slots] = []
@@ -255,8 +256,15 @@ class Link:
     async def _attempt(self) -> None:
         """Try to make the session that is wanted; it may come to be unwanted."""
         avoid = None if self._current is None else self._current.client.address
+        self._attempt_began = time.monotonic()
         dial = self._loop.create_task(
-            self._dialer.dial(self.name, self._lookup, self._make, avoid=avoid)
+            self._dialer.dial(
+                self.name,
+                self._lookup,
+                self._make,
+                avoid=avoid,
+                retry_delay=self._keeper.retry_delay,
+            )
         )
         session = None
         try:
@@ -296,7 +304,7 @@ class Link:
 
     def _attempt_failed(self, error: LinkError) -> None:
         now = time.monotonic()
-        self._keeper.failed(error.failure, now)
+        self._keeper.failed(error.failure, now, now - self._attempt_began)
         self._connect_failure = str(error)
         if self._current is None:
             self._idle_since = now

@@ -156,18 +156,17 @@ class PingSession(Pinger):
             session.protocol,
             str(session.draft),
             ConnectTimes(timings.resolve, timings.handshake, timings.session),
-            not_after(client.connection.quic.peer_certificate),
+            not_after(client.peer_certificate),
         )
         client.socket_error = self._socket_failed
-        self._keep_alive = client.connection.quic.idle_timeout / _KEEP_ALIVES
+        self._keep_alive = client.idle_timeout / _KEEP_ALIVES
         self._sent_at = time.monotonic()
-        self._astray = client.endpoint.engine.counters.dropped_packets
-        self._heard = client.endpoint.pump.received_packets - self._astray
+        self._astray = client.stray_packets
+        self._heard = client.received_packets - self._astray
 
     def send(self, seq: int, mode: str) -> None:
         """Send a probe, now; the observer hears whether it could be sent."""
-        pump = self.client.endpoint.pump
-        dropped = pump.dropped_packets
+        unsent = self.client.unsent_packets
         if mode not in self._first:
             self._first[mode] = seq
         try:
@@ -177,7 +176,7 @@ class PingSession(Pinger):
             return
         self._is_asked = True
         if (
-            pump.dropped_packets != dropped
+            self.client.unsent_packets != unsent
             # What is on a stream is sent again.
             and mode == "datagram"
             and self.statistics.send_failed(seq)
@@ -191,7 +190,7 @@ class PingSession(Pinger):
     def receive_pending(self) -> None:
         """Take in what is in the socket already: it has arrived, whatever was quicker."""
         if self.end_reason is None:
-            self.client.endpoint.catch_up()
+            self.client.catch_up()
 
     def next_check(self) -> float:
         """When `check` has something to do, at the latest."""
@@ -209,7 +208,7 @@ class PingSession(Pinger):
         deadline = statistics.deadline
         if deadline is not None and deadline <= now_ns:
             # An answer may be in the socket already: it is in time if it arrived in time.
-            self.client.endpoint.catch_up()
+            self.client.catch_up()
         if self.end_reason is not None:
             return
         overdue = statistics.expire(now_ns)
@@ -224,7 +223,7 @@ class PingSession(Pinger):
         self._settle()
         self._listen(awake)
         if now - self._sent_at >= self._keep_alive:
-            self.client.connection.quic.ping()
+            self.client.ping()
             self._is_asked = True
             self._sent_at = now
 
@@ -242,7 +241,7 @@ class PingSession(Pinger):
 
     def flush(self) -> int:
         """Send what waits, now."""
-        return self.client.endpoint.flush()
+        return self.client.flush()
 
     def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
         """An answer arrived."""
@@ -312,9 +311,8 @@ class PingSession(Pinger):
 
     def _listen(self, awake: float) -> None:
         """Take stock of what the socket has brought."""
-        endpoint = self.client.endpoint
-        astray = endpoint.engine.counters.dropped_packets
-        heard = endpoint.pump.received_packets - astray
+        astray = self.client.stray_packets
+        heard = self.client.received_packets - astray
         if heard != self._heard:
             self._heard = heard
             self._is_asked = False
