@@ -93,7 +93,7 @@ async def test_a_pause_of_its_own_is_no_outage() -> None:
     """Where the server is there, and only this side waits before it connects again."""
     options = {"backoff_min": 3.0, "backoff_max": 3.0}
     async with serving() as listener, probing(to(listener.port), **options) as probes:
-        seconds = []
+        seconds: list[float] = []
         while max(seconds, default=0.0) < 0.5:
             await probes.answered()
             (connection,) = listener.connections
