@@ -19,7 +19,7 @@ from ..webtransport import Address, Request
 from ..webtransport.asyncio import Cause, EndpointConfig, Target
 
 HEADER = b"pingpong-self"
-"""The field by which a server knows its own request; its value is known to nobody else."""
+"""The field by which a server knows its own request; its value is a secret of this process."""
 
 PATIENCE = 3
 """Intervals after which the last answer is too old."""
