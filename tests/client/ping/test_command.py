@@ -113,8 +113,8 @@ async def test_loss_has_a_direction_and_status_1_is_for_nothing_at_all() -> None
 async def test_deadline() -> None:
     async with serving() as server:
         began = time.monotonic()
-        status, said = await ping(server.port, "-w0.3", "-i0.1")
-        assert 0.25 < time.monotonic() - began < 5
+        status, said = await ping(server.port, "-w1", "-i0.1")
+        assert 0.95 < time.monotonic() - began < 10
     assert status == 0
     async with serving() as server:
         status, said = await ping(server.port, "-w1", "-c5", "-i30")

@@ -119,7 +119,7 @@ async def test_quit_signal_prints_all_summaries() -> None:
 async def test_quiet_and_a_deadline_for_all() -> None:
     async with serving() as first, serving() as second:
         urls = [f"https://127.0.0.1:{server.port}/ping" for server in (first, second)]
-        status, said = await ping(0, "-q", "-i0.1", "-w0.4", *urls)
+        status, said = await ping(0, "-q", "-i0.1", "-w1", *urls)
     assert status == 0
     assert said.lines[0] == f"--- {urls[0]} pingpong statistics ---"
     assert said.lines[4:6] == ["", f"--- {urls[1]} pingpong statistics ---"]
