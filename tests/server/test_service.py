@@ -11,9 +11,9 @@ import pytest
 
 from pingpong.server import ServeError
 from pingpong.server.resources import usable_cores
-from pingpong.server.tls.certificate import make_certificate
 from pingpong.server.tls.keeper import make_keeper, own_hosts
 from pingpong.settings import ServeSettings
+from tests.support.certificates import Authority
 from tests.support.processes import Process, run, serving
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -24,18 +24,10 @@ def settings(**changes: object) -> ServeSettings:
 
 
 def write_certificate(folder: Path, name: str = "a") -> tuple[Path, Path]:
-    from cryptography.hazmat.primitives import serialization
-
-    made = make_certificate(["localhost", "127.0.0.1"], NOW)
+    made = Authority().issue("localhost", "127.0.0.1")
     cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
     cert_file.write_bytes(made.pem())
-    key_file.write_bytes(
-        made.private_key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    key_file.write_bytes(made.key_pem())
     return cert_file, key_file
 
 
