@@ -97,8 +97,9 @@ class Service(Running):
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
     def waited(self) -> float:
-        """Seconds that it could have run in, had other processes not had the CPU."""
-        return int(Path(f"/proc/{self.popen.pid}/schedstat").read_text().split()[1]) / 1e9
+        """Seconds that it and its children could have run in, had others not had the CPU."""
+        stats = (Path(f"/proc/{pid}/schedstat").read_text() for pid in self.processes)
+        return sum(int(stat.split()[1]) for stat in stats) / 1e9
 
 
 def _resident(pid: int) -> int:

@@ -142,6 +142,10 @@ class Running:
         self.wait(holds, what, timeout)
         return found[0]
 
+    def waited(self) -> float:
+        """Seconds that it could have run in, had other processes not had the CPU."""
+        return int(Path(f"/proc/{self.popen.pid}/schedstat").read_text().split()[1]) / 1e9
+
     # Its end.
 
     def send(self, number: signal.Signals) -> None:

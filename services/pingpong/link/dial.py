@@ -298,5 +298,5 @@ async def _find_later(find: Lookup) -> Resolved | None:
 
 
 def _left(deadline: float) -> float:
-    # Rounded, since it is told to people.
+    # Rounded, since people read it.
     return max(round(deadline - time.monotonic(), 2), _SHORTEST_TIMEOUT)

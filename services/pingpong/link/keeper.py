@@ -30,8 +30,9 @@ Hosts send a limited number of such messages, as Linux does: one a second, after
 """
 _SILENT_PAUSE = 0.2
 _SILENT_TIME = 1.0
-"""Seconds after an attempt that nobody answered, or until so many have passed since it began, at
-most. It was itself a packet a second: to wait longer would spare nobody, and find out later.
+"""Seconds to wait after an attempt that was not answered: the first figure, or until the second has
+passed since it began, at most. It was itself a packet a second: a longer pause would send hardly
+less, and find out later.
 """
 
 
@@ -136,7 +137,7 @@ class Keeper:
         return None if self._refused_since is None else _REFUSED_RETRY
 
     def failed(self, failure: Failure, now: float, took: float) -> None:
-        """An attempt has failed, which took so many seconds."""
+        """An attempt has failed; `took` is how many seconds it took."""
         backoff = self._backoff
         if failure is Failure.REFUSED:
             if self._refused_since is None:
@@ -215,7 +216,7 @@ class Availability:
     def outage(self, now_ns: int) -> Outage | None:
         """The outage until now; None where it is up, or never was.
 
-        To be asked for before `answered` is told of the answer that ends it.
+        To be asked for before `answered` takes in the answer that ends it.
         """
         if self.is_up or self._answered_at is None:
             return None

@@ -24,6 +24,7 @@ from pingpong.webtransport.asyncio import (
     serve,
 )
 from tests.support.certificates import Authority, Leaf
+from tests.support.virtual_time import VirtualTimeLoop
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -55,7 +56,19 @@ def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     return run
 
 
-def run_clean(test: Awaitable[None], loop: str, timeout: float = 60) -> None:
+def in_virtual_time(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """The same for what waits for nothing but time: see `VirtualTimeLoop`."""
+
+    @functools.wraps(test)
+    def run(**arguments: Any) -> None:
+        run_clean(test(**arguments), VirtualTimeLoop)
+
+    return run
+
+
+def run_clean(
+    test: Awaitable[None], loop: str | Callable[[], asyncio.AbstractEventLoop], timeout: float = 60
+) -> None:
     unhandled: list[dict[str, Any]] = []
 
     async def bounded() -> None:
@@ -68,7 +81,7 @@ def run_clean(test: Awaitable[None], loop: str, timeout: float = 60) -> None:
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+    with asyncio.Runner(loop_factory=LOOPS[loop] if isinstance(loop, str) else loop) as runner:
         runner.run(bounded())
         # Exceptions that nobody has looked at are reported when their future goes.
         gc.collect()
