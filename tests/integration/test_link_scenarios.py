@@ -240,7 +240,8 @@ def test_the_path_is_dead(world: World, verb: str, fault: str) -> None:
         world.wait_answers()
         with FAULTS[fault](world.link):
             wait_for(3, time.monotonic())
-        assert_one_outage(world, client, time.monotonic())
+            healed_at = time.monotonic()
+        assert_one_outage(world, client, healed_at)
 
 
 @verbs
@@ -404,8 +405,8 @@ def test_a_server_is_frozen_for_a_while(world: World, verb: str) -> None:
         server.send(signal.SIGSTOP)
         frozen_at = time.monotonic()
         wait_for(3, frozen_at)
-        server.send(signal.SIGCONT)
         continued_at = time.monotonic()
+        server.send(signal.SIGCONT)
         gap = world.wait_gap(continued_at)
         assert gap.first < continued_at + RECOVERY
         account = client.account()

@@ -245,7 +245,7 @@ class TestRequirements:
                 server_draft(SERVER, settings, TOKEN_H3, max_datagram_size=size)
 
 
-class TestForgiving:
+class TestLenient:
     def test_leniency_is_for_the_first_generation_only(self) -> None:
         assert is_lenient(FIRST_GENERATION)
         assert is_lenient({0xFFD277: 1, 0x2B603742: 1})

@@ -158,6 +158,9 @@ class Link:
         """Give an end one more address; those of 192.0.2.0/24 and 2001:db8::/64 lead to it."""
         prefix, *nodad = (64, "nodad") if ":" in address else (24,)
         namespace.ip("address", "add", f"{address}/{prefix}", "dev", DEVICE, *map(str, nodad))
+        if ":" in address:
+            # The kernel takes packets to it only some time after the command has ended.
+            wait_until(lambda: namespace.receives(address), f"{address} can be used")
 
     def move_client(self, before: str, after: str) -> float:
         """Take an address of the client's away and give it another, as a new network would."""

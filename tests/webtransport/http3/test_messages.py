@@ -254,7 +254,7 @@ FIRST_GENERATION: Fields = [
 """wtransport 0.1 sends no path, no authority, and any order."""
 
 
-class TestForgiving:
+class TestLenient:
     @pytest.mark.parametrize("seed", range(10))
     def test_a_request(self, seed: int) -> None:
         headers = list(FIRST_GENERATION)

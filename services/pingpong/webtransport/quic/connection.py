@@ -77,7 +77,6 @@ class AioquicConnection:
         "max_datagram_size",
         "reset_stream_at",
         "reset_token",
-        "touched",
     )
 
     def __init__(
@@ -119,8 +118,6 @@ class AioquicConnection:
         self.flow = Flow()
         self.give_up_at: float | None = None
         """When the handshake is to be complete; None where it may take its time, or is."""
-        self.touched = False
-        """For the endpoint alone: whether it is on its list of those to transmit for."""
 
     # `engine.QuicConnection`.
 

@@ -8,6 +8,7 @@ without state (version negotiation, Retry, refusal, stateless reset: RFC 9000, s
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,8 +72,8 @@ class AioquicEndpoint:
         self._routes: dict[bytes, AioquicConnection] = {}
         self._connections: set[AioquicConnection] = set()
         self._handshakes: dict[AioquicConnection, None] = {}
-        self._touched: list[AioquicConnection] = []
-        """Those that may have something to transmit, each once."""
+        self._touched: OrderedDict[AioquicConnection, None] = OrderedDict()
+        """Those that may have something to transmit."""
         self._answers: list[tuple[Address, list[bytes]]] = []
         self._timers: Timers[AioquicConnection] = Timers()
         self._ids = ConnectionIds(config.keys.reset, config.worker, config.workers)
@@ -129,12 +130,9 @@ class AioquicEndpoint:
         groups, touched = self._answers, self._touched
         clock = self._queue.clock
         time = clock()
-        done = 0
         try:
-            # What is reported meanwhile may touch others, or the same again.
-            for connection in touched:
-                done += 1
-                connection.touched = False
+            while touched:
+                connection, _ = touched.popitem(last=False)
                 last: Address = None
                 for packet, address in connection.transmit(now):
                     if address is last:
@@ -147,10 +145,8 @@ class AioquicEndpoint:
                 connection.flow.spent += time - before
         except Exception:
             # A handler has failed: what is left to do is nobody else's fault.
-            del touched[:done]
             self._wake()
             raise
-        touched.clear()
         self._queue.next_turn()
         self._answers = []
         return groups
@@ -167,7 +163,7 @@ class AioquicEndpoint:
             if timer is None or timer > due:
                 self._arm(connection)
                 continue
-            self._touch(connection)
+            self._touched[connection] = None
             try:
                 connection.handle_timer(max(now, timer))
             except Exception:
@@ -235,11 +231,11 @@ class AioquicEndpoint:
     def touch(self, connection: AioquicConnection) -> None:
         """The user of a connection has given it something to do.
 
-        Where others are touched already, somebody is about to call `transmit`.
+        Where any is touched already, `transmit` is about to be called.
         """
         if not self._touched:
             self._wake()
-        self._touch(connection)
+        self._touched[connection] = None
 
     def handshake_completed(self, connection: AioquicConnection) -> None:
         """A handshake is complete, on both sides as far as this one knows."""
@@ -299,16 +295,10 @@ class AioquicEndpoint:
                 connection = self._meet(data, address, now)
                 if connection is None:
                     return
-            self._touch(connection)
+            self._touched[connection] = None
             connection.receive(data, address, now, arrival)
         finally:
             flow.spent += clock() - begun
-
-    def _touch(self, connection: AioquicConnection) -> None:
-        """Have `transmit`, which is about to be called, look at a connection."""
-        if not connection.touched:
-            connection.touched = True
-            self._touched.append(connection)
 
     def _arm(self, connection: AioquicConnection) -> None:
         timer = connection.next_timer()
@@ -410,7 +400,7 @@ class AioquicEndpoint:
         """A handshake is not waited for any more."""
         connection.give_up_at = now
         connection.handle_timer(now)
-        self._touch(connection)
+        self._touched[connection] = None
 
     def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
         self.counters.retries_sent += 1
@@ -432,7 +422,7 @@ class AioquicEndpoint:
             and len(data) >= answers.MIN_RESET_SIZE
         ):
             self.counters.resets_received += 1
-            self._touch(connection)
+            self._touched[connection] = None
             connection.reset_received(now)
             return
         if (

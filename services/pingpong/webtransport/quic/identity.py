@@ -32,6 +32,10 @@ from .connection_ids import ConnectionIds
 from .keys import PacketKeys
 from .reassembly import TooManyPiecesError
 
+# Epochs are keys of what each packet needs, a dozen and more times. Each is one object: it may as well
+# hash as that, where `Enum` hashes names, in Python. Before any of them is in a set or a dictionary.
+tls.Epoch.__hash__ = object.__hash__  # type: ignore[method-assign]
+
 RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
 _KEY_REASONS = {
     QuicErrorCode.AEAD_LIMIT_REACHED: "the keys were used for as many packets as they are safe for",

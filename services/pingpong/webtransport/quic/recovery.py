@@ -19,7 +19,7 @@ _TIMER_GRANULARITY = 0.001
 _MAX_ROUND_TRIP = 5.0
 """Seconds. A longer one is that of a peer which acknowledges late: by it the idle timeout and the
 closing period, three probe timeouts at least (RFC 9000, section 10), would become hours."""
-_MAX_UNASKED = 64
+_MAX_ACK_ONLY = 64
 """1-RTT packets that are remembered of those which ask for no acknowledgement: what is in them,
 acknowledgements, is in later ones too."""
 
@@ -29,16 +29,16 @@ class Recovery(QuicPacketRecovery):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.unasked: deque[int] = deque()
+        self.ack_only: deque[int] = deque()
         """Numbers of 1-RTT packets that are remembered though they ask for nothing."""
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
         """Remember a packet."""
         super().on_packet_sent(packet=packet, space=space)
         if not packet.in_flight and space.is_application_data:
-            self.unasked.append(packet.packet_number)
-            if len(self.unasked) > _MAX_UNASKED:
-                space.sent_packets.pop(self.unasked.popleft(), None)
+            self.ack_only.append(packet.packet_number)
+            if len(self.ack_only) > _MAX_ACK_ONLY:
+                space.sent_packets.pop(self.ack_only.popleft(), None)
 
     def acknowledge(
         self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
