@@ -37,7 +37,7 @@ test: $(MADE) $(PEERS) ## run the tests, in parallel
 	$(VENV)/bin/python -m pytest -n $$(($$(nproc) * 2)) --dist worksteal --timeout 120 $(ARGS)
 
 test-quick: $(MADE) ## run the tests that start no process and no browser
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal --timeout 120 -m "not process" $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal --timeout 120 -m "not process and not slow" $(ARGS)
 
 # Each test may take so long, without the cluster's and the images' making.
 e2e: $(MADE) ## install the chart on a kind cluster, and break things there

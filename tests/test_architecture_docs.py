@@ -7,17 +7,22 @@ import importlib
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
+from pingpong.client.probe.metrics import ProbeMetrics, TargetCounts
+from pingpong.client.probe.recorder import Recorder
+from pingpong.link import Dialer, Link, LinkOptions, looked_up
 from pingpong.ping import PROTOCOL, answer_ping, encode_ping
 from pingpong.server.workers.worker import Worker
 from pingpong.settings import ServeSettings
-from pingpong.webtransport.asyncio import connect
+from pingpong.telemetry.failure_log import FailureLogThrottle
+from pingpong.webtransport.asyncio import Target, connect
 from tests.webtransport.wire import certificate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,6 +88,17 @@ def nested(frame: FrameType | None) -> tuple[FrameType | None, Hops]:
     return None, []
 
 
+@asynccontextmanager
+async def working() -> AsyncIterator[Worker]:
+    settings = ServeSettings(bind_host="127.0.0.1", bind_port=0, self_ping_interval=0)
+    worker = Worker(settings, certificate())
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.close()
+
+
 class Trace:
     """Sees a server answer a ping: the calls around the answer, and around its sending."""
 
@@ -100,12 +116,20 @@ class Trace:
                 self.out = calls
 
 
+class AnswerTrace:
+    """Sees an answer reach a prober's recorder."""
+
+    def __init__(self) -> None:
+        self.calls: Hops = []
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code is Recorder.answered.__code__ and not self.calls:
+            _, self.calls = nested(frame)
+
+
 async def test_a_ping_takes_the_hops_that_are_drawn() -> None:
-    settings = ServeSettings(bind_host="127.0.0.1", bind_port=0, self_ping_interval=0)
-    worker = Worker(settings, certificate())
-    await worker.start()
     trace = Trace()
-    try:
+    async with working() as worker:
         url = f"https://127.0.0.1:{worker.port}/ping"
         fingerprint = certificate().sha256
         async with await connect(
@@ -121,7 +145,30 @@ async def test_a_ping_takes_the_hops_that_are_drawn() -> None:
                         await session.datagrams.receive()
                 finally:
                     sys.setprofile(None)
-    finally:
-        await worker.close()
     assert trace.into == hops("way in")
     assert trace.out == hops("way out")
+
+
+async def test_an_answer_takes_the_hops_that_are_drawn() -> None:
+    async with working() as worker:
+        url = f"https://127.0.0.1:{worker.port}/ping"
+        target = Target.from_url(url, certificate_hash=certificate().sha256)
+        counts = TargetCounts(["datagram"])
+        recorder = Recorder("one", ProbeMetrics(), counts, FailureLogThrottle())
+        # One that has to wait for its turn, on a busy machine, takes another way.
+        options = LinkOptions(interval=0.02)
+        link = Link("one", looked_up(target), Dialer(), recorder, options)
+        trace = AnswerTrace()
+        running = asyncio.create_task(link.run())
+        sys.setprofile(trace)
+        try:
+            async with asyncio.timeout(10):
+                while not trace.calls:
+                    await asyncio.sleep(0.01)
+        finally:
+            sys.setprofile(None)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await link.close()
+    assert trace.calls == hops("way of an answer")
+    assert counts.modes["datagram"].completed["ok"] > 0

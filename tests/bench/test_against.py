@@ -21,7 +21,7 @@ def compare(*words: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, str(ROOT / "bench" / "against.py"), "--quick", *words],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=270,
         check=False,
     )
 
@@ -45,6 +45,7 @@ def test_the_verdict_is_by_the_median_of_the_rounds_ratios(
 
 
 @pytest.mark.process
+@pytest.mark.timeout(300)  # half a minute of CPU
 def test_each_checkout_runs_its_own_server(tmp_path: Path) -> None:
     """The other one's pretends that all costs twice as much."""
     shutil.copytree(ROOT / "bench", tmp_path / "bench")

@@ -50,13 +50,14 @@ def test_a_session_that_takes_more_than_its_limit_is_told() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.timeout(300)  # half a minute of CPU
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     run = subprocess.run(
         [sys.executable, str(BENCH), "--quick", "--json", str(file)],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=270,
         check=False,
     )
     assert run.returncode == 0, run.stderr

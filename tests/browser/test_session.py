@@ -20,6 +20,8 @@ from pingpong.webtransport.asyncio import (
     serve,
 )
 
+PATIENCE = 60.0
+"""Seconds after which what is waited for does not come any more, on a machine that is shared."""
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 
@@ -42,7 +44,7 @@ class Site:
         return int(request.path[1:]) if request.path != "/" else None
 
     async def session(self) -> Session:
-        return await asyncio.wait_for(self._sessions.get(), 10)
+        return await asyncio.wait_for(self._sessions.get(), PATIENCE)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -67,7 +69,7 @@ async def both(
     browser = asyncio.ensure_future(tab.run(site.url, script))
     answering = asyncio.ensure_future(serve_one())
     try:
-        seen, served = await asyncio.wait_for(asyncio.gather(browser, answering), 15)
+        seen, served = await asyncio.wait_for(asyncio.gather(browser, answering), PATIENCE)
         return seen, served
     finally:
         browser.cancel()

@@ -21,6 +21,7 @@ def above(costs: list[Cost]) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 # A dozen seconds of CPU, of which a busy machine may give little.
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", ["initial", "handshake", "open"])

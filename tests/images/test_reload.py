@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 RELOAD = Path(__file__).parents[2] / "tools" / "reload.py"
 PROGRAM = """\
 import os, signal, sys, time
 import part
-
-pytestmark = pytest.mark.process
 
 def stop(number, frame):
     print("stopping", flush=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.network import Metrics, Report, Running
+from tests.integration.network import Report, Running
 from tests.support.link.link import Link
+from tests.support.running import Metrics
 
 INTERVAL = 0.1
 """Seconds from one ping to the next."""
@@ -22,7 +23,7 @@ SIZE = 300
 """Of pings, in bytes: more than all else in a packet, so that they can be counted by its size."""
 
 _AGAIN = "; connecting again"
-_UP_AGAIN = re.compile(r"connected again to \S+ after ([\d.]+) (ms|s)\b")
+_UP_AGAIN = re.compile(r"(?:connected again to \S+|answers again) after ([\d.]+) (ms|s)\b")
 _P = "pingpong_client_"
 _SLOW = 0.512
 

@@ -20,6 +20,8 @@ from tests.support.processes import environment
 
 pytestmark = pytest.mark.interop
 
+PATIENCE = 30.0
+"""Seconds after which what is waited for does not come any more, on a machine that is shared."""
 SCRIPTS = Path(__file__).parent / "peers"
 ENVIRONMENTS = Path(f"{sys.prefix}-peers")
 
@@ -64,7 +66,7 @@ async def test_as_client(peer: str, pythons: dict[str, Path], certificate: Certi
             *command(peer, pythons, "client", url), stdout=asyncio.subprocess.PIPE
         )
         output, _ = await asyncio.wait_for(process.communicate(), 60)
-        ended = await asyncio.wait_for(reflecting.ended.get(), 10)
+        ended = await asyncio.wait_for(reflecting.ended.get(), PATIENCE)
     modes = [mode.__name__ for mode in reflector.MODES if mode is not reflector.closing]
     assert json.loads(output) == dict.fromkeys(modes, "ok")
     assert (ended.code, ended.reason) == (7, "done")
@@ -75,7 +77,7 @@ async def serving(arguments: list[str]) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
-        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"ready\n"
+        assert await asyncio.wait_for(process.stdout.readline(), PATIENCE) == b"ready\n"
         yield
     finally:
         process.terminate()
@@ -102,7 +104,7 @@ async def address(
 async def test_as_server(peer: str, address: str, certificate: Certificate) -> None:
     async def attempt(session: Session, name: str) -> str:
         try:
-            await asyncio.wait_for(getattr(reflector, name)(session), 10)
+            await asyncio.wait_for(getattr(reflector, name)(session), PATIENCE)
         except Exception as error:
             return repr(error)
         return "ok"

@@ -28,10 +28,10 @@ from tests.support.link.link import (
     Impairment,
     Link,
     Verdict,
-    wait_until,
 )
 from tests.support.link.packets import UDP
 from tests.support.link.records import Record
+from tests.support.running import wait_until
 
 pytestmark = pytest.mark.network
 
@@ -57,6 +57,8 @@ class Receiver:
 
     def __init__(self, sock: socket.socket, *, echo: bool = False) -> None:
         self.arrivals: list[Arrival] = []
+        self.errors: list[int | None] = []
+        """What ICMP messages said, by the numbers of errno."""
         self._sock = sock
         self._echo = echo
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -80,7 +82,10 @@ class Receiver:
         while not self._over:
             try:
                 data, ancillary, _, source = self._sock.recvmsg(2048, 256)
-            except OSError:  # nothing came yet, or an ICMP message did
+            except TimeoutError:
+                continue
+            except OSError as error:
+                self.errors.append(error.errno)
                 continue
             seconds, nanoseconds = struct.unpack("@ll", ancillary[0][2])
             at = seconds * 1_000_000_000 + nanoseconds - offset
@@ -188,8 +193,8 @@ def test_packets_arrive_after_the_delay(link: Link, hosts: Hosts) -> None:
     sent = hosts.send(100, interval=0.005)
     wait_until(lambda: len(hosts.server.arrivals) == 100, "all arrive")
     took = [(arrival.at - sent[arrival.number]) / 1e9 for arrival in hosts.server.arrivals]
-    assert min(took) > 0.03
-    assert statistics.median(took) == pytest.approx(0.03, abs=0.0005)
+    # On a busy machine the sender, or the link, may be late; it is not each time.
+    assert min(took) == pytest.approx(0.0302, abs=0.0002)
     records = of(link.settle(), Direction.OUT)
     assert {r.due - r.received for r in records} == {30_000_000}
 
@@ -262,18 +267,25 @@ def test_a_rate_limit_spaces_packets_and_drops_what_its_queue_cannot_hold(
     link: Link, hosts: Hosts
 ) -> None:
     link.impair(out=Impairment(rate=1e6, burst=0, queue=20_000))
-    hosts.send(40, size=972)  # 1000 with IP's and UDP's headers
-    wait_until(lambda: len(of(link.settle(), Direction.OUT)) == 40, "all are decided on")
+    hosts.send(100, size=972)  # 1000 with IP's and UDP's headers: 8 ms each
+    wait_until(lambda: len(of(link.settle(), Direction.OUT)) == 100, "all are decided on")
     records = of(link.settle(), Direction.OUT)
     delivered = of(records, Direction.OUT, Verdict.DELIVERED)
     dropped = of(records, Direction.OUT, Verdict.OVERFLOWED)
-    assert 20 <= len(delivered) <= 22  # the queue, and what left it meanwhile
-    assert len(delivered) + len(dropped) == 40
-    apart = [(b.due - a.due) / 1e6 for a, b in pairwise(delivered)]
+    assert len(delivered) >= 20
+    assert dropped
+    assert len(delivered) + len(dropped) == 100
+    # A sender that is held up in between leaves the queue time to empty.
+    apart = [(b.due - max(a.due, b.received)) / 1e6 for a, b in pairwise(delivered)]
     assert apart == pytest.approx([8] * len(apart), abs=0.001)
+    assert max(each.due - each.received for each in delivered) <= 160_000_000
+    for each in dropped:
+        busy_until = max(other.due for other in delivered if other.number < each.number)
+        assert busy_until - each.received > 152_000_000
     arrivals = hosts.server.arrivals
-    took = (arrivals[-1].at - arrivals[0].at) / 1e9
-    assert took == pytest.approx(0.008 * (len(delivered) - 1), abs=0.002)
+    wait_until(lambda: len(arrivals) == len(delivered), "they arrive")
+    took = arrivals[-1].at - arrivals[0].at
+    assert took == pytest.approx(delivered[-1].sent - delivered[0].sent, abs=2_000_000)
 
 
 def test_nothing_gets_through_a_blackhole_until_it_is_healed(link: Link, hosts: Hosts) -> None:
@@ -343,7 +355,8 @@ def test_a_sender_is_told_of_the_links_mtu(
         hosts.socket.setsockopt(level, discover, IP_PMTUDISC_DO)
         assert hosts.socket.getsockopt(level, mtu) == 1500
         hosts.send(1, size=1300)
-        wait_until(lambda: hosts.socket.getsockopt(level, mtu) == 1280, "the sender is told")
+        wait_until(lambda: hosts.client.errors == [errno.EMSGSIZE], "the sender is told")
+        assert hosts.socket.getsockopt(level, mtu) == 1280
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
             hosts.socket.send(bytes(1300))
         assert [r.verdict for r in link.settle()] == [Verdict.TOO_BIG]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pingpong.server.self_ping import PATIENCE, SelfPing
+from pingpong.link import LinkError
+from pingpong.server.self_ping import TOO_OLD_AFTER, SelfPing
 from pingpong.webtransport.asyncio.failures import Cause, ConnectError
 from pingpong.webtransport.events import Request
 
@@ -36,7 +37,8 @@ async def after(*ends: Exception | None) -> SelfPing:
     return one
 
 
-FULL = ConnectError(Cause.REFUSED, "the server refuses connections: it is full or leaving")
+_REFUSED = "the server refuses connections: it is full or leaving"
+FULL = LinkError("refused", _REFUSED, ConnectError(Cause.REFUSED, _REFUSED))
 
 
 async def test_before_the_first_answer() -> None:
@@ -48,7 +50,7 @@ async def test_before_the_first_answer() -> None:
     [
         (TimeoutError(), "no answer in time"),
         (OSError(1, "no way"), "[Errno 1] no way"),
-        (ConnectError(Cause.NO_ANSWER, "no answer on UDP port 1"), "no answer on UDP port 1"),
+        (LinkError("timeout", "no answer on UDP port 1"), "no answer on UDP port 1"),
         (ValueError("what nobody thought of"), "what nobody thought of"),
     ],
 )
@@ -60,7 +62,7 @@ async def test_an_answer_holds_for_some_intervals() -> None:
     one = await after(None, TimeoutError())
     now = time.monotonic()
     assert one.result(now)[0]
-    ok, reason = one.result(now + PATIENCE * 0.001 + 10)
+    ok, reason = one.result(now + TOO_OLD_AFTER * 0.001 + 10)
     assert not ok
     assert reason.endswith("s ago: no answer in time")
 

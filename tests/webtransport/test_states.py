@@ -28,6 +28,7 @@ from pingpong.webtransport.session import Session
 from pingpong.webtransport.states import CLIENT, SERVER, STOP_CODES, Event, State, Table, after
 from pingpong.webtransport.streams import Stream, StreamHandler
 from tests.webtransport.raw import CONNECT
+from tests.webtransport.standins import Quic
 
 TABLES = {"client": CLIENT, "server": SERVER}
 USERS = (
@@ -127,50 +128,6 @@ def test_the_table_says_what_the_draft_says(
 
 
 # Sessions, by the table.
-
-
-class Quic:
-    """In place of an engine: takes everything, and does what is needed of it."""
-
-    max_datagram_size = 1200
-    reset_stream_at = True
-    deadline: float | None = None
-    arrival = 0
-
-    def __init__(self, *, is_client: bool) -> None:
-        self.is_client = is_client
-        self.next = {False: 0 if is_client else 1, True: 2 if is_client else 3}
-        self.datagrams = 0
-
-    def can_open_stream(self, unidirectional: bool) -> bool:
-        return True
-
-    def open_stream(self, header: bytes, unidirectional: bool) -> int:
-        stream_id = self.next[unidirectional]
-        self.next[unidirectional] += 4
-        return stream_id
-
-    def send_stream(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
-        pass
-
-    def send_datagram(self, data: bytes) -> bool:
-        self.datagrams += 1
-        return True
-
-    def reset_stream(self, stream_id: int, code: int, reliable_size: int = 0) -> int:
-        return 0
-
-    def stop_sending(self, stream_id: int, code: int) -> None:
-        pass
-
-    def buffered(self, stream_id: int) -> int:
-        return 0
-
-    def stream_is_over(self, stream_id: int) -> bool:
-        return False
-
-    def close(self, code: int, reason: str = "") -> None:
-        pass
 
 
 class Calls(SessionHandler):

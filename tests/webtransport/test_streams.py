@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 from random import Random
+from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pingpong.webtransport import varint
+from pingpong.webtransport.capsules import CapsuleType
+from pingpong.webtransport.drafts import Credit
 from pingpong.webtransport.errors import ErrorCode, StateError, to_http3_code
+from pingpong.webtransport.flow import FlowControl
+from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.config import Windows
+from pingpong.webtransport.quic.engine import QuicConnection
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.streams import Stream, StreamHandler, encode_stream_header
 from tests.webtransport.raw import stream_header
+from tests.webtransport.standins import Quic
 from tests.webtransport.wire import Recorder, Wire
 
 
@@ -289,3 +297,205 @@ def test_bytes_arrive_in_order_whatever_the_network_does(
         assert recorder.data[stream.id] == b"".join(chunks)
     wire.client.assert_nothing_left(session.id)
     wire.server.assert_nothing_left(session.id)
+
+
+class Halves(RuleBasedStateMachine):
+    """Both halves of one stream, whatever its user and its peer do; the model is what was done."""
+
+    @initialize(is_local=st.booleans(), uni=st.booleans(), granted=st.none() | st.integers(0, 20))
+    def start(self, is_local: bool, uni: bool, granted: int | None) -> None:
+        self.quic = Quic(is_client=True)
+        self.id = {(True, False): 4, (True, True): 6, (False, False): 1, (False, True): 7}[
+            is_local, uni
+        ]
+        self.limit = granted
+        self.flow = None
+        if granted is not None:
+            limits = Limits(initial_max_data=1_000)
+            self.flow = FlowControl(limits, Credit(data=granted), lambda capsule: None)
+        self.over = 0
+        self.handler = Halved()
+        self.stream = Stream(
+            cast(QuicConnection, self.quic),
+            self.id,
+            self.handler,
+            flow=self.flow,
+            over=self.end,
+            is_local=is_local,
+            header_size=3,
+        )
+        self.can_send = is_local or not uni
+        self.can_receive = not is_local or not uni
+        self.written = self.came = b""
+        self.write_ended = not self.can_send
+        self.was_reset = False
+        self.receive_over = not self.can_receive
+        self.stopped_by_us = self.abandoned = False
+        self.received = 3 * (not is_local)
+
+    @property
+    def send_over(self) -> bool:
+        """Whether our half is over: there is none, it was reset, or all of it was sent."""
+        return not self.can_send or self.was_reset or self.id in self.quic.ended
+
+    def end(self, stream: Stream) -> None:
+        assert stream is self.stream
+        self.over += 1
+
+    # The user.
+
+    @rule(data=st.binary(max_size=12), end=st.booleans())
+    def send(self, data: bytes, end: bool) -> None:
+        if self.write_ended:
+            with pytest.raises(StateError):
+                self.stream.send(data, end)
+            return
+        self.written += data
+        self.write_ended = end
+        self.stream.send(data, end)
+
+    @rule(code=st.integers(0, 9))
+    def reset(self, code: int) -> None:
+        ongoing = not self.send_over
+        self.stream.reset(code)
+        if ongoing:
+            assert self.quic.resets == {self.id: to_http3_code(code)}
+            self.write_ended = self.was_reset = True
+
+    @rule(code=st.integers(0, 9))
+    def stop(self, code: int) -> None:
+        first = not self.stopped_by_us
+        self.stopped_by_us = True
+        self.stream.stop(code)
+        if first and not self.receive_over:
+            assert self.quic.stops == {self.id: to_http3_code(code)}
+
+    @rule(size=st.integers(1, 10))
+    def release(self, size: int) -> None:
+        held = self.quic.held.get(self.id, 0)
+        self.stream.release(size)
+        assert self.quic.held.get(self.id, 0) == max(0, held - size)
+
+    @rule()
+    def notify_writable(self) -> None:
+        if not self.abandoned:
+            was_over = self.over > 0
+            is_asked = self.stream.notify_writable(0)
+            assert is_asked == (not was_over and self.stream.buffered > 0)
+
+    # The peer.
+
+    @precondition(lambda self: not self.receive_over)
+    @rule(data=st.binary(max_size=12), end=st.booleans(), hold=st.booleans())
+    def receive(self, data: bytes, end: bool, hold: bool) -> None:
+        if not data and not end:
+            return
+        self.receive_over = end
+        self.handler.holds = hold
+        self.received += len(data)
+        if not self.stopped_by_us:
+            self.came += data
+        self.stream.receive(data, end, 0)
+
+    @precondition(lambda self: not self.receive_over)
+    @rule(code=st.integers(0, 9), unseen=st.integers(0, 9))
+    def receive_reset(self, code: int, unseen: int) -> None:
+        self.receive_over = True
+        self.received += unseen
+        self.stream.receive_reset(to_http3_code(code), self.received)
+        assert self.handler.reset == (None if self.stopped_by_us else code)
+
+    @precondition(lambda self: self.can_send)
+    @rule(code=st.integers(0, 9))
+    def receive_stop(self, code: int) -> None:
+        ongoing = not self.send_over and not self.abandoned
+        self.stream.receive_stop(to_http3_code(code))
+        self.write_ended = self.was_reset = True
+        assert self.handler.stop == (code if ongoing else self.handler.stop)
+
+    @precondition(lambda self: self.limit is not None)
+    @rule(more=st.integers(1, 20))
+    def grant(self, more: int) -> None:
+        assert self.flow is not None
+        assert self.limit is not None
+        self.limit += more
+        self.flow.receive(CapsuleType.WT_MAX_DATA, varint.encode(self.limit))
+
+    @precondition(lambda self: self.id in self.quic.asked)
+    @rule()
+    def writable(self) -> None:
+        self.quic.asked.clear()
+        self.stream.writable()
+
+    @rule()
+    def abandon(self) -> None:
+        self.stream.abandon(ErrorCode.WT_SESSION_GONE)
+        self.abandoned = self.stopped_by_us = self.write_ended = self.was_reset = True
+        self.handler.is_done = True
+
+    # What holds at any time.
+
+    @invariant()
+    def what_was_written_leaves_in_order_as_far_as_there_is_credit(self) -> None:
+        sent = self.quic.sent.get(self.id, b"")
+        assert self.written.startswith(sent)
+        if self.id in self.quic.resets:
+            return
+        allowed = len(self.written) if self.limit is None else self.limit
+        assert len(sent) == min(len(self.written), allowed)
+        complete = self.can_send and self.write_ended and len(sent) == len(self.written)
+        assert (self.id in self.quic.ended) == complete
+
+    @invariant()
+    def what_came_was_read_in_order_once(self) -> None:
+        assert self.handler.data == self.came
+
+    @invariant()
+    def what_came_is_accounted_for(self) -> None:
+        if self.flow is not None:
+            header = 3 * (not self.stream.is_local)
+            assert self.flow.data_in.received == self.received - header
+            unread = self.quic.held.get(self.id, 0)
+            assert self.flow.data_in.consumed == self.flow.data_in.received - unread
+
+    @invariant()
+    def it_is_over_when_both_halves_are_and_nothing_is_kept(self) -> None:
+        assert self.stream.send_open == (not self.write_ended)
+        assert self.stream.receive_open == (not self.receive_over)
+        waits = self.quic.held.get(self.id, 0) or (self.quic.asked and not self.abandoned)
+        assert (self.over > 0) == bool(self.send_over and self.receive_over and not waits)
+
+
+class Halved(StreamHandler):
+    """Writes down what comes, and keeps it unread where it is told to."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.holds = self.is_done = False
+        self.reset: int | None = None
+        self.stop: int | None = None
+
+    def stream_data_received(
+        self, stream: Stream, data: bytes, end_stream: bool, arrival: int
+    ) -> None:
+        assert not self.is_done
+        assert self.reset is None
+        self.data += data
+        if self.holds:
+            stream.hold(len(data))
+
+    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
+        assert not self.is_done
+        assert self.reset is None
+        self.reset = code
+
+    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
+        assert not self.is_done
+        self.stop = code
+
+    def stream_writable(self, stream: Stream) -> None:
+        assert not self.is_done
+
+
+TestHalves = Halves.TestCase
+TestHalves.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -145,7 +145,7 @@ class Dialer:
     """Makes sessions, of any number of targets. The token is read anew each time: it is rotated.
 
     `timeout` is how many seconds an attempt has, from the lookup on; `headers` go into each
-    request; `idle_timeout` is this side's.
+    request; `idle_timeout` is this side's, and `config` the rest of what its endpoints are like.
     """
 
     def __init__(
@@ -155,13 +155,16 @@ class Dialer:
         token_file: Path | None = None,
         headers: Headers = (),
         idle_timeout: float = IDLE_TIMEOUT,
+        config: EndpointConfig | None = None,
     ) -> None:
         self.timeout = timeout
         self._token_file = token_file
         self._headers = headers
         self._throttle = _Throttle()
-        self._config = EndpointConfig(
-            idle_timeout=idle_timeout, windows=Windows(streams_uni=_ANSWER_STREAMS)
+        self._config = replace(
+            config or EndpointConfig(),
+            idle_timeout=idle_timeout,
+            windows=Windows(streams_uni=_ANSWER_STREAMS),
         )
 
     async def dial(
@@ -171,10 +174,11 @@ class Dialer:
         make: Callable[[ClientConnection], PingSession],
         *,
         avoid: Address | None = None,
+        retry_delay: float | None = None,
     ) -> PingSession:
         """Make a session with what is called `name`; the address `avoid` is tried last.
 
-        Raises `LinkError`.
+        For `retry_delay` see `open_connection`. Raises `LinkError`.
         """
         resolve_ns = None
         async with self._throttle.turn():
@@ -196,6 +200,7 @@ class Dialer:
                     config=self._config,
                     timeout=_left(deadline),
                     addresses=sorted(addresses, key=lambda entry: entry[1] == avoid),
+                    retry_delay=retry_delay,
                 )
 
             try:
@@ -293,5 +298,5 @@ async def _find_later(find: Lookup) -> Resolved | None:
 
 
 def _left(deadline: float) -> float:
-    # Rounded, since it is told to people.
+    # Rounded, since people read it.
     return max(round(deadline - time.monotonic(), 2), _SHORTEST_TIMEOUT)

@@ -21,7 +21,7 @@ class Failure(Enum):
     REFUSED = "refused"
     """The host says that nothing listens there."""
     SILENT = "silent"
-    """Nobody answered in all the time that an attempt has."""
+    """No answer came in all the time that an attempt has."""
     OTHER = "other"
     """By policy, or by what another attempt won't change soon."""
 

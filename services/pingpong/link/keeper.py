@@ -23,8 +23,17 @@ _LONGEST_REFUSED_PAUSE = 1.0
 listen there may be any moment. A packet each, which no server has to do with. More than the first
 once a hundredth of the time that it was so is more: what is down for an hour is no matter of moments.
 """
-_SILENT_PAUSE = 1.0
-"""Seconds after an attempt that nobody answered, at most: the attempt was a packet a second itself."""
+_REFUSED_RETRY = 0.5
+"""Seconds of silence after which such a host is asked again: it need not say so each time.
+
+Hosts send a limited number of such messages, as Linux does: one a second, after a few.
+"""
+_SILENT_PAUSE = 0.2
+_SILENT_TIME = 1.0
+"""Seconds to wait after an attempt that was not answered: the first figure, or until the second has
+passed since it began, at most. It was itself a packet a second: a longer pause would send hardly
+less, and find out later.
+"""
 
 
 class Need(Enum):
@@ -122,8 +131,13 @@ class Keeper:
             self._attempt_at = now
         self.wanted = Want(need, cause)
 
-    def failed(self, failure: Failure, now: float) -> None:
-        """An attempt has failed."""
+    @property
+    def retry_delay(self) -> float | None:
+        """Seconds of silence after which an attempt tries an address anew; None: as usual."""
+        return None if self._refused_since is None else _REFUSED_RETRY
+
+    def failed(self, failure: Failure, now: float, took: float) -> None:
+        """An attempt has failed; `took` is how many seconds it took."""
         backoff = self._backoff
         if failure is Failure.REFUSED:
             if self._refused_since is None:
@@ -136,7 +150,7 @@ class Keeper:
             self._refused_since = None
             pause = backoff.next()
             if failure is Failure.SILENT:
-                pause = min(pause, max(_SILENT_PAUSE, backoff.shortest))
+                pause = min(pause, max(_SILENT_PAUSE, _SILENT_TIME - took, backoff.shortest))
         self._attempt_at = now + pause
 
     def hurry(self, now: float) -> None:
@@ -202,7 +216,7 @@ class Availability:
     def outage(self, now_ns: int) -> Outage | None:
         """The outage until now; None where it is up, or never was.
 
-        To be asked for before `answered` is told of the answer that ends it.
+        To be asked for before `answered` takes in the answer that ends it.
         """
         if self.is_up or self._answered_at is None:
             return None

@@ -34,6 +34,8 @@ _UNANSWERED = 10
 """Probes without an answer, in a row, after which a session is of no use, though it lives."""
 _MAX_RETIRING = 4
 """Sessions that were replaced and may still bring answers, at most."""
+_REASONS = {Need.SILENT: "idle", Need.ELSEWHERE: "closed"}
+"""Why a session is closed that was replaced: an error, but for these, and where it drains."""
 _HELD_UP = 0.1
 """Seconds by which a timer is late in a process that was stopped, or held up."""
 
@@ -152,6 +154,7 @@ class Link:
         """Whether the observer takes it for connected."""
         self._idle_since: float | None = None
         """When the last session ended, or the last attempt failed, where none stands since."""
+        self._attempt_began = now
         self._connect_failure = ""
         """Of the last attempt, for people; empty since the target is up."""
         self._slots: list[_Slots] = []
@@ -227,7 +230,7 @@ class Link:
 
     @property
     def state(self) -> State:
-        """Where the target stands; `since` and `reason` say more."""
+        """Where the target stands; `reason` says why it is not up."""
         if self.is_over:
             return State.ENDED
         if self.availability.is_up or (self._current is not None and not self.availability.was_up):
@@ -255,8 +258,15 @@ class Link:
     async def _attempt(self) -> None:
         """Try to make the session that is wanted; it may come to be unwanted."""
         avoid = None if self._current is None else self._current.client.address
+        self._attempt_began = time.monotonic()
         dial = self._loop.create_task(
-            self._dialer.dial(self.name, self._lookup, self._make, avoid=avoid)
+            self._dialer.dial(
+                self.name,
+                self._lookup,
+                self._make,
+                avoid=avoid,
+                retry_delay=self._keeper.retry_delay,
+            )
         )
         session = None
         try:
@@ -296,7 +306,7 @@ class Link:
 
     def _attempt_failed(self, error: LinkError) -> None:
         now = time.monotonic()
-        self._keeper.failed(error.failure, now)
+        self._keeper.failed(error.failure, now, now - self._attempt_began)
         self._connect_failure = str(error)
         if self._current is None:
             self._idle_since = now
@@ -321,7 +331,7 @@ class Link:
             ):
                 self._lost(wanted.cause)
             self._observer.moved(old.peer, session.peer, wanted.cause)
-            self._retire(old, "idle" if wanted.need is Need.SILENT else "error")
+            self._retire(old, wanted.need)
         else:
             if self._idle_since is not None:
                 self._exclude(session.dialed_at - self._idle_since)
@@ -337,9 +347,11 @@ class Link:
             for mode in self._options.modes:
                 self._send(mode)
 
-    def _retire(self, session: PingSession, reason: str) -> None:
+    def _retire(self, session: PingSession, need: Need) -> None:
         """Wait for what may still come, but not send any more."""
-        follow = self._options.timeout + (0 if session.is_draining else HORIZON)
+        is_well = session.is_draining or need is Need.ELSEWHERE
+        follow = self._options.timeout + (0 if is_well else HORIZON)
+        reason = _REASONS.get(need, "error")
         self._retiring[session] = _Retired(time.monotonic() + follow, reason)
         if len(self._retiring) > _MAX_RETIRING:
             self._leave(next(iter(self._retiring)))
@@ -371,6 +383,9 @@ class Link:
                 found = await self._lookup()
             except ConnectError:
                 continue  # What was known before still holds.
+            except Exception as error:
+                self._fail(error)
+                return
             self.located([address for _, address in found.addresses])
 
     # `session.SessionOwner`.
@@ -495,7 +510,7 @@ class Link:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        # What this process slept through, or was held up for, is nobody's silence.
+        # The time in which this process was stopped, or held up, is no silence of the target's.
         late = now - self._tick_at
         held_up = late if late > _HELD_UP else 0.0
         awake = now - self._ticked_at - held_up
@@ -503,6 +518,8 @@ class Link:
         try:
             if held_up:
                 self._exclude(held_up)
+                if self._idle_since is not None:
+                    self._idle_since = min(self._idle_since + held_up, now)
             for session, retired in list(self._retiring.items()):
                 session.check(now, awake)
                 if session in self._retiring and (now >= retired.until or not session.open):

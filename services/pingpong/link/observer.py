@@ -1,4 +1,4 @@
-"""Who is called with what happens on a link."""
+"""What is called when something happens on a link."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ class Observer:
         """A probe's time came while there was no session."""
 
     def skipped(self, slots: int) -> None:
-        """This process was stopped, or held up, and so many slots passed meanwhile."""
+        """This process was stopped, or held up, and this number of slots passed meanwhile."""
 
     def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
         """An answer of `size` bytes came; `is_first`: to the first probe of its session and mode."""
 
     def copied(self, count: int) -> None:
-        """The network delivered so many packets again: QUIC lets none of them pass."""
+        """The network delivered this number of packets again: QUIC lets none of them pass."""
 
     def malformed(self, mode: str) -> None:
         """Something came that is the answer to no probe."""

@@ -94,7 +94,7 @@ class PingStream(StreamHandler):
 class Pinger(SessionWaiter):
     """Sends pings of `size` bytes on a session and follows what becomes of them: a base class.
 
-    Whoever wants to know overrides the methods under "What happens". A ping is answered in time
+    Subclasses override the methods under "What happens". A ping is answered in time
     within `timeout_ns`, and late within `horizon_ns` after that.
     """
 
@@ -129,7 +129,7 @@ class Pinger(SessionWaiter):
         """Something came that is the answer to no ping."""
 
     def copied(self, count: int) -> None:
-        """The network delivered so many packets again."""
+        """The network delivered this number of packets again."""
 
     def drain_received(self) -> None:
         """The server wants the session to be left."""

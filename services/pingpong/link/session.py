@@ -19,10 +19,10 @@ IDLE_TIMEOUT = 15.0
 HORIZON = IDLE_TIMEOUT
 """Seconds after its timeout in which a probe can still be answered late; then it is lost.
 
-A session of which nothing is heard lives no longer: later, there is nobody to answer.
+A session of which nothing is heard lives no longer: later, no answer can come.
 """
 CLOSE_TIMEOUT = 0.5
-"""Seconds that a server has to hear of our end, at most."""
+"""Seconds that a close waits for the server, at most."""
 CLOSE_REASONS = ("drain", "closed", "idle", "error")
 
 _KEEP_ALIVES = 3

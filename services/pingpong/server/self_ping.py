@@ -11,49 +11,22 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from ..ping import HEADER_SIZE, PROTOCOL, decode_pong, encode_ping
-from ..telemetry.failure_log import Repeats
+from ..link import Dialer, LinkError, Resolved, ping_once
+from ..ping import HEADER_SIZE
+from ..telemetry.failure_log import FailureLogThrottle
 from ..telemetry.logs import get_logger
-from ..webtransport import Address, Request, Session, SessionClosed
-from ..webtransport.asyncio import (
-    Cause,
-    ConnectError,
-    EndpointConfig,
-    SessionWaiter,
-    Target,
-    establish,
-    open_connection,
-)
+from ..webtransport import Address, Request
+from ..webtransport.asyncio import Cause, EndpointConfig, Target
 
 HEADER = b"pingpong-self"
-"""The field by which a server knows its own request; its value is known to nobody else."""
+"""The field by which a server knows its own request; its value is a secret of this process."""
 
-PATIENCE = 3
+TOO_OLD_AFTER = 3
 """Intervals after which the last answer is too old."""
 
 _RETRY = 0.25
 """Seconds until the next ping, as long as none was answered yet."""
 _TIMEOUT = 2.0
-
-
-class _Answer(SessionWaiter):
-    """Waits for one pong."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
-        """The answer, if it is one."""
-        if decode_pong(data) is not None and not self.answered.done():
-            self.answered.set_result(None)
-
-    def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """No answer will come."""
-        super().session_closed(session, closed)
-        if not self.answered.done():
-            self.answered.set_exception(ConnectionError(f"the session ended: {closed}"))
-            self.answered.exception()
 
 
 class SelfPing:
@@ -74,11 +47,11 @@ class SelfPing:
         self._addresses = addresses
         self._fingerprint = fingerprint
         self._interval = interval
-        self._config = config or EndpointConfig()
         self._secret = secrets.token_hex(16).encode()
+        self._dialer = Dialer(timeout=_TIMEOUT, headers=((HEADER, self._secret),), config=config)
         self._answered_at: float | None = None
         self._failure = "not answered yet"
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self._logger = get_logger("pingpong.server.self_ping")
 
     def recognizes(self, request: Request) -> bool:
@@ -91,7 +64,7 @@ class SelfPing:
         if self._answered_at is None:
             return False, self._failure
         age = now - self._answered_at
-        if age > PATIENCE * self._interval + _TIMEOUT:
+        if age > TOO_OLD_AFTER * self._interval + _TIMEOUT:
             return False, f"last answered {age:.0f} s ago: {self._failure}"
         return True, f"answered {age:.1f} s ago"
 
@@ -110,45 +83,30 @@ class SelfPing:
 
     def _succeeded(self) -> None:
         self._answered_at = time.monotonic()
-        recovered = self._repeats.succeeded(None, self._answered_at)
+        recovered = self._throttle.succeeded(None, self._answered_at)
         if recovered is not None:
             self._logger.info("self_ping_recovered", seconds=round(recovered.seconds, 1))
 
     def _failed(self, error: Exception) -> None:
-        is_full = isinstance(error, ConnectError) and error.cause is Cause.REFUSED
+        cause = error.cause if isinstance(error, LinkError) else None
+        is_full = cause is not None and cause.cause is Cause.REFUSED
         if is_full and self._answered_at is not None:
             # Its own endpoint says so, over the socket: it has all the clients that it takes, and
             # serves those. To call that unready would send them away, where it cuts their flows.
             self._answered_at = time.monotonic()
             return
         self._failure = str(error) or "no answer in time"
-        failed = self._repeats.failed(None, self._failure, time.monotonic())
+        failed = self._throttle.failed(None, self._failure, time.monotonic())
         if failed is not None:
             self._logger.warning("self_ping_failed", error=self._failure, count=failed.count)
 
     async def ping(self) -> None:
-        """Connect, ping, leave.
-
-        Raises `ConnectError`, or `OSError` or `TimeoutError` where the session gave no answer.
-        """
+        """Connect, ping, leave. Raises what `ping_once` does."""
         self.count += 1
         host, port = self._addresses[0][1][:2]
         target = Target(str(host), int(port), "/ping", certificate_hash=self._fingerprint())
-        client = await open_connection(
-            target, config=self._config, timeout=_TIMEOUT, addresses=self._addresses
-        )
-        try:
-            answer = _Answer()
-            session = await establish(
-                client,
-                answer,
-                protocols=(PROTOCOL,),
-                headers=((HEADER, self._secret),),
-                timeout=_TIMEOUT,
-            )
-            session.send_datagram(encode_ping(1, time.monotonic_ns(), HEADER_SIZE))
-            client.flush()
-            async with asyncio.timeout(_TIMEOUT):
-                await answer.answered
-        finally:
-            client.abort()
+
+        async def find() -> Resolved:
+            return Resolved(target, self._addresses)
+
+        await ping_once(target.host, find, self._dialer, size=HEADER_SIZE, timeout=_TIMEOUT)

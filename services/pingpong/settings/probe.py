@@ -78,7 +78,8 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         default=0.1, description="wait up to this long before the first new attempt to connect"
     )
     backoff_max: Annotated[Seconds, Flag("Connection", (), "SECONDS")] = Field(
-        default=10.0, description="wait up to this long at most, after several have failed"
+        default=10.0,
+        description="wait up to this long at most, after several have failed; a second at most where nothing answers, or the host says that nothing listens",
     )
     ready_requires: Annotated[Literal["none", "any", "all"], Flag("Health", (), "WHICH")] = Field(
         default="none",

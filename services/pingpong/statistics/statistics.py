@@ -211,7 +211,7 @@ class Statistics:
         return True
 
     def copied(self, count: int) -> None:
-        """Note so many answers that the network delivered again: QUIC lets none of them pass."""
+        """Note `count` answers that the network delivered again: QUIC lets none of them pass."""
         self._duplicates += count
 
     def answered(

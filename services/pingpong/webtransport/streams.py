@@ -156,15 +156,18 @@ class Stream:
         """Bytes of either half that are kept, and that QUIC does not know of."""
         return self.kept + (len(self._pending) if self._pending else 0)
 
-    def notify_writable(self, below: int) -> None:
+    def notify_writable(self, below: int) -> bool:
         """Have `StreamHandler.stream_writable` called, once, at `below` bytes or less.
 
-        Nothing happens where it is so already. It is called also where our half has ended
-        meanwhile, but not where the session has.
+        False, and nothing happens, where it is so already, and where both halves have ended:
+        the stream is forgotten then, and has to be asked before its end. It is called also
+        where our half has ended meanwhile, but not where the session has.
         """
-        if self.buffered > below:
-            self._asked = True
-            self._quic.notify_writable(self.id, below)
+        if self._is_over or self.buffered <= below:
+            return False
+        self._asked = True
+        self._quic.notify_writable(self.id, below)
+        return True
 
     def hold(self, size: int) -> None:
         """Say, from within `stream_data_received`, that `size` bytes of it are kept unread.
@@ -305,9 +308,14 @@ class Stream:
             # The final size is what was sent: the rest is no longer the peer's to give credit for.
             self._flow.data_unsent(unsent)
 
+    @property
+    def _is_over(self) -> bool:
+        if self.send_open or self.receive_open:
+            return False
+        return not self._held and not self._asked and self._pending is None
+
     def _forget_if_over(self) -> None:
-        over = not (self.send_open or self.receive_open)
-        if over and not self._held and not self._asked and self._pending is None:
+        if self._is_over:
             self._over(self)
 
     def _drop_pending(self) -> None:

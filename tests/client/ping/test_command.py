@@ -117,7 +117,7 @@ async def test_deadline() -> None:
         assert 0.25 < time.monotonic() - began < 5
     assert status == 0
     async with serving() as server:
-        status, said = await ping(server.port, "-w0.1", "-c5", "-i30")
+        status, said = await ping(server.port, "-w1", "-c5", "-i30")
     assert status == 1  # fewer than -c by -w, as ping(8)
     assert said.counts == "1 sent, 1 received, 0% loss"
 

@@ -15,6 +15,7 @@ from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import MODES, serving
 from tests.client.probe.probing import (
+    INTERVAL,
     Tampering,
     drain,
     path_to,
@@ -73,7 +74,7 @@ async def test_a_server_that_comes_back_ends_one_outage() -> None:
         await listener.close(7, "bye")
         await until(lambda: not probes.is_up())
         errors = probes.completed("send_error")
-        await until(lambda: probes.completed("send_error") > errors + 2)
+        await until(lambda: probes.completed("send_error") > errors + 10)
         assert probes.metrics.sessions_closed["closed"] == 1
         assert probes.metrics.outages.count == 0
         assert "the server closed the session (code 7): bye; nobody answers" in probes.reason()
@@ -83,9 +84,27 @@ async def test_a_server_that_comes_back_ends_one_outage() -> None:
         assert down["cause"] == "the server closed the session (code 7): bye"
         _, up = probes.events("target_up")
         assert up["outage_seconds"] == pytest.approx(probes.metrics.outages.sum, abs=0.001)
-        # From the last answer to the first: two slots and more passed without any.
-        assert up["outage_seconds"] > 2 * 0.05
+        # From the last answer to the first, but for a pause of its own before it connected.
+        assert up["outage_seconds"] > 10 * INTERVAL - 0.1
         assert probes.metrics.outages.count == 1
+
+
+async def test_a_pause_of_its_own_is_no_outage() -> None:
+    """Where the server is there, and only this side waits before it connects again."""
+    options = {"backoff_min": 3.0, "backoff_max": 3.0}
+    async with serving() as listener, probing(to(listener.port), **options) as probes:
+        seconds: list[float] = []
+        while max(seconds, default=0.0) < 0.5:
+            await probes.answered()
+            (connection,) = listener.connections
+            ended_at = time.monotonic()
+            connection.sessions[0].close(0, "again")
+            await until(lambda: not probes.is_up())
+            await until(probes.is_up)
+            seconds.append(time.monotonic() - ended_at)
+        *_, up = probes.events("target_up")
+        assert up["outage_seconds"] < 0.3
+        assert probes.completed("send_error") > 0.3 / INTERVAL
 
 
 async def test_a_server_that_is_gone_without_a_word_is_noticed() -> None:

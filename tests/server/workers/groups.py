@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.server.workers.group import WorkerGroup
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import (
@@ -24,13 +22,13 @@ from pingpong.webtransport.asyncio import (
 )
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.session import Session
+from tests.support.certificates import self_signed
 
 HOST = "127.0.0.1"
 
 
-@functools.cache
 def certificate() -> Certificate:
-    return make_certificate([HOST, "localhost"], datetime.now(UTC))
+    return self_signed(HOST, "localhost")
 
 
 def settings(**changes: Any) -> ServeSettings:

@@ -20,9 +20,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support.running import wait_until
 
 from .forwarder import DEVICE
 from .namespaces import Namespace
@@ -41,7 +42,6 @@ __all__ = [
     "Impairment",
     "Link",
     "Verdict",
-    "wait_until",
 ]
 
 CLIENT, SERVER = "192.0.2.1", "192.0.2.2"  # RFC 5737
@@ -158,6 +158,9 @@ class Link:
         """Give an end one more address; those of 192.0.2.0/24 and 2001:db8::/64 lead to it."""
         prefix, *nodad = (64, "nodad") if ":" in address else (24,)
         namespace.ip("address", "add", f"{address}/{prefix}", "dev", DEVICE, *map(str, nodad))
+        if ":" in address:
+            # The kernel takes packets to it only some time after the command has ended.
+            wait_until(lambda: namespace.receives(address), f"{address} can be used")
 
     def move_client(self, before: str, after: str) -> float:
         """Take an address of the client's away and give it another, as a new network would."""
@@ -195,12 +198,3 @@ class Link:
         self._control.send(json.dumps(order).encode())
         answer: dict[str, Any] = json.loads(self._control.recv(1 << 16))
         return answer
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> float:
-    """Wait until a condition holds, and return when it was found to. Raises AssertionError."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
-        time.sleep(0.005)
-    return time.monotonic()

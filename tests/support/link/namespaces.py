@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
 import itertools
 import os
 import re
@@ -19,6 +20,7 @@ from .forwarder import enter
 
 PREFIX = "pingpong-test"
 FOLDER = Path("/run/netns")
+RTF_LOCAL = 0x8000_0000
 ETC = Path("/etc/netns")
 """Where `ip netns exec` finds what a namespace has in /etc (ip-netns(8))."""
 PATIENCE = 20.0
@@ -117,6 +119,14 @@ class Namespace:
         """Set a setting of this namespace's network, where that is permitted."""
         with self.entered(), contextlib.suppress(OSError):
             Path("/proc/sys/net", *name.split("/")).write_text(str(value))
+
+    def receives(self, address: str) -> bool:
+        """Whether packets to an IPv6 address stay inside: there is a local route to it."""
+        wanted = ipaddress.IPv6Address(address).packed.hex()
+        with self.entered():
+            routes = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+        fields = [route.split() for route in routes]
+        return any(each[0] == wanted and int(each[8], 16) & RTF_LOCAL for each in fields)
 
     def write_etc(self, name: str, text: str) -> None:
         """Give the processes that are started inside a file of their own in /etc."""

@@ -90,6 +90,7 @@ async def flow(client: Session, server: Session, size: int) -> list[Flow]:
 
 
 @linux
+@pytest.mark.slow
 def test_100_mb_both_ways_past_readers_that_pause() -> None:
     async def main() -> None:
         # Both ends are in this process: what it holds is an upper bound of what either does.

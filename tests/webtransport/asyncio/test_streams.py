@@ -31,6 +31,10 @@ from tests.webtransport.asyncio.peers import (
     until_still,
 )
 
+WITHOUT_FLOW_CONTROL = Limits(
+    initial_max_data=0, initial_max_streams_bidi=0, initial_max_streams_uni=0
+)
+
 
 class HeldBytes:
     """The part of a core stream that a reader uses: which bytes have no credit yet."""
@@ -220,14 +224,9 @@ async def test_writing_waits_for_a_reader_and_goes_on_with_it() -> None:
         await writing
 
 
-@pytest.mark.parametrize("flow_control", [True, False])
+@pytest.mark.parametrize("limits", [Limits(), WITHOUT_FLOW_CONTROL], ids=["credit", "no credit"])
 @on_a_loop
-async def test_what_else_arrives_does_not_let_a_write_through(flow_control: bool) -> None:
-    limits = (
-        Limits()
-        if flow_control
-        else Limits(initial_max_data=0, initial_max_streams_bidi=0, initial_max_streams_uni=0)
-    )
+async def test_what_else_arrives_does_not_let_a_write_through(limits: Limits) -> None:
     async with session_pair(limits=limits, client_limits=limits) as pair:
         sending = await pair.client.create_unidirectional_stream()
         written = 0
@@ -254,6 +253,20 @@ async def test_what_else_arrives_does_not_let_a_write_through(flow_control: bool
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writing
+
+
+@pytest.mark.parametrize("limits", [Limits(), WITHOUT_FLOW_CONTROL], ids=["credit", "no credit"])
+@on_both_loops
+async def test_an_end_with_many_bytes_is_done_when_they_have_gone_out(limits: Limits) -> None:
+    size = 3 * WRITE_HIGH_WATER  # less than any window: the end leaves at once
+    async with session_pair(limits=limits, client_limits=limits) as pair:
+        sending = await pair.client.create_unidirectional_stream()
+        closing = task(sending.close(bytes(size)))
+        receiving = await pair.server.incoming_unidirectional_streams.get()
+        assert not closing.done()
+        async with asyncio.timeout(10):
+            assert len(await receiving.read_all(size)) == size
+            await closing
 
 
 @on_both_loops

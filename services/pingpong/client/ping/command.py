@@ -227,7 +227,7 @@ class PingCommand:
         self._tell_error(wanted, run.error)
 
     def _tell_error(self, wanted: _Wanted, error: LinkError | None) -> None:
-        """With several targets, what went wrong with one is told when it does."""
+        """With several targets, write what went wrong with one when it does."""
         if error is not None and len(self._runs) > 1 and self._view is None:
             self._complain(f"{wanted.title}: {with_advice(error, self._settings)}")
 

@@ -50,7 +50,7 @@ def percent(fraction: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Write so many of something: `1 ping`, `2 pings`."""
+    """Write a number of something: `1 ping`, `2 pings`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -1,4 +1,4 @@
-"""Who shows what becomes of a target's pings."""
+"""What shows what becomes of a target's pings."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class TextReport:
         self._prefix = f"{label:<{width}} : " if label else ""
 
     def connected(self, peer: Peer, mode: str, size: int) -> str:
-        """Return ping(8)'s first line; pings travel in this mode, and have so many bytes."""
+        """Return ping(8)'s first line; `mode` is how pings travel, `size` how many bytes they have."""
         return (
             f"PING {self._url} ({peer.address}): {mode}, {figures.count(size, 'byte')}, "
             f"{peer.protocol or 'plain'}, {peer.draft}"
@@ -136,7 +136,7 @@ def _counts(run: RunSummary) -> str:
 
 
 def directions(pings: Summary) -> str:
-    """Write which way pings were lost, in brackets; nothing where none was, or nobody knows."""
+    """Write which way pings were lost, in brackets; nothing where none was, or it is not known."""
     if not pings.lost or pings.lost_out is None or pings.lost_back is None:
         return ""
     unknown = f", {pings.lost_unknown} unknown" if pings.lost_unknown else ""

@@ -146,7 +146,7 @@ class TargetRun(Observer):
         )
 
     def continued(self) -> None:
-        """The process goes on after it was stopped: what was skipped meanwhile is told."""
+        """The process goes on after it was stopped: show what was skipped meanwhile."""
         at, slots = self._gap
         if time.monotonic() - at < _AT_ONCE:
             self._display.skipped(slots)  # the next slot was there before the signal

@@ -11,8 +11,8 @@ from .supervisor import TargetStatus
 
 Requirement = Literal["none", "any", "all"]
 
-_MAX_TOLD = 20
-"""Targets that are told by name."""
+_MAX_LISTED = 20
+"""Targets that are listed by name."""
 _MAX_REASON = 160
 """Characters of why one is down."""
 
@@ -31,13 +31,13 @@ def judge(required: Requirement, statuses: Sequence[TargetStatus]) -> Result:
     parts = [f"{up} of {len(statuses)} targets are up; required: {required}"]
     # Those that are down come first: they are what one looks for.
     ordered = sorted(statuses, key=lambda status: status.is_up)
-    parts += [_told(status) for status in ordered[:_MAX_TOLD]]
-    if len(ordered) > _MAX_TOLD:
-        parts.append(f"and {len(ordered) - _MAX_TOLD} more")
+    parts += [_described(status) for status in ordered[:_MAX_LISTED]]
+    if len(ordered) > _MAX_LISTED:
+        parts.append(f"and {len(ordered) - _MAX_LISTED} more")
     return Result(ok, "; ".join(parts))
 
 
-def _told(status: TargetStatus) -> str:
+def _described(status: TargetStatus) -> str:
     since = f"for {status.seconds:.0f} s"
     if status.is_up:
         return f"{status.name} up {since}"

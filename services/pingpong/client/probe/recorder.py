@@ -6,7 +6,7 @@ import time
 
 from ...link import LinkError, Observer, Outage, Peer
 from ...statistics import Outcome, Settled, Verdict
-from ...telemetry.failure_log import Repeats
+from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .metrics import ProbeMetrics, TargetCounts
 
@@ -18,7 +18,7 @@ class Recorder(Observer):
     """
 
     def __init__(
-        self, name: str, metrics: ProbeMetrics, counts: TargetCounts, failures: Repeats
+        self, name: str, metrics: ProbeMetrics, counts: TargetCounts, failures: FailureLogThrottle
     ) -> None:
         self._name = name
         self._metrics = metrics

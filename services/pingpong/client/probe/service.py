@@ -31,7 +31,7 @@ T = TypeVar("T")
 EXIT_OK = 0
 EXIT_ERROR = 2
 
-_GOODBYE = 0.8
+_CLOSE_TIMEOUT = 0.8
 """Seconds that targets have, all together, to hear of the end."""
 
 
@@ -62,7 +62,7 @@ class Service:
             liveness=[self._lag.check(), Check("discovery", self._discovers)],
             readiness=[
                 target_check(settings.ready_requires, self._supervisor.statuses),
-                # Names that are not found make nobody unready: the last good answer holds.
+                # A name that is not found makes no client unready: the last good answer holds.
                 Check("discovery", lambda: Result(True, self._discovery.summary())),
             ],
             families=self._families,
@@ -88,7 +88,7 @@ class Service:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await self._supervisor.close(_GOODBYE)
+            await self._supervisor.close(_CLOSE_TIMEOUT)
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._lag.close()
             await self._admin.close()
@@ -134,7 +134,7 @@ class Service:
         return self._one_by_one()
 
     def _one_by_one(self) -> Iterator[Family]:
-        # Not all at once: whoever takes them lets probes pass in between.
+        # Not all at once: probes pass in between.
         yield from self._metrics.families()
         yield DISCOVERY_LAST_SUCCESS.family([((), self._discovery.last_success)])
         yield EVENT_LOOP_LAG.family([((), self._lag.counts)])

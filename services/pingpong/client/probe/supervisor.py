@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from ...link import Backoff, Dialer, Link, LinkOptions, Lookup, Resolved
 from ...settings import ProbeSettings
-from ...telemetry.failure_log import Repeats
+from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from ...webtransport import Address
 from ...webtransport.asyncio import Cause, ConnectError, Target
@@ -56,7 +56,7 @@ class Supervisor:
         self._metrics = metrics
         self._look_up = lookup
         self._dialer = Dialer(timeout=settings.connect_timeout, token_file=settings.token_file)
-        self._failures = Repeats()
+        self._failures = FailureLogThrottle()
         self._log = get_logger("pingpong.client").bind()
         self._loop = asyncio.get_running_loop()
         self._targets: dict[str, _Supervised] = {}

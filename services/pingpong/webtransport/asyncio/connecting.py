@@ -67,11 +67,13 @@ async def open_connection(
     limits: Limits | None = None,
     timeout: float = 5.0,
     addresses: Sequence[tuple[int, Address]] | None = None,
+    retry_delay: float | None = None,
 ) -> ClientConnection:
     """Connect to the first address that answers; the others' attempts are given up.
 
     A further address is tried 250 ms after the one before, or as soon as that has failed. One
-    that stays silent is tried again each second, from another port, beside what is under way.
+    that stays silent is tried again each second, or each `retry_delay` seconds, from another port,
+    beside what is under way.
     Raises `ConnectError` when all have failed, or nothing answered within `timeout`.
     """
     deadline = asyncio.get_running_loop().time() + timeout
@@ -92,6 +94,7 @@ async def open_connection(
     race = Race(
         lambda family, address: ClientConnection.begin(target, family, address, config, limits),
         target.host,
+        retry_delay,
     )
     try:
         async with asyncio.timeout_at(deadline):

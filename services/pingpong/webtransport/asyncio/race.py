@@ -50,13 +50,15 @@ class Race:
     """Connection attempts side by side, until one gets ready.
 
     `begin` starts one at an address of `host`; it raises `OSError` where there is no way to it.
+    An address that stays silent is tried anew each `retry_delay` seconds.
     """
 
-    def __init__(self, begin: Begin, host: str) -> None:
+    def __init__(self, begin: Begin, host: str, retry_delay: float | None = None) -> None:
         self.failure: ConnectError | None = None
         """What is most worth telling of the attempts that failed."""
         self._begin_attempt = begin
         self._host = host
+        self._retry_delay = RETRY_ATTEMPT_DELAY if retry_delay is None else retry_delay
         self._loop = asyncio.get_running_loop()
         self._refusal: OSError | None = None
         """Why this machine let no packet out."""
@@ -130,7 +132,7 @@ class Race:
         next_one = [CONNECTION_ATTEMPT_DELAY] if waiting else []
         now = self._loop.time()
         next_one += [
-            max(0.0, each.begun_at + RETRY_ATTEMPT_DELAY - now)
+            max(0.0, each.begun_at + self._retry_delay - now)
             for each in self._tried
             if each.is_silent
         ]
@@ -139,7 +141,7 @@ class Race:
     def _try_again(self) -> None:
         now = self._loop.time()
         for destination in self._tried:
-            if now - destination.begun_at < RETRY_ATTEMPT_DELAY or not destination.is_silent:
+            if now - destination.begun_at < self._retry_delay or not destination.is_silent:
                 continue
             under_way = sum(len(each.attempts) for each in self._tried)
             is_full = under_way >= MAX_ATTEMPTS

@@ -193,7 +193,13 @@ class SendStream:
             return
         self._check()
         self._closed = True
-        self._stream.send(data, end_stream=True)
+        stream = self._stream
+        if stream.buffered + len(data) > WRITE_HIGH_WATER:
+            # Once both halves have ended, the stream cannot be asked any more.
+            stream.send(data)
+            stream.notify_writable(WRITE_LOW_WATER)
+            data = b""
+        stream.send(data, end_stream=True)
         await self._wait_below_high_water()
 
     def reset(self, code: int = 0) -> None:
@@ -232,9 +238,10 @@ class SendStream:
         # More than once where the session's credit is what lacks: what waits for that is not
         # with QUIC yet, which is who tells.
         while stream.buffered > WRITE_LOW_WATER and self._error is None:
+            if not stream.notify_writable(WRITE_LOW_WATER):
+                return
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
-            stream.notify_writable(WRITE_LOW_WATER)
             try:
                 await waiter
             finally:
