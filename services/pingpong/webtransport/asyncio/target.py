@@ -122,12 +122,11 @@ async def _look_up(target: Target) -> list[_AddressInfo]:
     """Ask the system; where that takes long, for each family by itself as well."""
     both = _begin_lookup(target, target.family)
     lookups = {both}
-    done: set[asyncio.Future[list[_AddressInfo]]] = set()
-    waiting = lookups
     try:
         await asyncio.wait(lookups, timeout=RESOLUTION_DELAY)
         if not both.done() and target.family == socket.AF_UNSPEC:
             lookups |= {_begin_lookup(target, one) for one in (socket.AF_INET, socket.AF_INET6)}
+        waiting = lookups
         while waiting:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for lookup in done:
@@ -141,7 +140,8 @@ async def _look_up(target: Target) -> list[_AddressInfo]:
             if not lookup.cancel():
                 lookup.exception()
         # What it raises remembers this frame, and all that is still in it.
-        del both, done, lookup, lookups, waiting
+        done = waiting = set()
+        del both, lookup, lookups
 
 
 def _begin_lookup(target: Target, family: int) -> asyncio.Future[list[_AddressInfo]]:
