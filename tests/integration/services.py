@@ -21,6 +21,7 @@ from typing import Any
 
 from tests.integration.network import Report
 from tests.support.nameserver import NameServer
+from tests.support.processes import children
 from tests.support.running import Metrics, Running
 
 PORT, ADMIN_PORT = 24433, 28080
@@ -84,9 +85,7 @@ class Service(Running):
     @property
     def processes(self) -> list[int]:
         """Its process id, and those of its children."""
-        pid = self.popen.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [pid, *map(int, children)]
+        return [self.popen.pid, *children(self.popen.pid)]
 
     def memory(self) -> int:
         """Bytes of memory that it and its children have (resident)."""

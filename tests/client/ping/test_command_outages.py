@@ -15,6 +15,7 @@ import pytest
 
 from pingpong.client.ping import targets
 from pingpong.link import describe_end
+from pingpong.link import link as links
 from pingpong.link.session import PingSession
 from pingpong.ping import PROTOCOL
 from pingpong.webtransport import ConnectionHandler
@@ -23,6 +24,7 @@ from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.quic.engine import Address
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import Answering, Choosing, Said, ping, serving, start
+from tests.client.probe.probing import path_to
 
 AGAIN = re.compile(r"connected again to 127\.0\.0\.1 after (?:\d+ ms|[\d.]+ s)(?:: (.*))?")
 GONE = "the server is gone: nothing listens on its port any more"
@@ -173,6 +175,32 @@ async def test_a_server_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> No
         for line in said.lines
     )
     assert "no answer yet: seq=2" in said.lines
+
+
+async def test_an_outage_that_the_session_lives_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that is dead for a while: what is on its way stays there."""
+    monkeypatch.setattr(links, "_SHORTEST_DEAD", 0.3)
+    monkeypatch.setattr(links, "_SUSPICION", 60.0)
+    async with serving() as server:
+        with path_to(server.port) as path:
+            path.lose = lambda data, to_server: path.clients > 1
+
+            def freeze() -> None:
+                path.is_frozen = True
+
+            said = script(
+                ("seq=3 ", freeze),
+                ("; connecting again", path.let_go),
+                ("answers again", nothing),
+                ("bytes from", interrupt),
+            )
+            status, said = await ping(path.port, "-i0.05", "-W0.1", said=said)
+    assert (status, said.complaints) == (0, [])
+    assert sum(line.endswith("; connecting again") for line in said.lines) == 1
+    (again,) = [line for line in said.lines if "answers again" in line]
+    assert re.fullmatch(r"127\.0\.0\.1 answers again after \d+ ms(: \d+ lost)?", again)
+    assert said.lines[-2].startswith("1 outage of ")
+    assert "connections" not in said.lines[-1]
 
 
 async def test_one_forged_refusal_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:

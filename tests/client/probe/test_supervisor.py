@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 import pytest
@@ -77,6 +78,42 @@ async def test_other_addresses_are_for_the_next_connection() -> None:
         probes.probe(to(listener.port, "target", "/ping", "127.0.0.1", "127.0.0.9"))
         await probes.answered()
         assert probes.session() is session
+
+
+async def test_an_address_that_is_gone_is_left_for_one_that_is_there() -> None:
+    """Another session is made first."""
+    async with serving() as listener, serving(host="127.0.0.2", port=listener.port) as other:
+        port = listener.port
+        async with probing(to(port)) as probes:
+            await probes.answered()
+            probes.probe(to(port, "target", "/ping", "127.0.0.2"))
+            await until(lambda: not listener.connections)
+            await probes.answered()
+            (moved,) = probes.events("session_moved")
+            assert (moved["before"], moved["address"]) == ("127.0.0.1", "127.0.0.2")
+            assert "does not lead to 127.0.0.1 any more" in moved["cause"]
+            assert len(other.connections) == 1
+            assert probes.metrics.sessions_closed["closed"] == 1
+            assert probes.metrics.outages.count == probes.completed("lost") == 0
+            assert probes.completed("send_error") == 0
+
+
+async def test_an_address_that_is_back_before_another_session_was_made_is_kept() -> None:
+    async with serving() as listener:
+        port = listener.port
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.2", port))
+            async with probing(to(port), connect_timeout=60.0) as probes:
+                await probes.answered()
+                session, lookups = probes.session(), len(probes.lookups)
+                probes.probe(to(port, "target", "/ping", "127.0.0.2"))
+                await until(lambda: len(probes.lookups) > lookups)
+                await probes.answered()
+                probes.probe(to(port))
+                await probes.answered()
+                assert probes.session() is session
+                assert probes.counts().connects["ok"] == 1
+                assert probes.story() == ["target_added", "target_up"]
 
 
 async def test_news_of_a_target_end_its_wait() -> None:

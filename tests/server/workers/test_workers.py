@@ -27,18 +27,16 @@ from tests.server.workers.groups import (
     HOST,
     Client,
     certificate,
-    children,
     environment_of,
     group,
-    is_alive,
     replaced,
     settings,
-    sockets,
     until,
     value,
     values,
 )
 from tests.support.certificates import Authority
+from tests.support.processes import children, is_alive, sockets
 from tests.webtransport.udp.groups import Nat
 
 pytestmark = pytest.mark.process

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 import threading
 import time
@@ -36,6 +35,7 @@ from pingpong.webtransport.asyncio import (
 from pingpong.webtransport.asyncio import target as targets
 from pingpong.webtransport.udp.pump import Pump
 from tests.support.certificates import Authority
+from tests.support.processes import sockets
 from tests.webtransport.asyncio.peers import (
     closed_port,
     echo,
@@ -49,15 +49,6 @@ from tests.webtransport.asyncio.peers import (
     trusted,
     until,
 )
-
-
-def sockets() -> int:
-    """Sockets that this process has open."""
-    count = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-    return count
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import time
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from pingpong.link import keeper
 from pingpong.link import link as links
 from pingpong.link import session as sessions
-from pingpong.webtransport import SessionHandler
+from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import MODES, serving
 from tests.client.probe.probing import (
@@ -385,3 +386,50 @@ async def test_packets_that_the_network_delivers_twice_are_duplicates() -> None:
                 await until(lambda: probes.counts().duplicates >= 3)
                 for result in ("late", "lost", "malformed"):
                     assert probes.completed(result) == 0
+
+
+# What looks like trouble of the path, or of the server, and is none; and what is of another kind.
+
+
+async def test_losses_between_answers_are_no_silence() -> None:
+    """However many there are between two looks at them."""
+    chance = random.Random(1)
+    async with serving() as server:
+        with path_to(server.port) as path:
+            async with probing(to(path.port), interval=0.004, timeout=0.2) as probes:
+                await probes.answered(5)
+                path.lose = lambda packet, to_server: len(packet) < 300 and chance.random() < 0.2
+                counts = probes.counts()
+                await until(lambda: counts.modes["datagram"].sent > 400)
+                assert counts.modes["datagram"].completed["ok"] < 380
+                assert probes.events("target_down") == []
+                assert probes.metrics.outages.count == 0
+                assert counts.connects["ok"] == 1
+
+
+async def test_a_server_that_is_soon_tired_of_waiting_is_kept_awake() -> None:
+    idle_timeout = 1.0
+    async with (
+        serving(idle_timeout=idle_timeout) as server,
+        probing(to(server.port), interval=60) as probes,
+    ):
+        await until(probes.is_up)
+        began = time.monotonic()
+        await until(lambda: time.monotonic() - began > 2.5 * idle_timeout)
+        assert probes.is_up()
+        assert probes.counts().connects["ok"] == 1
+        assert probes.metrics.sessions_closed["idle"] == 0
+
+
+async def test_a_request_that_is_never_answered_times_out() -> None:
+    class Silent(ConnectionHandler):
+        def session_requested(self, session: Session) -> None:
+            """Neither accepts nor rejects."""
+
+    async with (
+        serving(Silent()) as server,
+        probing(to(server.port), connect_timeout=0.1) as probes,
+    ):
+        connects = probes.counts().connects
+        await until(lambda: connects["timeout"] >= 10)
+        assert connects["refused"] == 0
