@@ -367,10 +367,8 @@ class Session:
         self.streams.remove(stream)
         stream.handler = _SILENT
         self._owner.stream_over(stream.id)
-        if self.flow is not None:
-            self.flow.stop_waiting(stream.flush)
-            if not stream.is_local:
-                self.flow.peers_stream_over(stream.is_unidirectional)
+        if self.flow is not None and not stream.is_local:
+            self.flow.peers_stream_over(stream.is_unidirectional)
 
     def _add_stream(
         self, stream_id: int, handler: StreamHandler, *, is_local: bool, header_size: int

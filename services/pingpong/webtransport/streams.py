@@ -319,6 +319,8 @@ class Stream:
             self._over(self)
 
     def _drop_pending(self) -> None:
+        if self._pending is not None and self._flow is not None:
+            self._flow.stop_waiting(self.flush)
         self._pending = None
         self._end_pending = False
 
