@@ -82,7 +82,7 @@ def nested(frame: FrameType | None) -> tuple[FrameType | None, Hops]:
         path = Path(frame.f_code.co_filename)
         if path.is_relative_to(SERVICES):
             calls.insert(0, (str(path.relative_to(SERVICES)), frame.f_code.co_qualname))
-            if frame.f_code.co_name == "receive_pending":
+            if frame.f_code.co_qualname == "Pump.receive_pending":
                 return frame, calls
         frame = frame.f_back
     return None, []

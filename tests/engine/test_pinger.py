@@ -12,7 +12,7 @@ import pytest
 from pingpong.link import pinger as pinger_module
 from pingpong.link.pinger import Pinger, SendError
 from pingpong.ping import PROTOCOL, frame
-from pingpong.server.sessions import handlers, send_delay
+from pingpong.server.sessions.counters import MessageCounters
 from pingpong.server.sessions.handlers import Router
 from pingpong.statistics import Outcome, Summary, Verdict
 from pingpong.webtransport import varint
@@ -69,9 +69,7 @@ class Pinging:
         self.wire = wire = wire or Wire()
         clock = SimpleNamespace(monotonic_ns=self.now)
         monkeypatch.setattr(pinger_module, "time", clock)
-        for module in (handlers, send_delay):
-            monkeypatch.setattr(module, "time", clock)
-        self.router = Router(1 << 16)
+        self.router = Router(1 << 16, MessageCounters(clock=self.now))
         wire.server.decide = self.router.session_requested
         if recorder is not None:
             wire.server.decide = lambda session: session.accept(recorder, PROTOCOL if v1 else None)

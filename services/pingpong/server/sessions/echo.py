@@ -57,7 +57,7 @@ class EchoSession(CountedSession):
         """Have it echoed."""
         if stream.is_unidirectional:
             return WholeMessage(self.max_message_size, self._echo, self._too_large)
-        return EchoStream()
+        return EchoStream(self.counters.clock)
 
     def _may_answer(self, arrival: int) -> bool:
         if self._limit is None or self._limit.allow(arrival):

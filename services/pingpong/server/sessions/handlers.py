@@ -80,7 +80,7 @@ class PingStream(PausingStream):
     __slots__ = ("_parser", "_session")
 
     def __init__(self, session: PingSession) -> None:
-        super().__init__()
+        super().__init__(session.counters.clock)
         self._session = session
         self._parser = Deframer(session.max_message_size) if session.is_v1 else PlainScanner()
 

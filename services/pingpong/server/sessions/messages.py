@@ -7,7 +7,6 @@ streams of their own wait for credit, and above a bound are dropped (`Unidirecti
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from ...webtransport import Session, SessionClosed, SessionHandler, Stream, StreamHandler
@@ -74,12 +73,16 @@ class Paused:
 
 
 class PausingStream(StreamHandler):
-    """Base of handlers of bidirectional streams whose input waits until the peer has read."""
+    """Base of handlers of bidirectional streams whose input waits until the peer has read.
 
-    __slots__ = ("_paused",)
+    `clock` is that of arrivals, in nanoseconds.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_clock", "_paused")
+
+    def __init__(self, clock: Callable[[], int]) -> None:
         self._paused = Paused()
+        self._clock = clock
 
     def stop_sending_received(self, stream: Stream, code: int | None) -> None:
         """The peer reads no more answers, so it need not send more either."""
@@ -90,7 +93,7 @@ class PausingStream(StreamHandler):
         """The peer has read on: what waited for that is taken as if it came now."""
         data, ended = self._paused.resume(stream)
         if data or ended:
-            self.stream_data_received(stream, data, ended, time.monotonic_ns())
+            self.stream_data_received(stream, data, ended, self._clock())
 
 
 class UnidirectionalAnswers:
