@@ -255,16 +255,20 @@ class PingSession(Pinger):
             reason = "error"
         self._end(reason, describe_end(closed))
 
-    def _socket_failed(self, error: OSError) -> None:
-        self._socket_error = (error.strerror or str(error)).lower()
-        if error.errno != errno.ECONNREFUSED or self.end_reason is not None:
-            return  # A network that is down may come back, and the connection with it.
+    def refused(self) -> None:
+        """A host says that nothing listens: believed where it goes on for long enough."""
         now = time.monotonic()
         if self._refused_since is None:
             self._refused_since = now
             self._owner.session_refused(self, _NOTHING_LISTENS)
         elif now - self._refused_since >= _GONE_AFTER:
             self._end("error", _NOTHING_LISTENS)
+
+    def _socket_failed(self, error: OSError) -> None:
+        self._socket_error = (error.strerror or str(error)).lower()
+        # A network that is down may come back, and the connection with it.
+        if error.errno == errno.ECONNREFUSED and self.end_reason is None:
+            self.refused()
 
     def _end(self, reason: str, cause: str) -> None:
         if self.end_reason is None:
