@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import datetime
 import importlib.util
 import re
 import signal
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pingpong import __main__, __version__
-from pingpong.server.tls.certificate import make_certificate
+from tests.support.certificates import self_signed
 from tests.support.processes import Process, run, serving
 
 
@@ -190,7 +189,7 @@ def test_stopped_and_continued(ping: list[str]) -> None:
 @pytest.mark.process
 def test_the_server_is_killed_and_started_again(tmp_path: Path) -> None:
     """On its port, with the same certificate: pinging goes on by itself."""
-    made = make_certificate(["127.0.0.1"], datetime.datetime.now(datetime.UTC))
+    made = self_signed("127.0.0.1")
     file = tmp_path / "both.pem"
     file.write_bytes(made.private_pem())
     tls = (f"--tls-cert-file={file}", f"--tls-key-file={file}")

@@ -3,12 +3,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-from pathlib import Path
 
 import pytest
 
 from pingpong.run import describe
-from tests.support.processes import Process, run
+from tests.support.processes import Process, children, run
 
 pytestmark = pytest.mark.process
 
@@ -80,9 +79,3 @@ def test_the_server_s_end_is_the_end() -> None:
     assert status == 2
     assert "the server is gone" in err
     assert "connecting again" not in out
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started, of all its threads."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]

@@ -100,7 +100,8 @@ def _serve(arguments: list[str]) -> int:
     if settings.auth == "kubernetes":
         _require("kubernetes", "server", "--auth kubernetes")
     _begin_logs(settings)
-    from .server.service import ServeError, serve
+    from .server import ServeError
+    from .server.service import serve
     from .telemetry.logs import flush
 
     try:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +10,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
-from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.tls.certificate import Certificate
+from tests.support.certificates import self_signed
 
 PAGE = b"<!doctype html><title>test</title>"
 
@@ -101,7 +101,7 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def certificate() -> Certificate:
-    return make_certificate(["127.0.0.1", "localhost"], datetime.datetime.now(datetime.UTC))
+    return self_signed("127.0.0.1", "localhost")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -106,14 +107,17 @@ def render(
         "is_install": not upgrade,
         "is_upgrade": upgrade,
     }
+    pickled = _render(json.dumps(values or {}), json.dumps(options), chart)
+    rendered: Rendered = pickle.loads(pickled)
+    return rendered
+
+
+@functools.cache
+def _render(values: str, options: str, chart: Path) -> bytes:
+    """What is rendered, pickled: each test gets one of its own, and may change it."""
     try:
         # The binding's own render() hands no versions on; the library takes them.
-        answer = _native.call_string(
-            "helm_render",
-            loaded(chart)._raw(),
-            json.dumps(values or {}),
-            json.dumps(options),
-        )
+        answer = _native.call_string("helm_render", loaded(chart)._raw(), values, options)
     except helm.HelmValuesError as error:
         raise Refused(str(error), by_schema=True) from None
     except helm.HelmRenderError as error:
@@ -127,7 +131,7 @@ def render(
             notes = text
         else:
             objects += documents(text, path)
-    return Rendered(tuple(objects), notes)
+    return pickle.dumps(Rendered(tuple(objects), notes))
 
 
 @functools.cache

@@ -20,9 +20,10 @@ from pingpong.ping import PROTOCOL
 from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.session import Session
-from tests.client.ping.commands import certificate, ping, serving
+from tests.client.ping.commands import ping, serving
 from tests.client.ping.terminal import terminal as in_terminal
 from tests.client.probe.forger import EVIL, SHOWN, forging
+from tests.support.certificates import self_signed
 
 NOTE = " (not authenticated)"
 
@@ -62,6 +63,7 @@ async def test_a_forged_close_with_any_reason_is_short(reason: bytes) -> None:
     assert len(complaint) < 400
 
 
+@pytest.mark.process
 async def test_a_forged_close_in_the_live_view() -> None:
     async with forging(0xA) as port:
         words = ("ping", f"https://127.0.0.1:{port}/ping", "--insecure", "--live")
@@ -83,7 +85,7 @@ async def closing(when: type[QuicEvent]) -> AsyncIterator[int]:
             if isinstance(event, when):
                 self.close(0xA, EVIL)
 
-    made = certificate()
+    made = self_signed()
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"])
     configuration.certificate = made.certificate
     configuration.private_key = made.private_key

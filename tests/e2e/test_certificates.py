@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from kubernetes.client import CustomObjectsApi
 
 from tests.e2e import inside
-from tests.e2e.authority import Authority, Issued
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import Install, Report
 from tests.e2e.mounted_secrets import TLS, eventually_mounted, mounted, put_secret
 from tests.e2e.pods import Pod
 from tests.e2e.release import Release
 from tests.e2e.waiting import Stopwatch, eventually
+from tests.support.certificates import DAY, Authority, Leaf
 
 pytestmark = pytest.mark.e2e
 
@@ -33,26 +34,26 @@ def names_in(namespace: str) -> list[str]:
     return [f"pingpong-server.{namespace}.svc"]
 
 
-def shows(release: Release, server: Pod, issued: Issued) -> bool:
+def shows(release: Release, server: Pod, issued: Leaf) -> bool:
     """Whether that is the certificate which a server says that it has."""
-    return release.metrics(server).value(NOT_AFTER) == issued.not_after
+    return release.metrics(server).value(NOT_AFTER) == issued.not_after.timestamp()
 
 
 def test_a_replaced_certificate_is_for_new_handshakes_and_open_sessions_go_on(
     cluster: Cluster, namespace: str, install: Install, report: Report
 ) -> None:
-    before, after = Authority("before"), Authority("after")
+    before, after = Authority(), Authority()
     names = names_in(namespace)
-    old, new = before.issue(names, days=30), after.issue(names, days=60)
+    old, new = before.issue(*names, ends=30 * DAY), after.issue(*names, ends=60 * DAY)
     both = before.pem + after.pem
 
-    def put(issued: Issued, authorities: bytes) -> Stopwatch:
+    def put(issued: Leaf, authorities: bytes) -> Stopwatch:
         put_secret(cluster, namespace, SECRET, issued.secret(authorities), kind=TLS)
         return Stopwatch()
 
     put(old, before.pem)
     release = install({"server": {"tls": FROM_SECRET}, "client": ONE_TARGET})
-    assert release.wait_up(1).value(PEER_NOT_AFTER) == old.not_after
+    assert release.wait_up(1).value(PEER_NOT_AFTER) == old.not_after.timestamp()
     server, client = release.pod("server"), release.pod("client")
     assert shows(release, server, old)
     counted = release.settled(client)
@@ -86,7 +87,7 @@ def test_a_replaced_certificate_is_for_new_handshakes_and_open_sessions_go_on(
     )
     release.wait()
     [newcomer] = [pod for pod in release.pods("client") if pod != client]
-    assert release.wait_up(1, newcomer).value(PEER_NOT_AFTER) == new.not_after
+    assert release.wait_up(1, newcomer).value(PEER_NOT_AFTER) == new.not_after.timestamp()
 
     watch = put(new, after.pem)
     client_has(after.pem)
@@ -95,7 +96,7 @@ def test_a_replaced_certificate_is_for_new_handshakes_and_open_sessions_go_on(
 
     samples = release.metrics(client)
     assert samples.sum(CONNECTS) == connects, "the session is the first one still"
-    assert samples.value(PEER_NOT_AFTER) == old.not_after
+    assert samples.value(PEER_NOT_AFTER) == old.not_after.timestamp()
     assert samples.targets_up == samples.targets
     assert release.pod("server") == server
     assert release.restarts == 0
@@ -103,7 +104,7 @@ def test_a_replaced_certificate_is_for_new_handshakes_and_open_sessions_go_on(
     # The client's process, which began with the old authority, goes to another pod.
     cluster.core.delete_namespaced_pod(server.name, namespace)
     eventually(
-        lambda: release.metrics(client).value(PEER_NOT_AFTER) == new.not_after,
+        lambda: release.metrics(client).value(PEER_NOT_AFTER) == new.not_after.timestamp(),
         timeout=30,
         what="the client has been shown the new certificate",
     )
@@ -117,16 +118,16 @@ def test_a_replaced_certificate_is_for_new_handshakes_and_open_sessions_go_on(
 def test_a_secret_whose_key_does_not_fit_is_kept_out_and_the_old_certificate_goes_on(
     cluster: Cluster, namespace: str, install: Install
 ) -> None:
-    authority = Authority("authority")
+    authority = Authority()
     names = names_in(namespace)
-    good, next_one = authority.issue(names, days=30), authority.issue(names, days=60)
+    good, next_one = (authority.issue(*names, ends=days * DAY) for days in (30, 60))
     put_secret(cluster, namespace, SECRET, good.secret(authority.pem), kind=TLS)
     release = install({"server": {"tls": FROM_SECRET}})
     release.wait_up(1)
     server, client = release.pod("server"), release.pod("client")
     assert release.metrics(server).value(RELOAD_FAILED) == 0
 
-    broken = {**next_one.secret(authority.pem), "tls.key": good.key}
+    broken = {**next_one.secret(authority.pem), "tls.key": good.key_pem()}
     put_secret(cluster, namespace, SECRET, broken, kind=TLS)
     eventually_mounted(
         cluster,
@@ -202,8 +203,8 @@ class CertManager:
         self._namespace = namespace
         self._spec = certificate["spec"]
         self._name = certificate["metadata"]["name"]
-        self._root = Authority("root")
-        self._issuer = Authority("issuer", issuer=self._root)
+        self._root = Authority()
+        self._issuer = Authority(issuer=self._root)
         assert self._spec["privateKey"] == {
             "algorithm": "ECDSA",
             "size": 256,
@@ -216,9 +217,9 @@ class CertManager:
         """What the certificate is for."""
         return list(self._spec["dnsNames"])
 
-    def issue(self, days: float) -> Issued:
+    def issue(self, ends: timedelta) -> Leaf:
         """Issue it, or renew it with another key, by an authority below the trusted one."""
-        issued = self._issuer.issue(self.names, self._spec.get("ipAddresses", ()), days=days)
+        issued = self._issuer.issue(*self.names, *self._spec.get("ipAddresses", ()), ends=ends)
         put_secret(
             self._cluster,
             self._namespace,
@@ -257,9 +258,9 @@ def test_the_certificate_that_the_chart_asks_cert_manager_for_is_enough_and_is_r
     )
     assert asked["spec"]["issuerRef"] == {**issuer, "group": GROUP}
     manager = CertManager(cluster, namespace, asked)
-    first = manager.issue(days=30)
+    first = manager.issue(30 * DAY)
     release.wait()
-    assert release.wait_up(1).value(PEER_NOT_AFTER) == first.not_after
+    assert release.wait_up(1).value(PEER_NOT_AFTER) == first.not_after.timestamp()
     server, client = release.pod("server"), release.pod("client")
     counted = release.settled(client)
 
@@ -275,7 +276,7 @@ def test_the_certificate_that_the_chart_asks_cert_manager_for_is_enough_and_is_r
     inside.ping(release, client, *urls, "-c", "1", "-w", "10")
 
     watch = Stopwatch()
-    second = manager.issue(days=60)
+    second = manager.issue(60 * DAY)
     eventually_mounted(
         cluster,
         namespace,

@@ -11,7 +11,6 @@ import pytest
 
 from pingpong.server.tls.certificate import Certificate, make_certificate, parse_certificate
 from tests.e2e import inside
-from tests.e2e.authority import Authority
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import CommandError
 from tests.e2e.conftest import Install, Report
@@ -20,6 +19,7 @@ from tests.e2e.mounted_secrets import eventually_mounted, put_secret
 from tests.e2e.pods import Pod
 from tests.e2e.release import CHART, Release
 from tests.e2e.waiting import Stopwatch, eventually
+from tests.support.certificates import DAY, Authority
 
 pytestmark = pytest.mark.e2e
 
@@ -152,8 +152,8 @@ def test_a_server_with_another_certificate_is_refused_until_it_is_put_right(
 
     # Somebody else's certificate for the same name, and the server shows it.
     name = f"pingpong-server.{namespace}.svc"
-    other = Authority("other").issue([name], days=30)
-    data = {**first[CERTIFICATE], "tls.crt": other.chain, "tls.key": other.key}
+    other = Authority().issue(name, ends=30 * DAY)
+    data = {**first[CERTIFICATE], "tls.crt": other.pem(), "tls.key": other.key_pem()}
     put_secret(cluster, namespace, CERTIFICATE, data)
     cluster.core.delete_namespaced_pod(release.pod("server").name, namespace)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REQUIRE_ALL
-from tests.e2e.authority import Authority
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import attempt
 from tests.e2e.images import Images
 from tests.e2e.machine import ROOT
+from tests.support.certificates import Authority
 from tests.support.readme import README
 
 pytestmark = pytest.mark.e2e
@@ -93,11 +93,10 @@ def test_the_chapter_on_kubernetes(
     shims(tmp_path / "bin", cluster)
     kubeconfig = tmp_path / "kubeconfig"
     shutil.copy(cluster.kind.kubeconfig, kubeconfig)
-    authority = Authority("readme")
-    issued = authority.issue(
-        [f"pingpong-server.{namespace}.svc"], [cluster.node_address(name) for name in cluster.nodes]
+    issued = Authority().issue(
+        f"pingpong-server.{namespace}.svc", *(cluster.node_address(name) for name in cluster.nodes)
     )
-    for name, content in issued.secret(authority.pem).items():
+    for name, content in issued.secret(issued.authority_pem).items():
         (clone / name).write_bytes(content)
     environment |= {
         "PATH": f"{tmp_path / 'bin'}:{environment['PATH']}",

@@ -12,7 +12,8 @@ import pytest
 import pingpong.link
 from pingpong.link import Dialer, Link, LinkOptions, Observer, looked_up
 from pingpong.webtransport.asyncio import Target
-from tests.client.ping.commands import certificate, serving
+from tests.client.ping.commands import serving
+from tests.support.certificates import self_signed
 
 
 async def test_the_measuring_loop(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +23,7 @@ async def test_the_measuring_loop(capsys: pytest.CaptureFixture[str]) -> None:
     program = textwrap.dedent(found[1])
     assert len(program.split("\n")) < 28
     names: dict[str, Any] = {
-        "trusted": certificate().sha256,
+        "trusted": self_signed().sha256,
         "Dialer": Dialer,
         "Link": Link,
         "LinkOptions": LinkOptions,

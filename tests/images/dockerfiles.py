@@ -1,4 +1,4 @@
-"""Reads Dockerfiles and .dockerignore, as far as ours go."""
+"""Reads Dockerfiles, as far as ours go."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.support.dockerignore import is_ignored
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("server", "client")
@@ -90,20 +92,5 @@ def read(service: str) -> Dockerfile:
 
 
 def is_sent(path: str) -> bool:
-    """Whether a file of the repository comes to the container engine: the last pattern counts."""
-    sent = True
-    for line in (ROOT / ".dockerignore").read_text().splitlines():
-        if not line or line.startswith("#"):
-            continue
-        pattern = line.removeprefix("!")
-        # What is said of a folder is said of all in it.
-        regex = "".join(map(_regex, re.findall(r"\*\*/|\*|\[[^]]*\]|[^*[]+", pattern)))
-        if re.fullmatch(f"{regex}(/.*)?", path):
-            sent = line.startswith("!")
-    return sent
-
-
-def _regex(part: str) -> str:
-    """`*` is within one folder, `**/` any folders or none."""
-    known = {"**/": "(.*/)?", "*": "[^/]*"}
-    return known.get(part) or (part if part[0] == "[" else re.escape(part))
+    """Whether a file of the repository comes to the container engine."""
+    return not any(is_ignored(path, path_of(service)) for service in SERVICES)

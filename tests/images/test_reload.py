@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.support.running import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -76,13 +77,6 @@ class Reloading:
         status = self.process.wait(20)
         self._reader.join(20)
         return status
-
-
-def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.01)
 
 
 def is_there(pid: int) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.network import Metrics, Report, Running
+from tests.integration.network import Report, Running
 from tests.support.link.link import Link
+from tests.support.running import Metrics
 
 INTERVAL = 0.1
 """Seconds from one ping to the next."""

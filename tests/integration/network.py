@@ -6,28 +6,21 @@ import contextlib
 import http.client
 import json
 import re
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, Self
+from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from tests.support.link.link import CLIENT, SERVER, SERVER6, Link, wait_until
+from tests.support import running
+from tests.support.link.link import CLIENT, SERVER, SERVER6, Link
 from tests.support.link.namespaces import Namespace
-from tests.support.processes import environment
 
 ADMIN_PORT, PORT = 8080, 4433
 """Each namespace has all ports for itself."""
-PATIENCE = 90.0
-"""Seconds after which a process has hung."""
 
 
-class Running:
-    """A process in a namespace; what it writes is read as it comes. Killed at the latest at exit."""
+class Running(running.Running):
+    """A process in a namespace."""
 
     def __init__(
         self, namespace: Namespace, *words: str, admin: str = "127.0.0.1", **environ: str
@@ -35,152 +28,12 @@ class Running:
         self.namespace = namespace
         self.admin = admin
         """The address of its admin port, where it has one."""
-        self.popen = subprocess.Popen(
-            namespace.command(*words),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment() | environ,
-            start_new_session=True,
-        )
-        assert self.popen.stdout is not None
-        assert self.popen.stderr is not None
-        self.out: list[str] = []
-        self.err: list[str] = []
-        self._readers = [
-            threading.Thread(target=_read, args=each)
-            for each in ((self.popen.stdout, self.out), (self.popen.stderr, self.err))
-        ]
-        for reader in self._readers:
-            reader.start()
+        super().__init__(*namespace.command(*words), environ=environ)
 
-    # What it says.
-
-    def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """What it has logged so far, or what of it has this name."""
-        found: list[dict[str, Any]] = []
-        for line in [*self.out, *self.err]:
-            if line.startswith("{"):
-                event = json.loads(line)
-                if "event" in event and name in (None, event["event"]):
-                    found.append(event)
-        return found
-
-    def wait_event(self, name: str) -> dict[str, Any]:
-        """The first event of this name."""
-        self._wait_for(lambda: self.events(name), f"{name!r} is logged")
-        return self.events(name)[0]
-
-    def wait_line(self, text: str) -> str:
-        """The first line of stdout that contains `text`."""
-
-        def found() -> list[str]:
-            return [line for line in list(self.out) if text in line]
-
-        self._wait_for(found, f"{text!r} is said")
-        return found()[0]
-
-    def metrics(self) -> Metrics:
-        """What it tells Prometheus now."""
-        return Metrics(self.get("/metrics"))
-
-    def get(self, path: str, status: int = 200) -> str:
-        """What its admin port answers; AssertionError where the status is another."""
-        client = http.client.HTTPConnection(self.admin, ADMIN_PORT, timeout=PATIENCE)
-        client.sock = self.namespace.tcp_connection(self.admin, ADMIN_PORT, PATIENCE)
-        with contextlib.closing(client):
-            client.request("GET", path)
-            response = client.getresponse()
-            text = response.read().decode()
-        assert response.status == status, text
-        return text
-
-    def wait_metrics(self, condition: Any, what: str, timeout: float = 30.0) -> Metrics:
-        """Scrape until `condition` of the metrics holds; those of that time."""
-        found: list[Metrics] = []
-
-        def holds() -> bool:
-            assert self.popen.poll() is None, self
-            with contextlib.suppress(ConnectionRefusedError):
-                found[:] = [self.metrics()]
-            return bool(found and condition(found[0]))
-
-        wait_until(holds, what, timeout)
-        return found[0]
-
-    # Its end.
-
-    def send(self, number: signal.Signals) -> None:
-        self.popen.send_signal(number)
-
-    def finish(self, timeout: float = PATIENCE) -> int:
-        """Wait for its end: the exit status."""
-        try:
-            status = self.popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"does not end: {self}") from None
-        for reader in self._readers:
-            reader.join()
-        return status
-
-    def close(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.finish()
-        for stream in (self.popen.stdout, self.popen.stderr):
-            if stream is not None:
-                stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        tail = "\n".join([*self.out[-20:], *self.err[-40:]])
-        return f"{self.popen.args!r} ({self.popen.poll()}):\n{tail}"
-
-    def _wait_for(self, condition: Any, what: str) -> None:
-        def holds() -> bool:
-            if condition():
-                return True
-            assert self.popen.poll() is None, f"has ended before {what}: {self}"
-            return False
-
-        try:
-            wait_until(holds, what)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self}") from None
-
-
-def _read(stream: IO[str], lines: list[str]) -> None:
-    for line in stream:
-        lines.append(line.rstrip("\n"))
-
-
-class Metrics:
-    """One scrape."""
-
-    def __init__(self, text: str) -> None:
-        self._samples = [
-            sample for family in text_string_to_metric_families(text) for sample in family.samples
-        ]
-
-    def total(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples with these labels; AssertionError where there is none."""
-        found = [
-            sample.value
-            for sample in self._samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        ]
-        assert found, f"no {name} with {labels}"
-        return sum(found)
-
-    def mean(self, name: str, **labels: str) -> float:
-        """The mean of what a histogram has observed."""
-        return self.total(f"{name}_sum", **labels) / self.total(f"{name}_count", **labels)
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        client = http.client.HTTPConnection(self.admin, ADMIN_PORT, timeout=timeout)
+        client.sock = self.namespace.tcp_connection(self.admin, ADMIN_PORT, timeout)
+        return client
 
 
 # pingpong.
@@ -293,7 +146,6 @@ __all__ = [
     "SERVER",
     "SERVER6",
     "IcmpReport",
-    "Metrics",
     "Report",
     "Running",
     "Server",

@@ -12,23 +12,19 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tests.integration.network import Report
-from tests.integration.scrapes import Scrape
 from tests.support.nameserver import NameServer
-from tests.support.processes import environment
+from tests.support.processes import children
+from tests.support.running import Metrics, Running
 
 PORT, ADMIN_PORT = 24433, 28080
-PATIENCE = 30.0
-"""Seconds after which what is waited for does not come any more."""
 
 PINGPONG = (sys.executable, "-m", "pingpong")
 _WITH_NAMES = """
@@ -48,126 +44,24 @@ def own_address() -> str:
     return f"127.{one}.{two}.{three}"
 
 
-def wait_until(
-    condition: Callable[[], object], what: Callable[[], object] | str, timeout: float = PATIENCE
-) -> None:
-    """Wait until a condition holds. Raises AssertionError, which says `what` was waited for."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, (
-            f"not within {timeout:g} s: {what if isinstance(what, str) else what()}"
-        )
-        time.sleep(0.005)
-
-
 def variables(settings: dict[str, Any]) -> dict[str, str]:
     """Settings (`interval=0.1`) as a service reads them from its environment."""
     return {f"PINGPONG_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-class Service:
-    """A process; what it writes is read as it comes. Killed at the latest when the test is over.
-
-    With `stderr` standard error is that file's, and no event can be read.
-    """
+class Service(Running):
+    """A process with an admin port, and settings in its environment."""
 
     def __init__(
-        self,
-        *words: str,
-        admin: str = "",
-        stderr: Path | None = None,
-        **settings: Any,
+        self, *words: str, admin: str = "", stderr: Path | None = None, **settings: Any
     ) -> None:
         self.admin = admin
         """The address of its admin port."""
-        self.out: list[str] = []
-        self.err: list[str] = []
         self.began = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            file = subprocess.PIPE if stderr is None else stack.enter_context(stderr.open("wb", 0))
-            self.popen = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                env=environment() | variables(settings),
-                start_new_session=True,
-            )
-        streams = ((self.popen.stdout, self.out), (self.popen.stderr, self.err))
-        self._readers = [
-            threading.Thread(target=_read, args=(stream, lines), daemon=True)
-            for stream, lines in streams
-            if stream is not None
-        ]
-        for reader in self._readers:
-            reader.start()
+        super().__init__(*words, stderr=stderr, environ=variables(settings))
 
-    # What it says.
-
-    def events(self, name: str | None = None, **facts: Any) -> list[dict[str, Any]]:
-        """What it has logged so far, or what of it has this name and these facts."""
-        found = []
-        for line in list(self.err):
-            if line.startswith("{"):
-                event = json.loads(line)
-                if name in (None, event["event"]) and facts.items() <= event.items():
-                    found.append(event)
-        return found
-
-    def wait_event(self, name: str, nth: int = 1, **facts: Any) -> dict[str, Any]:
-        """The first event of this name and these facts, or the second, and so on."""
-        self.wait(lambda: len(self.events(name, **facts)) >= nth, f"{name!r} {facts} is logged")
-        return self.events(name, **facts)[nth - 1]
-
-    def wait_line(self, text: str) -> None:
-        """Wait until a line of stdout contains `text`."""
-        self.wait(lambda: any(text in line for line in list(self.out)), f"{text!r} is said")
-
-    def wait(self, condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
-        """Wait until a condition holds; AssertionError where it does not, or the process ends."""
-
-        def holds() -> bool:
-            if condition():
-                return True
-            assert self.popen.poll() is None, f"has ended before {what}: {self!r}"
-            return False
-
-        wait_until(holds, lambda: f"{what}: {self!r}", timeout)
-
-    # Its admin port.
-
-    def ask(self, path: str, timeout: float = PATIENCE) -> tuple[int, str]:
-        """What its admin port answers: status and text."""
-        client = http.client.HTTPConnection(self.admin, ADMIN_PORT, timeout=timeout)
-        with contextlib.closing(client):
-            client.request("GET", path)
-            response = client.getresponse()
-            return response.status, response.read().decode()
-
-    def get(self, path: str) -> str:
-        """What its admin port answers with status 200."""
-        status, text = self.ask(path)
-        assert status == 200, text
-        return text
-
-    def metrics(self) -> Scrape:
-        """What it tells Prometheus now."""
-        return Scrape(self.get("/metrics"))
-
-    def wait_metrics(
-        self, condition: Callable[[Scrape], object], what: str, timeout: float = PATIENCE
-    ) -> Scrape:
-        """Scrape until a condition holds; what was scraped then."""
-        found: list[Scrape] = []
-
-        def holds() -> object:
-            with contextlib.suppress(ConnectionRefusedError):
-                found[:] = [self.metrics()]
-            return found and condition(found[0])
-
-        self.wait(holds, what, timeout)
-        return found[0]
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.admin, ADMIN_PORT, timeout=timeout)
 
     def checks(self, path: str = "/readyz") -> dict[str, tuple[bool, str]]:
         """Each check of its health by name: whether it passes, and why."""
@@ -191,9 +85,7 @@ class Service:
     @property
     def processes(self) -> list[int]:
         """Its process id, and those of its children."""
-        pid = self.popen.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [pid, *map(int, children)]
+        return [self.popen.pid, *children(self.popen.pid)]
 
     def memory(self) -> int:
         """Bytes of memory that it and its children have (resident)."""
@@ -205,51 +97,9 @@ class Service:
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
     def waited(self) -> float:
-        """Seconds that it could have run in, had other processes not had the CPU."""
-        return int(Path(f"/proc/{self.popen.pid}/schedstat").read_text().split()[1]) / 1e9
-
-    # Its end.
-
-    def send(self, number: signal.Signals) -> None:
-        self.popen.send_signal(number)
-
-    def kill(self) -> None:
-        """End it here and now."""
-        self.popen.kill()
-        self.finish()
-
-    def finish(self, timeout: float = PATIENCE) -> int:
-        """Wait for its end: the exit status."""
-        try:
-            status = self.popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"does not end: {self!r}") from None
-        for reader in self._readers:
-            reader.join(PATIENCE)
-        return status
-
-    def close(self) -> None:
-        if self.popen.poll() is None:
-            self.kill()
-        self.finish()
-        for stream in (self.popen.stdout, self.popen.stderr):
-            if stream is not None:
-                stream.close()
-
-    def __enter__(self) -> Service:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        tail = "\n".join([*self.out[-10:], *self.err[-30:]])
-        return f"{' '.join(map(str, self.popen.args[:4]))} ({self.popen.poll()}):\n{tail}"  # type: ignore[index]
-
-
-def _read(stream: IO[str], lines: list[str]) -> None:
-    for line in stream:
-        lines.append(line.rstrip("\n"))
+        """Seconds that it and its children could have run in, had others not had the CPU."""
+        stats = (Path(f"/proc/{pid}/schedstat").read_text() for pid in self.processes)
+        return sum(int(stat.split()[1]) for stat in stats) / 1e9
 
 
 def _resident(pid: int) -> int:
@@ -300,9 +150,6 @@ class Server(Service):
         self.send(signal.SIGHUP)
         self.wait_event("reloading", nth)
 
-    def __enter__(self) -> Server:
-        return self
-
 
 @contextlib.contextmanager
 def serving(place: str | None = None, **settings: Any) -> Iterator[Server]:
@@ -339,13 +186,10 @@ class Probe(Service):
         """The event that says that the target is up, for the so manieth time."""
         return self.wait_event("target_up", nth)
 
-    def wait_answers(self, more: int = 10) -> Scrape:
+    def wait_answers(self, more: int = 10) -> Metrics:
         """Wait for so many more answers in time."""
         wanted = self.metrics().completed("ok") + more
         return self.wait_metrics(lambda m: m.completed("ok") >= wanted, f"{more} more answers")
-
-    def __enter__(self) -> Probe:
-        return self
 
 
 def with_names(names: NameServer, folder: Path) -> tuple[str, ...]:
@@ -389,9 +233,6 @@ class Ping(Service):
         assert lines, repr(self)
         assert "sent" in lines[-1], repr(self)
         return Report(lines[:-1], lines[-1])
-
-    def __enter__(self) -> Ping:
-        return self
 
 
 def ping(server: Server | str, *words: str) -> Report:

@@ -37,6 +37,13 @@ def honest_cost(server: Server) -> float:
     return (server.cpu() - before) / (HONEST_PINGS * 100)
 
 
+@pytest.fixture(scope="module")
+def attacked() -> Iterator[tuple[Server, float]]:
+    """A server that one connection after another attacks, and what honest bytes cost it."""
+    with serving(self_ping_interval=0) as server:
+        yield server, honest_cost(server)
+
+
 @contextlib.contextmanager
 def healthy(server: Server) -> Iterator[Ping]:
     """A session beside the attack; at the end, none of its pings is lost or was late."""
@@ -154,20 +161,19 @@ FRAMES: dict[str, Callable[[int, int], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", FRAMES)
-def test_frames_of_a_connection(kind: str) -> None:
-    with serving(self_ping_interval=0) as server:
-        cost = honest_cost(server)
-        with healthy(server), contextlib.closing(Attacker(server)) as attacker:
-            before, memory, sent = settle(server), server.memory(), 0
-            for n in range(PACKETS):
-                sent += attacker.attack(FRAMES[kind](n, attacker.session))
-                if n % 8 == 0:
-                    attacker.exchange()
-                    time.sleep(0.002)
-            taken = settle(server) - before
-            # Each packet is at least what a ping is.
-            assert taken < FACTOR * cost * max(sent, 100 * PACKETS)
-            assert server.memory() - memory < 4 * MEGABYTE
+def test_frames_of_a_connection(kind: str, attacked: tuple[Server, float]) -> None:
+    server, cost = attacked
+    with healthy(server), contextlib.closing(Attacker(server)) as attacker:
+        before, memory, sent = settle(server), server.memory(), 0
+        for n in range(PACKETS):
+            sent += attacker.attack(FRAMES[kind](n, attacker.session))
+            if n % 8 == 0:
+                attacker.exchange()
+                time.sleep(0.002)
+        taken = settle(server) - before
+        # Each packet is at least what a ping is.
+        assert taken < FACTOR * cost * max(sent, 100 * PACKETS)
+        assert server.memory() - memory < 4 * MEGABYTE
 
 
 def test_far_bytes_of_streams() -> None:

@@ -20,7 +20,7 @@ from tests.integration.services import (
     probing,
     serving,
 )
-from tests.support.authority import Authority, Pair, private_key
+from tests.support.certificates import Authority, Pair
 
 RELOAD_FAILED = "pingpong_server_certificate_reload_failed"
 NOT_AFTER = "pingpong_server_certificate_not_after_timestamp_seconds"
@@ -83,7 +83,7 @@ def test_swapped(
     workers: int,
 ) -> None:
     old = authority.issue(place)
-    new = authority.issue(place, until=timedelta(hours=48))
+    new = authority.issue(place, ends=timedelta(hours=48))
     write = pair.swap_link if swap is Pair.swap_link else pair.write_in_place
     write(old)
     with (
@@ -127,11 +127,11 @@ def remove(pair: Pair, authority: Authority, place: str) -> None:
 
 
 def take_another_key(pair: Pair, authority: Authority, place: str) -> None:
-    (pair.folder / "tls.key").write_bytes(private_key(authority.issue(place)))
+    (pair.folder / "tls.key").write_bytes(authority.issue(place).key_pem())
 
 
 def let_expire(pair: Pair, authority: Authority, place: str) -> None:
-    pair.write_in_place(authority.issue(place, until=timedelta(minutes=-1)))
+    pair.write_in_place(authority.issue(place, ends=timedelta(minutes=-1)))
 
 
 @pytest.mark.parametrize("spoil", [damage, remove, take_another_key, let_expire])
@@ -158,7 +158,7 @@ def test_a_bad_new_pair_is_kept_out(
         assert metrics.total(NOT_AFTER) == old.not_after.timestamp()
         assert shows(server, old)
 
-        new = authority.issue(place, until=timedelta(hours=48))
+        new = authority.issue(place, ends=timedelta(hours=48))
         pair.write_in_place(new)
         server.reload()
         server.wait_event("certificate_changed")
@@ -170,7 +170,7 @@ def test_a_bad_new_pair_is_kept_out(
 
 
 def test_expired_under_a_session(place: str, authority: Authority, pair: Pair) -> None:
-    certificate = authority.issue(place, until=timedelta(seconds=8))
+    certificate = authority.issue(place, ends=timedelta(seconds=8))
     pair.write_in_place(certificate)
     with serving(place, **pair.settings) as server:
         assert "expires in" in server.wait_event("certificate_expiry")["warning"]
@@ -213,7 +213,7 @@ def assert_refused(probe: Probe, cause: str) -> None:
 def test_no_good_from_the_beginning(
     place: str, authority: Authority, pair: Pair, host: str, until: timedelta, cause: str
 ) -> None:
-    pair.write_in_place(authority.issue(host.format(place=place), until=until))
+    pair.write_in_place(authority.issue(host.format(place=place), ends=until))
     with (
         serving(place, **pair.settings) as server,
         Probe(server, ca_file=authority.file) as probe,

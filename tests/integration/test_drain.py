@@ -14,10 +14,10 @@ from tests.integration.services import (
     at,
     probing,
     serving,
-    wait_until,
     with_names,
 )
 from tests.support.nameserver import NameServer
+from tests.support.running import wait_until
 
 NAME = "pingpong.test"
 MODES = ("datagram", "stream", "streams", "uni")

@@ -190,33 +190,39 @@ def scraping(service: Service, per_second: int) -> Iterator[list[float]]:
 def test_server_scraped_all_the_time(workers: int) -> None:
     with serving(workers=workers) as server, Ping(server, "-i0.01") as session:
         session.wait_replies(20)
-        began = time.monotonic()
+        waited, replies = server.waited(), len(session.out)
         with scraping(server, 100) as took:
-            session.wait_replies(len(session.out) + 200)
-        assert len(took) > 30 * (time.monotonic() - began)
-        assert max(took) < 2
+            session.wait_replies(replies + 200)
+            server.wait(lambda: len(took) > 60, "it is scraped")
+        # Without what it had to wait for a CPU on a machine that is busy.
+        waited_ms = 1000 * (server.waited() - waited)
         session.popen.terminate()
         report = session.report()
-        assert report["lost"] + report["late"] + report["skipped"] == 0
-        assert report["rtt_ms"]["p95"] + report["server_ms"]["p95"] < 20
+        assert report["lost"] + report["late"] == 0
+        assert report["rtt_ms"]["p95"] + report["server_ms"]["p95"] < 20 + waited_ms
         # And what an answer waited at the server at most.
-        assert report["server_ms"]["p99"] < 50
+        assert report["server_ms"]["p99"] < 50 + waited_ms
 
 
 def test_probe_scraped_all_the_time() -> None:
     with serving() as server, probing(server) as probe:
         before = probe.wait_answers()
-        began = time.monotonic()
+        began, waited = time.monotonic(), probe.waited()
         with scraping(probe, 100) as took:
             wanted = before.completed("ok") + 40
             probe.wait_metrics(lambda m: m.completed("ok") >= wanted, "pings go on")
-        seconds = time.monotonic() - began
-        assert len(took) > 30 * seconds
+            probe.wait(lambda: len(took) > 60, "it is scraped")
+        seconds, waited = time.monotonic() - began, probe.waited() - waited
         metrics = probe.metrics()
-        sent = metrics.total("pingpong_client_probes_sent_total")
-        assert sent - before.total("pingpong_client_probes_sent_total") == pytest.approx(
+
+        def since(name: str) -> float:
+            return metrics.total(name) - before.total(name)
+
+        skipped = since("pingpong_client_schedule_skipped_total")
+        assert since("pingpong_client_probes_sent_total") + skipped == pytest.approx(
             seconds / FAST["interval"], rel=0.1, abs=2
         )
-        assert metrics.total("pingpong_client_schedule_skipped_total") == 0
+        # Slots pass only while it has to wait for a CPU on a machine that is busy.
+        assert skipped <= waited / FAST["interval"]
         assert metrics.completed("lost") + metrics.completed("late") == 0
         assert metrics.above("pingpong_client_rtt_seconds", 0.064) == 0

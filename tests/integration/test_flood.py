@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.network import Report
-from tests.integration.scrapes import Scrape
 from tests.integration.services import PORT, Ping, Server, Service, ping, serving
+from tests.support.running import Metrics
 
 COUNT = 10_000
 SECONDS = {"handshakes": 4.0, "garbage": 2.5}
@@ -67,11 +67,11 @@ def assert_answered(session: Ping) -> Report:
     return report
 
 
-def settled(server: Server) -> Scrape:
+def settled(server: Server) -> Metrics:
     """Its metrics, when it has read all that was sent."""
     before = -1.0
 
-    def is_settled(metrics: Scrape) -> bool:
+    def is_settled(metrics: Metrics) -> bool:
         nonlocal before
         counts = sum(
             metrics.total(f"{_P}{name}_total")

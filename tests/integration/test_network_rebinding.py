@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.network import (
-    Metrics,
     Report,
     Running,
     pinging,
@@ -24,6 +23,7 @@ from tests.support.link.link import (
     Link,
     Verdict,
 )
+from tests.support.running import Metrics
 
 pytestmark = pytest.mark.network
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.integration.relay import relaying
-from tests.integration.scrapes import Scrape
 from tests.integration.services import (
     FAST,
     Probe,
@@ -19,7 +18,8 @@ from tests.integration.services import (
     probing,
     serving,
 )
-from tests.support.authority import Authority, Pair
+from tests.support.certificates import Authority, Pair
+from tests.support.running import Metrics
 
 WITHIN = 2.0
 """Seconds after the start of the new server, within which it is to be pinged."""
@@ -40,7 +40,7 @@ def from_files(place: str, tmp_path: Path) -> dict[str, Any]:
     return pair.settings
 
 
-def assert_one_outage(probe: Probe, killed_at: float, server: Server) -> Scrape:
+def assert_one_outage(probe: Probe, killed_at: float, server: Server) -> Metrics:
     """It is up again soon after the server was, and says how long it was not."""
     up = probe.wait_up(2)
     assert at(up) - at(server.events("listening")[0]) < WITHIN

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.tls.certificate import Certificate
+from tests.support.certificates import self_signed
 
 
 @pytest.fixture(scope="session")
 def certificate() -> Certificate:
-    return make_certificate(["localhost", "127.0.0.1"], datetime.datetime.now(datetime.UTC))
+    return self_signed()
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +20,5 @@ def certificate_files(
     folder = tmp_path_factory.mktemp("certificate")
     cert, key = folder / "cert.pem", folder / "key.pem"
     cert.write_bytes(certificate.pem())
-    key.write_bytes(
-        certificate.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
+    key.write_bytes(certificate.key_pem())
     return cert, key

@@ -28,10 +28,10 @@ from tests.support.link.link import (
     Impairment,
     Link,
     Verdict,
-    wait_until,
 )
 from tests.support.link.packets import UDP
 from tests.support.link.records import Record
+from tests.support.running import wait_until
 
 pytestmark = pytest.mark.network
 

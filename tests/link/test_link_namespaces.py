@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.link.link import ROOT, Link, wait_until
+from tests.support.link.link import ROOT, Link
 from tests.support.link.namespaces import FOLDER, PREFIX, Namespace, sweep
+from tests.support.running import wait_until
 
 pytestmark = pytest.mark.network
 

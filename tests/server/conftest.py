@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
+
+from tests.support.kubernetes_api import ApiServer
 
 
 @pytest.fixture
@@ -14,3 +17,13 @@ def logged() -> Iterator[list[dict[str, Any]]]:
     structlog.reset_defaults()
     with capture_logs() as events:
         yield events  # type: ignore[misc]
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """The API server of the cluster that this process finds."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with ApiServer() as server:
+        monkeypatch.setenv("KUBECONFIG", server.kubeconfig(tmp_path))
+        yield server

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pingpong.link import LinkError
-from pingpong.server.self_ping import PATIENCE, SelfPing
+from pingpong.server.self_ping import TOO_OLD_AFTER, SelfPing
 from pingpong.webtransport.asyncio.failures import Cause, ConnectError
 from pingpong.webtransport.events import Request
 
@@ -62,7 +62,7 @@ async def test_an_answer_holds_for_some_intervals() -> None:
     one = await after(None, TimeoutError())
     now = time.monotonic()
     assert one.result(now)[0]
-    ok, reason = one.result(now + PATIENCE * 0.001 + 10)
+    ok, reason = one.result(now + TOO_OLD_AFTER * 0.001 + 10)
     assert not ok
     assert reason.endswith("s ago: no answer in time")
 

@@ -11,9 +11,9 @@ import pytest
 
 from pingpong.server import ServeError
 from pingpong.server.resources import usable_cores
-from pingpong.server.tls.certificate import make_certificate
-from pingpong.server.tls.keeper import keep_certificate, make_hosts
+from pingpong.server.tls.keeper import make_keeper, own_hosts
 from pingpong.settings import ServeSettings
+from tests.support.certificates import Authority
 from tests.support.processes import Process, run, serving
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -24,18 +24,10 @@ def settings(**changes: object) -> ServeSettings:
 
 
 def write_certificate(folder: Path, name: str = "a") -> tuple[Path, Path]:
-    from cryptography.hazmat.primitives import serialization
-
-    made = make_certificate(["localhost", "127.0.0.1"], NOW)
+    made = Authority().issue("localhost", "127.0.0.1")
     cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
     cert_file.write_bytes(made.pem())
-    key_file.write_bytes(
-        made.private_key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    key_file.write_bytes(made.key_pem())
     return cert_file, key_file
 
 
@@ -56,18 +48,18 @@ def test_made_certificate_is_for_this_machine(
     monkeypatch: pytest.MonkeyPatch, bind_host: str, name: str, hosts: list[str]
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: name)
-    assert make_hosts(bind_host) == hosts
-    keep_certificate(ServeSettings(bind_host=bind_host), NOW)
+    assert own_hosts(bind_host) == hosts
+    make_keeper(ServeSettings(bind_host=bind_host), NOW)
 
 
 def test_a_host_that_no_certificate_can_be_for() -> None:
     with pytest.raises(ServeError, match=r"cannot listen on not a host: .*\(--bind-host\)"):
-        keep_certificate(ServeSettings(bind_host="not a host"), NOW)
+        make_keeper(ServeSettings(bind_host="not a host"), NOW)
 
 
 def test_certificate_from_files(tmp_path: Path) -> None:
     cert_file, key_file = write_certificate(tmp_path)
-    keeper = keep_certificate(settings(tls_cert_file=cert_file, tls_key_file=key_file), NOW)
+    keeper = make_keeper(settings(tls_cert_file=cert_file, tls_key_file=key_file), NOW)
     assert keeper.certificate.pem() == cert_file.read_bytes()
 
 

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from pingpong.settings import PingSettings, Settings, SettingsError
+from pingpong.settings import (
+    CertificateSettings,
+    PingSettings,
+    ProbeSettings,
+    RunSettings,
+    ServeSettings,
+    Settings,
+    SettingsError,
+)
+
+ALL: list[type[Settings]] = [
+    ServeSettings,
+    ProbeSettings,
+    PingSettings,
+    RunSettings,
+    CertificateSettings,
+]
+SHA256 = bytes(range(100, 132))
 
 
 def ping(*argv: str, **environ: str) -> PingSettings:

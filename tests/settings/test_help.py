@@ -3,23 +3,11 @@ from __future__ import annotations
 import pytest
 
 from pingpong.settings import (
-    CertificateSettings,
     PingSettings,
-    ProbeSettings,
-    RunSettings,
-    ServeSettings,
     Settings,
     settings_table,
 )
-
-ALL: list[type[Settings]] = [
-    ServeSettings,
-    ProbeSettings,
-    PingSettings,
-    RunSettings,
-    CertificateSettings,
-]
-SHA256 = bytes(range(100, 132))
+from tests.settings.parsing import ALL
 
 
 def help_of(

@@ -9,7 +9,6 @@ from pydantic import Field, SecretStr, ValidationError
 
 from pingpong.ping import HEADER_SIZE
 from pingpong.settings import (
-    CertificateSettings,
     PingSettings,
     ProbeSettings,
     RunSettings,
@@ -19,16 +18,7 @@ from pingpong.settings import (
     unknown_variables,
 )
 from pingpong.settings.values import MIN_SIZE
-from tests.settings.parsing import mistakes, ping
-
-ALL: list[type[Settings]] = [
-    ServeSettings,
-    ProbeSettings,
-    PingSettings,
-    RunSettings,
-    CertificateSettings,
-]
-SHA256 = bytes(range(100, 132))
+from tests.settings.parsing import ALL, SHA256, mistakes, ping
 
 
 class TestSources:

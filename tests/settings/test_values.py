@@ -7,24 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingpong.settings import (
-    CertificateSettings,
     PingSettings,
     ProbeSettings,
-    RunSettings,
     ServeSettings,
-    Settings,
     SettingsError,
 )
-from tests.settings.parsing import mistakes, ping
-
-ALL: list[type[Settings]] = [
-    ServeSettings,
-    ProbeSettings,
-    PingSettings,
-    RunSettings,
-    CertificateSettings,
-]
-SHA256 = bytes(range(100, 132))
+from tests.settings.parsing import SHA256, mistakes, ping
 
 
 class TestURL:

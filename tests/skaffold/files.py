@@ -7,6 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from tests.skaffold.config import ROOT, Config
+from tests.support.dockerignore import glob, is_ignored
 
 
 def destinations(artifact: Config, path: str) -> list[str]:
@@ -42,28 +43,3 @@ def copied(dockerfile: Path) -> set[str]:
         paths = [word for word in words if not word.startswith("--")][:-1]
         sources.update(os.path.normpath(path) for path in paths)
     return sources
-
-
-def is_ignored(path: str, dockerfile: Path) -> bool:
-    """Whether .dockerignore keeps it out; the last line that matches it, or a folder of it, counts."""
-    own = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
-    file = own if own.exists() else dockerfile.with_name(".dockerignore")
-    ignored = False
-    for line in file.read_text().splitlines():
-        pattern = line.strip()
-        if not pattern or pattern.startswith("#"):
-            continue
-        expression = glob(os.path.normpath(pattern.removeprefix("!").lstrip("/")))
-        parts = path.split("/")
-        if any(re.fullmatch(expression, "/".join(parts[: n + 1])) for n in range(len(parts))):
-            ignored = not pattern.startswith("!")
-    return ignored
-
-
-def glob(pattern: str) -> str:
-    """The regular expression of a pattern in which `**` stands for any number of folders."""
-    steps = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
-    return "".join(
-        piece if piece.startswith("[") else steps.get(piece) or re.escape(piece) for piece in pieces
-    )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.skaffold.config import ROOT, Config, read_config, with_profiles
-from tests.skaffold.files import copied, destinations, glob, is_ignored, is_watched
+from tests.skaffold.files import copied, destinations, is_watched
+from tests.support.dockerignore import glob, is_ignored
 
 ARTIFACTS = with_profiles(read_config(), ["dev"])["build"]["artifacts"]
 PACKAGE = ROOT / "services" / "pingpong"

@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tests.integration.scrapes import Scrape
 from tests.integration.services import Probe
 from tests.soak import readings
 from tests.soak.accounts import (
@@ -41,6 +40,7 @@ from tests.soak.accounts import (
 )
 from tests.soak.churn import Churn
 from tests.soak.world import INTERVAL, MODES, World
+from tests.support.running import Metrics
 
 WARM_UP = 0.2
 """Of the time, before the first rest."""
@@ -70,7 +70,7 @@ class Rest:
     """What was found at one rest. No ping of `pings` was waited for; they are by probe first."""
 
     readings: dict[str, Reading]
-    scrapes: dict[str, Scrape]
+    scrapes: dict[str, Metrics]
     scraped_at: dict[str, float]
     pings: dict[tuple[str, ...], Pings]
 

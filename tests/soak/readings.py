@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.integration.scrapes import Scrape
-from tests.integration.services import Service, wait_until
+from tests.integration.services import Service
 from tests.soak.accounts import Pings, Reading
+from tests.support.running import Metrics, wait_until
 
 INSIDE = Path(__file__).parent / "inside"
 FOLDER = "SOAK_FOLDER"
@@ -82,14 +82,14 @@ def service_readings(
 # A probe.
 
 
-def is_up(scrape: Scrape, targets: int) -> bool:
+def is_up(scrape: Metrics, targets: int) -> bool:
     """Whether a probe has so many targets, and all of them are up."""
     if scrape.total(f"{_CLIENT}targets") != targets:
         return False
     return scrape.total(f"{_CLIENT}session_up") == targets
 
 
-def pings(scrape: Scrape) -> dict[tuple[str, ...], Pings]:
+def pings(scrape: Metrics) -> dict[tuple[str, ...], Pings]:
     """What became of the pings of each target in each mode, by target and mode."""
     found: dict[tuple[str, ...], Pings] = {}
     names = (f"{_CLIENT}probes_sent_total", f"{_CLIENT}probes_completed_total")
@@ -105,13 +105,13 @@ def pings(scrape: Scrape) -> dict[tuple[str, ...], Pings]:
     return found
 
 
-def slots_counted(scrape: Scrape) -> int:
+def slots_counted(scrape: Metrics) -> int:
     """Pings of all targets that were sent, not sent or skipped."""
     sent = sum(each.sent + each.send_error for each in pings(scrape).values())
     return sent + int(scrape.total(f"{_CLIENT}schedule_skipped_total"))
 
 
-def connected(scrape: Scrape) -> int:
+def connected(scrape: Metrics) -> int:
     """How often a probe has connected."""
     return int(scrape.connects("ok"))
 
@@ -119,13 +119,13 @@ def connected(scrape: Scrape) -> int:
 # A server.
 
 
-def is_left(scrape: Scrape, sessions: int) -> bool:
+def is_left(scrape: Metrics, sessions: int) -> bool:
     """Whether a server has so many sessions, each on a connection of its own, and nothing else."""
     active = [scrape.total(f"{_SERVER}{what}_active") for what in ("sessions", "connections")]
     return active == [sessions, sessions] and not scrape.total(f"{_SERVER}handshakes_active")
 
 
-def messages(scrape: Scrape) -> Iterator[tuple[str, int, int, dict[str, int]]]:
+def messages(scrape: Metrics) -> Iterator[tuple[str, int, int, dict[str, int]]]:
     """Of each mode, how many messages were received, answered and dropped, by reason."""
     dropped: defaultdict[str, dict[str, int]] = defaultdict(dict)
     name = f"{_SERVER}messages_dropped_total"

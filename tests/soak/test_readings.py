@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.scrapes import Scrape
 from tests.soak.accounts import Pings, Reading, not_flat
 from tests.soak.readings import FOLDER, INSIDE, pings, reading, resident
+from tests.support.running import Metrics
 
 LEAKING = """
 import asyncio, os, sys
@@ -96,6 +96,6 @@ pingpong_client_probes_sent_total{target="b",mode="uni"} 1
 
 
 def test_pings_are_read_of_each_target_that_a_whole_scrape_has() -> None:
-    found = pings(Scrape(METRICS))
+    found = pings(Metrics(METRICS))
     assert found == {("a", "uni"): Pings(11, 7, 1, 2, send_error=4)}
     assert found["a", "uni"].waiting == 1

@@ -15,8 +15,8 @@ from pingpong.server.tls.certificate import Certificate
 from tests.integration.services import Probe, Server, Service, own_address, with_names
 from tests.soak import readings
 from tests.soak.impaired import ImpairedRelay, impaired
-from tests.support.authority import Authority, Pair
-from tests.support.endpointslices_api import ApiServer, endpoint, endpoint_slice, port
+from tests.support.certificates import Authority, Pair
+from tests.support.kubernetes_api import ApiServer, endpoint, endpoint_slice, port
 from tests.support.nameserver import NameServer
 from tests.support.processes import SERVICES
 

@@ -97,3 +97,32 @@ def run(*words: str) -> tuple[int, str, str]:
     """Run to the end: exit status, stdout, stderr."""
     with Process(*words) as process:
         return process.finish()
+
+
+# What there is on this machine
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process; one that nobody has asked for its status is dead."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, of all its threads."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        return [int(child) for task in tasks for child in task.read_text().split()]
+    return []
+
+
+def sockets() -> int:
+    """Sockets that this process has open."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return count

@@ -42,8 +42,8 @@ async def running(**options: Any) -> AsyncIterator[Running]:
         yield running
     finally:
         await server.close()
-        assert not server._connections
-        assert not server._tasks
+        assert server.connections == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_request_as_the_handler_sees_it() -> None:
@@ -263,9 +263,9 @@ async def test_who_does_not_read_its_answer_is_dismissed() -> None:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         peer.send(GET)
         assert http.server is not None
-        while not http.server._connections:
+        while not http.server.connections:
             await asyncio.sleep(0)
-        while http.server._connections:
+        while http.server.connections:
             await asyncio.sleep(0.001)
 
 
@@ -286,7 +286,7 @@ async def test_too_many_connections_make_room_for_new_ones() -> None:
         first.send(GET)
         assert (await first.answer()).status == 200
         assert http.server is not None
-        assert len(http.server._connections) <= 4
+        assert http.server.connections <= 4
 
 
 async def test_a_flood_of_connections_takes_no_more_than_it_may() -> None:
@@ -295,8 +295,8 @@ async def test_a_flood_of_connections_takes_no_more_than_it_may() -> None:
             await stack.enter_async_context(connected(http.port))
         assert (await ask(http.port, "/")).status == 200
         assert http.server is not None
-        assert len(http.server._connections) <= 8
-        assert len(http.server._tasks) <= 8
+        assert http.server.connections <= 8
+        assert len(asyncio.all_tasks() - {asyncio.current_task()}) <= 8
 
 
 async def test_a_handler_that_raises_is_a_500_and_logged_once_a_minute(

@@ -5,14 +5,14 @@ import fcntl
 import io
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
 from pingpong.telemetry.log_writer import MAX_LINE, MAX_QUEUED, LogWriter
+from tests.support.running import wait_until
 
 PATIENCE = 30.0
 
@@ -53,13 +53,6 @@ def pipe() -> Iterator[Pipe]:
         os.close(pipe.read_end)
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 def test_lines_arrive_in_their_order(pipe: Pipe) -> None:
     with writing(pipe.write_end) as writer:
         for n in range(1000):
@@ -73,7 +66,7 @@ def test_a_reader_that_stalls_holds_nobody_up_and_learns_what_it_missed(pipe: Pi
         writer.write("x" * 60_000)
         writer.write("y" * 60_000)
         # With the pipe full, the thread is stuck in the middle of a line.
-        wait_until(lambda: writer._is_writing and not writer._lines)
+        wait_until(lambda: not writer.queued, "the thread has both lines")
         fits = MAX_QUEUED // 1000
         for n in range(fits + 500):
             writer.write(f"{n}".ljust(1000))
@@ -199,14 +192,15 @@ def test_what_was_printed_before_comes_first(pipe: Pipe) -> None:
 
 
 def test_closed_its_thread_ends_and_a_later_line_still_arrives(pipe: Pipe) -> None:
+    before = set(threading.enumerate())
     with writing(pipe.write_end) as writer:
         writer.write("one")
         writer.close(PATIENCE)
-        wait_until(lambda: writer._thread is None)
+        wait_until(lambda: set(threading.enumerate()) <= before, "its thread has ended")
         writer.write("two")
         assert pipe.read_lines(2) == ["one", "two"]
         writer.close(PATIENCE)
-        wait_until(lambda: writer._thread is None)
+        wait_until(lambda: set(threading.enumerate()) <= before, "its thread has ended")
 
 
 def test_a_line_amid_a_line_is_no_deadlock(pipe: Pipe) -> None:
@@ -220,7 +214,7 @@ def test_a_line_amid_a_line_is_no_deadlock(pipe: Pipe) -> None:
             return str.__len__(self)
 
     with writing(pipe.write_end) as writer:
-        writer._lines.append("first")
+        writer.write("first")
         writer.write(Logging("outer"))
         assert "outer" in pipe.read_lines(4)
 

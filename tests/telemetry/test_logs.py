@@ -7,9 +7,7 @@ import os
 import re
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Iterator
 from typing import Any, Literal, TextIO
 
 import pytest
@@ -18,18 +16,7 @@ import structlog
 from pingpong.telemetry.logs import configure, dropped_lines, flush, get_logger
 from tests.support.processes import environment
 
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    sys.excepthook = sys.__excepthook__
-    logging.getLogger("quic").setLevel(logging.NOTSET)
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("unconfigured")
 
 
 @pytest.fixture
@@ -253,12 +240,9 @@ def test_no_secret_is_shown(format: Literal["json", "console"], stream: io.Strin
     assert stream.getvalue().count("***") >= 8
 
 
-def test_what_a_library_repeats_comes_once_a_minute_with_a_count(
-    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_library_repeats_comes_once_a_minute_with_a_count(stream: io.StringIO) -> None:
     now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    configure("info", "json", stream)
+    configure("info", "json", stream, lambda: now)
     for _ in range(61):
         logging.getLogger("asyncio").error("cannot accept: %s", "too many files")
         logging.getLogger("other").error("cannot accept: %s", "too many files")

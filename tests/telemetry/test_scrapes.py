@@ -148,28 +148,23 @@ async def test_closed_nobody_is_left_waiting(turns: int) -> None:
     assert [type(result) for result in results] == [asyncio.CancelledError] * 3
 
 
-async def test_the_making_of_texts_takes_a_quarter_of_the_time_at_most(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_the_making_of_texts_takes_a_quarter_of_the_time_at_most() -> None:
     now = 100.0
     slept: list[float] = []
-    real = asyncio.sleep
 
     async def sleep(seconds: float) -> None:
         nonlocal now
         if seconds > 0:
             slept.append(seconds)
             now += seconds
-        await real(0)
+        await asyncio.sleep(0)
 
     async def slow() -> Iterable[Family]:
         nonlocal now
         now += 0.1
         return [LEVEL.family([((), 1)])]
 
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-    scrapes = Scrapes(slow)
+    scrapes = Scrapes(slow, lambda: now, sleep)
     for _ in range(3):
         await scrapes.text(Format.TEXT, compressed=False)
     assert slept == pytest.approx([0.3, 0.3])

@@ -7,12 +7,10 @@ side can be a `Raw` peer instead, which sends the bytes that a test tells it to 
 
 from __future__ import annotations
 
-import datetime
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode, ProtocolError
@@ -27,6 +25,7 @@ from pingpong.webtransport.quic.endpoint import AioquicEndpoint
 from pingpong.webtransport.quic.engine import Address, QuicConnection, QuicEvents
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.streams import Stream, StreamHandler
+from tests.support.certificates import self_signed
 from tests.webtransport.raw import Raw as Raw
 from tests.webtransport.raw import capsule as capsule
 from tests.webtransport.raw import stream_header as stream_header
@@ -40,10 +39,8 @@ BUSY = 2_000
 """Exchanges without a pause that no test needs."""
 
 
-@functools.cache
 def certificate() -> Certificate:
-    """One for all tests: making keys is slow."""
-    return make_certificate(["localhost"], datetime.datetime.now(datetime.UTC))
+    return self_signed("localhost")
 
 
 def identity() -> ServerIdentity:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from ..link import Dialer, Link, LinkError, LinkOptions, Observer, Resolved, Until
 from ..ping import HEADER_SIZE
 from ..statistics import Outcome
-from ..telemetry.failure_log import Repeats
+from ..telemetry.failure_log import FailureLogThrottle
 from ..telemetry.logs import get_logger
 from ..webtransport import Address, Request
 from ..webtransport.asyncio import Cause, EndpointConfig, Target
@@ -22,7 +22,7 @@ from ..webtransport.asyncio import Cause, EndpointConfig, Target
 HEADER = b"pingpong-self"
 """The field by which a server knows its own request; its value is a secret of this process."""
 
-PATIENCE = 3
+TOO_OLD_AFTER = 3
 """Intervals after which the last answer is too old."""
 
 _RETRY = 0.25
@@ -60,7 +60,7 @@ class SelfPing:
         self._dialer = Dialer(timeout=_TIMEOUT, headers=((HEADER, self._secret),), config=config)
         self._answered_at: float | None = None
         self._failure = "not answered yet"
-        self._repeats = Repeats()
+        self._throttle = FailureLogThrottle()
         self._logger = get_logger("pingpong.server.self_ping")
 
     def recognizes(self, request: Request) -> bool:
@@ -73,7 +73,7 @@ class SelfPing:
         if self._answered_at is None:
             return False, self._failure
         age = now - self._answered_at
-        if age > PATIENCE * self._interval + _TIMEOUT:
+        if age > TOO_OLD_AFTER * self._interval + _TIMEOUT:
             return False, f"last answered {age:.0f} s ago: {self._failure}"
         return True, f"answered {age:.1f} s ago"
 
@@ -92,7 +92,7 @@ class SelfPing:
 
     def _succeeded(self) -> None:
         self._answered_at = time.monotonic()
-        recovered = self._repeats.succeeded(None, self._answered_at)
+        recovered = self._throttle.succeeded(None, self._answered_at)
         if recovered is not None:
             self._logger.info("self_ping_recovered", seconds=round(recovered.seconds, 1))
 
@@ -105,7 +105,7 @@ class SelfPing:
             self._answered_at = time.monotonic()
             return
         self._failure = str(error) or "no answer in time"
-        failed = self._repeats.failed(None, self._failure, time.monotonic())
+        failed = self._throttle.failed(None, self._failure, time.monotonic())
         if failed is not None:
             self._logger.warning("self_ping_failed", error=self._failure, count=failed.count)
 

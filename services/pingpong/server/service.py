@@ -10,7 +10,7 @@ from typing import TypeAlias
 from ..lifecycle import collect_garbage_seldom, stop_signal
 from ..settings import ServeSettings
 from ..telemetry.admin import Admin, AdminError
-from ..telemetry.health import Check, Result
+from ..telemetry.health import Check
 from ..telemetry.logs import get_logger
 from ..telemetry.metrics import Family
 from ..telemetry.process import versions
@@ -19,13 +19,13 @@ from . import ServeError, metrics
 from .health import LIVENESS, READINESS
 from .resources import AllowedConnections, usable_cores, usable_memory
 from .tls.certificate import Certificate
-from .tls.keeper import keep_certificate
+from .tls.keeper import make_keeper
 from .workers.endpoint import shared_keys
 from .workers.group import WorkerGroup
 from .workers.worker import Worker
 
 _HOUSEKEEPING_INTERVAL = 1.0
-"""Seconds between looks at the files."""
+"""Seconds between two checks of the files."""
 
 Workers: TypeAlias = Worker | WorkerGroup
 """What answers: one worker in this process, or several processes."""
@@ -53,8 +53,7 @@ class Service:
             settings.max_connections, usable_memory(), count_workers(settings)
         )
         settings = settings.model_copy(update={"max_connections": self._allowed.number})
-        self._settings = settings
-        self._keeper = keep_certificate(settings, datetime.now(UTC))
+        self._keeper = make_keeper(settings, datetime.now(UTC))
         self._workers = make_workers(settings, self._keeper.certificate)
         self._versions = versions()
         self._admin = Admin(
@@ -76,7 +75,7 @@ class Service:
             await self._start_admin()
             collect_garbage_seldom()
             self._log_listening()
-            housekeeping = asyncio.create_task(self._keep_house())
+            housekeeping = asyncio.create_task(self._watch_files())
             received = await stopped
             self._logger.info("stopping", signal=received.name)
             await self._workers.drain()
@@ -107,29 +106,26 @@ class Service:
         )
         self._allowed.log(self._logger)
 
-    async def _keep_house(self) -> None:
+    async def _watch_files(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_INTERVAL)
             try:
-                self._look_at_files()
+                self._check_files()
             except Exception:
                 self._logger.exception("housekeeping_failed")
 
-    def _look_at_files(self) -> None:
+    def _check_files(self) -> None:
         certificate = self._keeper.check(datetime.now(UTC))
         if certificate is not None:
             self._workers.use_certificate(certificate)
 
     def _reload(self) -> None:
         self._logger.info("reloading", signal="SIGHUP")
-        self._look_at_files()
+        self._check_files()
         self._workers.reload()
 
     def _check(self, name: str) -> Check:
-        def run() -> Result:
-            return self._workers.health().result(name)
-
-        return Check(name, run)
+        return Check(name, lambda: self._workers.health().result(name))
 
     async def _families(self) -> Iterable[Family]:
         certificate = self._keeper.certificate
@@ -144,6 +140,3 @@ class Service:
 async def serve(settings: ServeSettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises `ServeError` where it cannot begin."""
     await Service(settings).run()
-
-
-__all__ = ["ServeError", "Service", "serve"]

@@ -100,6 +100,3 @@ class FailureLogThrottle:
     def forget(self, key: Hashable) -> None:
         """Forget a key: its target has left."""
         self._states.pop(key, None)
-
-
-Repeats = FailureLogThrottle

@@ -111,6 +111,11 @@ class HttpServer:
         self._throttle = FailureLogThrottle()
         self._log = get_logger("pingpong.http").bind()
 
+    @property
+    def connections(self) -> int:
+        """Connections that are open."""
+        return len(self._connections)
+
     async def start(self, listening: socket.socket) -> None:
         """Answer on a listening socket."""
         self._server = await asyncio.start_server(
@@ -127,7 +132,7 @@ class HttpServer:
         self._tasks.clear()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while len(self._connections) >= self._max_connections:
+        while self.connections >= self._max_connections:
             self._dismiss(next(iter(self._connections)))
         # A drain is to mean that everything has left, so that no end waits for the peer.
         writer.transport.set_write_buffer_limits(0)

@@ -23,12 +23,14 @@ MAX_LINE = 65_536
 class LogWriter:
     """Writes lines to a stream, or, where that has no file descriptor, at once.
 
-    `dropped` counts the lines that were dropped or could not be written.
+    `dropped` counts the lines that were dropped or could not be written; `queued` are the
+    characters of those that wait.
     """
 
     def __init__(self, stream: TextIO, dropped_line: Callable[[int], str]) -> None:
         """`dropped_line` makes the line that says how many were dropped, when there is room."""
         self.dropped = 0
+        self.queued = 0
         self._stream = stream
         self._descriptor = _descriptor(stream)
         self._encoding = stream.encoding or "utf-8"
@@ -36,7 +38,6 @@ class LogWriter:
         # Reentrant: a finalizer or a signal's handler may log while a line is being queued.
         self._changed = threading.Condition(threading.RLock())
         self._lines: deque[str] = deque()
-        self._queued = 0
         self._unreported = 0
         self._is_writing = False
         self._is_closing = False
@@ -51,12 +52,12 @@ class LogWriter:
             self._write_now(line)
             return
         with self._changed:
-            if self._queued + len(line) > MAX_QUEUED:
+            if self.queued + len(line) > MAX_QUEUED:
                 self.dropped += 1
                 self._unreported += 1
                 return
             self._lines.append(line)
-            self._queued += len(line)
+            self.queued += len(line)
             if self._thread is None:
                 self._is_closing = False
                 self._thread = threading.Thread(
@@ -93,7 +94,7 @@ class LogWriter:
                     return
                 lines = list(self._lines)
                 self._lines.clear()
-                self._queued = 0
+                self.queued = 0
                 reported, self._unreported = self._unreported, 0
                 if reported:
                     lines.append(self._dropped_line(reported))

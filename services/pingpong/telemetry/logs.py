@@ -22,7 +22,7 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, TextIO, cast
@@ -81,15 +81,16 @@ class _Output:
 class _LibraryHandler(logging.Handler):
     """The handler that :func:`configure` puts on the root logger, known by its type."""
 
-    def __init__(self, writer: LogWriter) -> None:
+    def __init__(self, writer: LogWriter, clock: Callable[[], float]) -> None:
         super().__init__()
         self.writer = writer
+        self._clock = clock
         self._throttle = FailureLogThrottle()
 
     def emit(self, record: logging.LogRecord) -> None:
         # A library may say the same by the thousand (the event loop, of a lack of descriptors).
         kind = record.exc_info[0] if record.exc_info else None
-        failed = self._throttle.failed(record.name, f"{record.msg} {kind}", time.monotonic())
+        failed = self._throttle.failed(record.name, f"{record.msg} {kind}", self._clock())
         if failed is None:
             return
         if failed.count > 1:
@@ -108,7 +109,12 @@ class _LibraryHandler(logging.Handler):
         super().close()
 
 
-def configure(level: Level, format: Format = "auto", stream: TextIO | None = None) -> None:
+def configure(
+    level: Level,
+    format: Format = "auto",
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     """Send all logs to ``stream`` (standard error), from ``level`` up.
 
     ``auto`` is ``console`` where the stream is a terminal and ``json`` elsewhere. May be called
@@ -154,7 +160,7 @@ def configure(level: Level, format: Format = "auto", stream: TextIO | None = Non
         logger_factory=partial(_Output, writer),
         cache_logger_on_first_use=False,
     )
-    handler = _LibraryHandler(writer)
+    handler = _LibraryHandler(writer, clock)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _library_event],

@@ -27,8 +27,15 @@ _MAX_REST = 1.0
 class Scrapes:
     """Makes the text of `families` for each scrape."""
 
-    def __init__(self, families: Families) -> None:
+    def __init__(
+        self,
+        families: Families,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._families = families
+        self._clock = clock
+        self._sleep = sleep
         self._waiting: dict[tuple[Format, bool], asyncio.Future[list[bytes] | Exception]] = {}
         self._task: asyncio.Task[None] | None = None
         self._rest_until = 0.0
@@ -58,9 +65,9 @@ class Scrapes:
 
     async def _run(self) -> None:
         while self._waiting:
-            await asyncio.sleep(self._rest_until - time.monotonic())
+            await self._sleep(self._rest_until - self._clock())
             waiting, self._waiting = self._waiting, {}
-            began = time.monotonic()
+            began = self._clock()
             try:
                 families = await self._gathered()
                 for (format, compressed), future in waiting.items():
@@ -72,7 +79,7 @@ class Scrapes:
             finally:
                 for future in waiting.values():
                     future.cancel()  # where it has no result yet: this task was cancelled
-            now = time.monotonic()
+            now = self._clock()
             self._rest_until = now + min(_REST * (now - began), _MAX_REST)
 
     async def _gathered(self) -> list[Family]:

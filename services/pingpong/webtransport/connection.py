@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from .deadlines import DATAGRAMS, SESSION, SETTINGS, Deadlines
+from .deadlines import DATAGRAMS, SESSION, SETTINGS, Deadlines, silence
 from .drafts import (
     Draft,
     NoWebTransportError,
@@ -26,7 +26,6 @@ from .errors import (
     ProtocolError,
     StateError,
     StreamProtocolError,
-    error_name,
 )
 from .events import ConnectionClosed, Headers, Request, SessionClosed
 from .http3.control import CriticalStreams, OwnControlStream
@@ -37,7 +36,6 @@ from .quic.engine import Address, QuicConnection
 from .session import Session, SessionHandler
 from .states import State
 from .streams import Stream
-from .text import printable
 from .unclaimed import Discarded, EarlyArrivals, EarlyStream, Preface, Receiver
 from .varint import decode as decode_varint
 
@@ -269,7 +267,8 @@ class Connection:
                     isinstance(receiver, EarlyStream) and receiver.session_id in self._sessions
                 )
                 if not goes_on:
-                    self.fail(_silence(awaited, receiver), awaited)
+                    names_session = isinstance(receiver, EarlyStream)
+                    self.fail(silence(awaited, names_session=names_session), awaited)
             if goes_on:
                 self._deadlines.begin(awaited, now)
 
@@ -563,33 +562,4 @@ class Connection:
             for stream in streams:
                 last_first.callback(stream.connection_lost)
             for session in reversed(sessions):
-                last_first.callback(session.connection_lost, _lost_with(closed))
-
-
-def _lost_with(closed: ConnectionClosed) -> SessionClosed:
-    """How a session ended whose connection did."""
-    if closed.timed_out:
-        text = "the connection timed out: the peer was not heard any more"
-    else:
-        whose = "by the peer" if closed.by_peer else "by this side"
-        name = error_name(closed.code) if closed.is_application else f"QUIC 0x{closed.code:x}"
-        text = f"the connection was closed {whose}: {name}"
-        if closed.reason:
-            text = f"{text}, {printable(closed.reason)}"
-    return SessionClosed(by_peer=closed.by_peer, error=text, wire_code=closed.code)
-
-
-def _silence(awaited: int, receiver: Receiver | None) -> ProtocolError:
-    """The error of a peer that has left something incomplete, on the narrowest scope.
-
-    `receiver` is whose stream it is. A request has a code of its own (RFC 9114, section 8.1), and
-    any stream of a client's that is bidirectional might have become one; a stream whose session
-    does not come, or is not named, was buffered for too long (draft-16, section 4.5).
-    """
-    if awaited == SETTINGS:
-        return ConnectionProtocolError(ErrorCode.H3_MISSING_SETTINGS, "no SETTINGS in time")
-    if isinstance(receiver, EarlyStream):
-        return StreamProtocolError(ErrorCode.WT_BUFFERED_STREAM_REJECTED, "no session in time")
-    if not awaited & 3:
-        return StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "no request in time")
-    return StreamProtocolError(ErrorCode.WT_BUFFERED_STREAM_REJECTED, "no header in time")
+                last_first.callback(session.connection_lost, SessionClosed.lost_with(closed))

@@ -8,6 +8,7 @@ session that a connection is for.
 
 from __future__ import annotations
 
+from .errors import ConnectionProtocolError, ErrorCode, ProtocolError, StreamProtocolError
 from .quic.engine import QuicConnection
 
 SETTINGS = -1
@@ -63,3 +64,19 @@ class Deadlines:
 
     def _arm(self) -> None:
         self._quic.deadline = min(self._due.values(), default=None)
+
+
+def silence(awaited: int, *, names_session: bool) -> ProtocolError:
+    """The error of a peer that has left something incomplete, on the narrowest scope.
+
+    A request has a code of its own (RFC 9114, section 8.1), and any stream of a client's that is
+    bidirectional might have become one; a stream that names a session which does not come, or has
+    no complete header, was buffered for too long (draft-16, section 4.5).
+    """
+    if awaited == SETTINGS:
+        return ConnectionProtocolError(ErrorCode.H3_MISSING_SETTINGS, "no SETTINGS in time")
+    if names_session:
+        return StreamProtocolError(ErrorCode.WT_BUFFERED_STREAM_REJECTED, "no session in time")
+    if not awaited & 3:
+        return StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "no request in time")
+    return StreamProtocolError(ErrorCode.WT_BUFFERED_STREAM_REJECTED, "no header in time")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .errors import error_name
 from .text import printable
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -59,6 +60,18 @@ class SessionClosed:
         """Whether it was closed by somebody's decision, not by a failure."""
         return self.code is not None
 
+    @classmethod
+    def lost_with(cls, closed: ConnectionClosed) -> SessionClosed:
+        """How a session ended whose connection did."""
+        if closed.timed_out:
+            text = "the connection timed out: the peer was not heard any more"
+        else:
+            whose = "by the peer" if closed.by_peer else "by this side"
+            text = f"the connection was closed {whose}: {closed.code_name}"
+            if closed.reason:
+                text = f"{text}, {printable(closed.reason)}"
+        return cls(by_peer=closed.by_peer, error=text, wire_code=closed.code)
+
     def __str__(self) -> str:
         whose = "by the peer" if self.by_peer else "by this side"
         if self.code is None:
@@ -80,3 +93,8 @@ class ConnectionClosed:
     by_peer: bool = False
     is_application: bool = False
     timed_out: bool = False
+
+    @property
+    def code_name(self) -> str:
+        """The code for people."""
+        return error_name(self.code) if self.is_application else f"QUIC 0x{self.code:x}"

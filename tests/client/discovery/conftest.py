@@ -8,7 +8,7 @@ import pytest
 from pingpong.client.discovery.hosts import HostsFile, SystemLookups
 from pingpong.client.discovery.resolver import Resolver
 from tests.client.discovery.finding import Surroundings
-from tests.support.endpointslices_api import ApiServer
+from tests.support.kubernetes_api import ApiServer
 from tests.support.nameserver import NameServer
 
 MakeResolver = Callable[..., Resolver]

@@ -16,7 +16,7 @@ from pingpong.client.discovery.addresses import Families
 from pingpong.client.discovery.hosts import HostsFile, SystemLookups
 from pingpong.client.discovery.resolver import Resolver
 from pingpong.client.discovery.watch import EndpointSliceWatch, Notify, connect
-from tests.support.endpointslices_api import ApiServer
+from tests.support.kubernetes_api import ApiServer
 from tests.support.nameserver import NameServer
 
 PATIENCE = 30

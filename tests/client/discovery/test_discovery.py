@@ -14,7 +14,7 @@ from pingpong.client.discovery import Destination, Discovery, Result
 from pingpong.client.discovery import discovery as discoveries
 from pingpong.client.discovery import resolver as resolvers
 from tests.client.discovery.finding import Found, Surroundings, eventually, hurry
-from tests.support.endpointslices_api import ApiServer, endpoint, endpoint_slice
+from tests.support.kubernetes_api import ApiServer, endpoint, endpoint_slice
 from tests.support.nameserver import NameServer
 from tests.support.processes import environment
 

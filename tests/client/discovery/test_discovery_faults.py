@@ -15,7 +15,7 @@ from pingpong.client.discovery import resolver as resolvers
 from pingpong.client.discovery.addresses import Families
 from pingpong.client.discovery.resolver import HostAddresses, Resolver
 from tests.client.discovery.finding import Surroundings, eventually, hurry
-from tests.support.endpointslices_api import TOKEN, ApiServer, endpoint, endpoint_slice
+from tests.support.kubernetes_api import TOKEN, ApiServer, as_usual, endpoint, endpoint_slice
 from tests.support.nameserver import NameServer
 
 URL = "https://a.test:4433/ping"
@@ -111,7 +111,7 @@ async def test_the_last_good_pods_are_kept_while_the_api_server_refuses(
     async with around.find(SERVICE, watch=around.watch(api), per_address=True) as found:
         await found.until("pod-1")
         await eventually(lambda: api.watches == 1)
-        api.status = 403
+        api.instead = lambda request: 403
         with capture_logs() as events:
             api.end_watches(abruptly=True)
             await eventually(lambda: Result.FORBIDDEN in found.results)
@@ -121,7 +121,7 @@ async def test_the_last_good_pods_are_kept_while_the_api_server_refuses(
         assert (event["source"], event["addresses_kept"]) == ("ns/svc", 1)
         assert TOKEN not in str(events)
         api.put(endpoint_slice("svc-1", endpoint("10.0.0.2", pod="pod-2")))
-        api.status = 200
+        api.instead = as_usual
         await found.until("pod-2")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pingpong.client.discovery.endpointslices import ready_endpoints
 from pingpong.client.discovery.lookups import Endpoint
-from tests.support.endpointslices_api import endpoint, endpoint_slice, port
+from tests.support.kubernetes_api import endpoint, endpoint_slice, port
 
 HOST = "svc.ns.svc"
 

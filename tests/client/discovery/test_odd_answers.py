@@ -10,7 +10,7 @@ from pingpong.client.discovery.destinations import destinations, read_sources
 from pingpong.client.discovery.endpointslices import ready_endpoints
 from pingpong.client.discovery.lookups import DiscoveryError, Endpoint, Result
 from pingpong.client.discovery.resolver import Resolver
-from tests.support.endpointslices_api import endpoint, endpoint_slice
+from tests.support.kubernetes_api import endpoint, endpoint_slice
 from tests.support.nameserver import NameServer
 
 SERVICE = "_webtransport._udp.a.test"

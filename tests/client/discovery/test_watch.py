@@ -19,9 +19,14 @@ from pingpong.client.discovery.endpointslices import Slice
 from pingpong.client.discovery.lookups import DiscoveryError, Result
 from pingpong.client.discovery.watch import EndpointSliceWatch, connect
 from tests.client.discovery.finding import PATIENCE, eventually
-from tests.support.endpointslices_api import TOKEN, ApiServer, endpoint, endpoint_slice
-
-PATH = "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices"
+from tests.support.kubernetes_api import (
+    SLICES,
+    TOKEN,
+    ApiServer,
+    as_usual,
+    endpoint,
+    endpoint_slice,
+)
 
 
 class Told:
@@ -95,8 +100,8 @@ async def test_all_slices_of_the_service_are_told_at_first(api: ApiServer, told:
     assert isinstance(told.all[0], tuple)
     assert told.all[0][0]["endpoints"][0]["addresses"] == ["10.0.0.1"]
     first = api.requests[0]
-    assert (first.kind, first.path) == ("list", PATH)
-    assert first.token == f"Bearer {TOKEN}"
+    assert (first.verb, first.path) == ("list", SLICES)
+    assert first.credential == f"Bearer {TOKEN}"
 
 
 async def test_changes_are_told(api: ApiServer, told: Told) -> None:
@@ -125,7 +130,7 @@ async def test_a_watch_that_has_had_its_time_is_begun_anew_where_it_ended(
     api.put(endpoint_slice("svc-3", endpoint("10.0.0.3")))
     await told.names("svc-1", "svc-2", "svc-3")
     assert api.count("list") == 1
-    versions = [int(r.version) for r in api.requests if r.kind == "watch"]
+    versions = [int(r.query["resourceVersion"]) for r in api.requests if r.verb == "watch"]
     assert versions[1] == versions[0] + 1
 
 
@@ -136,7 +141,7 @@ async def test_a_bookmark_moves_the_place_to_go_on_from(api: ApiServer, told: To
     await told.names("svc-1")  # which are still right
     api.end_watches()
     await eventually(lambda: api.count("watch") == 2)
-    versions = [int(r.version) for r in api.requests if r.kind == "watch"]
+    versions = [int(r.query["resourceVersion"]) for r in api.requests if r.verb == "watch"]
     assert versions[1] == versions[0] + 1
 
 
@@ -179,12 +184,12 @@ async def test_a_watch_that_breaks_is_no_failure_while_a_list_succeeds(
 async def test_refusals_are_told_until_they_are_over(
     api: ApiServer, told: Told, status: int, result: Result, text: str
 ) -> None:
-    api.status = status
+    api.instead = lambda request: status
     api.end_watches(abruptly=True)
     failure = await told.failure()
     assert failure.result is result
     assert text in str(failure)
-    api.status = 200
+    api.instead = as_usual
     await told.names("svc-1")
 
 
@@ -199,12 +204,12 @@ async def test_an_error_in_the_midst_of_a_watch_is_told(api: ApiServer, told: To
 
 @pytest.mark.parametrize("garbage", [b"", b"<html>", b"{}", b'{"metadata":{},"items":[{}]}'])
 async def test_nonsense_is_a_failure(api: ApiServer, told: Told, garbage: bytes) -> None:
-    api.garbage = garbage
+    api.instead = lambda request: garbage
     api.end_watches(abruptly=True)
     failure = await told.failure()
     assert failure.result is Result.ERROR
     assert str(failure).startswith("cannot follow the EndpointSlices: ")
-    api.garbage = None
+    api.instead = as_usual
     await told.names("svc-1")
 
 
@@ -212,11 +217,11 @@ async def test_an_api_server_that_does_not_answer(
     api: ApiServer, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watches, "_LIST", 0.1)
-    api.is_silent = True
+    api.hold()
     api.end_watches(abruptly=True)
     failure = await told.failure()
     assert (failure.result, str(failure)) == (Result.TIMEOUT, "the API server does not answer")
-    api.is_silent = False
+    api.release()
     await told.names("svc-1")
 
 

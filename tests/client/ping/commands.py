@@ -2,71 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
-import functools
-import ipaddress
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from pingpong.client.output import Output
 from pingpong.client.ping.command import PingCommand
 from pingpong.ping import PROTOCOL, answer_ping
 from pingpong.server.sessions.handlers import Router
-from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.settings import PingSettings
 from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.asyncio import EndpointConfig, Listener, listen
 from pingpong.webtransport.session import Session
+from tests.support.certificates import self_signed
 
 MODES = ("datagram", "stream", "streams", "uni")
 REPLY = re.compile(r"(\d+) bytes from 127\.0\.0\.1: seq=(\d+) time=[\d.]+ ms \(server [\d.]+ ms\)")
-
-
-@functools.cache
-def certificate(*hosts: str) -> Certificate:
-    return make_certificate(
-        hosts or ("localhost", "127.0.0.1"), datetime.datetime.now(datetime.UTC)
-    )
-
-
-def make_authority(hosts: list[str]) -> tuple[bytes, Certificate]:
-    """A certificate authority, in PEM, and a certificate that it signed."""
-    now = datetime.datetime.now(datetime.UTC)
-    key, leaf_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Authority")])
-
-    def builder(subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> Any:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(name)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-        )
-
-    constraint = x509.BasicConstraints(ca=True, path_length=None)
-    authority = builder(name, key.public_key()).add_extension(constraint, True)
-    names: list[x509.GeneralName] = []
-    for host in hosts:
-        try:
-            names.append(x509.IPAddress(ipaddress.ip_address(host)))
-        except ValueError:
-            names.append(x509.DNSName(host))
-    leaf = builder(x509.Name([]), leaf_key.public_key())
-    leaf = leaf.add_extension(x509.SubjectAlternativeName(names), True)
-    signed = leaf.sign(key, hashes.SHA256())
-    pem = authority.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    return pem, Certificate(signed, (), leaf_key)
 
 
 @asynccontextmanager
@@ -93,7 +47,7 @@ def start(
     with_certificate: Certificate | None = None,
     **config: Any,
 ) -> Listener:
-    made = with_certificate or certificate()
+    made = with_certificate or self_signed()
     return listen(
         handler or Router(1 << 16),
         host,
@@ -195,7 +149,7 @@ async def ping(
 ) -> tuple[int, Said]:
     """Run the command; unless told otherwise it trusts the certificate."""
     if not {"--ca", "--insecure", "--cert-hash"} & set(words):
-        words = (*words, "--cert-hash", certificate().sha256.hex())
+        words = (*words, "--cert-hash", self_signed().sha256.hex())
     if not any(word.startswith("https://") for word in words):
         words = (*words, f"https://127.0.0.1:{port}/ping")
     said = said or Said()

@@ -21,12 +21,11 @@ from pingpong.webtransport.session import Session
 from tests.client.ping.commands import (
     Choosing,
     Said,
-    certificate,
-    make_authority,
     ping,
     serving,
     silent_port,
 )
+from tests.support.certificates import Authority, self_signed
 
 # Where the connection isn't made
 
@@ -38,7 +37,7 @@ async def http3_without_webtransport() -> AsyncIterator[int]:
             if isinstance(event, ProtocolNegotiated):
                 self.http = H3Connection(self._quic)
 
-    made = certificate()
+    made = self_signed()
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"])
     configuration.certificate = made.certificate
     configuration.private_key = made.private_key
@@ -86,7 +85,7 @@ async def test_unknown_name() -> None:
 
 async def test_untrusted_certificate(tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.pem"
-    ca_file.write_bytes(certificate("other.example").pem())
+    ca_file.write_bytes(self_signed("other.example").pem())
     async with serving() as server:
         complaint = await fails(server.port, "--ca", str(ca_file))
     assert "the certificate is not trusted" in complaint
@@ -100,9 +99,9 @@ async def test_another_certificate_than_the_pinned() -> None:
 
 
 async def test_certificate_for_another_name(tmp_path: Path) -> None:
-    authority, leaf = make_authority(["ping.example"])
+    leaf = Authority().issue("ping.example")
     ca_file = tmp_path / "ca.pem"
-    ca_file.write_bytes(authority)
+    ca_file.write_bytes(leaf.authority_pem)
     async with serving(with_certificate=leaf) as server:
         complaint = await fails(server.port, "--ca", str(ca_file))
     assert "the certificate is for ping.example, not for 127.0.0.1" in complaint
@@ -138,16 +137,16 @@ async def test_unusable_file_of_authorities(tmp_path: Path, content: bytes | Non
 
 
 async def test_authority(tmp_path: Path) -> None:
-    authority, leaf = make_authority(["localhost", "127.0.0.1"])
+    leaf = Authority().issue("localhost", "127.0.0.1")
     ca_file = tmp_path / "ca.pem"
-    ca_file.write_bytes(authority)
+    ca_file.write_bytes(leaf.authority_pem)
     async with serving(with_certificate=leaf) as server:
         status, said = await ping(server.port, "-c1", "--ca", str(ca_file))
     assert (status, said.complaints) == (0, [])
 
 
 async def test_insecure() -> None:
-    async with serving(with_certificate=certificate("other.example")) as server:
+    async with serving(with_certificate=self_signed("other.example")) as server:
         status, said = await ping(server.port, "-c1", "--insecure")
     assert (status, said.complaints) == (0, [])
 

@@ -17,12 +17,11 @@ from pingpong.webtransport.quic.engine import Address
 from tests.client.ping.commands import (
     Choosing,
     Said,
-    certificate,
-    make_authority,
     ping,
     serving,
     silent_port,
 )
+from tests.support.certificates import Authority, self_signed
 
 
 async def test_each_line_says_which_and_summaries_are_in_order() -> None:
@@ -142,7 +141,7 @@ def two_addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_all_addresses_of_a_name(two_addresses: list[str]) -> None:
-    made = certificate("pings.example")
+    made = self_signed("pings.example")
     pin = ("--cert-hash", made.sha256.hex())
     async with (
         serving(with_certificate=made) as first,
@@ -204,9 +203,9 @@ async def test_the_certificate_is_verified_for_the_name(
         return [(socket.AF_INET, ("127.0.0.1", target.port))]
 
     monkeypatch.setattr(targets, "resolve", resolve)
-    authority, leaf = make_authority(["pings.example"])
+    leaf = Authority().issue("pings.example")
     ca_file = tmp_path / "ca.pem"
-    ca_file.write_bytes(authority)
+    ca_file.write_bytes(leaf.authority_pem)
     trust = ("--ca", str(ca_file))
     async with serving(with_certificate=leaf) as server:
         url = f"https://pings.example:{server.port}/ping"

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.ping.commands import Choosing, certificate, ping, serving, start
+from tests.client.ping.commands import Choosing, ping, serving, start
 from tests.client.ping.terminal import ENTERED, LEFT, Terminal, terminal
+from tests.support.certificates import self_signed
 from tests.support.processes import environment
 
 pytestmark = pytest.mark.process
 
-PIN = f"--cert-hash={certificate().sha256.hex()}"
+PIN = f"--cert-hash={self_signed().sha256.hex()}"
 
 
 def url(port: int) -> str:

@@ -26,7 +26,7 @@ from pingpong.telemetry.logs import configure
 from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.asyncio import EndpointConfig, Listener, listen
 from pingpong.webtransport.session import Session
-from tests.client.ping.commands import certificate
+from tests.support.certificates import self_signed
 
 INTERVAL = 0.05
 
@@ -45,7 +45,7 @@ def settings(**options: Any) -> ProbeSettings:
     """Fast ones, for a server with the tests' certificate."""
     known: dict[str, Any] = {
         "server": ("https://127.0.0.1/ping",),
-        "cert_hash": certificate().sha256,
+        "cert_hash": self_signed().sha256,
         "interval": INTERVAL,
         "backoff_min": 0.01,
         "backoff_max": 0.1,
@@ -64,7 +64,7 @@ def drain(listener: Listener) -> None:
 @asynccontextmanager
 async def serving_on(port: int, host: str = "127.0.0.1") -> AsyncIterator[Listener]:
     """A server on a port that another one has, or has had."""
-    made = certificate()
+    made = self_signed()
     listener = listen(
         Router(1 << 16),
         host,

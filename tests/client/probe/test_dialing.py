@@ -13,12 +13,12 @@ import pytest
 from pingpong.client.discovery import Destination
 from pingpong.link import dial as dialing
 from pingpong.server.sessions.handlers import Router
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import Cause, ConnectError
 from pingpong.webtransport.session import Session
-from tests.client.ping.commands import certificate, serving, silent_port
+from tests.client.ping.commands import serving, silent_port
 from tests.client.probe.probing import path_to, probing, serving_on, to, until
-from tests.webtransport.asyncio.peers import Leaf, closed_port, issue
+from tests.support.certificates import Authority, self_signed
+from tests.webtransport.asyncio.peers import closed_port
 
 
 class Deciding(Router):
@@ -34,10 +34,6 @@ class Deciding(Router):
             super().session_requested(session)
         else:
             session.reject(status)
-
-
-def of_server(leaf: Leaf) -> Certificate:
-    return Certificate(leaf.certificate, (), leaf.private_key)
 
 
 async def failing(result: str, destination: Destination, **options: object) -> str:
@@ -90,10 +86,10 @@ async def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
 
 async def test_an_expired_certificate(tmp_path: Path) -> None:
     day = datetime.timedelta(days=1)
-    leaf = issue("127.0.0.1", begins=-2 * day, ends=-day)
+    leaf = Authority().issue("127.0.0.1", begins=-2 * day, ends=-day)
     authorities = tmp_path / "ca.pem"
     authorities.write_bytes(leaf.authority_pem)
-    async with serving(with_certificate=of_server(leaf)) as listener:
+    async with serving(with_certificate=leaf) as listener:
         error = await failing("tls", to(listener.port), cert_hash=None, ca_file=authorities)
     assert "out of date" in error
 
@@ -139,10 +135,10 @@ async def test_the_token_is_read_anew_at_each_connection(tmp_path: Path) -> None
 
 async def test_the_authorities_are_read_anew_at_each_connection(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
-    leaf = issue("127.0.0.1")
-    file.write_bytes(issue("127.0.0.1").authority_pem)
+    leaf = Authority().issue("127.0.0.1")
+    file.write_bytes(Authority().pem)
     async with (
-        serving(with_certificate=of_server(leaf)) as listener,
+        serving(with_certificate=leaf) as listener,
         probing(to(listener.port), cert_hash=None, ca_file=file) as probes,
     ):
         await until(lambda: probes.counts().connects["tls"])
@@ -173,7 +169,7 @@ async def test_what_is_told_of_a_connection() -> None:
             "resolve": 1, "handshake": 1, "session": 1,
         }  # fmt: skip
         assert counts.connect_duration["handshake"].sum > 0
-        assert counts.not_after == certificate().certificate.not_valid_after_utc.timestamp()
+        assert counts.not_after == self_signed().certificate.not_valid_after_utc.timestamp()
 
 
 async def test_drained_goes_to_another_address_first() -> None:

@@ -6,179 +6,84 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import ssl
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+from peer import Limits, main, serve_session
 from pywebtransport import ClientConfig, ServerConfig, WebTransportClient, WebTransportServer
 
-LARGE = bytes(range(256)) * 4096 * 2
-LIMITS = {
-    "initial_max_data": 1 << 20,
-    "initial_max_streams_bidi": 64,
-    "initial_max_streams_uni": 64,
-}
+
+class Stream:
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def write(self, data: bytes, *, end: bool = False) -> None:
+        write = self._stream.write_all if data else self._stream.write
+        await write(data=data, end_stream=end)
+
+    async def read_all(self) -> bytes:
+        return await self._stream.read_all()
+
+    def chunks(self) -> Any:
+        return self._stream
 
 
-def answer(data: bytes) -> bytes:
-    return data.replace(b"ping", b"pong")
+class Session:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._bidirectional = session.incoming_bidirectional_streams()
+        self._unidirectional = session.incoming_unidirectional_streams()
+        self.receive_datagram = session.read_datagram
+
+    async def open_bidirectional(self) -> Stream:
+        return Stream(await self._session.create_bidirectional_stream())
+
+    async def open_unidirectional(self) -> Stream:
+        return Stream(await self._session.create_unidirectional_stream())
+
+    async def next_bidirectional(self) -> Stream:
+        return Stream(await anext(self._bidirectional))
+
+    async def next_unidirectional(self) -> Stream:
+        return Stream(await anext(self._unidirectional))
+
+    async def send_datagram(self, data: bytes) -> None:
+        await self._session.send_datagram(data=data)
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._session.close(error_code=code, reason=reason)
 
 
-async def exchange(session: Any, data: bytes) -> bytes:
-    stream = await session.create_bidirectional_stream()
-    writing = asyncio.ensure_future(stream.write_all(data=data, end_stream=True))
-    received: bytes = await stream.read_all()
-    await writing
-    return received
-
-
-async def send_whole(session: Any, data: bytes) -> None:
-    stream = await session.create_unidirectional_stream()
-    await stream.write_all(data=data, end_stream=True)
-
-
-async def receive_whole(session: Any) -> bytes:
-    stream = await anext(session.incoming_unidirectional_streams())
-    received: bytes = await stream.read_all()
-    return received
-
-
-async def datagram(session: Any) -> None:
-    await session.send_datagram(data=b"ping datagram")
-    assert await session.read_datagram() == b"pong datagram"
-
-
-async def bidirectional(session: Any) -> None:
-    assert await exchange(session, b"ping stream") == b"pong stream"
-
-
-async def unidirectional(session: Any) -> None:
-    await send_whole(session, b"ping uni")
-    assert await receive_whole(session) == b"pong uni"
-
-
-async def incoming(session: Any) -> None:
-    await send_whole(session, b"open bidirectional")
-    stream = await anext(session.incoming_bidirectional_streams())
-    await stream.write_all(data=b"an answer", end_stream=True)
-    assert await stream.read_all() == b"hello"
-    assert await receive_whole(session) == b"an answer"
-
-
-async def large(session: Any) -> None:
-    assert await exchange(session, LARGE) == LARGE
-
-
-async def many(session: Any) -> None:
-    for number in range(200):
-        data = b"%d" % number
-        assert await exchange(session, data) == data
-
-
-MODES: dict[str, Callable[[Any], Awaitable[None]]] = {
-    "datagram": datagram,
-    "bidirectional": bidirectional,
-    "unidirectional": unidirectional,
-    "incoming": incoming,
-    "large": large,
-    "many": many,
-}
-
-
-async def client(url: str, limits: dict[str, int]) -> None:
+@asynccontextmanager
+async def connect(url: str, limits: Limits) -> AsyncIterator[Session]:
     config = ClientConfig(verify_mode=ssl.CERT_NONE, **limits)
-    results = {}
     async with WebTransportClient(config=config) as maker:
-        session = await maker.connect(url=url, timeout=5)
-        for name, mode in MODES.items():
-            try:
-                await asyncio.wait_for(mode(session), 10)
-                results[name] = "ok"
-            except Exception as error:
-                results[name] = repr(error)
-        await session.close(error_code=7, reason="done")
-    print(json.dumps(results), flush=True)
+        yield Session(await maker.connect(url=url, timeout=5))
 
 
-async def serve_stream(session: Any, stream: Any) -> None:
-    async for data in stream:
-        if data == b"close":
-            await session.close(error_code=7, reason="done")
-            return
-        await stream.write_all(data=answer(data))
-    await stream.write(data=b"", end_stream=True)
-
-
-async def serve_whole(session: Any, stream: Any) -> None:
-    data = await stream.read_all()
-    if data == b"open bidirectional":
-        opened = await session.create_bidirectional_stream()
-        await opened.write_all(data=b"hello", end_stream=True)
-        data = await opened.read_all()
-    await send_whole(session, answer(data))
-
-
-async def serve_datagrams(session: Any) -> None:
-    while True:
-        await session.send_datagram(data=answer(await session.read_datagram()))
-
-
-class Tasks:
-    """Tasks that nobody waits for."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Future[None]] = set()
-
-    def start(self, coroutine: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def serve_session(session: Any, tasks: Tasks) -> None:
-    if session.path != "/ping":
-        await session.reject(status_code=404)
-        return
-    await session.accept()
-    tasks.start(serve_datagrams(session))
-    tasks.start(serve_each(session, session.incoming_unidirectional_streams(), serve_whole, tasks))
-    await serve_each(session, session.incoming_bidirectional_streams(), serve_stream, tasks)
-
-
-async def serve_each(session: Any, streams: Any, serve: Any, tasks: Tasks) -> None:
-    async for stream in streams:
-        tasks.start(serve(session, stream))
-
-
-async def serve_connection(connection: Any, tasks: Tasks) -> None:
-    async for session in connection.incoming_sessions():
-        tasks.start(serve_session(session, tasks))
-
-
-async def server(port: int, cert: str, key: str, limits: dict[str, int]) -> None:
+async def serve(port: int, cert: str, key: str, limits: Limits, ready: Callable[[], None]) -> None:
     config = ServerConfig(
         bind_host="127.0.0.1", bind_port=port, certfile=cert, keyfile=key, **limits
     )
-    tasks = Tasks()
+    tasks: set[asyncio.Future[None]] = set()
     async with WebTransportServer(config=config) as listening:
         await listening.listen()
-        print("ready", flush=True)
+        ready()
         async for connection in listening.incoming_connections():
-            tasks.start(serve_connection(connection, tasks))
+            tasks.add(asyncio.ensure_future(serve_connection(connection)))
 
 
-def main() -> None:
-    logging.disable()
-    role, flow_control, *arguments = sys.argv[1:]
-    limits = LIMITS if flow_control == "on" else {}
-    if role == "client":
-        asyncio.run(client(arguments[0], limits))
-    else:
-        asyncio.run(server(int(arguments[0]), arguments[1], arguments[2], limits))
+async def serve_connection(connection: Any) -> None:
+    tasks: set[asyncio.Future[None]] = set()
+    async for session in connection.incoming_sessions():
+        if session.path == "/ping":
+            await session.accept()
+            tasks.add(asyncio.ensure_future(serve_session(Session(session))))
+        else:
+            await session.reject(status_code=404)
 
 
 if __name__ == "__main__":
-    main()
+    main(connect, serve)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,24 +24,15 @@ from pingpong.server.sessions.admission import (
     Refusal,
 )
 from pingpong.server.sessions.counters import Result
-from pingpong.server.tls.certificate import make_certificate
-from tests.support.reviews_api import GOOD, Api, jwt, write_kubeconfig
+from tests.support.certificates import Authority
+from tests.support.held import held
+from tests.support.kubernetes_api import GOOD, REVIEWS, ApiServer, jwt
+from tests.support.kubernetes_api import TOKEN as OWN_TOKEN
 
 Events = list[dict[str, Any]]
 WALL = 1_800_000_000.0
 TOKEN = jwt("client")
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    api = Api()
-    write_kubeconfig(tmp_path / "kubeconfig", api.port)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(token_review, "_PAUSE", 0.01)
-    yield api
-    api.close()
+NESTED = base64.urlsafe_b64encode(b"[" * 9000).rstrip(b"=")
 
 
 class Clock:
@@ -64,7 +56,7 @@ class Reviewing:
 
     def __init__(self, clock: Clock, **options: Any) -> None:
         self.reviewer = TokenReviewer(
-            "pingpong", clock=clock.monotonic, wall_clock=clock.wall, **options
+            "pingpong", pause=0.01, clock=clock.monotonic, wall_clock=clock.wall, **options
         )
 
     def begin(self, token: bytes = TOKEN) -> asyncio.Future[Refusal | None]:
@@ -82,6 +74,12 @@ class Reviewing:
                 await asyncio.sleep(0.002)
 
 
+def threads() -> list[str]:
+    """Those that ask."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("token-review-")]
+
+
 Start = Callable[..., Awaitable[Reviewing]]
 
 
@@ -93,7 +91,7 @@ async def start(clock: Clock) -> AsyncIterator[Start]:
     async def start(**options: Any) -> Reviewing:
         reviewing = Reviewing(clock, **options)
         await reviewing.reviewer.start()
-        await reviewing.until(lambda: not reviewing.reviewer._waiting)
+        await reviewing.until(lambda: not reviewing.reviewer.waiting)
         made.append(reviewing)
         return reviewing
 
@@ -105,13 +103,16 @@ async def start(clock: Clock) -> AsyncIterator[Start]:
 # What the API server says
 
 
-async def test_a_token_that_the_cluster_knows_for_the_audience(api: Api, start: Start) -> None:
+async def test_a_token_that_the_cluster_knows_for_the_audience(
+    api: ApiServer, start: Start
+) -> None:
     reviewing = await start()
     assert await reviewing.ask() is None
-    assert api.paths == ["/apis/authentication.k8s.io/v1/tokenreviews"]
-    assert api.credentials == ["Bearer own-token"]
-    assert api.bodies[0]["kind"] == "TokenReview"
-    assert api.bodies[0]["spec"] == {"token": TOKEN.decode(), "audiences": ["pingpong"]}
+    [request] = api.requests
+    assert (request.verb, request.path) == ("create", REVIEWS)
+    assert request.credential == f"Bearer {OWN_TOKEN}"
+    assert request.body["kind"] == "TokenReview"
+    assert request.body["spec"] == {"token": TOKEN.decode(), "audiences": ["pingpong"]}
 
 
 @pytest.mark.parametrize(
@@ -126,163 +127,172 @@ async def test_a_token_that_the_cluster_knows_for_the_audience(api: Api, start: 
     ],
 )
 async def test_a_token_that_is_not_for_this_server(
-    api: Api, start: Start, status: dict[str, Any], logged: Events
+    api: ApiServer, start: Start, status: dict[str, Any], logged: Events
 ) -> None:
-    api.answer = lambda token: status
+    api.instead = lambda request: status
     reviewing = await start()
     assert await reviewing.ask() == WRONG_TOKEN
     assert logged == []
 
 
-@pytest.mark.parametrize("token", [b"", b"abc", b"a.b", b"a.b.c.d", b"..", b"a.!.c", b"e30.W10.x"])
+@pytest.mark.parametrize(
+    "token",
+    [b"", b"abc", b"a.b", b"a.b.c.d", b"..", b"a.!.c", b"e30.W10.x", b"e30." + NESTED + b".x"],
+    ids=range(8),
+)
 async def test_what_is_no_service_accounts_token_is_not_asked_about(
-    api: Api, start: Start, token: bytes
+    api: ApiServer, start: Start, token: bytes
 ) -> None:
     reviewing = await start()
     assert await reviewing.ask(token) == WRONG_TOKEN
-    assert api.asked == []
-
-
-async def test_deep_nesting_is_no_token() -> None:
-    nested = base64.urlsafe_b64encode(b"[" * 9000).rstrip(b"=")
-    assert token_review._claims(b"e30." + nested + b".x") is None
+    assert api.reviewed == []
 
 
 # What is remembered
 
 
 async def test_a_good_token_is_asked_about_once_a_minute(
-    api: Api, start: Start, clock: Clock
+    api: ApiServer, start: Start, clock: Clock
 ) -> None:
     reviewing = await start()
     for seconds, asked in ((0, 1), (59.9, 1), (60.1, 2), (119.9, 2)):
         clock.passed = seconds
         assert await reviewing.ask() is None
-        assert len(api.asked) == asked
-    api.answer = lambda token: {"authenticated": False}
+        assert len(api.reviewed) == asked
+    api.instead = lambda request: {"authenticated": False}
     clock.passed = 121
     assert await reviewing.ask() == WRONG_TOKEN
 
 
 async def test_a_good_token_is_not_remembered_past_its_end(
-    api: Api, start: Start, clock: Clock
+    api: ApiServer, start: Start, clock: Clock
 ) -> None:
     reviewing = await start()
     token = jwt("short", exp=WALL + 30)
     for seconds, asked in ((0, 1), (29.9, 1), (30.1, 2), (31, 3)):
         clock.passed = seconds
         assert await reviewing.ask(token) is None
-        assert len(api.asked) == asked
+        assert len(api.reviewed) == asked
 
 
 async def test_a_token_that_has_expired_is_not_asked_about(
-    api: Api, start: Start, clock: Clock
+    api: ApiServer, start: Start, clock: Clock
 ) -> None:
     reviewing = await start()
     assert await reviewing.ask(jwt("old", exp=WALL - 61)) == WRONG_TOKEN
-    assert api.asked == []
+    assert api.reviewed == []
     # The clock here may be ahead.
     assert await reviewing.ask(jwt("skewed", exp=WALL - 59)) is None
     assert await reviewing.ask(jwt("odd", exp="tomorrow")) is None
 
 
 async def test_a_bad_token_is_not_asked_about_for_a_while(
-    api: Api, start: Start, clock: Clock
+    api: ApiServer, start: Start, clock: Clock
 ) -> None:
-    api.answer = lambda token: {"authenticated": False}
+    api.instead = lambda request: {"authenticated": False}
     reviewing = await start()
     for seconds, asked in ((0, 1), (9.9, 1), (10.1, 2)):
         clock.passed = seconds
         assert await reviewing.ask() == WRONG_TOKEN
-        assert len(api.asked) == asked
+        assert len(api.reviewed) == asked
 
 
 async def test_what_is_remembered_is_bounded_and_bad_ones_push_out_no_good_one(
-    api: Api, start: Start, monkeypatch: pytest.MonkeyPatch
+    api: ApiServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_review, "REMEMBERED", 3)
     good = jwt("good").decode()
-    api.answer = lambda token: GOOD if token == good else {"authenticated": False}
+    api.instead = lambda request: GOOD if request.token == good else {"authenticated": False}
     reviewing = await start()
     assert await reviewing.ask(jwt("good")) is None
     for number in range(5):
         assert await reviewing.ask(jwt(f"bad {number}")) == WRONG_TOKEN
-    assert len(reviewing.reviewer._bad._until) == 3
+    # Three are known still, and no earlier one.
+    for number, asked in ((2, 1), (3, 1), (4, 1), (0, 2)):
+        bad = jwt(f"bad {number}")
+        assert await reviewing.ask(bad) == WRONG_TOKEN
+        assert api.reviewed.count(bad.decode()) == asked
     assert await reviewing.ask(jwt("good")) is None
-    assert api.asked.count(good) == 1
+    assert api.reviewed.count(good) == 1
 
 
-async def test_no_token_is_kept(api: Api, start: Start) -> None:
+async def test_no_token_is_kept(api: ApiServer, start: Start) -> None:
     reviewing = await start()
     await reviewing.ask()
-    assert TOKEN not in reviewing.reviewer._good._until
-    assert not reviewing.reviewer._waiting
-    assert not reviewing.reviewer._expires
+    assert not reviewing.reviewer.waiting
+    kept = held(reviewing.reviewer)
+    assert TOKEN not in kept
+    assert TOKEN.decode() not in kept
 
 
 # Who waits
 
 
-async def test_many_with_one_token_share_one_review(api: Api, start: Start) -> None:
+async def test_many_with_one_token_share_one_review(api: ApiServer, start: Start) -> None:
     reviewing = await start(max_waiting=1)
-    api.held.clear()
+    api.hold()
     decisions = [reviewing.begin() for _ in range(20)]
-    await reviewing.until(lambda: len(api.asked) == 1)
+    await reviewing.until(lambda: len(api.reviewed) == 1)
     assert not any(decision.done() for decision in decisions)
-    api.held.set()
+    api.release()
     assert await asyncio.gather(*decisions) == [None] * 20
-    assert len(api.asked) == 1
+    assert len(api.reviewed) == 1
 
 
-async def test_how_many_tokens_may_wait_is_bounded(api: Api, start: Start) -> None:
+async def test_how_many_tokens_may_wait_is_bounded(api: ApiServer, start: Start) -> None:
     reviewing = await start(max_waiting=6)
-    api.held.clear()
+    api.hold()
     waiting = [reviewing.begin(jwt(f"{number}")) for number in range(6)]
     assert await reviewing.ask(jwt("one too many")) == TOO_MANY_WAIT
     assert (TOO_MANY_WAIT.result, TOO_MANY_WAIT.status) == ("capacity", 503)
-    api.held.set()
+    api.release()
     assert await asyncio.gather(*waiting) == [None] * 6
     assert await reviewing.ask(jwt("one too many")) is None
 
 
-async def test_the_event_loop_goes_on_while_the_api_server_is_slow(api: Api, start: Start) -> None:
+async def test_the_event_loop_goes_on_while_the_api_server_is_slow(
+    api: ApiServer, start: Start
+) -> None:
     reviewing = await start()
-    api.held.clear()
+    api.hold()
     decisions = [reviewing.begin(jwt(f"{number}")) for number in range(8)]
     longest = 0.0
-    while len(api.asked) < 4:
+    while len(api.reviewed) < 4:
         began = time.thread_time()
         await asyncio.sleep(0)
         longest = max(longest, time.thread_time() - began)
-    api.held.set()
+    api.release()
     assert await asyncio.gather(*decisions) == [None] * 8
     assert longest < 0.05
 
 
-async def test_one_whose_decision_fails_is_nothing_to_the_others(api: Api, start: Start) -> None:
+async def test_one_whose_decision_fails_is_nothing_to_the_others(
+    api: ApiServer, start: Start
+) -> None:
     reviewing = await start()
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, facts: failures.append(facts))
-    api.held.clear()
+    api.hold()
 
     def fail(refusal: Refusal | None) -> None:
         raise RuntimeError("of the handler")
 
     reviewing.reviewer.authorize(TOKEN, fail)
     decided = reviewing.begin()
-    api.held.set()
+    api.release()
     assert await decided is None
     assert len(failures) == 1
 
 
-async def test_after_close_nobody_is_told_anything(api: Api, start: Start) -> None:
+async def test_after_close_nobody_is_told_anything(api: ApiServer, start: Start) -> None:
     reviewing = await start()
-    api.held.clear()
+    api.hold()
     decided = reviewing.begin()
-    await reviewing.until(lambda: len(api.asked) == 1)
+    await reviewing.until(lambda: len(api.reviewed) == 1)
     reviewing.reviewer.close()
-    api.held.set()
-    await reviewing.until(lambda: not reviewing.reviewer._expires)
+    api.release()
+    await reviewing.until(lambda: not threads())
+    await asyncio.sleep(0)
     assert not decided.done()
 
 
@@ -300,15 +310,15 @@ async def assert_unverified(reviewing: Reviewing, logged: Events, text: str) -> 
 
 
 async def test_errors_are_tried_once_more_and_never_let_anybody_in(
-    api: Api, start: Start, logged: Events
+    api: ApiServer, start: Start, logged: Events
 ) -> None:
-    api.answer = lambda token: 500
+    api.instead = lambda request: 500
     reviewing = await start()
     await assert_unverified(reviewing, logged, "the API server answered 500")
-    assert len(api.asked) == 2
+    assert len(api.reviewed) == 2
     # Nothing is remembered of that.
     answers: list[dict[str, Any] | int] = [503, GOOD]
-    api.answer = lambda token: answers.pop(0)
+    api.instead = lambda request: answers.pop(0)
     assert await reviewing.ask() is None
     assert [event["event"] for event in logged] == ["token_review_failed", "token_review_recovered"]
 
@@ -318,35 +328,34 @@ async def test_errors_are_tried_once_more_and_never_let_anybody_in(
     [(403, "system:auth-delegator"), (401, "own service account"), (404, "answered 404")],
 )
 async def test_what_only_an_operator_can_change_is_not_tried_again(
-    api: Api, start: Start, status: int, advice: str, logged: Events
+    api: ApiServer, start: Start, status: int, advice: str, logged: Events
 ) -> None:
-    api.answer = lambda token: status
+    api.instead = lambda request: status
     reviewing = await start()
     await assert_unverified(reviewing, logged, advice)
-    assert len(api.asked) == 1
+    assert len(api.reviewed) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"[]", b'{"spec": 1}', b"{}"])
 async def test_an_answer_that_is_none_lets_nobody_in(
-    api: Api, start: Start, content: bytes, logged: Events
+    api: ApiServer, start: Start, content: bytes, logged: Events
 ) -> None:
-    api.answer = lambda token: content
+    api.instead = lambda request: content
     reviewing = await start()
     assert await reviewing.ask() in (UNVERIFIED_TOKEN, WRONG_TOKEN)
     assert TOKEN.decode() not in str(logged)
 
 
 async def test_an_api_server_that_does_not_answer_in_time(
-    api: Api, start: Start, monkeypatch: pytest.MonkeyPatch, logged: Events
+    api: ApiServer, start: Start, logged: Events
 ) -> None:
-    reviewing = await start()
-    monkeypatch.setattr(token_review, "_TIMEOUT", 0.1)
-    api.held.clear()
+    reviewing = await start(timeout=0.1)
+    api.hold()
     await assert_unverified(reviewing, logged, "cannot be asked: ReadTimeoutError")
 
 
 async def test_an_api_server_that_is_not_there(
-    api: Api, start: Start, logged: Events, clock: Clock
+    api: ApiServer, start: Start, logged: Events, clock: Clock
 ) -> None:
     reviewing = await start()
     api.close()
@@ -358,7 +367,7 @@ async def test_an_api_server_that_is_not_there(
 
 
 async def test_that_it_is_not_there_is_told_at_the_start(
-    api: Api, start: Start, logged: Events
+    api: ApiServer, start: Start, logged: Events
 ) -> None:
     api.close()
     await start()
@@ -366,26 +375,26 @@ async def test_that_it_is_not_there_is_told_at_the_start(
 
 
 async def test_who_waited_too_long_is_not_asked_about(
-    api: Api, start: Start, clock: Clock, logged: Events
+    api: ApiServer, start: Start, clock: Clock, logged: Events
 ) -> None:
     reviewing = await start()
-    api.held.clear()
+    api.hold()
     first = [reviewing.begin(jwt(f"{number}")) for number in range(4)]
-    await reviewing.until(lambda: len(api.asked) == 4)
+    await reviewing.until(lambda: len(api.reviewed) == 4)
     late = reviewing.begin(jwt("late"))
     clock.passed = 5.1
-    api.held.set()
+    api.release()
     assert await late == UNVERIFIED_TOKEN
     assert await asyncio.gather(*first) == [None] * 4
-    assert jwt("late").decode() not in api.asked
+    assert jwt("late").decode() not in api.reviewed
     assert "too many tokens wait" in logged[0]["error"]
 
 
 async def test_the_client_librarys_own_logs_show_no_token(
-    api: Api, start: Start, caplog: pytest.LogCaptureFixture
+    api: ApiServer, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    api.answer = lambda token: 500 if len(api.asked) == 1 else GOOD
+    api.instead = lambda request: 500 if len(api.reviewed) == 1 else GOOD
     reviewing = await start()
     assert await reviewing.ask() is None
     assert TOKEN.decode() not in caplog.text
@@ -415,11 +424,11 @@ async def test_in_a_pod_its_own_token_is_read_again(
 ) -> None:
     from kubernetes.config import incluster_config
 
-    certificate = make_certificate(["127.0.0.1"], datetime.now(UTC))
+    certificate = Authority().issue("127.0.0.1")
     (tmp_path / "server.pem").write_bytes(certificate.private_pem())
-    (tmp_path / "ca.crt").write_bytes(certificate.pem())
+    (tmp_path / "ca.crt").write_bytes(certificate.authority_pem)
     (tmp_path / "token").write_text("own-token-1")
-    api = Api(tmp_path / "server.pem")
+    api = ApiServer(tmp_path / "server.pem")
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.port))
@@ -440,7 +449,8 @@ async def test_in_a_pod_its_own_token_is_read_again(
         (tmp_path / "token").write_text("own-token-2")
         now += timedelta(seconds=61)
         assert await reviewing.ask(jwt("second")) is None
-        assert [one and one.lower() for one in api.credentials] == [
+        credentials = [request.credential for request in api.requests]
+        assert [one and one.lower() for one in credentials] == [
             "bearer own-token-1",
             "bearer own-token-2",
         ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -18,27 +17,12 @@ from pingpong.ping import (
     encode_ping,
     frame,
 )
-from pingpong.server.sessions import counters, echo, handlers, messages, send_delay
+from pingpong.server.sessions import counters, echo, handlers, messages
 from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.states import State
 from tests.server.sessions.asking import MAX_SIZE, Asking
 from tests.webtransport.wire import LATENCY, Wire
-
-
-@pytest.fixture
-def t3(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The server's clock when it answers: counts up from 7,000."""
-    given_out: list[int] = []
-
-    def monotonic_ns() -> int:
-        given_out.append(7_000 + len(given_out))
-        return given_out[-1]
-
-    for module in (handlers, send_delay):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic_ns=monotonic_ns))
-    return given_out
-
 
 # Paths
 
@@ -169,8 +153,9 @@ def test_plain_uni_too_large() -> None:
 # pingpong.v1
 
 
-def test_v1_datagram(t3: list[int]) -> None:
+def test_v1_datagram() -> None:
     asking = Asking(v1=True)
+    asking.counters.clock = lambda: 7_000
     before = asking.wire.now
     message = encode_ping(5, 1234, 80)[:-1] + b"!"
     (answer,) = asking.datagrams(message)
@@ -396,22 +381,19 @@ def test_answers_that_wait_for_a_stream_count_as_kept() -> None:
 # Times
 
 
-def be_late(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+def be_late(asking: Asking) -> None:
     """Each reading of the server's clock is a millisecond further behind the packet's arrival."""
     readings = itertools.count(1)
 
-    def monotonic_ns() -> int:
+    def clock() -> int:
         return asking.wire.server.engine.arrival + next(readings) * 1_000_000
 
-    for module in (handlers, send_delay):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic_ns=monotonic_ns))
+    asking.counters.clock = clock
 
 
-def test_the_servers_own_time_is_counted_from_the_packets_arrival(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_servers_own_time_is_counted_from_the_packets_arrival() -> None:
     asking = Asking(v1=True)
-    be_late(asking, monkeypatch)
+    be_late(asking)
     asking.datagrams(encode_ping(1, 0), b"malformed")
     asking.open(frame(encode_ping(2, 0)) * 2)
     durations = asking.counters.answer_durations
@@ -420,10 +402,10 @@ def test_the_servers_own_time_is_counted_from_the_packets_arrival(
     assert durations.sum == pytest.approx(0.001 + 0.002 + 0.003)
 
 
-def test_plain_answers_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_answers_are_timed_too() -> None:
     """Those of a stream that leave together as one."""
     asking = Asking()
-    be_late(asking, monkeypatch)
+    be_late(asking)
     asking.datagrams(b"ping")
     asking.open(b"pingping")
     asking.open(b"ping", uni=True, end=True)

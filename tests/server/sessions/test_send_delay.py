@@ -1,28 +1,25 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from pingpong.server.sessions.send_delay import SendDelay
 
 
 class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now = 1_000_000_000
-        monkeypatch.setattr(time, "monotonic_ns", lambda: self.now)
 
     def answer(self, one: SendDelay, delay: int) -> int:
         """Make an answer that leaves after so long; how far off the prediction was."""
-        expected = one.expect()
+        expected = one.expect(self.now)
         self.now += delay
         one.left(self.now)
         return self.now - expected
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def clock() -> Clock:
+    return Clock()
 
 
 def test_the_first_says_what_is_expected_of_the_next(clock: Clock) -> None:
@@ -59,7 +56,7 @@ def test_one_hiccup_says_little(clock: Clock) -> None:
 
 def test_of_a_batch_the_last_counts(clock: Clock) -> None:
     one = SendDelay()
-    one.expect()
+    one.expect(clock.now)
     clock.now += 400_000
     clock.answer(one, 100_000)
     assert one.delay == 100_000

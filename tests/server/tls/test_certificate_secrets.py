@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,24 +17,13 @@ from pingpong.server.tls.certificate_secrets import keep_certificates
 from pingpong.server.tls.issuing import AUTHORITY_VALID, CERTIFICATE_VALID, RENEW_AUTHORITY
 from pingpong.settings import CertificateSettings
 from tests.server.tls.test_issuing import HOSTS, NOW, trusts
-from tests.support.reviews_api import write_kubeconfig
-from tests.support.secrets_api import Request, SecretsApi
+from tests.support.kubernetes_api import TOKEN, ApiServer, Request, as_usual
 
 AUTHORITY = "pingpong-authority"
 CERTIFICATE = "pingpong-certificate"
 BOTH = {AUTHORITY, CERTIFICATE}
 
 Run = Callable[..., int]
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretsApi]:
-    with SecretsApi() as api:
-        write_kubeconfig(tmp_path / "kubeconfig", api.port)
-        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-            monkeypatch.delenv(name, raising=False)
-        yield api
 
 
 @pytest.fixture
@@ -51,12 +40,12 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def written(api: SecretsApi) -> list[Request]:
+def written(api: ApiServer) -> list[Request]:
     """What was asked of the API server except to read."""
     return [request for request in api.requests if request.verb != "get"]
 
 
-def fits(api: SecretsApi) -> bool:
+def fits(api: ApiServer) -> bool:
     """Whether the key is the certificate's, and the authority in its Secret has signed it."""
     held, authority = api.data(CERTIFICATE), api.data(AUTHORITY)
     made = parse_certificate(held["tls.crt"], held["tls.key"], "tls.crt", "tls.key")
@@ -73,7 +62,7 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_first_run_makes_both_and_the_second_changes_nothing(
-    api: SecretsApi, run: Run, capsys: pytest.CaptureFixture[str]
+    api: ApiServer, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run() == 0
     assert written(api) == [Request("create", AUTHORITY), Request("create", CERTIFICATE)]
@@ -81,23 +70,24 @@ def test_the_first_run_makes_both_and_the_second_changes_nothing(
     assert set(api.data(CERTIFICATE)) == {"tls.crt", "tls.key", "ca.crt"}
     assert fits(api)
     for name in BOTH:
-        assert api.objects[name]["type"] == "Opaque"
-        assert api.objects[name]["metadata"]["labels"] == {
+        assert api.secrets[name]["type"] == "Opaque"
+        assert api.secrets[name]["metadata"]["labels"] == {
             "app.kubernetes.io/managed-by": "pingpong"
         }
     api.requests.clear()
-    before = dict(api.objects)
+    before = dict(api.secrets)
     assert run() == 0
-    assert api.objects == before
+    assert api.secrets == before
     assert api.requests == [Request("get", AUTHORITY), Request("get", CERTIFICATE)]
     logs = capsys.readouterr().err
     events = ("authority_made", "certificate_issued", "certificate_kept")
     assert [logs.count(f'"event": "{event}"') for event in events] == [1, 1, 1]
+    assert {request.credential for request in api.requests} == {f"Bearer {TOKEN}"}
     assert "PRIVATE" not in logs
 
 
 def test_other_names_are_in_a_new_certificate_of_the_same_authority(
-    api: SecretsApi, run: Run
+    api: ApiServer, run: Run
 ) -> None:
     run()
     before = {name: api.data(name) for name in BOTH}
@@ -107,30 +97,30 @@ def test_other_names_are_in_a_new_certificate_of_the_same_authority(
     assert trusts(api.data(CERTIFICATE), "more.example", datetime.now(UTC))
 
 
-def test_secrets_that_are_there_and_empty_are_filled(api: SecretsApi, run: Run) -> None:
+def test_secrets_that_are_there_and_empty_are_filled(api: ApiServer, run: Run) -> None:
     # As `kubectl apply` makes them of what `helm template` says.
     for name in BOTH:
-        api.put(name, {}, labels={"a": "b"})
+        api.put_secret(name, {}, labels={"a": "b"})
     assert run() == 0
     assert written(api) == [Request("update", AUTHORITY), Request("update", CERTIFICATE)]
     assert fits(api)
-    assert {api.objects[name]["metadata"]["labels"]["a"] for name in BOTH} == {"b"}
+    assert {api.secrets[name]["metadata"]["labels"]["a"] for name in BOTH} == {"b"}
 
 
-def test_what_else_a_secret_has_stays(api: SecretsApi, run: Run) -> None:
-    api.put(CERTIFICATE, {"other": b"1", "tls.crt": b"nonsense"}, annotations={"c": "d"})
+def test_what_else_a_secret_has_stays(api: ApiServer, run: Run) -> None:
+    api.put_secret(CERTIFICATE, {"other": b"1", "tls.crt": b"nonsense"}, annotations={"c": "d"})
     assert run() == 0
     assert api.data(CERTIFICATE)["other"] == b"1"
-    assert api.objects[CERTIFICATE]["metadata"]["annotations"] == {"c": "d"}
+    assert api.secrets[CERTIFICATE]["metadata"]["annotations"] == {"c": "d"}
     assert fits(api)
 
 
 def test_a_damaged_authority_is_left_for_a_person_to_decide(
-    api: SecretsApi, run: Run, capsys: pytest.CaptureFixture[str]
+    api: ApiServer, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run()
     data = {**api.data(AUTHORITY), "ca.key": make_certificate(["a"], NOW).key_pem()}
-    api.put(AUTHORITY, data)
+    api.put_secret(AUTHORITY, data)
     api.requests.clear()
     assert run() == 1
     assert written(api) == []
@@ -152,31 +142,30 @@ def test_a_damaged_authority_is_left_for_a_person_to_decide(
     ],
 )
 def test_an_api_server_that_refuses(
-    api: SecretsApi, run: Run, capsys: pytest.CaptureFixture[str], status: int, verb: str, said: str
+    api: ApiServer, run: Run, capsys: pytest.CaptureFixture[str], status: int, verb: str, said: str
 ) -> None:
-    api.before = lambda request: status if request.verb == verb else None
+    api.instead = lambda request: status if request.verb == verb else None
     assert run() == 1
     assert said in complaint(capsys)
-    assert api.objects == {}
+    assert api.secrets == {}
 
 
 def test_who_may_not_write_is_told_which_secret(
-    api: SecretsApi, run: Run, capsys: pytest.CaptureFixture[str]
+    api: ApiServer, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run()
-    api.before = lambda request: 403 if request.verb == "update" else None
-    before = dict(api.objects)
+    api.instead = lambda request: 403 if request.verb == "update" else None
+    before = dict(api.secrets)
     assert run(hosts=["other.example"]) == 1
     assert f"cannot update the Secret {CERTIFICATE}" in complaint(capsys)
-    assert api.objects == before
+    assert api.secrets == before
 
 
 def test_an_api_server_that_is_not_there(
-    api: SecretsApi, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    api: ApiServer, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with SecretsApi() as gone:
-        port = gone.port
-    write_kubeconfig(tmp_path / "kubeconfig", port)
+    with ApiServer() as gone:
+        gone.kubeconfig(tmp_path)
     assert run() == 1
     assert "the API server cannot be asked: NewConnectionError" in complaint(capsys)
 
@@ -221,28 +210,28 @@ def test_names_are_read_as_certificates_have_them() -> None:
 # Several at once
 
 
-def test_where_another_was_first_both_are_read_again(api: SecretsApi, run: Run) -> None:
+def test_where_another_was_first_both_are_read_again(api: ApiServer, run: Run) -> None:
     def interfere(request: Request) -> None:
         # Between reading and writing somebody else makes both.
         if request.verb == "create" and request.name == AUTHORITY:
-            api.before = lambda request: None
+            api.instead = as_usual
             assert run() == 0
 
-    api.before = interfere
+    api.instead = interfere
     assert run() == 0
     assert Counter(request.verb for request in written(api)) == {"create": 3}
     assert fits(api)
 
 
-def test_a_certificate_is_not_written_over_one_that_was_not_read(api: SecretsApi, run: Run) -> None:
+def test_a_certificate_is_not_written_over_one_that_was_not_read(api: ApiServer, run: Run) -> None:
     run()
 
     def interfere(request: Request) -> None:
         if request.verb == "update":
-            api.before = lambda request: None
+            api.instead = as_usual
             assert run(hosts=[*HOSTS, "theirs.example"]) == 0
 
-    api.before = interfere
+    api.instead = interfere
     api.requests.clear()
     assert run(hosts=[*HOSTS, "ours.example"]) == 0
     # Its first attempt came too late.
@@ -252,16 +241,16 @@ def test_a_certificate_is_not_written_over_one_that_was_not_read(api: SecretsApi
 
 
 def test_a_secret_that_is_deleted_before_it_is_written_is_made_anew(
-    api: SecretsApi, run: Run
+    api: ApiServer, run: Run
 ) -> None:
     run()
 
     def interfere(request: Request) -> None:
         if request.verb == "update":
-            api.before = lambda request: None
-            del api.objects[request.name]
+            api.instead = as_usual
+            del api.secrets[request.name]
 
-    api.before = interfere
+    api.instead = interfere
     api.requests.clear()
     assert run(hosts=[*HOSTS, "more.example"]) == 0
     assert written(api) == [Request("update", CERTIFICATE), Request("create", CERTIFICATE)]
@@ -269,7 +258,7 @@ def test_a_secret_that_is_deleted_before_it_is_written_is_made_anew(
 
 
 def test_an_authority_that_was_renewed_is_published_first_by_a_later_attempt_too(
-    api: SecretsApi,
+    api: ApiServer,
 ) -> None:
     start = datetime.now(UTC)
     now = start + AUTHORITY_VALID - RENEW_AUTHORITY + timedelta(days=1)
@@ -282,10 +271,10 @@ def test_an_authority_that_was_renewed_is_published_first_by_a_later_attempt_too
         # Somebody else writes it, after the authority was renewed.
         if request != Request("update", CERTIFICATE):
             return None
-        api.before = lambda request: None
+        api.instead = as_usual
         return 409
 
-    api.before = interfere
+    api.instead = interfere
     keep_certificates(settings, now)
     after = api.data(CERTIFICATE)
     assert after["ca.crt"] == api.data(AUTHORITY)["ca.crt"] != before["ca.crt"]
@@ -293,16 +282,16 @@ def test_an_authority_that_was_renewed_is_published_first_by_a_later_attempt_too
 
 
 def test_who_is_never_first_gives_up(
-    api: SecretsApi, run: Run, capsys: pytest.CaptureFixture[str]
+    api: ApiServer, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    api.before = lambda request: 409 if request.verb == "create" else None
+    api.instead = lambda request: 409 if request.verb == "create" else None
     assert run() == 1
     said = complaint(capsys)
     assert f"others write the Secrets {AUTHORITY} and {CERTIFICATE} all the time" in said
     assert len(written(api)) == 10
 
 
-def test_many_at_once_end_with_one_authority_and_what_it_has_signed(api: SecretsApi) -> None:
+def test_many_at_once_end_with_one_authority_and_what_it_has_signed(api: ApiServer) -> None:
     count = 8
     together = threading.Barrier(count)
     done: list[int] = []
@@ -322,4 +311,4 @@ def test_many_at_once_end_with_one_authority_and_what_it_has_signed(api: Secrets
     assert sorted(done) == list(range(count))
     assert fits(api)
     # The authority was made once, whoever did it.
-    assert sum(request == ("update", AUTHORITY) for request in api.requests) == 0
+    assert sum(request == Request("update", AUTHORITY) for request in api.requests) == 0

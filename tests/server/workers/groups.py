@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import os
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.server.workers.group import WorkerGroup
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import (
@@ -24,13 +21,14 @@ from pingpong.webtransport.asyncio import (
 )
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.session import Session
+from tests.support.certificates import self_signed
+from tests.support.processes import is_alive
 
 HOST = "127.0.0.1"
 
 
-@functools.cache
 def certificate() -> Certificate:
-    return make_certificate([HOST, "localhost"], datetime.now(UTC))
+    return self_signed(HOST, "localhost")
 
 
 def settings(**changes: Any) -> ServeSettings:
@@ -50,21 +48,6 @@ async def group(workers: int, **changes: Any) -> AsyncIterator[WorkerGroup]:
         pids = server.pids
         await server.close()
         assert not [pid for pid in pids if is_alive(pid)]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process; one that nobody has asked for its status is dead."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-def children(pid: int) -> list[int]:
-    with contextlib.suppress(FileNotFoundError):
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 async def until(condition: Any, timeout: float = 20) -> None:
@@ -153,12 +136,3 @@ def environment_of(pid: int) -> str:
         Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
         for name in ("cmdline", "environ")
     )
-
-
-def sockets() -> int:
-    """Sockets that this process has open."""
-    count = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-    return count

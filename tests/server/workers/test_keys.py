@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import socket
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pingpong.server.tls.certificate import Certificate, make_certificate
+from pingpong.server.tls.certificate import Certificate
 from pingpong.server.workers.endpoint import shared_keys
 from pingpong.webtransport.quic.connection_ids import SharedKeys
 from tests.server.workers.groups import HOST, certificate, settings
+from tests.support.certificates import Authority
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_another_server_has_others(given: dict[str, Any], changes: dict[str, Any
 
 
 def test_another_private_key_makes_others(given: dict[str, Any]) -> None:
-    other = make_certificate([HOST], datetime.now(UTC))
+    other = Authority().issue(HOST)
     assert keys(given, other) != keys(given)
 
 

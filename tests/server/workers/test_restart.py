@@ -16,8 +16,8 @@ import pytest
 
 from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.quic.identity import RESET_REASON
-from tests.server.workers.groups import HOST, Client, certificate, children, is_alive, until
-from tests.support.processes import Process, environment
+from tests.server.workers.groups import HOST, Client, certificate, until
+from tests.support.processes import Process, children, environment, is_alive
 
 pytestmark = pytest.mark.process
 

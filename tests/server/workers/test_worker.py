@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import errno
 import socket
 from collections.abc import AsyncIterator
@@ -14,14 +13,14 @@ import pytest
 from pingpong.ping import PROTOCOL, encode_ping
 from pingpong.server import ServeError, metrics
 from pingpong.server.health import DRAIN, LIVENESS, READINESS, SELF_PING
-from pingpong.server.tls.certificate import Certificate, make_certificate
 from pingpong.server.workers import worker
 from pingpong.server.workers.endpoint import endpoint_config, loopback
 from pingpong.server.workers.group import share
 from pingpong.server.workers.worker import SHUTTING_DOWN, Worker
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import ConnectError, Session, connect
-from tests.webtransport.wire import certificate
+from tests.server.workers.groups import Client, certificate
+from tests.support.certificates import Authority
 
 
 def settings(**changes: object) -> ServeSettings:
@@ -51,10 +50,6 @@ async def values(one: Worker) -> dict[str, object]:
         for family in await one.families()
         for labels, value in family.rows.items()
     }
-
-
-def new_certificate() -> Certificate:
-    return make_certificate(["localhost"], datetime.datetime.now(datetime.UTC))
 
 
 def test_endpoint_config() -> None:
@@ -204,7 +199,7 @@ async def test_reaches_itself_whoever_else_may_come() -> None:
 
 
 async def test_a_new_certificate_is_for_new_handshakes() -> None:
-    changed = new_certificate()
+    changed = Authority().issue("localhost")
     async with working(self_ping_interval=0.05) as one, await session_of(one) as session:
         one.use_certificate(changed)
         with pytest.raises(ConnectError, match="certificate"):
@@ -262,23 +257,22 @@ async def test_drain_that_stays_ready_still_lets_nobody_in() -> None:
 @pytest.mark.parametrize("how", ["close", "abort"])
 async def test_drain_is_over_when_connections_go_not_only_sessions(how: str) -> None:
     async with working() as one:
-        session = await session_of(one)
+        client = await Client.join(one.port)
         draining = asyncio.create_task(one.drain())
-        await session.draining
-        assert session._client is not None
+        await client.draining.wait()
         if how == "abort":
-            session._client.abort()
+            client.connection.abort()
         else:
-            session._client.connection.close()
-            session._client.endpoint.flush()
+            client.connection.connection.close()
+            client.connection.endpoint.flush()
         async with asyncio.timeout(5):
             await draining
-        session._client.abort()
+        client.connection.abort()
 
 
 async def test_a_certificate_that_comes_before_it_listens() -> None:
     one = Worker(settings(), certificate())
-    changed = new_certificate()
+    changed = Authority().issue("localhost")
     one.use_certificate(changed)
     await one.start()
     url = f"https://127.0.0.1:{one.port}/ping"
@@ -299,21 +293,19 @@ async def test_drain_ends_at_its_time_and_says_why() -> None:
 async def test_what_is_in_the_socket_at_the_end_is_answered() -> None:
     count = 100  # whose answers fit the first congestion window: at the end none waits for another
     async with working(drain_timeout=0.01) as one:
-        async with await session_of(one, "/ping", PROTOCOL) as session:
-            assert session._client is not None
-            for seq in range(count):
-                assert session.datagrams.send(encode_ping(seq, 0))
-                session._client.endpoint.flush()
-            # Nobody has had a turn: all of it waits in the kernel.
-            draining = asyncio.create_task(one.drain())
-            answers = 0
-            async for _ in session.datagrams:
-                answers += 1
-            await draining
+        client = await Client.join(one.port, protocols=[PROTOCOL])
+        for seq in range(count):
+            assert client.session.send_datagram(encode_ping(seq, 0))
+            client.connection.endpoint.flush()
+        # Nobody has had a turn: all of it waits in the kernel.
+        draining = asyncio.create_task(one.drain())
+        await client.ended
+        await draining
+        await client.leave()
         found = await values(one)
     assert found["pingpong_server_messages_received_total datagram"] == count
     assert found["pingpong_server_messages_answered_total datagram"] == count
-    assert answers == count
+    assert client.pongs.qsize() == count
 
 
 async def test_closed_before_it_was_started() -> None:

@@ -7,14 +7,12 @@ import gc
 import os
 import signal
 import socket
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pingpong.server import ServeError
 from pingpong.server.health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS
-from pingpong.server.tls.certificate import make_certificate
 from pingpong.server.workers import group as group_module
 from pingpong.server.workers.group import WorkerGroup, next_backoff
 from pingpong.webtransport.asyncio import (
@@ -29,17 +27,16 @@ from tests.server.workers.groups import (
     HOST,
     Client,
     certificate,
-    children,
     environment_of,
     group,
-    is_alive,
     replaced,
     settings,
-    sockets,
     until,
     value,
     values,
 )
+from tests.support.certificates import Authority
+from tests.support.processes import children, is_alive, sockets
 from tests.webtransport.udp.groups import Nat
 
 pytestmark = pytest.mark.process
@@ -274,7 +271,7 @@ async def test_counts_of_a_worker_that_dies_again_and_again_are_kept_once() -> N
 
 async def test_new_certificate_is_shown_by_all_and_by_those_that_come_later() -> None:
     async with group(2) as server:
-        other = make_certificate([HOST], datetime.now(UTC))
+        other = Authority().issue(HOST)
         server.use_certificate(other)
 
         async def shown(worker: int) -> bool:

@@ -20,9 +20,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support.running import wait_until
 
 from .forwarder import DEVICE
 from .namespaces import Namespace
@@ -41,7 +42,6 @@ __all__ = [
     "Impairment",
     "Link",
     "Verdict",
-    "wait_until",
 ]
 
 CLIENT, SERVER = "192.0.2.1", "192.0.2.2"  # RFC 5737
@@ -198,12 +198,3 @@ class Link:
         self._control.send(json.dumps(order).encode())
         answer: dict[str, Any] = json.loads(self._control.recv(1 << 16))
         return answer
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> float:
-    """Wait until a condition holds, and return when it was found to. Raises AssertionError."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
-        time.sleep(0.005)
-    return time.monotonic()

@@ -6,34 +6,27 @@ import asyncio
 import functools
 import gc
 import inspect
-import ipaddress
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
 from pingpong.webtransport import Connection, ErrorCode
 from pingpong.webtransport.asyncio import (
-    EndpointConfig,
     Server,
     Session,
     SessionClosed,
     connect,
     serve,
 )
+from tests.support.certificates import Authority, Leaf
+from tests.support.virtual_time import VirtualTimeLoop
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-DAY = timedelta(days=1)
 
 
 # Loops.
@@ -63,7 +56,19 @@ def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     return run
 
 
-def run_clean(test: Awaitable[None], loop: str, timeout: float = 60) -> None:
+def in_virtual_time(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """The same for what waits for nothing but time: see `VirtualTimeLoop`."""
+
+    @functools.wraps(test)
+    def run(**arguments: Any) -> None:
+        run_clean(test(**arguments), VirtualTimeLoop)
+
+    return run
+
+
+def run_clean(
+    test: Awaitable[None], loop: str | Callable[[], asyncio.AbstractEventLoop], timeout: float = 60
+) -> None:
     unhandled: list[dict[str, Any]] = []
 
     async def bounded() -> None:
@@ -76,7 +81,7 @@ def run_clean(test: Awaitable[None], loop: str, timeout: float = 60) -> None:
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+    with asyncio.Runner(loop_factory=LOOPS[loop] if isinstance(loop, str) else loop) as runner:
         runner.run(bounded())
         # Exceptions that nobody has looked at are reported when their future goes.
         gc.collect()
@@ -103,83 +108,10 @@ def task(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     return asyncio.get_running_loop().create_task(work)
 
 
-# Certificates.
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A certificate, its key, and who signed it."""
-
-    certificate: x509.Certificate
-    private_key: ec.EllipticCurvePrivateKey
-    authority: x509.Certificate
-
-    @property
-    def sha256(self) -> bytes:
-        return self.certificate.fingerprint(hashes.SHA256())
-
-    @property
-    def authority_pem(self) -> bytes:
-        return self.authority.public_bytes(Encoding.PEM)
-
-    def config(self, **options: Any) -> EndpointConfig:
-        return EndpointConfig(certificate=self.certificate, private_key=self.private_key, **options)
-
-
-def issue(
-    *names: str,
-    begins: timedelta = -DAY,
-    ends: timedelta = DAY,
-    alternatives: x509.ExtensionType | None = None,
-) -> Leaf:
-    """A new authority, and a certificate that it has signed; `alternatives` in place of names."""
-    now = datetime.now(UTC)
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests' authority")])
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    authority = (
-        _builder(issuer, authority_key, now - 10 * DAY, now + 10 * DAY)
-        .issuer_name(issuer)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(authority_key, hashes.SHA256())
-    )
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests' server")])
-    leaf = (
-        _builder(subject, key, now + begins, now + ends)
-        .issuer_name(issuer)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            alternatives or x509.SubjectAlternativeName([_general(name) for name in names]), False
-        )
-        .sign(authority_key, hashes.SHA256())
-    )
-    return Leaf(leaf, key, authority)
-
-
 @functools.cache
 def trusted() -> Leaf:
     """What servers have in these tests, unless it is about that."""
-    return issue("localhost", "127.0.0.1", "::1")
-
-
-def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, begins: datetime, ends: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begins)
-        .not_valid_after(ends)
-    )
-
-
-def _general(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+    return Authority().issue("localhost", "127.0.0.1", "::1")
 
 
 # Peers.

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 import threading
 import time
@@ -35,10 +34,11 @@ from pingpong.webtransport.asyncio import (
 )
 from pingpong.webtransport.asyncio import target as targets
 from pingpong.webtransport.udp.pump import Pump
+from tests.support.certificates import Authority
+from tests.support.processes import sockets
 from tests.webtransport.asyncio.peers import (
     closed_port,
     echo,
-    issue,
     joined,
     on_a_loop,
     on_both_loops,
@@ -49,15 +49,6 @@ from tests.webtransport.asyncio.peers import (
     trusted,
     until,
 )
-
-
-def sockets() -> int:
-    """Sockets that this process has open."""
-    count = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-    return count
 
 
 @contextlib.contextmanager
@@ -173,9 +164,9 @@ async def test_a_pin_and_no_check_at_all() -> None:
 @on_a_loop
 async def test_certificates_that_are_not_good_enough(tmp_path: Path) -> None:
     for leaf, text in (
-        (issue("other.test"), "the certificate is for other.test, not for localhost"),
-        (issue("localhost", ends=-timedelta(hours=1)), "out of date"),
-        (issue("localhost", begins=timedelta(hours=1)), "out of date"),
+        (Authority().issue("other.test"), "the certificate is for other.test, not for localhost"),
+        (Authority().issue("localhost", ends=-timedelta(hours=1)), "out of date"),
+        (Authority().issue("localhost", begins=timedelta(hours=1)), "out of date"),
     ):
         ca_file = tmp_path / "ca.pem"
         ca_file.write_bytes(leaf.authority_pem)

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from pingpong.webtransport.asyncio import EndpointConfig
-from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
+from pingpong.webtransport.asyncio.endpoint import (
+    CATCH_UP_MOST,
+    CATCH_UP_SHARE,
+    CatchUp,
+    UdpEndpoint,
+)
 from pingpong.webtransport.quic import fair_queue
 from pingpong.webtransport.session import Session as CoreSession
 from pingpong.webtransport.udp.sockets import bind_udp
@@ -225,8 +230,62 @@ async def test_a_peer_that_floods_does_not_hold_up_the_loop_at_each_timer(
     monkeypatch.setattr(endpoint.engine, "next_timer", lambda: next(when, None))
     endpoint.flush()
     await until(lambda: batches)
-    assert batches < 100
+    assert batches <= CATCH_UP_MOST / 0.001 + 1
     endpoint.close()
+
+
+class Time:
+    """A clock, and sockets of which each batch takes some milliseconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def catch_up(self, shared: CatchUp, batches: int, seconds: float = 0.01) -> int:
+        """Catch up on a socket in which so many batches wait; how many were taken in."""
+        taken = 0
+
+        def receive() -> bool:
+            nonlocal taken
+            if taken == batches:
+                return False
+            taken += 1
+            self.now += seconds
+            shared.received()
+            return True
+
+        shared.run(receive)
+        return taken
+
+
+def test_sockets_that_are_flooded_share_the_time_to_catch_up() -> None:
+    machine = Time()
+    shared = CatchUp(machine.clock)
+    taken = 0
+    for _ in range(1_000):
+        for _ in range(5):
+            taken += machine.catch_up(shared, 1_000)
+        # What else the loop has to do.
+        machine.now += 0.05
+        shared.received()
+    passed = machine.now
+    # But for one batch at each time, they take their share.
+    assert (taken - 5_000) * 0.01 <= CATCH_UP_SHARE * passed + CATCH_UP_MOST
+    assert taken > 5_000
+
+
+def test_after_a_pause_there_is_as_much_time_as_it_took() -> None:
+    machine = Time()
+    shared = CatchUp(machine.clock)
+    for _ in range(10):
+        machine.catch_up(shared, 1_000)
+    machine.now += 12.0
+    assert machine.catch_up(shared, 0) == 0
+    assert machine.catch_up(shared, 1_000) == 1_000
+    # Others have a batch at the least, that is all of what an honest peer has sent.
+    assert machine.catch_up(shared, 1) == 1
 
 
 # Packets that wait for their connection's turn.

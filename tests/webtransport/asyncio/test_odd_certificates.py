@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pingpong.webtransport.asyncio import Cause, ConnectError, connect
-from tests.webtransport.asyncio.peers import Leaf, issue, on_a_loop, run_clean, serving, stay
+from tests.support.certificates import Authority, Leaf
+from tests.webtransport.asyncio.peers import on_a_loop, run_clean, serving, stay
 
 SRV = ObjectIdentifier("1.3.6.1.5.5.7.8.7")
 
 
 def named(*names: x509.GeneralName) -> Leaf:
-    return issue(alternatives=x509.SubjectAlternativeName(names))
+    return Authority().issue_odd(x509.SubjectAlternativeName(names))
 
 
 def der(tag: int, content: bytes) -> bytes:
@@ -30,7 +31,7 @@ def der(tag: int, content: bytes) -> bytes:
 
 def raw(content: bytes) -> Leaf:
     oid = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
-    return issue(alternatives=x509.UnrecognizedExtension(oid, content))
+    return Authority().issue_odd(x509.UnrecognizedExtension(oid, content))
 
 
 def raw_names(*names: bytes) -> Leaf:
@@ -89,7 +90,7 @@ def test_odd_names(names: tuple[str, ...], said: str, tmp_path: Path) -> None:
         named(x509.OtherName(SRV, der(0x16, b""))),
         named(x509.OtherName(SRV, der(0x16, b"_x"))),
         named(x509.OtherName(SRV, der(0x04, b"x"))),
-        issue(alternatives=x509.ExtendedKeyUsage([ObjectIdentifier("1.2.3")])),
+        Authority().issue_odd(x509.ExtendedKeyUsage([ObjectIdentifier("1.2.3")])),
     ],
     ids=range(13),
 )

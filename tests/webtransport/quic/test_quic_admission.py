@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from pathlib import Path
 
@@ -11,12 +10,12 @@ from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicProtocolVersion, pull_quic_header
 
-from pingpong.server.tls.certificate import make_certificate
 from pingpong.webtransport.quic import endpoint as quic_endpoint
 from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity
 from pingpong.webtransport.quic.connection_ids import CONNECTION_ID_SIZE, SharedKeys
 from pingpong.webtransport.quic.endpoint import for_client
 from pingpong.webtransport.quic.retry import LIFETIME, RetryTokens
+from tests.support.certificates import Authority
 from tests.webtransport.raw import Raw, first_packet
 from tests.webtransport.wire import CLIENT, SERVER, Wire, certificate, hand_over, identity
 
@@ -361,8 +360,7 @@ def test_pinned_certificate_is_accepted_and_another_is_not() -> None:
 def test_certificate_is_verified_against_a_ca_file(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.pem", tmp_path / "bad.pem"
     good.write_bytes(certificate().pem())
-    now = datetime.datetime.now(datetime.UTC)
-    bad.write_bytes(make_certificate(["localhost"], now).pem())
+    bad.write_bytes(Authority().pem)
     for ca_file, name, reached in (
         (good, "localhost", True),
         (good, "example.org", False),
@@ -383,7 +381,7 @@ def test_certificate_is_verified_against_a_ca_file(tmp_path: Path) -> None:
 
 def test_new_certificate_is_for_new_handshakes() -> None:
     wire = Wire()
-    made = make_certificate(["localhost"], datetime.datetime.now(datetime.UTC))
+    made = Authority().issue("localhost")
     wire.server_end.use_certificate(made.certificate, made.chain, made.private_key)
     new = Raw()
     wire.client_end.connect(

@@ -37,10 +37,7 @@ REMEMBERED = 4096
 """Tokens of each kind that are remembered."""
 
 _THREADS = 4
-_TIMEOUT = 3.0
 _ATTEMPTS = 2
-_PAUSE = 0.2
-"""Seconds between two attempts."""
 _ASK_WITHIN = 5.0
 """Seconds after which a token that still waits is not asked about any more: its client is gone."""
 _END_OF_TIME = 1e12
@@ -70,7 +67,7 @@ class ReviewFailedError(Exception):
 # In a thread: asking.
 
 
-def connect(audience: str) -> Ask:
+def connect(audience: str, timeout: float) -> Ask:
     """Get ready to ask: in a pod as its service account, elsewhere as KUBECONFIG says.
 
     Slow: it imports the client library. Raises `TokenReviewError`.
@@ -82,17 +79,17 @@ def connect(audience: str) -> Ask:
     except cluster.ClusterError as error:
         raise TokenReviewError(str(error)) from None
     api = client.AuthenticationV1Api(api_client)
-    return functools.partial(_ask, client, api, audience)
+    return functools.partial(_ask, client, api, audience, timeout)
 
 
-def _ask(client: Any, api: Any, audience: str, token: str) -> bool:
+def _ask(client: Any, api: Any, audience: str, timeout: float, token: str) -> bool:
     body = client.V1TokenReview(
         api_version="authentication.k8s.io/v1",
         kind="TokenReview",
         spec=client.V1TokenReviewSpec(token=token, audiences=[audience]),
     )
     try:
-        status = api.create_token_review(body, _request_timeout=_TIMEOUT).status
+        status = api.create_token_review(body, _request_timeout=timeout).status
     except client.ApiException as error:
         raise _refused(error.status or 0, error.reason) from None
     except Exception as error:
@@ -143,7 +140,8 @@ class TokenReviewer:
     """The tokens that the cluster knows for an audience: an `admission.Authority`.
 
     At most `max_waiting` tokens wait for an answer; however many ask with the same token, it is
-    asked about once. Methods are for the event loop that runs when `start` is called.
+    asked about once, or twice with a `pause` between where that may help. `timeout` bounds each
+    asking; both are in seconds. Methods are for the event loop that runs when `start` is called.
     """
 
     def __init__(
@@ -151,11 +149,15 @@ class TokenReviewer:
         audience: str,
         *,
         max_waiting: int = 64,
+        timeout: float = 3.0,
+        pause: float = 0.2,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._audience = audience
         self._max_waiting = max_waiting
+        self._timeout = timeout
+        self._pause = pause
         self._clock = clock
         self._wall_clock = wall_clock
         self._logger = get_logger("pingpong.server.token_review")
@@ -169,7 +171,7 @@ class TokenReviewer:
     async def start(self, ask: Ask | None = None) -> None:
         """Get ready. Raises `TokenReviewError` where there is no cluster to ask."""
         if ask is None:
-            ask = await asyncio.to_thread(connect, self._audience)
+            ask = await asyncio.to_thread(connect, self._audience, self._timeout)
         loop = asyncio.get_running_loop()
         for number in range(_THREADS):
             # Daemons: the end of the process does not wait for an API server that is silent.
@@ -178,6 +180,11 @@ class TokenReviewer:
             ).start()
         # What is wrong with the way there is logged now, not when the first client comes.
         self.authorize(b"e30.e30.e30", lambda refusal: None)
+
+    @property
+    def waiting(self) -> int:
+        """Tokens that wait for the API server's answer."""
+        return len(self._waiting)
 
     def close(self) -> None:
         """Let the threads end when they have nothing to do; pending requests get no decision."""
@@ -205,7 +212,7 @@ class TokenReviewer:
             decided(WRONG_TOKEN)
         elif digest in self._waiting:
             self._waiting[digest].append(decided)
-        elif len(self._waiting) >= self._max_waiting:
+        elif self.waiting >= self._max_waiting:
             decided(TOO_MANY_WAIT)
         else:
             self._waiting[digest] = [decided]
@@ -248,7 +255,7 @@ class TokenReviewer:
         failed = ReviewFailedError("too many tokens wait to be verified", is_passing=True)
         for attempt in range(_ATTEMPTS):
             if attempt:
-                time.sleep(_PAUSE)
+                time.sleep(self._pause)
             if self._clock() - job.asked_at > _ASK_WITHIN:
                 break
             try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -95,6 +97,8 @@ class MessageCounters:
     answer_durations: BucketCounts = field(default_factory=lambda: BucketCounts(ANSWER_BUCKETS))
     """Seconds from a message's arrival to its answer, for each that was answered at once."""
     send_delay: SendDelay = field(default_factory=SendDelay)
+    clock: Callable[[], int] = time.monotonic_ns
+    """Nanoseconds; the clock of messages' arrivals."""
     received_bytes: int = 0
     sent_bytes: int = 0
 

@@ -14,7 +14,6 @@ echoed stream are no messages: they go as fast as the peer takes them back.
 from __future__ import annotations
 
 import re
-import time
 from functools import partial
 from typing import NamedTuple
 
@@ -198,7 +197,7 @@ class PingSession(CountedSession):
                 answers = b"".join(_PLAIN_ANSWER.findall(answers)[:granted])
                 count = granted
         if count:
-            counters.answer_durations.observe((time.monotonic_ns() - arrival) * _NS)
+            counters.answer_durations.observe((counters.clock() - arrival) * _NS)
         return Answers(answers, count, len(answers), True)
 
     def answer_frames(
@@ -240,7 +239,7 @@ class PingSession(CountedSession):
             # Malformed as well; decoding it would cost more than its few bytes are worth.
             counters.dropped[mode, MALFORMED] += 1
             return None
-        leaves = counters.send_delay.expect()
+        leaves = counters.send_delay.expect(counters.clock())
         received = self._received + 1
         answer = answer_ping(message, received, arrival, leaves)
         if answer is None:
@@ -262,7 +261,7 @@ class PingSession(CountedSession):
         if self._limit is not None and not self._limit.allow(arrival):
             counters.dropped[mode, RATE] += 1
             return None
-        counters.answer_durations.observe((time.monotonic_ns() - arrival) * _NS)
+        counters.answer_durations.observe((counters.clock() - arrival) * _NS)
         return answer_message(message)
 
     def _answer_whole(self, message: bytes, arrival: int) -> None:

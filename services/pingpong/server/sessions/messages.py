@@ -208,7 +208,7 @@ class CountedSession(SessionHandler):
         """`mode` is what these are counted as."""
         self._limit = limit
         self._sessions = sessions
-        self._opened_at = time.monotonic()
+        self._opened_at = counters.clock()
 
     def credit_received(self, session: Session) -> None:
         """Answers may be waiting for a stream."""
@@ -218,4 +218,4 @@ class CountedSession(SessionHandler):
         """Nothing waits any more."""
         self.uni_answers.session_closed()
         if self._sessions is not None:
-            self._sessions.closed(time.monotonic() - self._opened_at)
+            self._sessions.closed((self.counters.clock() - self._opened_at) * 1e-9)

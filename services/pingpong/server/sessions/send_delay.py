@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 _DOWN, _UP = 2, 6
 """A delay below the estimate counts for 1/2^2 of the next one, a delay above for 1/2^6.
 
@@ -31,9 +29,9 @@ class SendDelay:
         """The estimate, in nanoseconds."""
         return self._delay
 
-    def expect(self) -> int:
-        """When an answer that is made now will leave, in nanoseconds of the monotonic clock."""
-        now = self._made_at = time.monotonic_ns()
+    def expect(self, now: int) -> int:
+        """When an answer that is made now will leave, both in nanoseconds of one clock."""
+        self._made_at = now
         return now + self._delay
 
     def left(self, sent_at: int) -> None:

@@ -174,7 +174,7 @@ class CertificateFiles(CertificateKeeper):
             self._logger.warning("certificate_expiry", warning=warning)
 
 
-def make_hosts(bind_host: str) -> list[str]:
+def own_hosts(bind_host: str) -> list[str]:
     """The names and addresses that a self-signed certificate is for: this machine's own."""
     hosts = ["localhost", "127.0.0.1", "::1"]
     if _HOST_NAME.fullmatch(name := socket.gethostname()):
@@ -185,14 +185,14 @@ def make_hosts(bind_host: str) -> list[str]:
     return list(dict.fromkeys(hosts))
 
 
-def keep_certificate(settings: ServeSettings, now: datetime) -> CertificateKeeper:
+def make_keeper(settings: ServeSettings, now: datetime) -> CertificateKeeper:
     """Keep the certificate that the settings name, or a self-signed one for this machine.
 
     Raises `ServeError`.
     """
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         try:
-            return SelfSignedCertificates(make_hosts(settings.bind_host), now)
+            return SelfSignedCertificates(own_hosts(settings.bind_host), now)
         except ValueError as error:
             raise ServeError(
                 f"cannot listen on {settings.bind_host}: {error} (--bind-host)"

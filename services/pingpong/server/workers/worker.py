@@ -39,7 +39,7 @@ SHUTTING_DOWN = "the server is shutting down"
 MAX_DATAGRAM = 65_535
 
 _HOUSEKEEPING_INTERVAL = 1.0
-"""Seconds between looks at files."""
+"""Seconds between two checks of files."""
 _LAST_BATCHES = 64
 """Batches of packets that are still answered at the end: under a flood there is no last one."""
 
@@ -178,7 +178,7 @@ class Worker:
         self._lag.start()
         if settings.self_ping_interval:
             self._ping_itself(listener.local_address, settings.self_ping_interval)
-        self._tasks.append(asyncio.create_task(self._keep_house()))
+        self._tasks.append(asyncio.create_task(self._watch_files()))
 
     def _ping_itself(self, address: Address, interval: float) -> None:
         self._self_ping = self._handler.self_ping = SelfPing(
@@ -190,7 +190,7 @@ class Worker:
         )
         self._tasks.append(asyncio.create_task(self._self_ping.run()))
 
-    async def _keep_house(self) -> None:
+    async def _watch_files(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_INTERVAL)
             try:

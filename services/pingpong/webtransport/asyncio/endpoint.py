@@ -6,6 +6,8 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from ..quic.config import EndpointConfig, ServerIdentity
 from ..quic.connection import AioquicConnection
@@ -19,8 +21,44 @@ _NANOSECOND = 1e-9
 _TIMER_LEEWAY = 0.0005
 """A timer that is armed this much later than needed is left alone: loops count in ms."""
 
-_CATCH_UP = 0.005
-"""Seconds that `catch_up` may take in any case."""
+CATCH_UP_SHARE = 0.05
+"""Part of a loop's time in which all its endpoints may catch up before their timers act."""
+CATCH_UP_MOST = 0.2
+"""Seconds of it that may be saved up."""
+
+
+class CatchUp:
+    """How long the endpoints of a loop may take in what waits in their sockets, before timers act.
+
+    They share it: several peers that flood, each at a socket of its own, hold up the loop no longer
+    than one. After a pause of the whole process there is as much time as that took.
+    """
+
+    _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, CatchUp]] = WeakKeyDictionary()
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._saved = CATCH_UP_MOST
+        self._saved_at = self._received_at = clock()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> CatchUp:
+        """That of a loop."""
+        return cls._of_loops.setdefault(loop, cls())
+
+    def received(self) -> None:
+        """Some endpoint has taken in packets."""
+        self._received_at = self._clock()
+
+    def run(self, receive: Callable[[], bool]) -> None:
+        """Call `receive` while it takes something in and there is time; once in any case."""
+        began = self._clock()
+        saved = min(CATCH_UP_MOST, self._saved + CATCH_UP_SHARE * (began - self._saved_at))
+        end = began + max(saved, began - self._received_at)
+        while receive() and self._clock() < end:
+            pass
+        self._saved_at = self._clock()
+        self._saved = max(0.0, saved - (self._saved_at - began))
 
 
 class UdpEndpoint:
@@ -70,8 +108,7 @@ class UdpEndpoint:
         """To go on with packets that wait."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._received_at = time.monotonic()
-        """When packets were last taken in."""
+        self._catch_up = CatchUp.of(self._loop)
         self._emptied: asyncio.Future[None] | None = None
         self._closed = False
 
@@ -127,12 +164,9 @@ class UdpEndpoint:
     def catch_up(self) -> None:
         """Take in what has arrived while the process did something else, or was stopped.
 
-        Takes no longer than that took: a peer that floods does not hold up the event loop.
+        A batch at the least; more as far as `CatchUp` has time for it.
         """
-        now = time.monotonic()
-        end = now + max(_CATCH_UP, now - self._received_at)
-        while self.receive_pending() and time.monotonic() < end:
-            pass
+        self._catch_up.run(self.receive_pending)
 
     async def wait_empty(self, timeout: float) -> bool:
         """Wait until no connection is left, at most `timeout` seconds; whether it came so."""
@@ -187,7 +221,7 @@ class UdpEndpoint:
             if sent_at and self._answered is not None:
                 self._answered(sent_at)
         finally:
-            self._received_at = time.monotonic()
+            self._catch_up.received()
             if self.engine.waiting_packets:
                 self._go_on()
 

@@ -7,7 +7,7 @@ from enum import Enum
 
 from cryptography.x509 import Certificate
 
-from ..errors import ErrorCode, SessionClosedError, error_name
+from ..errors import ErrorCode, SessionClosedError
 from ..events import ConnectionClosed, SessionClosed
 from ..text import mask_url, printable
 
@@ -94,8 +94,7 @@ def connection_failure(
     whose = "the server" if closed.by_peer else "this side"
     if closed.code == _REFUSED and not closed.is_application:
         return ConnectError(Cause.REFUSED, "the server refuses connections: it is full or leaving")
-    name = error_name(closed.code) if closed.is_application else f"QUIC 0x{closed.code:x}"
-    text = f"{whose} ended the connection with {name}"
+    text = f"{whose} ended the connection with {closed.code_name}"
     return ConnectError(Cause.REFUSED, f"{text}: {reason}{note}" if reason else f"{text}{note}")
 
 

@@ -140,6 +140,7 @@ async def _look_up(target: Target) -> list[_AddressInfo]:
             if not lookup.cancel():
                 lookup.exception()
         # What it raises remembers this frame, and all that is still in it.
+        done = waiting = set()
         del both, lookup, lookups
 
 

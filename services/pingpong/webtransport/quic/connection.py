@@ -196,6 +196,11 @@ class AioquicConnection:
         quic.held[stream_id] = quic.held.get(stream_id, 0) + size
         quic.held_total += size
 
+    @property
+    def held(self) -> int:
+        """Bytes of all streams that readers keep."""
+        return self._quic.held_total
+
     def release(self, stream_id: int, size: int) -> None:
         """`size` held bytes were read."""
         quic = self._quic
