@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 
@@ -58,7 +57,6 @@ class Pinging:
 
     def __init__(
         self,
-        monkeypatch: pytest.MonkeyPatch,
         mode: str,
         *,
         v1: bool = True,
@@ -67,14 +65,13 @@ class Pinging:
         recorder: Recorder | None = None,
     ) -> None:
         self.wire = wire = wire or Wire()
-        clock = SimpleNamespace(monotonic_ns=self.now)
-        monkeypatch.setattr(pinger_module, "time", clock)
         self.router = Router(1 << 16, MessageCounters(clock=self.now))
         wire.server.decide = self.router.session_requested
         if recorder is not None:
             wire.server.decide = lambda session: session.accept(recorder, PROTOCOL if v1 else None)
         self.mode = mode
         self.pinger = Noting(size)
+        self.pinger.clock = self.now
         request = Request("localhost", "/ping", protocols=(PROTOCOL,) if v1 else ())
         self.session: Session = wire.client.connection.open_session(request, self.pinger)
         wire.run()
@@ -93,8 +90,8 @@ class Pinging:
 
 @pytest.mark.parametrize("v1", [True, False], ids=["v1", "plain"])
 @pytest.mark.parametrize("mode", MODES)
-async def test_every_ping_is_answered(monkeypatch: pytest.MonkeyPatch, mode: str, v1: bool) -> None:
-    pinging = Pinging(monkeypatch, mode, v1=v1, size=100)
+async def test_every_ping_is_answered(mode: str, v1: bool) -> None:
+    pinging = Pinging(mode, v1=v1, size=100)
     pinging.send(1, 2)
     pinging.send(3)
     assert [outcome.seq for outcome in pinging.pinger.outcomes] == [1, 2, 3]
@@ -113,22 +110,22 @@ async def test_every_ping_is_answered(monkeypatch: pytest.MonkeyPatch, mode: str
 
 
 @pytest.mark.parametrize("mode", ["streams", "uni"])
-async def test_nothing_is_left_of_many(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    pinging = Pinging(monkeypatch, mode)
+async def test_nothing_is_left_of_many(mode: str) -> None:
+    pinging = Pinging(mode)
     for seq in range(1, 301):
         pinging.send(seq)
     assert pinging.summary().received == 300
     assert not pinging.session.streams
 
 
-async def test_sequence_numbers_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinging = Pinging(monkeypatch, "datagram")
+async def test_sequence_numbers_wrap() -> None:
+    pinging = Pinging("datagram")
     pinging.send((1 << 32) - 1, 1 << 32)
     assert [outcome.seq for outcome in pinging.pinger.outcomes] == [(1 << 32) - 1, 1 << 32]
 
 
-async def test_lost_on_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinging = Pinging(monkeypatch, "datagram")
+async def test_lost_on_the_way_out() -> None:
+    pinging = Pinging("datagram")
     pinging.send(1)
     pinging.wire.lose = lambda packet, to_server: to_server
     pinging.pinger.ping(2, pinging.mode)
@@ -142,19 +139,19 @@ async def test_lost_on_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (summary.sent, summary.received, summary.lost, summary.lost_out) == (3, 2, 1, 1)
 
 
-async def test_too_large_for_a_datagram(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinging = Pinging(monkeypatch, "datagram", size=5000)
+async def test_too_large_for_a_datagram() -> None:
+    pinging = Pinging("datagram", size=5000)
     with pytest.raises(SendError, match="5000 bytes does not fit"):
         pinging.pinger.ping(1, pinging.mode)
     summary = pinging.summary()
     assert (summary.sent, summary.send_errors) == (0, 1)
 
 
-async def test_no_credit_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_credit_for_a_stream() -> None:
     recorder = Recorder()
     recorder.holding = True
     wire = Wire(server_limits=Limits(initial_max_streams_uni=1))
-    pinging = Pinging(monkeypatch, "uni", wire=wire, recorder=recorder)
+    pinging = Pinging("uni", wire=wire, recorder=recorder)
     pinging.send(1)
     with pytest.raises(SendError, match="no more streams"):
         pinging.pinger.ping(2, pinging.mode)
@@ -164,12 +161,12 @@ async def test_no_credit_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pinging.summary().sent == 2
 
 
-async def test_a_server_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_read() -> None:
     """What is kept for it is bounded."""
     recorder = Recorder()
     recorder.holding = True
     wire = Wire(windows=Windows(stream=1 << 16))
-    pinging = Pinging(monkeypatch, "stream", wire=wire, recorder=recorder, size=60_000)
+    pinging = Pinging("stream", wire=wire, recorder=recorder, size=60_000)
     pinging.send(1)
     (stream,) = pinging.session.streams
     seq = 1
@@ -181,8 +178,8 @@ async def test_a_server_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> N
     assert pinging.summary().send_errors == 1
 
 
-async def test_a_stream_that_was_refused_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinging = Pinging(monkeypatch, "stream", v1=False)
+async def test_a_stream_that_was_refused_is_opened_anew() -> None:
+    pinging = Pinging("stream", v1=False)
     pinging.send(1)
     (first,) = pinging.session.streams
     (session,) = pinging.wire.server.sessions
@@ -196,9 +193,9 @@ async def test_a_stream_that_was_refused_is_opened_anew(monkeypatch: pytest.Monk
     assert [outcome.seq for outcome in pinging.pinger.outcomes] == [1, 2]
 
 
-async def test_what_is_no_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_no_answer_is_counted() -> None:
     recorder = Recorder()
-    pinging = Pinging(monkeypatch, "datagram", recorder=recorder)
+    pinging = Pinging("datagram", recorder=recorder)
     (session,) = pinging.wire.server.sessions
     for data in (b"", b"pong", b"ping" + bytes(60), b"pong" + bytes(60)):
         session.send_datagram(data)
@@ -213,9 +210,9 @@ async def test_what_is_no_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
     assert pinging.summary().received == 0
 
 
-async def test_what_is_no_plain_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_no_plain_answer_is_counted() -> None:
     recorder = Recorder()
-    pinging = Pinging(monkeypatch, "stream", v1=False, recorder=recorder)
+    pinging = Pinging("stream", v1=False, recorder=recorder)
     (session,) = pinging.wire.server.sessions
     pinging.send(1)
     (stream,) = recorder.opened
@@ -226,10 +223,10 @@ async def test_what_is_no_plain_answer_is_counted(monkeypatch: pytest.MonkeyPatc
     assert pinging.pinger.outcomes == []
 
 
-async def test_duplicates_and_order(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_duplicates_and_order() -> None:
     """Answers by whatever way, in whatever order."""
     recorder = Recorder()
-    pinging = Pinging(monkeypatch, "datagram", v1=False, recorder=recorder)
+    pinging = Pinging("datagram", v1=False, recorder=recorder)
     (session,) = pinging.wire.server.sessions
     pinging.send(1, 2, 3)
     answers = [b"pong" + data[4:] for data in recorder.datagrams]
@@ -244,11 +241,9 @@ async def test_duplicates_and_order(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-async def test_bidirectional_streams_of_the_server_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_bidirectional_streams_of_the_server_are_refused() -> None:
     recorder = Recorder()
-    pinging = Pinging(monkeypatch, "stream", recorder=recorder)
+    pinging = Pinging("stream", recorder=recorder)
     (session,) = pinging.wire.server.sessions
     session.open_stream(recorder).send(b"pong")
     pinging.wire.run()
@@ -257,10 +252,8 @@ async def test_bidirectional_streams_of_the_server_are_refused(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_the_end_is_told_once_and_sending_fails(
-    monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    pinging = Pinging(monkeypatch, mode)
+async def test_the_end_is_told_once_and_sending_fails(mode: str) -> None:
+    pinging = Pinging(mode)
     pinging.send(1)
     (session,) = pinging.wire.server.sessions
     session.close(7, "enough")
@@ -271,8 +264,8 @@ async def test_the_end_is_told_once_and_sending_fails(
     assert pinging.summary().send_errors == 1
 
 
-async def test_refused_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinging = Pinging(monkeypatch, "datagram")
+async def test_refused_before_it_began() -> None:
+    pinging = Pinging("datagram")
     request = Request("localhost", "/elsewhere")
     refused = Noting()
     pinging.wire.client.connection.open_session(request, refused)
@@ -284,9 +277,9 @@ async def test_refused_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("v1", [True, False], ids=["v1", "plain"])
-async def test_all_modes_on_one_session(monkeypatch: pytest.MonkeyPatch, v1: bool) -> None:
+async def test_all_modes_on_one_session(v1: bool) -> None:
     """The server counts them together, and so does the client."""
-    pinging = Pinging(monkeypatch, "datagram", v1=v1)
+    pinging = Pinging("datagram", v1=v1)
     seq = 0
     for _ in range(3):
         for mode in MODES:
@@ -304,8 +297,8 @@ async def test_all_modes_on_one_session(monkeypatch: pytest.MonkeyPatch, v1: boo
     assert pinging.pinger.malformed_by_mode.total() == 0
 
 
-async def test_what_is_lost_of_one_mode_has_its_direction(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinging = Pinging(monkeypatch, "datagram")
+async def test_what_is_lost_of_one_mode_has_its_direction() -> None:
+    pinging = Pinging("datagram")
     pinging.pinger.ping(1, "stream")
     pinging.wire.run()
     pinging.wire.lose = lambda packet, to_server: to_server
@@ -319,11 +312,9 @@ async def test_what_is_lost_of_one_mode_has_its_direction(monkeypatch: pytest.Mo
     assert pinging.pinger.statistics.settle() == ({"datagram": 1}, 1, 0, 0)
 
 
-async def test_malformed_answers_are_counted_by_the_way_they_came(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_malformed_answers_are_counted_by_the_way_they_came() -> None:
     recorder = Recorder()
-    pinging = Pinging(monkeypatch, "datagram", recorder=recorder)
+    pinging = Pinging("datagram", recorder=recorder)
     (session,) = pinging.wire.server.sessions
     session.send_datagram(b"?")
     session.open_stream(recorder, unidirectional=True).send(frame(b"?"), True)
@@ -339,8 +330,8 @@ async def test_malformed_answers_are_counted_by_the_way_they_came(
     assert pinging.pinger.malformed_by_mode.total() == 4
 
 
-async def test_that_the_session_is_to_be_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinging = Pinging(monkeypatch, "datagram")
+async def test_that_the_session_is_to_be_left_is_told() -> None:
+    pinging = Pinging("datagram")
     (session,) = pinging.wire.server.sessions
     session.drain()
     pinging.send(1)
@@ -351,10 +342,8 @@ async def test_that_the_session_is_to_be_left_is_told(monkeypatch: pytest.Monkey
 # A hostile server.
 
 
-async def test_work_for_plain_answers_grows_with_their_bytes_only(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pinging = Pinging(monkeypatch, "stream", v1=False, recorder=Recorder())
+async def test_work_for_plain_answers_grows_with_their_bytes_only() -> None:
+    pinging = Pinging("stream", v1=False, recorder=Recorder())
     pinging.send(1)
     [stream] = pinging.session.streams
 
@@ -372,11 +361,9 @@ async def test_work_for_plain_answers_grows_with_their_bytes_only(
 
 
 @pytest.mark.parametrize("v1", [True, False], ids=["v1", "plain"])
-async def test_answer_that_is_larger_than_any_ping_is_not_kept(
-    monkeypatch: pytest.MonkeyPatch, v1: bool
-) -> None:
+async def test_answer_that_is_larger_than_any_ping_is_not_kept(v1: bool) -> None:
     recorder = Recorder()
-    pinging = Pinging(monkeypatch, "uni", v1=v1, recorder=recorder)
+    pinging = Pinging("uni", v1=v1, recorder=recorder)
     pinging.send(1)
     peer = pinging.wire.server.sessions[-1]
     tracemalloc.start()

@@ -21,7 +21,6 @@
         print(link.summary(time.monotonic_ns()))
 
 `dial` makes sessions, `session` is one, `keeper` decides when one is to be made, `link` does it.
-`ping_once` is for a single ping.
 """
 
 from .dial import Dialer, Lookup, Resolved, looked_up
@@ -29,7 +28,6 @@ from .failures import CONNECT_RESULTS, LinkError
 from .keeper import Backoff, Outage
 from .link import Link, LinkOptions, State, Until
 from .observer import ConnectTimes, Observer, Peer
-from .once import ping_once
 from .session import CLOSE_REASONS, IDLE_TIMEOUT, describe_end
 
 __all__ = [
@@ -51,5 +49,4 @@ __all__ = [
     "Until",
     "describe_end",
     "looked_up",
-    "ping_once",
 ]

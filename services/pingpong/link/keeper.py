@@ -170,7 +170,7 @@ class Outage:
 
     From the arrival of the last answer before it to that of the first one after, without the time
     in which this process was stopped or held up, and without the last pause of its own in which it
-    did not try to connect.
+    did not try to connect, where that was longer than it takes to find out.
     """
 
     duration_ns: int

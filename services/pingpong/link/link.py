@@ -14,7 +14,7 @@ from ..statistics import Summary, Totals
 from ..webtransport import Address
 from ..webtransport.asyncio import ClientConnection, ConnectError
 from .dial import Dialer, Lookup
-from .failures import LinkError
+from .failures import Failure, LinkError
 from .keeper import Availability, Backoff, Keeper, Need
 from .observer import Observer, Peer
 from .schedule import Flood, Pace, Schedule, first_slot, spread
@@ -34,6 +34,8 @@ _UNANSWERED = 10
 """Probes without an answer, in a row, after which a session is of no use, though it lives."""
 _MAX_RETIRING = 4
 """Sessions that were replaced and may still bring answers, at most."""
+_BETWEEN_ATTEMPTS = 0.15
+"""Seconds of a pause before a session that count as an outage's: it is found out no more exactly."""
 _REASONS = {Need.SILENT: "idle", Need.ELSEWHERE: "closed"}
 """Why a session is closed that was replaced: an error, but for these, and where it drains."""
 _HELD_UP = 0.1
@@ -207,12 +209,12 @@ class Link:
 
         Once the one in use is gone, another session is made first, and then that one is left.
         """
-        current, wanted = self._current, self._keeper.wanted
+        current = self._current
         if current is None or not addresses:
             return
         if current.client.address not in addresses:
             self._want(Need.ELSEWHERE, f"the name does not lead to {current.peer.address} any more")
-        elif wanted is not None and wanted.need is Need.ELSEWHERE:
+        elif self._wants(Need.ELSEWHERE):
             self._keeper.settled(time.monotonic())
             self._tell()
 
@@ -290,6 +292,10 @@ class Link:
     def _is_wanted(self) -> bool:
         return self._keeper.wanted is not None and not self.is_over
 
+    def _wants(self, need: Need) -> bool:
+        wanted = self._keeper.wanted
+        return wanted is not None and wanted.need is need
+
     def _make(self, client: ClientConnection) -> PingSession:
         options = self._options
         return PingSession(client, options.size, options.timeout, self, self._observer)
@@ -310,6 +316,9 @@ class Link:
         self._connect_failure = str(error)
         if self._current is None:
             self._idle_since = now
+        elif error.failure is Failure.REFUSED and self._wants(Need.REFUSED):
+            # A host says so a limited number of times, to whichever of this side's sockets.
+            self._current.refused()
         self._observer.connect_failed(error)
         if not self.connections and self._options.until is not Until.STOPPED:
             self._end(error)
@@ -334,7 +343,8 @@ class Link:
             self._retire(old, wanted.need)
         else:
             if self._idle_since is not None:
-                self._exclude(session.dialed_at - self._idle_since)
+                pause = session.dialed_at - self._idle_since
+                self._exclude(max(pause - _BETWEEN_ATTEMPTS, 0.0))
                 self._idle_since = None
             self._observer.connected(session.peer)
         self._is_connected = True
@@ -544,7 +554,7 @@ class Link:
 
     def _exclude(self, seconds: float) -> None:
         """This is no part of an outage."""
-        self.availability.exclude(max(int(seconds * 1e9), 0), time.monotonic_ns())
+        self.availability.exclude(int(seconds * 1e9), time.monotonic_ns())
 
     # The rest.
 

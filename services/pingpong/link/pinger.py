@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections import deque
+from collections.abc import Callable
 
 from ..ping import (
     HEADER_SIZE,
@@ -98,6 +99,9 @@ class Pinger(SessionWaiter):
     within `timeout_ns`, and late within `horizon_ns` after that.
     """
 
+    clock: Callable[[], int] = staticmethod(time.monotonic_ns)
+    """Nanoseconds; the clock of answers' arrivals."""
+
     def __init__(self, size: int, timeout_ns: int, horizon_ns: int = HORIZON_NS) -> None:
         super().__init__()
         self.is_v1 = False
@@ -149,7 +153,7 @@ class Pinger(SessionWaiter):
 
     def ping(self, seq: int, mode: str) -> None:
         """Send a ping, now. Raises `SendError` where that cannot be."""
-        now = time.monotonic_ns()
+        now = self.clock()
         message = (
             encode_ping(seq & _U32, now, self._size)
             if self.is_v1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Protocol
+from typing import TypeAlias
 
 TOLERANCE = 0.01
 """Seconds that a probe may be late for its slot, where slots are closer together than that."""
@@ -15,24 +15,6 @@ FLOOD_RATE = 1000
 _SHORTEST = 1e-6
 _FLOOD_BURST = 0.02
 """Seconds that a flood may catch up on: the loop's timers are no finer than a millisecond."""
-
-
-class Pace(Protocol):
-    """When to send. Times are in seconds of one clock."""
-
-    @property
-    def next(self) -> float:
-        """When the next probe is to be sent."""
-
-    @property
-    def skipped(self) -> int:
-        """Slots that passed without a probe."""
-
-    def take(self, now: float) -> None:
-        """A probe is sent at `now`."""
-
-    def answered(self, now: float) -> bool:
-        """An answer came. Returns whether `next` is sooner by that."""
 
 
 class Schedule:
@@ -95,6 +77,10 @@ class Flood:
             return False
         self.next = sooner
         return True
+
+
+Pace: TypeAlias = Schedule | Flood
+"""When to send. Times are in seconds of one clock."""
 
 
 def spread(key: str, index: int = 0, count: int = 1) -> float:

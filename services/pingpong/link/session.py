@@ -33,35 +33,6 @@ _NOTHING_LISTENS = "the server is gone: nothing listens on its port any more"
 _NANOSECONDS = 1_000_000_000
 
 
-class Refusals:
-    """The "connection refused"s of a socket, which say that nothing listens any more.
-
-    They can be forged, but then the server answers in between, and nothing is sent again. Times
-    are seconds of one clock.
-    """
-
-    __slots__ = ("_since",)
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether one came since the last answer."""
-        return self._since is not None
-
-    def answered(self) -> None:
-        """The server answers: what was said before was not so."""
-        self._since = None
-
-    def refused(self, now: float) -> bool:
-        """Another one came. Returns whether it is to be believed."""
-        if self._since is None:
-            self._since = now
-            return False
-        return now - self._since >= _GONE_AFTER
-
-
 class SessionOwner(Protocol):
     """Called with what a session does from the moment it is established."""
 
@@ -130,7 +101,11 @@ class PingSession(Pinger):
         """Packets that were of this connection."""
         self._astray = 0
         """Packets from the server's address that were not."""
-        self._refusals = Refusals()
+        self._refused_since: float | None = None
+        """Since when the socket says that nothing listens, without an answer in between.
+
+        That can be forged, but then the server answers, and nothing is sent again.
+        """
         self._socket_error = ""
         """The last one, for people."""
 
@@ -230,7 +205,7 @@ class PingSession(Pinger):
     def finish(self, reason: str) -> None:
         """Expect nothing more: what was not answered is lost. `close` is to follow."""
         if self.end_reason is None:
-            self._hears = self.silent_for == 0 and not self._refusals.doubtful
+            self._hears = self.silent_for == 0 and self._refused_since is None
             self._finish(reason, "closed by this side")
 
     async def close(self) -> None:
@@ -249,7 +224,7 @@ class PingSession(Pinger):
             self._first.get(outcome.kind) == outcome.seq
         )
         self._has_answered = True
-        self._refusals.answered()
+        self._refused_since = None
         self._owner.session_answered(self, at_ns)
         self._observer.answered(outcome, size, is_first)
 
@@ -280,15 +255,20 @@ class PingSession(Pinger):
             reason = "error"
         self._end(reason, describe_end(closed))
 
+    def refused(self) -> None:
+        """A host says that nothing listens: believed where it goes on for long enough."""
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+            self._owner.session_refused(self, _NOTHING_LISTENS)
+        elif now - self._refused_since >= _GONE_AFTER:
+            self._end("error", _NOTHING_LISTENS)
+
     def _socket_failed(self, error: OSError) -> None:
         self._socket_error = (error.strerror or str(error)).lower()
-        if error.errno != errno.ECONNREFUSED or self.end_reason is not None:
-            return  # A network that is down may come back, and the connection with it.
-        is_first = not self._refusals.doubtful
-        if self._refusals.refused(time.monotonic()):
-            self._end("error", _NOTHING_LISTENS)
-        elif is_first:
-            self._owner.session_refused(self, _NOTHING_LISTENS)
+        # A network that is down may come back, and the connection with it.
+        if error.errno == errno.ECONNREFUSED and self.end_reason is None:
+            self.refused()
 
     def _end(self, reason: str, cause: str) -> None:
         if self.end_reason is None:

@@ -11,8 +11,9 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from ..link import Dialer, LinkError, Resolved, ping_once
+from ..link import Dialer, Link, LinkError, LinkOptions, Observer, Resolved, Until
 from ..ping import HEADER_SIZE
+from ..statistics import Outcome
 from ..telemetry.failure_log import FailureLogThrottle
 from ..telemetry.logs import get_logger
 from ..webtransport import Address, Request
@@ -27,6 +28,14 @@ TOO_OLD_AFTER = 3
 _RETRY = 0.25
 """Seconds until the next ping, as long as none was answered yet."""
 _TIMEOUT = 2.0
+_ONE_PING = LinkOptions(size=HEADER_SIZE, timeout=_TIMEOUT, count=1, until=Until.SESSION_ENDED)
+
+
+class _Answer(Observer):
+    is_there = False
+
+    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+        self.is_there = True
 
 
 class SelfPing:
@@ -101,7 +110,7 @@ class SelfPing:
             self._logger.warning("self_ping_failed", error=self._failure, count=failed.count)
 
     async def ping(self) -> None:
-        """Connect, ping, leave. Raises what `ping_once` does."""
+        """Connect, ping, leave. Raises `LinkError`, or `TimeoutError` where no answer came."""
         self.count += 1
         host, port = self._addresses[0][1][:2]
         target = Target(str(host), int(port), "/ping", certificate_hash=self._fingerprint())
@@ -109,4 +118,11 @@ class SelfPing:
         async def find() -> Resolved:
             return Resolved(target, self._addresses)
 
-        await ping_once(target.host, find, self._dialer, size=HEADER_SIZE, timeout=_TIMEOUT)
+        answer = _Answer()
+        link = Link(target.host, find, self._dialer, answer, _ONE_PING)
+        try:
+            await link.run()
+        finally:
+            await link.close()
+        if not answer.is_there:
+            raise TimeoutError
