@@ -65,22 +65,22 @@ class Summary:
     `lost_unknown`. Send errors are not among `sent`, duplicates not among `received`.
     """
 
-    sent: int
-    received: int
-    late: int
+    sent: int = 0
+    received: int = 0
+    late: int = 0
     """Answered after the timeout; among `received`."""
-    lost: int
-    lost_out: int | None
+    lost: int = 0
+    lost_out: int | None = 0
     """Lost on the way to the server; None where the server doesn't count."""
-    lost_back: int | None
+    lost_back: int | None = 0
     """Lost on the way back; None where the server doesn't count."""
-    lost_unknown: int
-    waiting: int
+    lost_unknown: int = 0
+    waiting: int = 0
     """Not answered, and within their timeout."""
-    duplicates: int
-    reordered: int
-    send_errors: int
-    unknown: int
+    duplicates: int = 0
+    reordered: int = 0
+    send_errors: int = 0
+    unknown: int = 0
     """Answers to no probe that is known."""
     elapsed_ns: int = 0
     """Since the first probe was sent."""

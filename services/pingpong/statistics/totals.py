@@ -7,20 +7,6 @@ import dataclasses
 from .outcomes import Summary
 from .statistics import Statistics
 
-_NOTHING = Summary(
-    sent=0,
-    received=0,
-    late=0,
-    lost=0,
-    lost_out=0,
-    lost_back=0,
-    lost_unknown=0,
-    waiting=0,
-    duplicates=0,
-    reordered=0,
-    send_errors=0,
-    unknown=0,
-)
 _COUNTS = [
     *("sent", "received", "late", "lost", "lost_out", "lost_back", "lost_unknown", "waiting"),
     *("duplicates", "reordered", "send_errors", "unknown"),
@@ -37,7 +23,7 @@ class Totals:
     def __init__(self) -> None:
         self.unconnected = 0
         """Pings whose time came while there was no session; among the send errors."""
-        self._over = _NOTHING
+        self._over = Summary()
         self._open: list[Statistics] = []
 
     @property

@@ -31,23 +31,7 @@ RTT = Distribution(
     mdev=200_000.0,
 )
 SERVER = Distribution(9, 50_000, 51_000.0, 50_000, 60_000, 60_000, 60_000, 1_000.0)
-NOTHING = Summary(
-    sent=0,
-    received=0,
-    late=0,
-    lost=0,
-    lost_out=0,
-    lost_back=0,
-    lost_unknown=0,
-    waiting=0,
-    duplicates=0,
-    reordered=0,
-    send_errors=0,
-    unknown=0,
-    rtt=None,
-    server=None,
-    elapsed_ns=0,
-)
+NOTHING = Summary()
 FULL = dataclasses.replace(
     NOTHING,
     sent=10,

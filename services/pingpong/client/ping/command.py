@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ...link import IDLE_TIMEOUT, ConnectTimes, Dialer, LinkError, Until
 from ...settings import PingSettings
-from ...statistics import Totals
+from ...statistics import Summary
 from ...webtransport import mask_url
 from ..output import Output, terminal
 from .advice import with_advice
@@ -258,7 +258,7 @@ class PingCommand:
     def _not_begun(self, wanted: _Wanted) -> RunSummary:
         assert wanted.error is not None
         error = with_advice(wanted.error, self._settings)
-        return RunSummary(Totals().summary(0), None, ConnectTimes(), connections=0, error=error)
+        return RunSummary(Summary(), None, ConnectTimes(), connections=0, error=error)
 
     # What happens meanwhile.
 
