@@ -20,7 +20,7 @@ NEEDS = {
     "promtool": "promtool, of Prometheus, on the PATH",
 }
 """Markers of tests that need of a machine what not every one has; they are skipped without it."""
-ALL_START_PROCESSES = ("browser", "e2e", "integration", "interop", "link")
+ALL_START_PROCESSES = ("browser", "e2e", "integration", "interop", "network")
 """Folders whose tests have the marker `process`; elsewhere a test or a module has it itself."""
 
 # The machine is shared by as many tests as it has cores: how long one example takes says nothing.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration.network import Report, Running
-from tests.support.link.link import Link
+from tests.support.network.link import Link
 from tests.support.running import Metrics
 
 INTERVAL = 0.1

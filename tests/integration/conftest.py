@@ -1,3 +1,3 @@
-from tests.support.link.fixtures import link, network
+from tests.support.network.fixtures import link, network
 
 __all__ = ["link", "network"]

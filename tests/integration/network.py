@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support import running
-from tests.support.link.link import CLIENT, SERVER, SERVER6, Link
-from tests.support.link.namespaces import Namespace
+from tests.support.network.link import CLIENT, SERVER, SERVER6, Link
+from tests.support.network.namespaces import Namespace
 
 ADMIN_PORT, PORT = 8080, 4433
 """Each namespace has all ports for itself."""

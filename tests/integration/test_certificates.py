@@ -166,7 +166,7 @@ def test_a_bad_new_pair_is_kept_out(
         assert shown(server, authority) == new.not_after.timestamp()
         assert_undisturbed(probe)
         # Nothing of a key is in what was said.
-        assert "PRIVATE" not in "".join(server.err)
+        assert "-----BEGIN" not in "".join(server.err)
 
 
 def test_expired_under_a_session(place: str, authority: Authority, pair: Pair) -> None:

@@ -25,10 +25,10 @@ from tests.integration.clients import INTERVAL, SIZE, VERBS, Account, Client, Pr
 from tests.integration.network import PORT, Running, pingpong
 from tests.integration.services import at
 from tests.support.certificates import Authority, Pair
-from tests.support.link.link import SERVER, Direction, Impairment, Link, Verdict
-from tests.support.link.packets import UDP
-from tests.support.link.records import Record
 from tests.support.nameserver import NameServer
+from tests.support.network.link import SERVER, Direction, Impairment, Link, Verdict
+from tests.support.network.packets import UDP
+from tests.support.network.records import Record
 from tests.support.running import wait_until
 
 pytestmark = pytest.mark.network

@@ -23,7 +23,7 @@ from tests.integration.network import (
     serving,
 )
 from tests.integration.truth import SIZE, Truth, is_likely
-from tests.support.link.link import Direction, Impairment, Link
+from tests.support.network.link import Direction, Impairment, Link
 
 pytestmark = pytest.mark.network
 

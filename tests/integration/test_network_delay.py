@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.network import Report, ping, pinging, probing, serving
 from tests.integration.truth import SIZE, Truth
-from tests.support.link.link import Impairment, Link
+from tests.support.network.link import Impairment, Link
 
 pytestmark = pytest.mark.network
 

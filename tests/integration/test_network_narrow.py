@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.integration.network import Report, ping, pinging, probing, serving
-from tests.support.link.link import SERVER, SERVER6, Direction, Impairment, Link, Verdict
+from tests.support.network.link import SERVER, SERVER6, Direction, Impairment, Link, Verdict
 
 pytestmark = pytest.mark.network
 

@@ -11,7 +11,7 @@ from tests.integration.network import (
     probing,
     serving,
 )
-from tests.support.link.link import (
+from tests.support.network.link import (
     CLIENT,
     CLIENT6,
     DEVICE,

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.support.link.link import Direction, Verdict
-from tests.support.link.packets import ICMP, UDP
-from tests.support.link.records import Record
+from tests.support.network.link import Direction, Verdict
+from tests.support.network.packets import ICMP, UDP
+from tests.support.network.records import Record
 
 SIZE = 200
 """Of pings, in bytes: more than all else in a packet, so that they can be counted by its size."""

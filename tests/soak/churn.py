@@ -20,7 +20,7 @@ from tests.integration.flooder import KINDS
 from tests.integration.services import ADMIN_PORT, PORT, Ping, Service
 from tests.soak.accounts import Pings, unaccounted
 from tests.soak.world import AT_REST, MODES, World
-from tests.support.link.path import Impairment
+from tests.support.network.path import Impairment
 
 _IMPAIRMENTS = (
     Impairment(loss=0.1),

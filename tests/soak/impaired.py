@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.integration.relay import Relay
 from tests.integration.services import PORT
-from tests.support.link.path import Impairment, Path, Verdict
+from tests.support.network.path import Impairment, Path, Verdict
 
 _NANOSECONDS = 1_000_000_000
 

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.services import PORT, own_address
 from tests.soak.impaired import ImpairedRelay, impaired
 from tests.soak.world import host_of
-from tests.support.link.path import Impairment
+from tests.support.network.path import Impairment
 from tests.support.running import wait_until
 
 

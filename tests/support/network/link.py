@@ -94,7 +94,7 @@ class Link:
         with theirs:
             self.forwarder = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "tests.support.link.forwarder"),
+                    *(sys.executable, "-m", "tests.support.network.forwarder"),
                     *map(str, (*fds, self._seed, self.client.path, self.server.path)),
                 ],
                 cwd=ROOT,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.link.packets import (
+from tests.support.network.packets import (
     ICMP,
     ICMPV6,
     UDP,

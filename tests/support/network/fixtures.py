@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.link.link import Link
-from tests.support.link.namespaces import sweep, unavailable
+from tests.support.network.link import Link
+from tests.support.network.namespaces import sweep, unavailable
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.support.link.path import NANOSECONDS, Fate, Impairment, Path, Verdict
+from tests.support.network.path import NANOSECONDS, Fate, Impairment, Path, Verdict
 
 MS = NANOSECONDS // 1000
 

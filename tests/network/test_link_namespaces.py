@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.link.link import ROOT, Link
-from tests.support.link.namespaces import FOLDER, PREFIX, Namespace, sweep
+from tests.support.network.link import ROOT, Link
+from tests.support.network.namespaces import FOLDER, PREFIX, Namespace, sweep
 from tests.support.running import wait_until
 
 pytestmark = pytest.mark.network
 
 PROGRAM = """
 import subprocess, time
-from tests.support.link.link import Link
+from tests.support.network.link import Link
 
 with Link() as link:
     inside = subprocess.Popen(link.client.command("sleep", "60"))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.link.link import (
+from tests.support.network.link import (
     CLIENT,
     CLIENT6,
     OTHER,
@@ -29,8 +29,8 @@ from tests.support.link.link import (
     Link,
     Verdict,
 )
-from tests.support.link.packets import UDP
-from tests.support.link.records import Record
+from tests.support.network.packets import UDP
+from tests.support.network.records import Record
 from tests.support.running import wait_until
 
 pytestmark = pytest.mark.network

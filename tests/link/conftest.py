@@ -1,3 +1,0 @@
-from tests.support.link.fixtures import link, network
-
-__all__ = ["link", "network"]

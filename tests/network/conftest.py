@@ -1,0 +1,3 @@
+from tests.support.network.fixtures import link, network
+
+__all__ = ["link", "network"]
