@@ -10,10 +10,9 @@ from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from ..quic.config import EndpointConfig, ServerIdentity
-from ..quic.connection import AioquicConnection
 from ..quic.connection_ids import worker_of
 from ..quic.endpoint import AioquicEndpoint
-from ..quic.engine import Address, QuicConnection, QuicEvents
+from ..quic.engine import Address, QuicConnection, QuicEndpoint, QuicEvents
 from ..udp.handover import Handover
 from ..udp.pump import Pump
 
@@ -84,7 +83,9 @@ class UdpEndpoint:
         answered: Callable[[int], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.engine = AioquicEndpoint(config, self._wake, accept, clock=time.perf_counter)
+        self.engine: QuicEndpoint = AioquicEndpoint(
+            config, self._wake, accept, clock=time.perf_counter
+        )
         self.pump = Pump(
             sock,
             self._loop,
@@ -122,7 +123,7 @@ class UdpEndpoint:
         address: Address,
         identity: ServerIdentity,
         events: Callable[[QuicConnection], QuicEvents],
-    ) -> AioquicConnection:
+    ) -> QuicConnection:
         """Begin a connection. Raises `OSError` where the CA file cannot be read."""
         connection = self.engine.connect(address, identity, events, time.monotonic())
         self.flush()

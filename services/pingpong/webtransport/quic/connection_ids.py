@@ -63,7 +63,7 @@ class SharedKeys:
 def worker_of(packet: bytes, workers: int) -> int:
     """The number of the worker that a packet is for; 0 where it is too short to say.
 
-    The kernel's filter (see `asyncio.steering`) comes to the same result.
+    The kernel's filter (see `udp.steering`) comes to the same result.
     """
     at = LONG_ID_AT if packet and packet[0] & LONG_HEADER else SHORT_ID_AT
     return packet[at] % workers if len(packet) > at else 0

@@ -86,6 +86,8 @@ class AioquicEndpoint:
         if accept is not None:
             self.use_certificate(config.certificate, config.certificate_chain, config.private_key)
 
+    # `engine.QuicEndpoint`.
+
     def __len__(self) -> int:
         return len(self._connections)
 
@@ -94,7 +96,29 @@ class AioquicEndpoint:
         """Connections of clients that have not completed their handshake."""
         return len(self._handshakes)
 
-    # `engine.QuicEndpoint`.
+    def connect(
+        self,
+        address: Address,
+        identity: ServerIdentity,
+        events: Callable[[QuicConnection], QuicEvents],
+        now: float,
+    ) -> AioquicConnection:
+        """Begin a connection to a server; `transmit` afterwards.
+
+        Raises `OSError` where the CA file is unreadable.
+        """
+        configuration = for_client(self._config, identity)
+        connection = AioquicConnection(
+            self, configuration, self._config, self._ids, identity.certificate_hash
+        )
+        connection.events = events(connection)
+        self._add(connection)
+        connection.connect(address, now)
+        return connection
+
+    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
+        """Handshakes that begin from now on use another certificate."""
+        self._server = for_server(self._config, certificate, chain, private_key)
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
         """Take a UDP payload in; reports its events before it returns, or in `process_waiting`.
@@ -182,29 +206,6 @@ class AioquicEndpoint:
         self._queue = FairQueue(self._queue.clock)
         self._wake = lambda: None
         self._accept = self._server = None
-
-    # What asyncio's endpoint calls beyond that.
-
-    def connect(
-        self,
-        address: Address,
-        identity: ServerIdentity,
-        events: Callable[[QuicConnection], QuicEvents],
-        now: float,
-    ) -> AioquicConnection:
-        """Begin a connection to a server. Raises `OSError` where the CA file is unreadable."""
-        configuration = for_client(self._config, identity)
-        connection = AioquicConnection(
-            self, configuration, self._config, self._ids, identity.certificate_hash
-        )
-        connection.events = events(connection)
-        self._add(connection)
-        connection.connect(address, now)
-        return connection
-
-    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
-        """Handshakes that begin from now on use another certificate."""
-        self._server = for_server(self._config, certificate, chain, private_key)
 
     # What its connections call.
 

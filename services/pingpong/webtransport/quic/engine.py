@@ -3,7 +3,8 @@
 It lies at the endpoint, not at the connection: a packet goes in with its sender and
 arrival time; the engine finds the connection, reports what happened by plain calls to
 the connection's `QuicEvents`, and packets come out, those to one address together. So
-an engine that routes connection ids itself fits as well as one that does not.
+an engine that routes connection ids itself fits as well as one that does not. The ids that
+it makes name their worker, as `connection_ids.worker_of` reads it.
 
 Times are seconds of one monotonic clock, passed in as `now`; arrival times of packets
 are nanoseconds of the same clock, as the kernel took them.
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from .config import ServerIdentity
 
 Address = Any
 """A socket address as the socket module gives it; opaque to the engine's users."""
@@ -190,6 +193,32 @@ class QuicEndpoint(Protocol):
     """What is asked of an engine: all connections of one UDP socket."""
 
     counters: EndpointCounters
+
+    def __len__(self) -> int:
+        """Connections, with those that are closed and still absorb what is on its way."""
+        ...
+
+    @property
+    def unfinished_handshakes(self) -> int:
+        """Connections of clients that have not completed their handshake."""
+        ...
+
+    def connect(
+        self,
+        address: Address,
+        identity: ServerIdentity,
+        events: Callable[[QuicConnection], QuicEvents],
+        now: float,
+    ) -> QuicConnection:
+        """Begin a connection to a server; `transmit` afterwards.
+
+        `events` is called once, with the connection, before anything is reported of it.
+        Raises `OSError` where the CA file is unreadable.
+        """
+        ...
+
+    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
+        """Show another certificate, of the cryptography package, in handshakes from now on."""
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
         """Take a UDP payload in; reports its events before it returns, or in `process_waiting`."""
