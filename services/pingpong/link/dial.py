@@ -14,6 +14,7 @@ from typing import TypeAlias
 from ..settings.files import WatchedFile
 from ..webtransport import Address, Headers, Windows
 from ..webtransport.asyncio import (
+    CatchUp,
     Cause,
     ClientConnection,
     ConnectError,
@@ -161,6 +162,7 @@ class Dialer:
         self._token_file = token_file
         self._headers = headers
         self._throttle = _Throttle()
+        self._catch_up = CatchUp()
         self._config = replace(
             config or EndpointConfig(),
             idle_timeout=idle_timeout,
@@ -201,6 +203,7 @@ class Dialer:
                     timeout=_left(deadline),
                     addresses=sorted(addresses, key=lambda entry: entry[1] == avoid),
                     retry_delay=retry_delay,
+                    catch_up=self._catch_up,
                 )
 
             try:

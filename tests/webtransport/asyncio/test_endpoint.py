@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from pingpong.webtransport.asyncio import EndpointConfig
+from pingpong.webtransport.asyncio import EndpointConfig, Target, open_connection
 from pingpong.webtransport.asyncio.endpoint import (
     CATCH_UP_MOST,
     CATCH_UP_SHARE,
@@ -19,14 +20,13 @@ from pingpong.webtransport.session import Session as CoreSession
 from pingpong.webtransport.udp.sockets import bind_udp
 from tests.webtransport.asyncio.peers import (
     Pair,
-    joined,
     on_a_loop,
     on_both_loops,
     serving,
     session_pair,
     silent_socket,
     stay,
-    task,
+    trusted,
     until,
     until_still,
 )
@@ -288,6 +288,49 @@ def test_after_a_pause_there_is_as_much_time_as_it_took() -> None:
     assert machine.catch_up(shared, 1) == 1
 
 
+@on_a_loop
+async def test_endpoints_share_the_time_that_they_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Time()
+    shared = CatchUp(machine.clock)
+    taken = 0
+
+    def receive_pending() -> bool:
+        nonlocal taken
+        taken += 1
+        machine.now += 0.01
+        shared.received()
+        return True
+
+    for batches in (CATCH_UP_MOST / 0.01, 1, 1):
+        endpoint = UdpEndpoint(silent_socket(), EndpointConfig(), catch_up=shared)
+        monkeypatch.setattr(endpoint, "receive_pending", receive_pending)
+        taken = 0
+        endpoint.catch_up()
+        assert taken == pytest.approx(batches, abs=1)
+        endpoint.close()
+
+
+@on_a_loop
+async def test_a_connection_catches_up_in_the_time_that_it_was_given() -> None:
+    class Seen(CatchUp):
+        runs = 0
+
+        def run(self, receive: Callable[[], bool]) -> None:
+            self.runs += 1
+            super().run(receive)
+
+    shared = Seen()
+    async with serving(stay) as server:
+        target = Target("127.0.0.1", server.port, certificate_hash=trusted().sha256)
+        client = await open_connection(target, catch_up=shared)
+        runs = shared.runs
+        client.catch_up()
+        assert shared.runs == runs + 1
+        await client.close()
+
+
 # Packets that wait for their connection's turn.
 
 
@@ -339,30 +382,14 @@ async def test_what_a_handler_raises_for_a_packet_that_waited_is_reported() -> N
 # The end.
 
 
-@on_both_loops
-async def test_waiting_until_no_connection_is_left() -> None:
-    async with serving(stay) as server:
-        endpoint = server.listener.endpoint
-        assert await endpoint.wait_empty(1)
-        session = await joined(server)
-        assert not await endpoint.wait_empty(0.01)
-        waiting = [task(endpoint.wait_empty(5)) for _ in range(2)]
-        await session.__aexit__(None, None, None)
-        assert await asyncio.gather(*waiting) == [True, True]
-        assert len(endpoint.engine) == 0
-
-
 @on_a_loop
-async def test_closing_sends_what_waits_and_ends_all_that_waits() -> None:
+async def test_closing_sends_what_waits() -> None:
     async with session_pair() as pair:
         ours, _ = endpoints(pair)
-        waiting = task(ours.wait_empty(10))
-        await asyncio.sleep(0)
         pair.client.datagrams.send(b"the last word")
         ours.close()
         ours.close()
         assert ours.flush() == 0
-        await waiting
         assert await pair.server.datagrams.receive() == b"the last word"
         assert ours._timer is None
         # Neither side is to wait for the other now.

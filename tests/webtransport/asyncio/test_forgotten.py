@@ -15,6 +15,7 @@ import pytest
 
 from pingpong.webtransport.asyncio import ConnectError, Server, Session, connect, serve
 from pingpong.webtransport.errors import SessionClosedError, StreamResetError
+from pingpong.webtransport.quic.endpoint import AioquicEndpoint
 from tests.webtransport.asyncio.peers import on_a_loop, trusted, until
 
 TIMES = 6
@@ -158,10 +159,13 @@ async def test_nothing_is_left(live: Callable[[Server], Awaitable[None]]) -> Non
         decide=lambda request: 403 if request.path == "/forbidden" else None,
     )
 
+    engine = server.listener.endpoint.engine
+    assert isinstance(engine, AioquicEndpoint)
+
     async def lives(times: int) -> None:
         for _ in range(times):
             await live(server)
-        await until(lambda: not len(server.listener.endpoint.engine))
+        await until(lambda: not len(engine))
         await until(lambda: "getaddrinfo" not in {one.name for one in threading.enumerate()})
         # What a task was woken with is held until it waits again.
         await asyncio.sleep(0)

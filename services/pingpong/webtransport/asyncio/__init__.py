@@ -24,6 +24,7 @@ from ..udp.handover import Handover, connect_inboxes
 from ..udp.steering import bind_group, steer
 from .connecting import connect, establish, open_connection
 from .connection import ClientConnection, SessionWaiter
+from .endpoint import CatchUp
 from .failures import Cause, ConnectError
 from .race import more_telling
 from .server import Listener, Server, listen, serve
@@ -33,6 +34,7 @@ from .target import Target, resolve
 
 __all__ = [
     "BidirectionalStream",
+    "CatchUp",
     "Cause",
     "ClientConnection",
     "ConnectError",

@@ -21,6 +21,7 @@ from ..quic.engine import Address
 from ..session import Session as CoreSession
 from ..text import mask_url
 from .connection import ClientConnection, SessionWaiter, Timings
+from .endpoint import CatchUp
 from .failures import Cause, ConnectError
 from .race import Race, more_telling
 from .session import Session
@@ -68,12 +69,14 @@ async def open_connection(
     timeout: float = 5.0,
     addresses: Sequence[tuple[int, Address]] | None = None,
     retry_delay: float | None = None,
+    catch_up: CatchUp | None = None,
 ) -> ClientConnection:
     """Connect to the first address that answers; the others' attempts are given up.
 
     A further address is tried 250 ms after the one before, or as soon as that has failed. One
     that stays silent is tried again each second, or each `retry_delay` seconds, from another port,
-    beside what is under way.
+    beside what is under way. Connections with the same `catch_up` share it; without it, the attempts
+    share one.
     Raises `ConnectError` when all have failed, or nothing answered within `timeout`.
     """
     deadline = asyncio.get_running_loop().time() + timeout
@@ -91,11 +94,12 @@ async def open_connection(
             ) from None
         timings.resolve = time.monotonic_ns() - began
     config, limits = config or EndpointConfig(), limits or Limits()
-    race = Race(
-        lambda family, address: ClientConnection.begin(target, family, address, config, limits),
-        target.host,
-        retry_delay,
-    )
+    catch_up = catch_up or CatchUp()
+
+    def begin(family: int, address: Address) -> ClientConnection:
+        return ClientConnection.begin(target, family, address, config, limits, catch_up)
+
+    race = Race(begin, target.host, retry_delay)
     try:
         async with asyncio.timeout_at(deadline):
             winner = await race.run(addresses)

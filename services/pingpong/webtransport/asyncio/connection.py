@@ -18,7 +18,7 @@ from ..quic.config import EndpointConfig
 from ..quic.engine import Address, QuicConnection
 from ..session import Session as CoreSession
 from ..session import SessionHandler
-from .endpoint import UdpEndpoint
+from .endpoint import CatchUp, UdpEndpoint
 from .failures import Cause, ConnectError, connection_failure, session_failure
 from .target import Target
 
@@ -68,6 +68,7 @@ class ClientConnection(ConnectionHandler):
         address: Address,
         config: EndpointConfig,
         limits: Limits,
+        catch_up: CatchUp | None = None,
     ) -> ClientConnection:
         """Start connecting to one address. Raises `OSError` where there is no way to it."""
         self = cls(target, address)
@@ -76,7 +77,9 @@ class ClientConnection(ConnectionHandler):
             sock.setblocking(False)
             # A connected socket hears of ICMP errors: a closed port is known at once.
             sock.connect(address)
-            self.endpoint = UdpEndpoint(sock, config, error_received=self._socket_error)
+            self.endpoint = UdpEndpoint(
+                sock, config, error_received=self._socket_error, catch_up=catch_up
+            )
         except BaseException:
             sock.close()
             raise

@@ -6,8 +6,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
-from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 from ..quic.config import EndpointConfig, ServerIdentity
 from ..quic.connection_ids import worker_of
@@ -21,32 +19,26 @@ _TIMER_LEEWAY = 0.0005
 """A timer that is armed this much later than needed is left alone: loops count in ms."""
 
 CATCH_UP_SHARE = 0.05
-"""Part of a loop's time in which all its endpoints may catch up before their timers act."""
+"""Part of the time in which endpoints may catch up before their timers act."""
 CATCH_UP_MOST = 0.2
 """Seconds of it that may be saved up."""
 
 
 class CatchUp:
-    """How long the endpoints of a loop may take in what waits in their sockets, before timers act.
+    """How long endpoints may take in what waits in their sockets, before timers act.
 
-    They share it: several peers that flood, each at a socket of its own, hold up the loop no longer
-    than one. After a pause of the whole process there is as much time as that took.
+    Endpoints with the same one share the time: several peers that flood, each at a socket of its
+    own, hold up the loop no longer than one. After a pause of the whole process there is as much
+    time as that took. `clock` gives seconds.
     """
-
-    _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, CatchUp]] = WeakKeyDictionary()
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._saved = CATCH_UP_MOST
         self._saved_at = self._received_at = clock()
 
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> CatchUp:
-        """That of a loop."""
-        return cls._of_loops.setdefault(loop, cls())
-
     def received(self) -> None:
-        """Some endpoint has taken in packets."""
+        """An endpoint has taken in packets."""
         self._received_at = self._clock()
 
     def run(self, receive: Callable[[], bool]) -> None:
@@ -63,14 +55,16 @@ class CatchUp:
 class UdpEndpoint:
     """All QUIC connections of one socket, which it owns.
 
-    With `accept` it is a server: it is called for each new connection and returns who is
-    told of its events. Answers to a batch of packets leave together at the batch's end;
+    With `accept` it is a server: it is called for each new connection and returns what its
+    events are reported to. Answers to a batch of packets leave together at the batch's end;
     what is sent at any other time leaves at the next turn of the loop, or at `flush`.
 
     `answered` is called when the answers to a batch of packets have left, with what `flush` returned.
 
     With `handover`, which it owns, it is one of several workers on a port, as `config` has it:
     packets of other workers' connections are passed on to them.
+
+    `catch_up` is shared with other endpoints of the loop; without it, this one has its own.
     """
 
     def __init__(
@@ -81,6 +75,7 @@ class UdpEndpoint:
         error_received: Callable[[OSError], None] | None = None,
         handover: Handover | None = None,
         answered: Callable[[int], None] | None = None,
+        catch_up: CatchUp | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.engine: QuicEndpoint = AioquicEndpoint(
@@ -109,8 +104,7 @@ class UdpEndpoint:
         """To go on with packets that wait."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._catch_up = CatchUp.of(self._loop)
-        self._emptied: asyncio.Future[None] | None = None
+        self._catch_up = catch_up or CatchUp()
         self._closed = False
 
     @property
@@ -146,9 +140,6 @@ class UdpEndpoint:
                 at = send(packets, address)
                 sent_at = sent_at or at
             self._arm()
-            if self._emptied is not None and not len(self.engine):
-                self._emptied.set_result(None)
-                self._emptied = None
         return sent_at
 
     def receive_pending(self) -> bool:
@@ -169,17 +160,8 @@ class UdpEndpoint:
         """
         self._catch_up.run(self.receive_pending)
 
-    async def wait_empty(self, timeout: float) -> bool:
-        """Wait until no connection is left, at most `timeout` seconds; whether it came so."""
-        self.flush()
-        if not len(self.engine):
-            return True
-        self._emptied = self._emptied or self._loop.create_future()
-        done, _ = await asyncio.wait([self._emptied], timeout=timeout)
-        return bool(done)
-
     def close(self) -> None:
-        """Close the socket, after sending what waits. Connections are not told: see there."""
+        """Close the socket, after sending what waits. Nothing is reported to connections."""
         if self._closed:
             return
         try:
@@ -195,9 +177,6 @@ class UdpEndpoint:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            if self._emptied is not None:
-                self._emptied.set_result(None)
-                self._emptied = None
             self._answered = None
             self.engine.close()
             self.pump.close()

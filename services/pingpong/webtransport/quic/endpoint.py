@@ -86,10 +86,11 @@ class AioquicEndpoint:
         if accept is not None:
             self.use_certificate(config.certificate, config.certificate_chain, config.private_key)
 
-    # `engine.QuicEndpoint`.
-
     def __len__(self) -> int:
+        """Connections, with those that are closed and still absorb what is on its way."""
         return len(self._connections)
+
+    # `engine.QuicEndpoint`.
 
     @property
     def unfinished_handshakes(self) -> int:

@@ -194,10 +194,6 @@ class QuicEndpoint(Protocol):
 
     counters: EndpointCounters
 
-    def __len__(self) -> int:
-        """Connections, with those that are closed and still absorb what is on its way."""
-        ...
-
     @property
     def unfinished_handshakes(self) -> int:
         """Connections of clients that have not completed their handshake."""
