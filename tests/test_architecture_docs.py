@@ -23,12 +23,15 @@ from pingpong.server.workers.worker import Worker
 from pingpong.settings import ServeSettings
 from pingpong.telemetry.failure_log import FailureLogThrottle
 from pingpong.webtransport.asyncio import Target, connect
+from pingpong.webtransport.quic.connection import AioquicConnection
+from pingpong.webtransport.quic.endpoint import AioquicEndpoint
 from tests.webtransport.wire import certificate
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services" / "pingpong"
 TEXT = (ROOT / "docs" / "architecture.md").read_text()
 Hops = list[tuple[str, str]]
+HANDLER = ("server/sessions/handlers.py", "PingSession.datagram_received")
 
 
 def files() -> Iterator[str]:
@@ -54,6 +57,19 @@ def hops(name: str) -> Hops:
 @pytest.mark.parametrize("file", sorted(set(files())))
 def test_files_that_are_named_exist(file: str) -> None:
     assert (ROOT / file).exists() or (SERVICES / file).exists()
+
+
+def test_files_are_named_or_their_package_is() -> None:
+    """Those of WebTransport by themselves: none of its packages is clear from its name."""
+    named = set(files())
+    missing = []
+    for path in SERVICES.rglob("*.py"):
+        file = str(path.relative_to(SERVICES))
+        package = file.removesuffix(path.name)
+        known = {file} if package.startswith("webtransport/") else {file, package}
+        if path.name != "__init__.py" and not known & named:
+            missing.append(file)
+    assert not missing
 
 
 @pytest.mark.parametrize(("file", "name"), re.findall(r"`([\w/]+\.py)::([\w.]+)`", TEXT))
@@ -100,16 +116,27 @@ async def working() -> AsyncIterator[Worker]:
 
 
 class Trace:
-    """Sees a server answer a ping: the calls around the answer, and around its sending."""
+    """Sees a server answer a ping: the calls around the answer, and from there to its sending."""
 
     def __init__(self) -> None:
         self.into: Hops = []
+        self.queued: Hops = []
+        self.made: Hops = []
         self.out: Hops = []
         self._turn: FrameType | None = None
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code is answer_ping.__code__:
             self._turn, self.into = nested(frame)
+        elif event == "call" and frame.f_code is AioquicEndpoint.touch.__code__ and self.into:
+            turn, calls = nested(frame)
+            handled = self.into.index(HANDLER) + 1
+            if turn is self._turn and calls[:handled] == self.into[:handled]:
+                self.queued = calls[handled:]
+        elif event == "call" and frame.f_code is AioquicConnection.transmit.__code__:
+            turn, calls = nested(frame)
+            if turn is not None and turn is self._turn:
+                self.made = calls
         elif event == "c_call" and argument.__name__ in ("sendmsg", "sendto") and not self.out:
             turn, calls = nested(frame)
             if turn is not None and turn is self._turn:
@@ -146,6 +173,8 @@ async def test_a_ping_takes_the_hops_that_are_drawn() -> None:
                 finally:
                     sys.setprofile(None)
     assert trace.into == hops("way in")
+    assert trace.queued == hops("way to the queue")
+    assert trace.made == hops("way to a packet")
     assert trace.out == hops("way out")
 
 
