@@ -57,7 +57,7 @@ class SessionClosed:
 
     @property
     def clean(self) -> bool:
-        """Whether it was closed by somebody's decision, not by a failure."""
+        """Whether a side closed it on purpose; false after a failure."""
         return self.code is not None
 
     @classmethod

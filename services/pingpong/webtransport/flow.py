@@ -61,7 +61,7 @@ class SendCredit:
         self.limit = limit
 
     def newly_blocked(self) -> bool:
-        """Whether to tell the peer that its limit stops us: once for each limit."""
+        """Whether to report to the peer that its limit stops us: once for each limit."""
         if self.blocked_at == self.limit:
             return False
         self.blocked_at = self.limit

@@ -249,7 +249,7 @@ class Stream:
     # What the session and its flow control call.
 
     def abandon(self, code: ErrorCode) -> None:
-        """End both halves with a wire code, and tell the handler nothing more.
+        """End both halves with a wire code, and call the handler no more.
 
         Also a half that was ended but is not yet sent, which may never be (section 6).
         """

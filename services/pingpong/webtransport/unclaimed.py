@@ -232,16 +232,16 @@ class Discarded:
         self._id = stream_id
 
     def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
-        """Throw bytes away."""
+        """Drop bytes; forget the stream at its end."""
         if end_stream:
             self._streams.pop(self._id, None)
 
     def receive_reset(self, code: int, final_size: int) -> None:
-        """The end."""
+        """Forget the stream."""
         self._streams.pop(self._id, None)
 
     def receive_stop(self, code: int) -> None:
-        """Our half is over already."""
+        """Ignored: our half is over already."""
 
     def writable(self) -> None:
         """Not asked for."""

@@ -293,14 +293,14 @@ async def test_no_way_for_a_while_leaves_what_is_under_way() -> None:
 async def test_waiting_for_the_next_attempt_is_not_busy() -> None:
     field = Field()
     turns = 0
-    patience = field.race._patience
+    until_next = field.race._until_next
 
     def count(*, waiting: bool) -> float | None:
         nonlocal turns
         turns += 1
-        return patience(waiting=waiting)
+        return until_next(waiting=waiting)
 
-    field.race._patience = count  # type: ignore[method-assign]
+    field.race._until_next = count  # type: ignore[method-assign]
     field.unreachable = {"b"}
     with field.running("a", "b"):
         await field.until_attempts(4)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from aioquic.quic.packet import QuicErrorCode
 
-from pingpong.webtransport.quic.answers import MAX_RESET_SIZE, MIN_RESET_SIZE, Allowance
+from pingpong.webtransport.quic.answers import MAX_RESET_SIZE, MIN_RESET_SIZE, TokenBucket
 from pingpong.webtransport.quic.config import EndpointConfig
 from pingpong.webtransport.quic.connection_ids import ConnectionIds, SharedKeys
 from pingpong.webtransport.quic.endpoint import AioquicEndpoint
@@ -239,13 +239,13 @@ def test_keys_of_a_configuration_are_its_own_unless_shared() -> None:
 # The rate.
 
 
-def test_allowance_is_a_seconds_worth_and_grows_again() -> None:
-    allowance = Allowance(10)
-    assert [allowance.take(5.0) for _ in range(12)] == [True] * 10 + [False] * 2
-    assert not allowance.take(5.05)
-    assert allowance.take(5.15)
-    assert not allowance.take(5.15)
-    assert [allowance.take(100.0) for _ in range(11)] == [True] * 10 + [False]
+def test_bucket_is_a_seconds_worth_and_grows_again() -> None:
+    bucket = TokenBucket(10)
+    assert [bucket.take(5.0) for _ in range(12)] == [True] * 10 + [False] * 2
+    assert not bucket.take(5.05)
+    assert bucket.take(5.15)
+    assert not bucket.take(5.15)
+    assert [bucket.take(100.0) for _ in range(11)] == [True] * 10 + [False]
     # A packet that was handed over is older than the one before; nothing is won by that.
-    assert not allowance.take(99.0)
-    assert not allowance.take(100.0)
+    assert not bucket.take(99.0)
+    assert not bucket.take(100.0)

@@ -1,9 +1,9 @@
 """Who may open a session, and how fast a session may ask.
 
 Every request is accepted, or refused with an HTTP status, fields that say what to do, and a
-`Result` to count it under. The checks go from what anybody may know to what only some may:
+`Result` to count it under. The checks go from what all may know to what only some may:
 
-    path      404   the paths are in the documentation: to say that one is unknown, tells nothing
+    path      404   the paths are in the documentation: to say that one is unknown reveals nothing
     draining  503   no request is accepted any more, so no token needs to be verified
     origin    403   before the token: a page that is not allowed learns nothing about tokens
     token     400   two of them; 401 none, or a wrong one; 503 it cannot be verified now
@@ -83,7 +83,7 @@ class Admission:
         allowed_origins: Iterable[str] = (),
         authority: Authority | None = None,
     ) -> None:
-        """Without `allowed_origins` any origin will do, without `authority` no token is needed.
+        """Without `allowed_origins` any origin is allowed, without `authority` no token is needed.
 
         Raises `ValueError` for an origin that is none.
         """

@@ -44,7 +44,7 @@ class EchoSession(CountedSession):
         super().__init__(session, counters, max_message_size, ECHO, limit, sessions)
 
     def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
-        """Send it back."""
+        """Send a datagram back."""
         if not self._may_answer(arrival):
             return
         try:
@@ -54,7 +54,7 @@ class EchoSession(CountedSession):
             self._too_large()
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
-        """Have it echoed."""
+        """Echo the stream, or the one message of a unidirectional one."""
         if stream.is_unidirectional:
             return WholeMessage(self.max_message_size, self._echo, self._too_large)
         return EchoStream(self.counters.clock)

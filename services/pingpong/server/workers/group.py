@@ -193,7 +193,7 @@ class WorkerGroup:
         await asyncio.gather(*[ask(worker) for worker in self._workers if worker.pid])
 
     async def _publish(self, worker: WorkerProcess) -> None:
-        # Where it does not answer: what it has published by itself is a little old, and will do.
+        # Where it does not answer: what it has published by itself is a little old, and is kept.
         with contextlib.suppress(WorkerLostError, ServeError):
             if worker.listening:
                 worker.published = await worker.request("families", timeout=ANSWER_TIMEOUT)

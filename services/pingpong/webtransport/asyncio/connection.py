@@ -50,7 +50,7 @@ class ClientConnection(ConnectionHandler):
     closed: ConnectionClosed | None = None
     protocol_errors: int = 0
     socket_error: Callable[[OSError], None] | None = None
-    """Told of the socket's errors, such as an ICMP message that nobody listens there."""
+    """Called with the socket's errors, such as an ICMP message of a closed port."""
     refused_here: OSError | None = None
     """Why this machine did not let a packet out."""
 
@@ -161,7 +161,7 @@ class ClientConnection(ConnectionHandler):
         return session
 
     def abort(self) -> None:
-        """Close at once, without waiting for the peer to hear of it."""
+        """Close at once, without waiting for the peer."""
         self.connection.close()
         self.endpoint.close()
         self.socket_error = None
@@ -192,16 +192,16 @@ class ClientConnection(ConnectionHandler):
             self.ready.set_result(None)
 
     def requests_over(self, connection: Connection) -> None:
-        """What `close` waits for."""
+        """Wake `close`: no request is left."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
-        """Counted; the connection's end, if it is one, says the rest."""
+        """Count it; the connection's end, if it is one, says the rest."""
         self.protocol_errors += 1
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """The end."""
+        """Note the end, and fail what waits until the connection is ready."""
         self.closed = closed
         self.requests_over(connection)
         # The last call: without this the two would keep one another alive.
@@ -229,12 +229,12 @@ class ClientConnection(ConnectionHandler):
     def _fail(self, error: ConnectError) -> None:
         if not self.ready.done():
             self.ready.set_exception(error)
-            # Whoever raced other addresses beside this one may never look at it.
+            # A race with other addresses may never look at it.
             self.ready.exception()
 
 
 class SessionWaiter(SessionHandler):
-    """Base of handlers that somebody waits for: until established, or refused."""
+    """Base of handlers whose session is waited for: until established, or refused."""
 
     def __init__(self) -> None:
         self._established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -244,12 +244,12 @@ class SessionWaiter(SessionHandler):
         await _wait_for(self._established)
 
     def session_established(self, session: CoreSession) -> None:
-        """Accepted."""
+        """Wake `wait_established`."""
         if not self._established.done():
             self._established.set_result(None)
 
     def session_closed(self, session: CoreSession, closed: SessionClosed) -> None:
-        """Refused, if it comes first."""
+        """Have `wait_established` raise, where the session was never established."""
         if not self._established.done():
             self._established.set_exception(session_failure(closed, session.request.path))
             self._established.exception()

@@ -55,7 +55,7 @@ class Race:
 
     def __init__(self, begin: Begin, host: str, retry_delay: float | None = None) -> None:
         self.failure: ConnectError | None = None
-        """What is most worth telling of the attempts that failed."""
+        """Of the attempts that failed, the failure that says most."""
         self._begin_attempt = begin
         self._host = host
         self._retry_delay = RETRY_ATTEMPT_DELAY if retry_delay is None else retry_delay
@@ -80,7 +80,7 @@ class Race:
                     self._refusal = error
                 self._tried.append(destination)
             attempts = {one.ready: one for each in self._tried for one in each.attempts}
-            done = await self._wait(attempts, self._patience(waiting=bool(waiting)))
+            done = await self._wait(attempts, self._until_next(waiting=bool(waiting)))
             for ready in done:
                 if ready.exception() is None:
                     return self._won(attempts[ready])
@@ -115,7 +115,7 @@ class Race:
     async def _wait(
         attempts: Iterable[asyncio.Future[None]], seconds: float | None
     ) -> set[asyncio.Future[None]]:
-        """Wait until one is done, or for so long: those that are done."""
+        """Wait until one is done, at most `seconds`: those that are done."""
         if not attempts:
             await asyncio.sleep(seconds or 0)
             return set()
@@ -127,7 +127,7 @@ class Race:
         attempt = self._begin_attempt(destination.family, destination.address)
         destination.attempts.append(attempt)
 
-    def _patience(self, *, waiting: bool) -> float | None:
+    def _until_next(self, *, waiting: bool) -> float | None:
         """Seconds until the next attempt is to be made."""
         next_one = [CONNECTION_ATTEMPT_DELAY] if waiting else []
         now = self._loop.time()
@@ -162,7 +162,7 @@ class Race:
         return winner
 
     def _give_up(self, failed: ClientConnection) -> None:
-        """What one attempt at an address was told holds for all of them."""
+        """Give up the address of an attempt that failed, with all its attempts."""
         for destination in self._tried:
             if failed in destination.attempts:
                 for attempt in destination.attempts:
@@ -178,10 +178,10 @@ class Race:
 
 
 def more_telling(first: ConnectError | None, second: ConnectError) -> ConnectError:
-    """What a server said of itself tells more than that another gave no answer."""
+    """The one of two failures that says more: a server's answer says more than silence."""
     silent = (Cause.NO_ANSWER, Cause.UNREACHABLE, Cause.REFUSED_HERE)
     if first is None or (first.cause in silent and second.cause not in silent):
         return second
-    # That somebody has not answered yet, after others were refused, is the news.
+    # Of an address that has not answered yet, more can come than of those that refused.
     is_waiting = second.cause in (Cause.NO_ANSWER, Cause.REFUSED_HERE)
     return second if is_waiting and first.cause in silent else first

@@ -29,7 +29,7 @@ HANDLER_FAILED = 1
 
 
 class Listener(ConnectionHandler):
-    """A server on one UDP socket; what its connections tell goes on to `handler`."""
+    """A server on one UDP socket; what its connections report goes on to `handler`."""
 
     def __init__(self, handler: ConnectionHandler, limits: Limits) -> None:
         self.endpoint: UdpEndpoint
@@ -84,7 +84,7 @@ class Listener(ConnectionHandler):
         self.endpoint.engine.use_certificate(certificate, chain, private_key)
 
     def attach(self, quic: QuicConnection) -> Connection:
-        """What the endpoint calls for each new connection."""
+        """Make the HTTP/3 connection on a new QUIC connection."""
         connection = Connection(quic, self, self._limits)
         self.connections.add(connection)
         return connection
@@ -125,37 +125,37 @@ class Listener(ConnectionHandler):
     # `ConnectionHandler`.
 
     def connection_ready(self, connection: Connection) -> None:
-        """Settings are exchanged."""
+        """Pass it on: settings are exchanged."""
         self._handler.connection_ready(connection)
 
     def session_requested(self, session: CoreSession) -> None:
-        """Not while closing: a session would end before it began."""
+        """Pass it on; refuse it while closing, as it would end before it began."""
         if self._closing:
             session.reject(503)
         else:
             self._handler.session_requested(session)
 
     def request_refused(self, session: CoreSession, closed: SessionClosed) -> None:
-        """Nobody was asked."""
+        """Pass it on: the connection refused a request by itself."""
         self._handler.request_refused(session, closed)
 
     def requests_over(self, connection: Connection) -> None:
-        """What `close` waits for, of every connection."""
+        """Pass it on, and wake `close_sessions` if it was the last one."""
         self._handler.requests_over(connection)
         self._check_over()
 
     def connection_unused(self, connection: Connection) -> None:
-        """For people who look closely."""
+        """Pass it on, and log it for debugging."""
         logger.debug("peer %s asked for no session", connection.remote_address)
         self._handler.connection_unused(connection)
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
-        """For people who look closely."""
+        """Pass it on, and log it for debugging."""
         logger.debug("peer %s broke the rules: %s", connection.remote_address, error)
         self._handler.protocol_error(connection, error)
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """One less."""
+        """Forget the connection, and pass it on."""
         self.connections.discard(connection)
         self._handler.connection_closed(connection, closed)
         self._check_over()

@@ -1,8 +1,8 @@
 """The awaitable session: the W3C WebTransport API, in snake case.
 
-It is one of the users of the core's plain calls; what arrives is kept until somebody
-awaits it, within bounds: of streams so many, beyond which further ones are refused, of datagrams a queue that
-drops the oldest.
+It is one of the users of the core's plain calls. What arrives is kept until it is awaited,
+within bounds: above `INCOMING_STREAMS` further streams are refused, above
+`INCOMING_DATAGRAMS` the oldest datagram is dropped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Incoming(Generic[T]):
-    """What the peer has begun and nobody has taken yet: an asynchronous iterator.
+    """What has come from the peer and was not taken yet: an asynchronous iterator.
 
     It ends when the session does, however that is; `Session.closed` says how.
     """
@@ -77,16 +77,16 @@ class Incoming(Generic[T]):
         return self._items.popleft()
 
     def put(self, item: T) -> None:
-        """Something has come."""
+        """Add what has come, and wake one that waits."""
         self._items.append(item)
         self._wake_one()
 
     def drop_first(self) -> None:
-        """Forget the one that came first of those that wait."""
+        """Drop the oldest."""
         self._items.popleft()
 
     def end(self, error: SessionClosedError) -> None:
-        """Nothing more will come."""
+        """Have all that wait, then and later, raise `error` once the queue is empty."""
         self._error = error
         while self._waiters:
             self._wake_one()
@@ -104,7 +104,7 @@ class Datagrams:
 
     def __init__(self, core: CoreSession, high_water: int = INCOMING_DATAGRAMS) -> None:
         self.dropped = 0
-        """Datagrams that arrived and were pushed out before anybody read them."""
+        """Datagrams that arrived and were pushed out before they were read."""
         self._core = core
         self._high_water = high_water
         self._incoming: Incoming[bytes] = Incoming()
@@ -129,14 +129,14 @@ class Datagrams:
         return self._incoming
 
     def feed(self, data: bytes) -> None:
-        """One has arrived."""
+        """Queue one that has arrived; the oldest gives way above the high-water mark."""
         if len(self._incoming) >= self._high_water:
             self._incoming.drop_first()
             self.dropped += 1
         self._incoming.put(data)
 
     def end(self, error: SessionClosedError) -> None:
-        """None will arrive any more."""
+        """Have `receive` raise `error` once the queue is empty."""
         self._incoming.end(error)
 
 
@@ -202,7 +202,7 @@ class Session(SessionWaiter):
         else:
             waiter = asyncio.get_running_loop().create_future()
             waiter.set_exception(self._not_drained.again())
-        # Whoever watches it among other things need not look at how it ended.
+        # How it ended need not be looked at.
         waiter.add_done_callback(_look_at)
         return waiter
 
@@ -267,18 +267,18 @@ class Session(SessionWaiter):
     # `SessionHandler`.
 
     def session_established(self, session: CoreSession) -> None:
-        """It can be used from now on."""
+        """Wake `wait_established`; the session can be used from now on."""
         self._core = session
         self._datagrams = Datagrams(session)
         super().session_established(session)
 
     def session_draining(self, session: CoreSession) -> None:
-        """The peer asks to leave."""
+        """Set `draining`."""
         if not self._draining.done():
             self._draining.set_result(None)
 
     def session_closed(self, session: CoreSession, closed: SessionClosed) -> None:
-        """Everything that is awaited ends, with one error."""
+        """End all that is awaited, with one error."""
         super().session_closed(session, closed)
         error = SessionClosedError(str(closed), closed.code, closed.reason)
         if not self._closed.done():
@@ -301,12 +301,12 @@ class Session(SessionWaiter):
                     waiter.set_result(None)
 
     def datagram_received(self, session: CoreSession, data: bytes, arrival: int) -> None:
-        """One for the queue."""
+        """Queue it for `datagrams`."""
         if self._datagrams is not None:
             self._datagrams.feed(data)
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
-        """One for whoever iterates."""
+        """Queue it for its iterator; refuse it where too many wait there."""
         queue: Incoming[ReceiveStream] | Incoming[BidirectionalStream]
         if stream.is_unidirectional:
             queue = self.incoming_unidirectional_streams
@@ -323,7 +323,7 @@ class Session(SessionWaiter):
         return StreamAdapter(both.readable, both.writable)
 
     def credit_received(self, session: CoreSession) -> None:
-        """Streams may be opened again."""
+        """Wake the first that waits to open a stream."""
         for waiters in self._credit_waiters:
             _wake_first(waiters)
 
@@ -337,7 +337,7 @@ class Session(SessionWaiter):
     async def _open_stream(self, adapter: StreamAdapter, *, unidirectional: bool) -> Stream:
         core = self._get_core()
         waiters = self._credit_waiters[unidirectional]
-        # Nobody overtakes those who wait already.
+        # Those that wait already come first.
         must_wait = bool(waiters)
         while must_wait or not core.can_open_stream(unidirectional):
             if core.state is not State.ESTABLISHED:

@@ -142,7 +142,7 @@ class ReceiveStream:
     def _put_back(self, data: bytearray) -> None:
         if isinstance(self._error, StateError):
             return  # Reading was cancelled.
-        # The peer has the credit for them already: whoever reads them again gives none.
+        # The peer has the credit for them already: reading them again gives none.
         self._buffer[:0] = data
         self._released += len(data)
 
@@ -214,14 +214,14 @@ class SendStream:
     # What the stream's handler calls.
 
     def wake(self) -> None:
-        """What was written has gone out, nearly."""
+        """Wake what waits until most of what was written has gone out."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def end(self, error: WebTransportError) -> None:
-        """Nothing more can be sent."""
+        """Have writing raise `error` from now on."""
         self._error = self._error or error
         self.wake()
 
@@ -236,7 +236,7 @@ class SendStream:
         if stream.buffered <= WRITE_HIGH_WATER:
             return
         # More than once where the session's credit is what lacks: what waits for that is not
-        # with QUIC yet, which is who tells.
+        # with QUIC yet, which calls back.
         while stream.buffered > WRITE_LOW_WATER and self._error is None:
             if not stream.notify_writable(WRITE_LOW_WATER):
                 return
@@ -279,7 +279,7 @@ class StreamAdapter(StreamHandler):
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """Bytes for the reader."""
+        """Give bytes to the reader."""
         if self.receiving is not None:
             self.receiving.feed(data, end_stream)
 
@@ -294,7 +294,7 @@ class StreamAdapter(StreamHandler):
             self.sending.end(StreamResetError(f"the peer stopped reading: {code}", code))
 
     def stream_writable(self, stream: Stream) -> None:
-        """What was written has gone out, nearly."""
+        """Have writing go on: most of what was written has gone out."""
         if self.sending is not None:
             self.sending.wake()
 

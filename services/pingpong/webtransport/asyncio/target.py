@@ -145,7 +145,7 @@ async def _look_up(target: Target) -> list[_AddressInfo]:
 
 
 def _begin_lookup(target: Target, family: int) -> asyncio.Future[list[_AddressInfo]]:
-    """Ask the system, in a thread that nobody waits for at the end of the program."""
+    """Ask the system, in a thread that the end of the program does not wait for."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[_AddressInfo]] = loop.create_future()
     arguments = (target, family, loop, answer)

@@ -92,7 +92,7 @@ class HookedConnection(ResettingConnection):
         if sender.is_finished or self._is_reset(stream):
             return
         # What is complete and sent is left to arrive; what is complete and not yet sent may never
-        # be, since nobody grants credit for it now.
+        # be, since no credit is granted for it now.
         if sender._buffer_fin is None or sender.highest_offset < sender._buffer_fin:
             self._events.append(events.StopSendingReceived(error_code=code, stream_id=stream_id))
 
@@ -212,7 +212,7 @@ class HookedConnection(ResettingConnection):
 
     @property
     def event_queue(self) -> deque[events.QuicEvent]:
-        """What has happened; whoever reads it removes it."""
+        """What has happened; its reader removes it."""
         return self._events
 
     def prepare(self, now: float, *, has_news: bool) -> bool:

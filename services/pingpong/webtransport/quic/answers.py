@@ -1,6 +1,6 @@
 """Answers that need no connection: each is made from the packet that it answers alone.
 
-None is larger than what it answers, so that nobody can have this server flood a third party
+None is larger than what it answers, so that no one can have this server flood a third party
 (RFC 9000, section 8.1).
 """
 
@@ -31,8 +31,8 @@ MAX_RESET_SIZE = 43
 _RANDOM_BITS = 0x3F
 
 
-class Allowance:
-    """How much of something may be done: `rate` a second, and as much again at once."""
+class TokenBucket:
+    """Bounds how often something is done: `rate` a second, and as many at once."""
 
     __slots__ = ("_left", "_rate", "_since")
 
@@ -41,7 +41,7 @@ class Allowance:
         self._since = 0.0
 
     def take(self, now: float) -> bool:
-        """Whether it may be done once more, at a time of the clock in seconds."""
+        """Whether it may be done once more at `now`, in seconds; then it is counted."""
         # Packets that were handed over may be a little older than the one before.
         passed = max(0.0, now - self._since)
         self._since += passed

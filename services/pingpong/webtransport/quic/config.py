@@ -46,7 +46,7 @@ class ServerIdentity:
     ca_file: str | None = None
     ca_path: str | None = None
     certificate_hash: bytes | None = None
-    """SHA-256 of the certificate's DER, to be accepted whoever signed it."""
+    """SHA-256 of the certificate's DER, to be accepted without regard to who signed it."""
     insecure: bool = False
     """Accept any certificate."""
 
@@ -83,4 +83,4 @@ class EndpointConfig:
     own number, where the server has as many.
     """
     keys: SharedKeys = field(default_factory=SharedKeys)
-    """The same for all workers of a port, and for whoever takes their place."""
+    """The same for all workers of a port, and for those that take their place."""

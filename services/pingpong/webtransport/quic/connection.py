@@ -26,7 +26,7 @@ _IDLE_REASON = "Idle timeout"
 
 
 class Owner(Protocol):
-    """What a connection tells the endpoint that made it."""
+    """What a connection reports to the endpoint that made it."""
 
     def touch(self, connection: AioquicConnection) -> None:
         """There may be something to transmit."""
@@ -38,7 +38,7 @@ class Owner(Protocol):
         """The handshake is complete on this side."""
 
     def connection_ended(self, connection: AioquicConnection, timed_out: bool) -> None:
-        """The connection ends, for whatever reason; whether because nobody was heard."""
+        """The connection ends; `timed_out`: because nothing was heard of the peer."""
 
     def reset_token_changed(self, connection: AioquicConnection, before: bytes) -> None:
         """The peer's stateless reset of a connection would end in another token now."""
@@ -363,7 +363,7 @@ class AioquicConnection:
                 if self._quic.has_ended:
                     self.discard_state()
         except Exception:
-            # A fault of whoever handles the events; its connection cannot be trusted.
+            # A fault of what handles the events; its connection cannot be trusted.
             self.close(ErrorCode.H3_INTERNAL_ERROR)
             raise
 

@@ -3,7 +3,7 @@
 Several workers on one UDP port each have connections of their own. A packet is to reach the
 worker that has its connection, whatever address it comes from: so the first byte of every
 connection id that a worker gives out is congruent to its number, modulo their count, and the
-kernel, or whoever gets the packet first, looks at that byte alone. The id that a client makes up
+kernel, or the worker that gets the packet first, looks at that byte alone. The id that a client makes up
 for its first packets is random, and chooses a worker by the same rule: those packets stay
 together too.
 """
@@ -49,7 +49,7 @@ class SharedKeys:
     def derive(cls, secret: bytes, context: str) -> Self:
         """Keys that a process which is started again comes to as well.
 
-        `context` has to tell all servers apart that share the secret, such as pods with one
+        `context` has to distinguish all servers that share the secret, such as pods with one
         certificate: what one of them resets could be alive at another (RFC 9000, section
         21.11).
         """

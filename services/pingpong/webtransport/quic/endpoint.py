@@ -47,8 +47,8 @@ _VERIFY_NOTHING = 0  # `ssl.CERT_NONE`, without the module
 class AioquicEndpoint:
     """The connections of one UDP socket.
 
-    `accept` is called for each connection that a peer begins, and returns who is told of
-    its events. `wake` is called when there is something to transmit that did not come of
+    `accept` is called for each connection that a peer begins, and returns what its events
+    are reported to. `wake` is called when there is something to transmit that did not come of
     `receive` or `handle_timers`. `clock` gives the seconds that a packet's processing is
     measured by; without it, every packet is processed as it comes.
     """
@@ -80,8 +80,8 @@ class AioquicEndpoint:
         self._retry = RetryTokens(config.keys.retry)
         self._reset_tokens: dict[bytes, AioquicConnection] = {}
         """What a stateless reset of a connection's peer would end in."""
-        self._refusals = answers.Allowance(_ANSWERS_A_SECOND)
-        self._resets = answers.Allowance(_ANSWERS_A_SECOND)
+        self._refusals = answers.TokenBucket(_ANSWERS_A_SECOND)
+        self._resets = answers.TokenBucket(_ANSWERS_A_SECOND)
         self._server: QuicConfiguration | None = None
         if accept is not None:
             self.use_certificate(config.certificate, config.certificate_chain, config.private_key)
@@ -169,7 +169,7 @@ class AioquicEndpoint:
                 before, time = time, clock()
                 connection.flow.spent += time - before
         except Exception:
-            # A handler has failed: what is left to do is nobody else's fault.
+            # A handler has failed: what is left to do is not its connection's alone.
             self._wake()
             raise
         self._queue.next_turn()
@@ -260,7 +260,7 @@ class AioquicEndpoint:
             self._reset_tokens[connection.reset_token] = connection
 
     def add_route(self, connection_id: bytes, connection: AioquicConnection) -> None:
-        """A connection has told its peer another id."""
+        """A connection has given its peer another id."""
         self._routes[connection_id] = connection
 
     def remove_route(self, connection_id: bytes) -> None:
@@ -416,7 +416,7 @@ class AioquicEndpoint:
 
     def _unknown(self, data: bytes, address: Address, now: float) -> None:
         """A packet that belongs to no connection, and begins none."""
-        # The table is of keyed hashes: how long it takes tells nothing about the tokens in it.
+        # The table is of keyed hashes: how long it takes says nothing about the tokens in it.
         connection = self._reset_tokens.get(data[-RESET_TOKEN_SIZE:])
         if (
             connection is not None

@@ -44,14 +44,14 @@ class QuicEvents(Protocol):
         """The peer ended its half early, having sent `final_size` bytes in all."""
 
     def stop_sending_received(self, stream_id: int, code: int) -> None:
-        """The peer reads no more: whoever owns the stream is to reset it.
+        """The peer reads no more: the stream's owner is to reset it.
 
         Not reported of a half that is complete and has been sent, which is left to arrive
         (RFC 9000, section 3.5), nor of one that is reset already.
         """
 
     def stream_writable(self, stream_id: int) -> None:
-        """What was asked of `notify_writable` is so now."""
+        """`buffered` has fallen to what `notify_writable` was asked for."""
 
     def stream_credit_received(self) -> None:
         """The peer allows more streams than before."""
@@ -64,7 +64,7 @@ class QuicEvents(Protocol):
         ...
 
     def deadline_passed(self, now: float) -> None:
-        """It is `QuicConnection.deadline`, which is None again."""
+        """`QuicConnection.deadline` has come, and is None again."""
 
     def connection_terminated(
         self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
@@ -109,7 +109,7 @@ class QuicConnection(Protocol):
     def close_is_authenticated(self) -> bool:
         """False where the peer's close came before the handshake had shown who the peer is.
 
-        Anybody who sees a first packet can forge that (RFC 9001, section 7).
+        All who see a first packet can forge that (RFC 9001, section 7).
         """
         ...
 

@@ -36,7 +36,7 @@ class RetryTokens:
         self._aead = AESGCM(key)
 
     def make(self, address: Address, original_id: bytes, retry_id: bytes, now: float) -> bytes:
-        """A token for who sent its first packet to `original_id` and is told `retry_id`."""
+        """A token for a client that used `original_id` first, and is to use `retry_id`."""
         nonce = os.urandom(_NONCE_SIZE)
         bound = _bound_to(address, retry_id)
         content = _head.pack(now, len(bound)) + bound + original_id

@@ -1,4 +1,4 @@
-"""When each of many wants to be called: a heap that forgets who is gone."""
+"""When each of many wants to be called: a heap that forgets those that are gone."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Timers(Generic[T]):
         self._shrink()
 
     def remove(self, owner: T) -> None:
-        """The owner is gone: nothing refers to it any more."""
+        """Forget an owner, and refer to it no more."""
         entry = self._entries.pop(owner, None)
         if entry is not None:
             entry.owner = None

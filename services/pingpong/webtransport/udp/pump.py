@@ -77,7 +77,7 @@ class Pump:
 
     `receive(packet, address, arrival)` gets every packet with its sender and its arrival on the
     clock of time.monotonic_ns; `batch_received()` follows the last packet of a batch;
-    `error_received(exc)` is told of every error of the socket, also while `send` runs: ICMP
+    `error_received(exc)` is called with every error of the socket, also while `send` runs: ICMP
     errors reach a connected socket as OSError, and none of them ends the pump. What these three
     raise goes to the loop's exception handler, and the other packets are still handed up.
 
@@ -182,7 +182,7 @@ class Pump:
         return self._sources.get(address)
 
     def note_source(self, address: Address, kind: int, value: bytes) -> None:
-        """Answer `address` from where it has sent to, as somebody else's `source` has it."""
+        """Answer `address` from where it has sent to, as another pump's `source` has it."""
         self._sources.note(address, kind, value)
 
     def close(self) -> None:
