@@ -188,7 +188,7 @@ class Connection:
     def stream_data_received(
         self, stream_id: int, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """Find whose stream it is."""
+        """Give the bytes to what the stream belongs to."""
         try:
             receiver = self._streams.get(stream_id)
             if receiver is not None:
@@ -223,7 +223,7 @@ class Connection:
             self.fail(error, stream_id)
 
     def stream_writable(self, stream_id: int) -> None:
-        """For the stream that has asked."""
+        """Pass it on to what the stream belongs to."""
         receiver = self._streams.get(stream_id)
         if receiver is not None:
             receiver.writable()
@@ -275,7 +275,7 @@ class Connection:
     def connection_terminated(
         self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
     ) -> None:
-        """The last thing that the engine says."""
+        """End all sessions, and call the handler for the last time."""
         if self.closed is None:
             self._end(ConnectionClosed(code, reason, by_peer, is_application, timed_out))
 
@@ -323,7 +323,7 @@ class Connection:
             self._decide(session, headers, self._remote_settings)
 
     def session_established(self, session: Session) -> None:
-        """It gets what came before it."""
+        """Deliver what came for the session before it."""
         if self.draining and self.quic.is_client:
             session.peer_drains()
         self._deadlines.end(SESSION)
@@ -340,15 +340,15 @@ class Connection:
                 session.handler.datagram_received(session, datagram, self.quic.arrival)
 
     def add_stream(self, stream: Stream) -> None:
-        """A session has a stream."""
+        """Route what comes on a session's stream to it."""
         self._streams[stream.id] = stream
 
     def stream_over(self, stream_id: int) -> None:
-        """Both halves of a session's stream have ended."""
+        """Forget a session's stream."""
         self._streams.pop(stream_id, None)
 
     def session_over(self, session: Session) -> None:
-        """A session is closed; its CONNECT stream may have some way to go."""
+        """Forget a session that is closed, but not its CONNECT stream."""
         self._sessions.pop(session.id, None)
         self._pending.pop(session, None)
         self._deadlines.end(session.id)
@@ -357,7 +357,7 @@ class Connection:
         self._drop_early(session.id, ErrorCode.WT_SESSION_GONE)
 
     def request_over(self, session: Session) -> None:
-        """Both halves of a CONNECT stream have ended."""
+        """Forget a CONNECT stream."""
         if self._streams.pop(session.id, None) is not None and not self.has_requests:
             self.handler.requests_over(self)
 

@@ -30,7 +30,7 @@ from .http3.frames import FrameType, decode_headers
 from .http3.messages import RequestHead, parse_request, parse_response, response_headers
 from .limits import Limits
 from .quic.engine import Address, QuicConnection
-from .states import CLIENT, SERVER, STOP_CODES, Event, State, after, not_allowed
+from .states import CLIENT, SERVER, STOP_CODES, Event, State, after
 from .streams import Stream, StreamHandler, encode_stream_header
 from .varint import encode as encode_varint
 
@@ -84,19 +84,19 @@ class SessionOwner(Protocol):
     """What a session asks of its connection."""
 
     def request_received(self, session: Session, headers: Headers) -> None:
-        """Server: a request is complete."""
+        """Server: the request is complete."""
 
     def session_established(self, session: Session) -> None:
-        """Its handler knows; what came before it can be delivered."""
+        """The handler was called; what came early can be delivered."""
 
     def session_over(self, session: Session) -> None:
-        """It is closed; its CONNECT stream may have some way to go."""
+        """The session is closed; its CONNECT stream may go on for a while."""
 
     def request_over(self, session: Session) -> None:
         """Both halves of its CONNECT stream have ended."""
 
     def add_stream(self, stream: Stream) -> None:
-        """It has one stream more."""
+        """The session has one more stream."""
 
     def stream_over(self, stream_id: int) -> None:
         """Both halves of one of its streams have ended."""
@@ -205,8 +205,9 @@ class Session:
         Raises `DatagramTooLargeError` where it cannot fit in a packet, or the peer takes
         none, and `StateError` where the session is not established.
         """
+        # Each ping comes here: the table is looked up only where it may not.
         if self.state is not State.ESTABLISHED:
-            raise not_allowed(self.state, Event.SEND_DATAGRAM)
+            self._after(Event.SEND_DATAGRAM)
         prefix = self._datagram_prefix
         if len(data) + len(prefix) > self._quic.max_datagram_size:
             raise DatagramTooLargeError(len(data), self.max_datagram_size)
@@ -329,7 +330,7 @@ class Session:
         self._forget_if_over()
 
     def writable(self) -> None:
-        """Not asked for on a CONNECT stream."""
+        """Never called: `notify_writable` is not used on a CONNECT stream."""
 
     def fail(self, error: ProtocolError) -> None:
         """The peer broke the rules of this session: reset its CONNECT stream, end it."""
@@ -487,9 +488,10 @@ class Session:
 
         The handler is called first, so that it finds in `streams` what ends with the session.
         """
-        if self.state is State.CLOSED:
+        following = self._after(Event.END)
+        if following is self.state:
             return
-        self.state = self._after(Event.END)
+        self.state = following
         self._early = b""
         if self.flow is not None:
             self.flow.session_over()

@@ -5,8 +5,9 @@
     both     any state ── reject(), another status, close(), capsule, FIN, reset, error,
                           STOP_SENDING, lost connection ──> CLOSED
 
-`session` asks the table what may happen and what follows; an event that has no place in
-a state is an error, made here: the user's is a `StateError`, the peer's has a wire code.
+`session` asks the table what may happen and what follows; what to do about an event is its
+own, and depends on the state too. An event that has no place in a state is an error, made
+here: the user's is a `StateError`, the peer's has a wire code.
 """
 
 from __future__ import annotations

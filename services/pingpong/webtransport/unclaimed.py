@@ -72,7 +72,7 @@ class Preface:
         self._quic.reset_stream(self._id, code)
 
     def writable(self) -> None:
-        """Not asked for."""
+        """Never called: `notify_writable` is not used here."""
 
 
 class EarlyStream:
@@ -244,4 +244,4 @@ class Discarded:
         """Ignored: our half is over already."""
 
     def writable(self) -> None:
-        """Not asked for."""
+        """Never called: `notify_writable` is not used here."""

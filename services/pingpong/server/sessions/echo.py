@@ -22,7 +22,7 @@ class EchoStream(PausingStream):
             self._paused.check(stream)
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        """A reset is echoed too."""
+        """Echo a reset too."""
         self._paused.drop(stream)
         stream.reset(code or 0)
 

@@ -174,7 +174,7 @@ class PingSession(CountedSession):
             counters.dropped[DATAGRAM, QUEUE_FULL] += 1
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
-        """A stream of pings."""
+        """Answer the pings on the stream."""
         if not stream.is_unidirectional:
             return PingStream(self)
         if self.is_v1:

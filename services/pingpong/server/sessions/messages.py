@@ -128,7 +128,7 @@ class UnidirectionalAnswers:
             self._drop(count, QUEUE_FULL)
 
     def credit_received(self) -> None:
-        """Streams may be opened again."""
+        """Send answers that waited, as far as streams may be opened again."""
         self._forget_read()
         while self._waiting and self._session.can_open_stream(True):
             data, count, size = self._waiting.pop(0)
@@ -137,7 +137,7 @@ class UnidirectionalAnswers:
             self._open(data, count, size)
 
     def session_closed(self) -> None:
-        """What still waits will never leave."""
+        """Count what still waits as dropped."""
         for _, count, _ in self._waiting:
             self._drop(count, CLOSED)
         self._session.kept = 0
@@ -214,11 +214,11 @@ class CountedSession(SessionHandler):
         self._opened_at = counters.clock()
 
     def credit_received(self, session: Session) -> None:
-        """Answers may be waiting for a stream."""
+        """Send answers that waited for a stream."""
         self.uni_answers.credit_received()
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """Nothing waits any more."""
+        """Drop what waits, and count how long the session lasted."""
         self.uni_answers.session_closed()
         if self._sessions is not None:
             self._sessions.closed((self.counters.clock() - self._opened_at) * 1e-9)

@@ -58,7 +58,7 @@ class PingServer(Router):
         self._over: asyncio.Future[None] | None = None
 
     def session_requested(self, session: Session) -> None:
-        """Answer, and log it."""
+        """Accept or refuse the request, and log it."""
         if self.self_ping is not None and self.self_ping.recognizes(session.request):
             # Admitted by its secret, and not counted among the clients' messages and sessions.
             handler = PingSession(session, MessageCounters(), MAX_DATAGRAM, is_v1=True)
@@ -75,21 +75,21 @@ class PingServer(Router):
         )
 
     def requests_over(self, connection: Connection) -> None:
-        """What a drain waits for."""
+        """Wake `wait_over`."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """Nothing of its requests is left either."""
+        """Wake `wait_over`: the requests are over with their connection."""
         self.requests_over(connection)
 
     def connection_unused(self, connection: Connection) -> None:
-        """A client asked for no session in time."""
+        """Count a client that asked for no session in time."""
         self.unused_connections += 1
         self._logger.debug("connection_unused")
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
-        """A peer broke the rules."""
+        """Count a peer that broke the rules."""
         self.protocol_errors += 1
         self._logger.debug("protocol_error", error=str(error))
 

@@ -40,7 +40,7 @@ class CriticalStream:
             self._ended()
 
     def receive_data(self, data: bytes) -> None:
-        """What the kinds of streams differ in."""
+        """Take what is not empty; each kind of stream has its own."""
 
     def receive_reset(self, code: int, final_size: int) -> None:
         """Raises `ConnectionProtocolError` with H3_CLOSED_CRITICAL_STREAM."""
@@ -51,7 +51,7 @@ class CriticalStream:
         self._ended()
 
     def writable(self) -> None:
-        """Not asked for."""
+        """Never called: `notify_writable` is not used here."""
 
     def _ended(self) -> None:
         raise ConnectionProtocolError(
