@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from pingpong.server.health import SELF_PING
 from pingpong.server.tls.certificate import Certificate
 from pingpong.server.workers.group import WorkerGroup
 from pingpong.settings import ServeSettings
@@ -56,9 +57,14 @@ async def until(condition: Any, timeout: float = 20) -> None:
             await asyncio.sleep(0.005)
 
 
+def is_complete(server: WorkerGroup) -> bool:
+    """Whether all workers are there, and listen."""
+    return "is gone" not in server.health().result(SELF_PING).reason
+
+
 async def replaced(server: WorkerGroup, index: int, pid: int) -> None:
     """Wait until another process than this one has a worker's place."""
-    await until(lambda: server.pids[index] not in (0, pid) and server.is_complete)
+    await until(lambda: server.pids[index] not in (0, pid) and is_complete(server))
 
 
 async def values(server: WorkerGroup, name: str) -> dict[tuple[str, ...], Any]:

@@ -29,6 +29,7 @@ from tests.server.workers.groups import (
     certificate,
     environment_of,
     group,
+    is_complete,
     replaced,
     settings,
     until,
@@ -245,7 +246,7 @@ async def test_worker_that_cannot_be_replaced_is_said_to_be_gone(
         await until(lambda: server.restarts >= 2)
         assert await value(server, "workers") == 1
         monkeypatch.undo()
-        await until(lambda: server.is_complete)
+        await until(lambda: is_complete(server))
         client = await Client.join(server.port, (0, 2))
         await client.leave()
 

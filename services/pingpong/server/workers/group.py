@@ -76,11 +76,6 @@ class WorkerGroup:
         return self._restarts
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all workers are there, and listen."""
-        return all(worker.listening for worker in self._workers)
-
-    @property
     def pids(self) -> list[int]:
         """The process ids of the workers, in their order."""
         return [worker.pid for worker in self._workers]
