@@ -111,6 +111,19 @@ def test_settings_that_no_draft_allows(role: str, settings: dict[int, int]) -> N
     assert_connection_failed(wire, side, ErrorCode.H3_SETTINGS_ERROR)
 
 
+def test_only_streams_of_sessions_write_on() -> None:
+    wire = Wire()
+    session = wire.session()[0]
+    for connection in (wire.client.connection, wire.server.connection):
+        # The CONNECT stream, both sides' control streams, and one that nothing is known of.
+        for stream_id in (session.id, 2, 3, 400):
+            connection.stream_writable(stream_id)
+    wire.run()
+    assert not wire.client.errors
+    assert not wire.server.errors
+    assert wire.client.connection.closed is wire.server.connection.closed is None
+
+
 # Session ids.
 
 

@@ -68,7 +68,6 @@ class TestStream:
     def test_what_it_is(self, stream: EarlyStream) -> None:
         assert (stream.id, stream.session_id, stream.header_size) == (4, 0, 3)
         assert not stream.is_over
-        stream.writable()
 
     def test_nothing_came(self, stream: EarlyStream) -> None:
         stream.receive(b"", False, 0)

@@ -223,10 +223,10 @@ class Connection:
             self.fail(error, stream_id)
 
     def stream_writable(self, stream_id: int) -> None:
-        """Pass it on to what the stream belongs to."""
-        receiver = self._streams.get(stream_id)
-        if receiver is not None:
-            receiver.writable()
+        """Pass it on to the stream: only those of sessions ask for it."""
+        stream = self._streams.get(stream_id)
+        if isinstance(stream, Stream):
+            stream.writable()
 
     def stream_credit_received(self) -> None:
         """QUIC allows more streams: any session may have waited for that."""

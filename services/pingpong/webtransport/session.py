@@ -329,9 +329,6 @@ class Session:
             )
         self._forget_if_over()
 
-    def writable(self) -> None:
-        """Never called: `notify_writable` is not used on a CONNECT stream."""
-
     def fail(self, error: ProtocolError) -> None:
         """The peer broke the rules of this session: reset its CONNECT stream, end it."""
         self._connect.abort(error.code)

@@ -29,9 +29,6 @@ class Receiver(Protocol):
     def receive_stop(self, code: int) -> None:
         """The peer reads our half no more."""
 
-    def writable(self) -> None:
-        """Less is buffered than was asked about."""
-
 
 Begin: TypeAlias = Callable[[int, bytes, bool, int], Receiver | None]
 """Looks at all bytes so far of a stream: its id, the bytes, whether they end it, and when the last
@@ -70,9 +67,6 @@ class Preface:
         """End our half; the stream's owner is to know as well."""
         self._stop_code = code
         self._quic.reset_stream(self._id, code)
-
-    def writable(self) -> None:
-        """Never called: `notify_writable` is not used here."""
 
 
 class EarlyStream:
@@ -126,9 +120,6 @@ class EarlyStream:
     def receive_stop(self, code: int) -> None:
         """Keep that the peer will not read an answer."""
         self._stop_code = code
-
-    def writable(self) -> None:
-        """Nothing was written."""
 
     def deliver(self, stream: Stream, arrival: int) -> None:
         """Hand on what was kept, as if it came at `arrival`."""
@@ -242,6 +233,3 @@ class Discarded:
 
     def receive_stop(self, code: int) -> None:
         """Ignored: our half is over already."""
-
-    def writable(self) -> None:
-        """Never called: `notify_writable` is not used here."""

@@ -251,7 +251,6 @@ class TestEnds:
 
     def test_nothing_without_an_end(self, stream: CriticalStream) -> None:
         stream.receive(b"", False, 0)
-        stream.writable()
 
     def test_what_comes_with_the_end_counts(self) -> None:
         events = Events()

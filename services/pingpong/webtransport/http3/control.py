@@ -50,9 +50,6 @@ class CriticalStream:
         """Raises `ConnectionProtocolError` with H3_CLOSED_CRITICAL_STREAM."""
         self._ended()
 
-    def writable(self) -> None:
-        """Never called: `notify_writable` is not used here."""
-
     def _ended(self) -> None:
         raise ConnectionProtocolError(
             ErrorCode.H3_CLOSED_CRITICAL_STREAM, f"the {self._name} stream was closed"
