@@ -123,7 +123,9 @@ class Keeper:
                 self._backoff.reset()
             at_once = need in (Need.DRAIN, Need.ELSEWHERE) and calm >= _CALM
             self._attempt_at = now if at_once else now + self._backoff.next()
-        elif need not in (Need.DRAIN, Need.ENDED):
+        elif need not in (Need.DRAIN, Need.ENDED) and not (
+            need is Need.ELSEWHERE and before.need.is_a_doubt
+        ):
             return
         elif need is Need.ENDED and before.need is Need.DRAIN:
             # Those that refused were the server that left: its successor may stand already.

@@ -15,7 +15,7 @@ from ..webtransport import Address
 from ..webtransport.asyncio import ClientConnection, ConnectError
 from .dial import Dialer, Lookup
 from .failures import Failure, LinkError
-from .keeper import Availability, Backoff, Keeper, Need
+from .keeper import Availability, Backoff, Keeper, Need, Want
 from .observer import Observer, Peer
 from .schedule import Flood, Pace, Schedule, first_slot, spread
 from .session import HORIZON, IDLE_TIMEOUT, PingSession
@@ -32,6 +32,7 @@ _LONGEST_DEAD = IDLE_TIMEOUT / 3
 """Seconds of silence after which a path is taken for dead: three intervals within these bounds."""
 _UNANSWERED = 10
 """Probes without an answer, in a row, after which a session is of no use, though it lives."""
+_NO_ANSWERS = f"{_UNANSWERED} probes in a row were not answered"
 _MAX_RETIRING = 4
 """Sessions that were replaced and may still bring answers, at most."""
 _BETWEEN_ATTEMPTS = 0.15
@@ -334,11 +335,9 @@ class Link:
         self.peer = session.peer
         self.connections += 1
         if old is not None:
-            # It is not waited for whether it would have answered yet.
-            if (wanted.need in (Need.SILENT, Need.UNANSWERED) and old.open) or (
-                wanted.need is Need.REFUSED and old.waits_since(session.dialed_at)
-            ):
-                self._lost(wanted.cause)
+            lost = self._why_lost(old, wanted, session.dialed_at)
+            if lost is not None:
+                self._lost(lost)
             self._observer.moved(old.peer, session.peer, wanted.cause)
             self._retire(old, wanted.need)
         else:
@@ -356,6 +355,22 @@ class Link:
         if self._options.warms_up:
             for mode in self._options.modes:
                 self._send(mode)
+
+    def _why_lost(self, old: PingSession, wanted: Want, dialed_at: float) -> str | None:
+        """Why the target was lost on a session that is replaced; None: it was not.
+
+        Whether the old session would still have answered is not waited for.
+        """
+        if wanted.need is Need.REFUSED and old.waits_since(dialed_at):
+            return wanted.cause
+        if not old.open:
+            return None
+        if wanted.need in (Need.SILENT, Need.UNANSWERED):
+            return wanted.cause
+        # Also where it is replaced for another reason, as when the server asks to leave.
+        if old.silent_for >= self._suspicious_after:
+            return _silence(self._suspicious_after)
+        return _NO_ANSWERS if old.unanswered_in_a_row >= _UNANSWERED else None
 
     def _retire(self, session: PingSession, need: Need) -> None:
         """Wait for what may still come, but not send any more."""
@@ -546,11 +561,11 @@ class Link:
         if current is not self._current:
             return
         if current.silent_for >= self._dead_after:
-            self._doubt(Need.SILENT, f"nothing was heard of it for {self._dead_after:g} s")
+            self._doubt(Need.SILENT, _silence(self._dead_after))
         elif current.unanswered_in_a_row >= _UNANSWERED:
-            self._doubt(Need.UNANSWERED, f"{_UNANSWERED} probes in a row were not answered")
+            self._doubt(Need.UNANSWERED, _NO_ANSWERS)
         elif current.silent_for >= self._suspicious_after:
-            self._want(Need.SILENT, f"nothing was heard of it for {self._suspicious_after:g} s")
+            self._want(Need.SILENT, _silence(self._suspicious_after))
 
     def _exclude(self, seconds: float) -> None:
         """This is no part of an outage."""
@@ -604,3 +619,7 @@ class Link:
     def _tell(self) -> None:
         if not self._news.done():
             self._news.set_result(None)
+
+
+def _silence(seconds: float) -> str:
+    return f"nothing was heard of it for {seconds:g} s"
