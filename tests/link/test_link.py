@@ -33,3 +33,24 @@ async def test_a_move_from_a_silent_session_is_an_outage_whatever_it_is_for(
             assert seen == [("down", SILENCE), moved, ("up", B[0])]
         else:
             assert seen == [moved]
+
+
+async def test_an_attempt_that_ends_where_the_name_no_longer_leads_is_followed_by_another() -> None:
+    async with linked() as links:
+        await links.attempts.next()
+        links.link.located([B])
+        await links.up(A)
+        await links.up(B)
+        moved = ("moved", f"the name does not lead to {A[0]} any more")
+        assert links.seen.of("connected", "moved") == [("connected", A[0]), moved]
+
+
+async def test_what_was_located_before_an_attempt_is_not_held_against_its_own_lookup() -> None:
+    async with linked() as links:
+        links.link.located([A])
+        wire = await links.up(A)
+        wire.end()
+        wire = await links.up(B)
+        await until(lambda: wire.pings)
+        assert len(links.attempts.all) == 2
+        assert links.seen.of("moved") == []

@@ -153,6 +153,8 @@ class Link:
         """Where probes go."""
         self._retiring: dict[PingSession, _Retired] = {}
         """Sessions that were replaced, the oldest first."""
+        self._located: Sequence[Address] = ()
+        """Where the name leads, if that was said since the last attempt began."""
         self._is_connected = False
         """Whether the observer takes it for connected."""
         self._idle_since: float | None = None
@@ -210,7 +212,12 @@ class Link:
 
         Once the one in use is gone, another session is made first, and then that one is left.
         """
-        current = self._current
+        if addresses:
+            self._located = addresses
+            self._check_address()
+
+    def _check_address(self) -> None:
+        current, addresses = self._current, self._located
         if current is None or not addresses:
             return
         if current.client.address not in addresses:
@@ -262,6 +269,8 @@ class Link:
         """Try to make the session that is wanted; it may come to be unwanted."""
         avoid = None if self._current is None else self._current.client.address
         self._attempt_began = time.monotonic()
+        # The attempt looks the name up itself.
+        self._located = ()
         dial = self._loop.create_task(
             self._dialer.dial(
                 self.name,
@@ -352,6 +361,8 @@ class Link:
             return
         if session.is_draining:
             self.session_draining(session)
+        # The name may have come to lead elsewhere during the attempt.
+        self._check_address()
         if self._options.warms_up:
             for mode in self._options.modes:
                 self._send(mode)
