@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from pingpong.link.session import PingSession
-from tests.link.links import A, B, Linked, linked, until
+from tests.link.links import A, B, Linked, Wire, linked, refused, until
 
 SILENCE = "nothing was heard of it for 1 s"
 
@@ -54,3 +57,29 @@ async def test_what_was_located_before_an_attempt_is_not_held_against_its_own_lo
         await until(lambda: wire.pings)
         assert len(links.attempts.all) == 2
         assert links.seen.of("moved") == []
+
+
+async def test_a_stop_of_this_process_during_an_attempt_is_no_pause_of_its_own() -> None:
+    async with linked(backoff=(1.5, 1.5), timeout=0.1) as links:
+        (await links.up(A)).end()
+        last_answer = time.monotonic()
+        links.link.connect_now()
+        (await links.attempts.next()).set_exception(refused())
+        await until(lambda: links.seen.of("connect_failed"))
+        failed_at = time.monotonic()
+        attempt = await links.attempts.next()
+        pause = links.attempts.dialed_at - failed_at
+        time.sleep(0.6)  # as where this process is stopped
+        await asyncio.sleep(0.3)
+        wire = Wire(B)
+        attempt.set_result(wire)
+        await until(lambda: wire.pings)
+        wire.answer()
+        seconds = time.monotonic() - last_answer
+        outage = links.seen.outages[-1]
+        assert outage is not None
+        assert pause > 0.7
+        # But for 0.15 s of it: how exactly the end of an outage is found.
+        expected = seconds - 0.6 - (pause - 0.15)
+        # The stop is noticed from when stock was to be taken: every 0.1 s.
+        assert 0 < outage.duration_ns / 1e9 < expected + 0.25

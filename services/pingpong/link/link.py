@@ -554,8 +554,7 @@ class Link:
         try:
             if held_up:
                 self._exclude(held_up)
-                if self._idle_since is not None:
-                    self._idle_since = min(self._idle_since + held_up, now)
+                self._put_off_pause(held_up, now)
             for session, retired in list(self._retiring.items()):
                 session.check(now, awake)
                 if session in self._retiring and (now >= retired.until or not session.open):
@@ -566,6 +565,13 @@ class Link:
         except Exception as error:
             self._fail(error)
         self._plan_tick(time.monotonic())
+
+    def _put_off_pause(self, held_up: float, now: float) -> None:
+        """This process was held up until now: that is no part of its pause before an attempt."""
+        began = self._attempt_began
+        # An attempt that was under way before has ended the pause already.
+        if self._idle_since is not None and not self._idle_since < began < self._tick_at:
+            self._idle_since = min(self._idle_since + held_up, now)
 
     def _check(self, current: PingSession, now: float, awake: float) -> None:
         current.check(now, awake)
