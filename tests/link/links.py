@@ -52,6 +52,8 @@ class Wire:
         self.pings: list[int] = []
         self.is_closed = False
         self.session: PingSession
+        self.opened: Callable[[], None] = lambda: None
+        """Called in the turn in which the attempt succeeds."""
 
     def open_session(self, handler: Any, *_: object) -> Wire:
         self.session = handler
@@ -102,12 +104,14 @@ class Attempts:
     async def dial(
         self, name: str, lookup: Lookup, make: Callable[[Any], PingSession], **_: object
     ) -> PingSession:
-        attempt = asyncio.get_running_loop().create_future()
+        attempt: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
         dialed_at = self.dialed_at = time.monotonic()
         self.all.append(attempt)
-        session = make(await attempt)
+        wire = await attempt
+        session = make(cast(Any, wire))
         await session.establish((), 1.0)
         session.dialed_at = dialed_at
+        wire.opened()
         return session
 
     async def next(self) -> asyncio.Future[Wire]:

@@ -83,3 +83,47 @@ async def test_a_stop_of_this_process_during_an_attempt_is_no_pause_of_its_own()
         expected = seconds - 0.6 - (pause - 0.15)
         # The stop is noticed from when stock was to be taken: every 0.1 s.
         assert 0 < outage.duration_ns / 1e9 < expected + 0.25
+
+
+async def test_an_attempt_that_fails_as_it_comes_to_be_unwanted_is_reported() -> None:
+    async with linked() as links:
+        wire = await links.up(A)
+        links.link.located([B])
+        attempt = await links.attempts.next()
+        attempt.set_exception(refused())
+        links.link.located([A])
+        await until(lambda: links.seen.of("connect_failed"))
+        await until(lambda: wire.pings)
+        assert links.seen.of("connect_failed") == [("connect_failed", "nothing listens")]
+
+
+async def test_a_fault_in_an_attempt_that_comes_to_be_unwanted_ends_the_link() -> None:
+    async with linked() as links:
+        await links.up(A)
+        links.link.located([B])
+        attempt = await links.attempts.next()
+        attempt.set_exception(ZeroDivisionError("a fault"))
+        links.link.located([A])
+        with pytest.raises(ZeroDivisionError, match="a fault"):
+            await links.task
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_a_session_that_comes_to_be_unwanted_is_closed_as_what_it_is(is_over: bool) -> None:
+    async with linked() as links:
+        await links.up(A)
+        links.link.located([B])
+        attempt = await links.attempts.next()
+        unwanted = Wire(B)
+
+        def opened() -> None:
+            if is_over:
+                unwanted.drain()
+                unwanted.end()
+            links.link.located([A])
+
+        unwanted.opened = opened
+        attempt.set_result(unwanted)
+        await until(lambda: unwanted.is_closed)
+        assert links.seen.of("moved") == []
+        assert links.seen.of("closed") == [("closed", "drain" if is_over else "closed")]

@@ -280,22 +280,18 @@ class Link:
                 retry_delay=self._keeper.retry_delay,
             )
         )
-        session = None
+        is_wanted = False
         try:
             while self._is_wanted and not dial.done():
                 events: set[asyncio.Future[Any]] = {dial, self._await_news()}
                 await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
-            if self._is_wanted:
-                session = dial.result()
-        except LinkError as error:
-            self._attempt_failed(error)
+            is_wanted = self._is_wanted
+            if is_wanted:
+                self._end_attempt(dial)
         finally:
-            if session is None:
+            if not is_wanted:
                 dial.cancel()
-                self._in_background(self._end_attempt(dial))
-            else:
-                self._observer.dialed(session.peer)
-                self._take(session)
+                self._in_background(self._drop_attempt(dial))
             self._start_slots()
 
     @property
@@ -310,15 +306,35 @@ class Link:
         options = self._options
         return PingSession(client, options.size, options.timeout, self, self._observer)
 
-    async def _end_attempt(self, dial: asyncio.Task[PingSession]) -> None:
-        await asyncio.wait([dial])
-        # It may have succeeded in the same moment in which it came to be unwanted.
-        if not dial.cancelled() and dial.exception() is None:
+    def _end_attempt(self, dial: asyncio.Task[PingSession]) -> None:
+        try:
             session = dial.result()
+        except LinkError as error:
+            self._attempt_failed(error)
+        else:
             self._observer.dialed(session.peer)
-            self._observer.closed("closed")
-            session.finish("closed")
-            await session.close()
+            self._take(session)
+
+    async def _drop_attempt(self, dial: asyncio.Task[PingSession]) -> None:
+        """End an attempt that is unwanted; it may have ended in the same turn."""
+        await asyncio.wait([dial])
+        if dial.cancelled():
+            return
+        try:
+            session = dial.result()
+        except LinkError as error:
+            self._observer.connect_failed(error)
+        except Exception as error:
+            if not self.is_over:
+                self._fail(error)
+        else:
+            try:
+                self._observer.dialed(session.peer)
+                session.finish("closed")
+                assert session.end_reason is not None
+                self._observer.closed(session.end_reason)
+            finally:
+                await session.close()
 
     def _attempt_failed(self, error: LinkError) -> None:
         now = time.monotonic()
