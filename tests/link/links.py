@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,10 +27,10 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.002)
 
 
-def refused() -> LinkError:
-    """What an attempt fails with where the host says that nothing listens."""
+def refused(*tried: tuple[str, int]) -> LinkError:
+    """What an attempt fails with where the hosts say that nothing listens."""
     cause = ConnectError(Cause.UNREACHABLE, "nothing listens")
-    return LinkError("refused", "nothing listens", cause)
+    return LinkError("refused", "nothing listens", cause, tried=frozenset(tried))
 
 
 class Wire:
@@ -72,6 +73,10 @@ class Wire:
             self.received_packets += 1
             data = struct.pack(">4sI", b"pong", seq)
             self.session.datagram_received(cast(Any, self), data, time.monotonic_ns())
+
+    def refuse(self) -> None:
+        """The host says that nothing listens."""
+        self.socket_error(ConnectionRefusedError(errno.ECONNREFUSED, "connection refused"))
 
     def drain(self) -> None:
         self.session.session_draining(cast(Any, self))

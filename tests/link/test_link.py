@@ -127,3 +127,19 @@ async def test_a_session_that_comes_to_be_unwanted_is_closed_as_what_it_is(is_ov
         await until(lambda: unwanted.is_closed)
         assert links.seen.of("moved") == []
         assert links.seen.of("closed") == [("closed", "drain" if is_over else "closed")]
+
+
+@pytest.mark.parametrize("tried", [A, B])
+async def test_only_a_refusal_by_its_own_host_counts_against_a_session(
+    tried: tuple[str, int],
+) -> None:
+    async with linked(interval=10.0, backoff=(0.6, 0.6)) as links:
+        wire = await links.up(A)
+        wire.refuse()
+        refused_at = time.monotonic()
+        links.link.connect_now()
+        await links.attempts.next()
+        await until(lambda: time.monotonic() > refused_at + 0.5)
+        links.attempts.all[-1].set_exception(refused(tried))
+        await until(lambda: links.seen.of("connect_failed"))
+        assert bool(links.seen.of("closed")) == (tried == A)

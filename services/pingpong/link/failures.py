@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 
 from cryptography.x509 import Certificate
 
+from ..webtransport import Address
 from ..webtransport.asyncio import Cause, ConnectError
 
 CONNECT_RESULTS = (
@@ -52,7 +54,7 @@ class LinkError(Exception):
     `result` is one of `CONNECT_RESULTS`; `failure` says what it means for the next attempt;
     `cause` is what WebTransport says, where it came to that; `not_after` is when the certificate
     expires that the server showed, in seconds since 1970; `resolve_ns` is how long the lookup took,
-    where that succeeded.
+    where that succeeded; `tried` are the addresses that the attempt went to.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class LinkError(Exception):
         message: str,
         cause: ConnectError | None = None,
         resolve_ns: int | None = None,
+        tried: Collection[Address] = (),
     ) -> None:
         super().__init__(message)
+        self.tried = tried
         self.resolve_ns = resolve_ns
         self.result = result
         self.cause = cause

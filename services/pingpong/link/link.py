@@ -340,11 +340,16 @@ class Link:
         now = time.monotonic()
         self._keeper.failed(error.failure, now, now - self._attempt_began)
         self._connect_failure = str(error)
-        if self._current is None:
+        current = self._current
+        if current is None:
             self._idle_since = now
-        elif error.failure is Failure.REFUSED and self._wants(Need.REFUSED):
-            # A host says so a limited number of times, to whichever of this side's sockets.
-            self._current.refused()
+        elif (
+            error.failure is Failure.REFUSED
+            and self._wants(Need.REFUSED)
+            and current.client.address in error.tried
+        ):
+            # A host says so a limited number of times, to any of this side's sockets.
+            current.refused()
         self._observer.connect_failed(error)
         if not self.connections and self._options.until is not Until.STOPPED:
             self._end(error)
