@@ -143,3 +143,19 @@ async def test_only_a_refusal_by_its_own_host_counts_against_a_session(
         links.attempts.all[-1].set_exception(refused(tried))
         await until(lambda: links.seen.of("connect_failed"))
         assert bool(links.seen.of("closed")) == (tried == A)
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+async def test_refusals_with_a_packet_of_the_server_in_between_end_no_session(
+    is_heard: bool,
+) -> None:
+    """Probes are rare, and keep-alives are acknowledged meanwhile."""
+    async with linked(interval=10.0) as links:
+        wire = await links.up(A)
+        wire.refuse()
+        refused_at = time.monotonic()
+        await until(lambda: time.monotonic() > refused_at + 0.5)
+        if is_heard:
+            wire.received_packets += 1
+        wire.refuse()
+        assert (wire.session.end_reason is None) == is_heard
