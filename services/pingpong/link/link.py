@@ -32,7 +32,6 @@ _LONGEST_DEAD = IDLE_TIMEOUT / 3
 """Seconds of silence after which a path is taken for dead: three intervals within these bounds."""
 _UNANSWERED = 10
 """Probes without an answer, in a row, after which a session is of no use, though it lives."""
-_NO_ANSWERS = f"{_UNANSWERED} probes in a row were not answered"
 _MAX_RETIRING = 4
 """Sessions that were replaced and may still bring answers, at most."""
 _BETWEEN_ATTEMPTS = 0.15
@@ -402,7 +401,7 @@ class Link:
         # Also where it is replaced for another reason, as when the server asks to leave.
         if old.silent_for >= self._suspicious_after:
             return _silence(self._suspicious_after)
-        return _NO_ANSWERS if old.unanswered_in_a_row >= _UNANSWERED else None
+        return _no_answers() if old.unanswered_in_a_row >= _UNANSWERED else None
 
     def _retire(self, session: PingSession, need: Need) -> None:
         """Wait for what may still come, but not send any more."""
@@ -601,7 +600,7 @@ class Link:
         if current.silent_for >= self._dead_after:
             self._doubt(Need.SILENT, _silence(self._dead_after))
         elif current.unanswered_in_a_row >= _UNANSWERED:
-            self._doubt(Need.UNANSWERED, _NO_ANSWERS)
+            self._doubt(Need.UNANSWERED, _no_answers())
         elif current.silent_for >= self._suspicious_after:
             self._want(Need.SILENT, _silence(self._suspicious_after))
 
@@ -661,3 +660,7 @@ class Link:
 
 def _silence(seconds: float) -> str:
     return f"nothing was heard of it for {seconds:g} s"
+
+
+def _no_answers() -> str:
+    return f"{_UNANSWERED} probes in a row were not answered"
