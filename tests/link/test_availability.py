@@ -53,6 +53,18 @@ def test_answers_out_of_order_make_no_outage_longer() -> None:
     assert availability.outage(55) == Outage(5, "gone")
 
 
+def test_an_answer_that_does_not_end_an_outage_moves_its_beginning() -> None:
+    availability = Availability(0)
+    availability.noted(5)
+    assert not availability.was_up
+    availability.answered(10)
+    availability.lost("gone", 20)
+    availability.noted(50)
+    availability.noted(40)
+    assert not availability.is_up
+    assert availability.outage(60) == Outage(10, "gone")
+
+
 def test_what_was_no_time_of_the_network_s_is_no_outage() -> None:
     """This process was stopped, or waited before another attempt."""
     availability = Availability(0)

@@ -159,3 +159,25 @@ async def test_refusals_with_a_packet_of_the_server_in_between_end_no_session(
             wire.received_packets += 1
         wire.refuse()
         assert (wire.session.end_reason is None) == is_heard
+
+
+async def test_an_answer_on_a_session_that_was_replaced_counts_where_no_other_stands() -> None:
+    """The outage begins after it; that the target is up again, it does not show."""
+    async with linked() as links:
+        old = await links.up(A)
+        await until(lambda: old.pings)
+        links.link.located([B])
+        (await links.up(B)).end()
+        attempt = await links.attempts.next()
+        began = time.monotonic()
+        await until(lambda: time.monotonic() > began + 0.2)
+        old.answer()
+        answered_at = time.monotonic_ns()
+        assert not links.link.availability.is_up
+        wire = Wire(B)
+        attempt.set_result(wire)
+        await until(lambda: wire.pings)
+        wire.answer()
+        outage = links.seen.outages[-1]
+        assert outage is not None
+        assert outage.duration_ns <= time.monotonic_ns() - answered_at + 1_000_000

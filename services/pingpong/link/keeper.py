@@ -215,6 +215,11 @@ class Availability:
         self.changed_at = at_ns
         return True
 
+    def noted(self, at_ns: int) -> None:
+        """An answer arrived, but the target is not up for that: an outage begins after it."""
+        if self._answered_at is not None:
+            self._answered_at = max(self._answered_at, at_ns)
+
     def outage(self, now_ns: int) -> Outage | None:
         """The outage until now; None where it is up, or never was.
 

@@ -449,7 +449,10 @@ class Link:
     def session_answered(self, session: PingSession, at_ns: int) -> None:
         """The target is up."""
         if self._current is None:
-            return  # A late word of one that was replaced.
+            # From one that was replaced: nothing shows that another one can be made.
+            self.availability.noted(at_ns)
+            self._idle_since = time.monotonic()
+            return
         if self.availability.is_up:
             self.availability.answered(at_ns)
         else:
