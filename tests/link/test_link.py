@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pingpong.link.session import PingSession
-from tests.link.links import A, B, Linked, Wire, linked, refused, until
+from tests.link.links import A, B, Linked, Seen, Wire, linked, refused, until
 
 SILENCE = "nothing was heard of it for 1 s"
 
@@ -181,3 +181,28 @@ async def test_an_answer_on_a_session_that_was_replaced_counts_where_no_other_st
         outage = links.seen.outages[-1]
         assert outage is not None
         assert outage.duration_ns <= time.monotonic_ns() - answered_at + 1_000_000
+
+
+class Faulty(Seen):
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        setattr(self, call, self._fail)
+        self.is_faulty = False
+
+    def _fail(self, *_: object) -> None:
+        if self.is_faulty:
+            raise ZeroDivisionError("a fault")
+
+
+@pytest.mark.parametrize("call", ["dialed", "moved"])
+async def test_an_observer_s_fault_leaves_no_session_open(call: str) -> None:
+    seen = Faulty(call)
+    async with linked(seen) as links:
+        old = await links.up(A)
+        seen.is_faulty = True
+        links.link.located([B])
+        new = await links.attempts.succeed(B)
+        with pytest.raises(ZeroDivisionError, match="a fault"):
+            await links.task
+    assert old.is_closed
+    assert new.is_closed

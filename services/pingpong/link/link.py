@@ -311,7 +311,6 @@ class Link:
         except LinkError as error:
             self._attempt_failed(error)
         else:
-            self._observer.dialed(session.peer)
             self._take(session)
 
     async def _drop_attempt(self, dial: asyncio.Task[PingSession]) -> None:
@@ -361,14 +360,18 @@ class Link:
         self._connect_failure = ""
         self._current = session
         self._totals.begin(session.statistics)
+        lost = None
+        if old is not None:
+            lost = self._why_lost(old, wanted, session.dialed_at)
+            self._retire(old, wanted.need)
+        # From here on `close` finds both, also where the observer fails.
+        self._observer.dialed(session.peer)
         self.peer = session.peer
         self.connections += 1
         if old is not None:
-            lost = self._why_lost(old, wanted, session.dialed_at)
             if lost is not None:
                 self._lost(lost)
             self._observer.moved(old.peer, session.peer, wanted.cause)
-            self._retire(old, wanted.need)
         else:
             if self._idle_since is not None:
                 pause = session.dialed_at - self._idle_since
