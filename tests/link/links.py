@@ -51,6 +51,10 @@ class Wire:
         self.draft = "draft-16"
         self.duplicate_packets = 0
         self.pings: list[int] = []
+        self.sent = 0
+        """Pings in datagrams."""
+        self.streams = 0
+        """Pings on streams of their own, which are not answered."""
         self.is_closed = False
         self.session: PingSession
         self.opened: Callable[[], None] = lambda: None
@@ -62,8 +66,16 @@ class Wire:
         return self
 
     def send_datagram(self, data: bytes) -> bool:
+        self.sent += 1
         self.pings.append(struct.unpack_from(">4sI", data)[1])
         return True
+
+    def open_stream(self, *_: object, **__: object) -> Wire:
+        self.streams += 1
+        return self
+
+    def send(self, *_: object) -> None:
+        pass
 
     def answer(self, *numbers: int) -> None:
         """Answer these pings, or all that were not answered."""

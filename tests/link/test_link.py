@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
+from pingpong.link.schedule import FLOOD_WAIT
 from pingpong.link.session import PingSession
 from tests.link.links import A, B, Linked, Seen, Wire, linked, refused, until
 
@@ -206,3 +208,18 @@ async def test_an_observer_s_fault_leaves_no_session_open(call: str) -> None:
             await links.task
     assert old.is_closed
     assert new.is_closed
+
+
+async def test_in_a_flood_an_answer_triggers_the_next_probe_of_its_own_mode_only() -> None:
+    options: dict[str, Any] = {"is_flood": True, "modes": ("datagram", "uni"), "warms_up": False}
+    async with linked(**options) as links:
+        wire = await links.attempts.succeed(A)
+        await until(lambda: wire.pings)
+        began = time.monotonic()
+        while wire.sent < 200:
+            await asyncio.sleep(0)
+            if wire.pings:
+                wire.answer(wire.pings[0])
+        seconds = time.monotonic() - began
+        # Without an answer, a probe is sent every 10 ms.
+        assert wire.streams <= 2 + seconds / FLOOD_WAIT

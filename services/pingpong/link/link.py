@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from ..ping import DEFAULT_SIZE
-from ..statistics import Summary, Totals
+from ..statistics import Outcome, Summary, Totals, Verdict
 from ..webtransport import Address
 from ..webtransport.asyncio import ClientConnection, ConnectError
 from .dial import Dialer, Lookup
@@ -68,7 +68,7 @@ class LinkOptions:
     count: int | None = None
     """Probes after which it ends, once nothing is waited for; None: never."""
     is_flood: bool = False
-    """Send as soon as the answer is there, and not at an interval."""
+    """Send as soon as the answer is there, and not at an interval; each mode by itself."""
     offset: float = 0.0
     """From the first attempt's end to the first slot."""
     spread_by: str | None = None
@@ -449,7 +449,7 @@ class Link:
 
     # `session.SessionOwner`.
 
-    def session_answered(self, session: PingSession, at_ns: int) -> None:
+    def session_answered(self, session: PingSession, outcome: Outcome, at_ns: int) -> None:
         """The target is up."""
         if self._current is None:
             # From one that was replaced: nothing shows that another one can be made.
@@ -468,10 +468,10 @@ class Link:
         if wanted is not None and wanted.need.is_a_doubt and session is self._current:
             self._keeper.settled(time.monotonic())
             self._tell()
-        if self._options.is_flood:
+        if self._options.is_flood and outcome.verdict is not Verdict.DUPLICATE:
             now = time.monotonic()
             for slots in self._slots:
-                if slots.pace.answered(now):
+                if slots.mode == outcome.kind and slots.pace.answered(now):
                     self._plan_slot(slots, now)
         self._check_count()
 

@@ -36,7 +36,7 @@ _NANOSECONDS = 1_000_000_000
 class SessionOwner(Protocol):
     """Called with what a session does from the moment it is established."""
 
-    def session_answered(self, session: PingSession, at_ns: int) -> None:
+    def session_answered(self, session: PingSession, outcome: Outcome, at_ns: int) -> None:
         """An answer arrived, in time or late or again."""
 
     def session_draining(self, session: PingSession) -> None:
@@ -226,7 +226,7 @@ class PingSession(Pinger):
             self._first.get(outcome.kind) == outcome.seq
         )
         self._has_answered = True
-        self._owner.session_answered(self, at_ns)
+        self._owner.session_answered(self, outcome, at_ns)
         self._observer.answered(outcome, size, is_first)
 
     def malformed(self, mode: str) -> None:
