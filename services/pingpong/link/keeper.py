@@ -54,6 +54,22 @@ class Need(Enum):
         """Whether an answer on the old session settles it."""
         return self in (Need.SILENT, Need.REFUSED, Need.UNANSWERED)
 
+    @property
+    def is_at_once(self) -> bool:
+        """Whether it is not waited for where the session has lasted: no failure is behind it."""
+        return self in (Need.DRAIN, Need.ELSEWHERE)
+
+    @property
+    def close_reason(self) -> str:
+        """Why the session is closed that was replaced: one of `session.CLOSE_REASONS`."""
+        return {Need.SILENT: "idle", Need.ELSEWHERE: "closed", Need.DRAIN: "drain"}.get(
+            self, "error"
+        )
+
+    def replaces(self, other: Need) -> bool:
+        """Whether it takes the place of another reason: what is certain does, not a doubt."""
+        return self in (Need.DRAIN, Need.ENDED) or (self is Need.ELSEWHERE and other.is_a_doubt)
+
 
 @dataclass(frozen=True, slots=True)
 class Want:
@@ -121,11 +137,9 @@ class Keeper:
             calm = now - self._calm_since
             if calm >= self._backoff.longest:
                 self._backoff.reset()
-            at_once = need in (Need.DRAIN, Need.ELSEWHERE) and calm >= _CALM
-            self._attempt_at = now if at_once else now + self._backoff.next()
-        elif need not in (Need.DRAIN, Need.ENDED) and not (
-            need is Need.ELSEWHERE and before.need.is_a_doubt
-        ):
+            is_at_once = need.is_at_once and calm >= _CALM
+            self._attempt_at = now if is_at_once else now + self._backoff.next()
+        elif not need.replaces(before.need):
             return
         elif need is Need.ENDED and before.need is Need.DRAIN:
             # Those that refused were the server that left: its successor may stand already.

@@ -36,8 +36,6 @@ _MAX_RETIRING = 4
 """Sessions that were replaced and may still bring answers, at most."""
 _BETWEEN_ATTEMPTS = 0.15
 """Seconds of a pause before a session that count as an outage's: it is found out no more exactly."""
-_REASONS = {Need.SILENT: "idle", Need.ELSEWHERE: "closed"}
-"""Why a session is closed that was replaced: an error, but for these, and where it drains."""
 _HELD_UP = 0.1
 """Seconds by which a timer is late in a process that was stopped, or held up."""
 
@@ -108,7 +106,7 @@ class _Retired:
     """When a session that was replaced is left at the latest, and why it was replaced."""
 
     until: float
-    reason: str
+    need: Need
 
 
 class Link:
@@ -410,8 +408,7 @@ class Link:
         """Wait for what may still come, but not send any more."""
         is_well = session.is_draining or need is Need.ELSEWHERE
         follow = self._options.timeout + (0 if is_well else HORIZON)
-        reason = _REASONS.get(need, "error")
-        self._retiring[session] = _Retired(time.monotonic() + follow, reason)
+        self._retiring[session] = _Retired(time.monotonic() + follow, need)
         if len(self._retiring) > _MAX_RETIRING:
             self._leave(next(iter(self._retiring)))
 
@@ -420,7 +417,7 @@ class Link:
         if session is self._current:
             self._current = None
         if session.end_reason is None:
-            reason = "closed" if retired is None else retired.reason
+            reason = "closed" if retired is None else retired.need.close_reason
             if session.is_draining:
                 reason = "drain"
             session.finish(reason)
