@@ -218,16 +218,14 @@ class Availability:
         """Whether it ever answered."""
         return self._answered_at is not None
 
-    def answered(self, at_ns: int) -> bool:
-        """An answer arrived. Returns whether that is news: the target was not up."""
-        last = self._answered_at
-        if last is None or at_ns > last:
-            self._answered_at = at_ns
-        if self.is_up:
-            return False
-        self.is_up = True
-        self.changed_at = at_ns
-        return True
+    def answered(self, at_ns: int) -> Outage | None:
+        """An answer arrived: the target is up. Returns the outage that it ends."""
+        outage = self.outage(at_ns)
+        self._answered_at = at_ns if self._answered_at is None else max(self._answered_at, at_ns)
+        if not self.is_up:
+            self.is_up = True
+            self.changed_at = at_ns
+        return outage
 
     def noted(self, at_ns: int) -> None:
         """An answer arrived, but the target is not up for that: an outage begins after it."""
@@ -235,10 +233,7 @@ class Availability:
             self._answered_at = max(self._answered_at, at_ns)
 
     def outage(self, now_ns: int) -> Outage | None:
-        """The outage until now; None where it is up, or never was.
-
-        To be asked for before `answered` takes in the answer that ends it.
-        """
+        """The outage until now; None where it is up, or never was."""
         if self.is_up or self._answered_at is None:
             return None
         return Outage(max(now_ns - self._answered_at, 0), self.cause)

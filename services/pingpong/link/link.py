@@ -453,11 +453,9 @@ class Link:
             self.availability.noted(at_ns)
             self._idle_since = time.monotonic()
             return
-        if self.availability.is_up:
-            self.availability.answered(at_ns)
-        else:
-            outage = self.availability.outage(at_ns)
-            self.availability.answered(at_ns)
+        was_up = self.availability.is_up
+        outage = self.availability.answered(at_ns)
+        if not was_up:
             self._connect_failure = ""
             self._is_connected = True
             self._observer.up(session.peer, outage)
