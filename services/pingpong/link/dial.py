@@ -23,7 +23,7 @@ from ..webtransport.asyncio import (
     open_connection,
     resolve,
 )
-from .failures import RESULTS, LinkError
+from .failures import FAILURES, LinkError
 from .session import IDLE_TIMEOUT, PingSession
 
 LOOK_AGAIN = 0.5
@@ -213,7 +213,7 @@ class Dialer:
                 client.timings.resolve = resolve_ns
                 session = await self._establish(make(client), headers, deadline)
             except ConnectError as error:
-                result, text = RESULTS[error.cause], str(error)
+                result, text = FAILURES[error.cause][0], str(error)
                 if error.status in _UNAUTHORIZED:
                     result = "unauthorized"
                 elif _left(deadline) <= _ROUNDING:

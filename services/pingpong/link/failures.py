@@ -28,24 +28,19 @@ class Failure(Enum):
     """By policy, or by what another attempt won't change soon."""
 
 
-RESULTS = {
-    Cause.NAME: "dns",
-    Cause.NO_ANSWER: "timeout",
-    Cause.REFUSED_HERE: "refused",
-    Cause.UNREACHABLE: "refused",
-    Cause.CERTIFICATE: "tls",
-    Cause.ALPN: "alpn",
-    Cause.REFUSED: "refused",
-    Cause.NO_WEBTRANSPORT: "settings",
-    Cause.STATUS: "http_status",
-    Cause.SESSION: "refused",
+FAILURES = {
+    Cause.NAME: ("dns", Failure.OTHER),
+    Cause.NO_ANSWER: ("timeout", Failure.SILENT),
+    Cause.REFUSED_HERE: ("refused", Failure.SILENT),
+    Cause.UNREACHABLE: ("refused", Failure.REFUSED),
+    Cause.CERTIFICATE: ("tls", Failure.OTHER),
+    Cause.ALPN: ("alpn", Failure.OTHER),
+    Cause.REFUSED: ("refused", Failure.OTHER),
+    Cause.NO_WEBTRANSPORT: ("settings", Failure.OTHER),
+    Cause.STATUS: ("http_status", Failure.OTHER),
+    Cause.SESSION: ("refused", Failure.OTHER),
 }
-"""What each cause is called."""
-_FAILURES = {
-    Cause.UNREACHABLE: Failure.REFUSED,
-    Cause.NO_ANSWER: Failure.SILENT,
-    Cause.REFUSED_HERE: Failure.SILENT,
-}
+"""What each cause is called among `CONNECT_RESULTS`, and what it means for the next attempt."""
 
 
 class LinkError(Exception):
@@ -70,7 +65,7 @@ class LinkError(Exception):
         self.resolve_ns = resolve_ns
         self.result = result
         self.cause = cause
-        self.failure = Failure.OTHER if cause is None else _FAILURES.get(cause.cause, Failure.OTHER)
+        self.failure = Failure.OTHER if cause is None else FAILURES[cause.cause][1]
         self.not_after = None if cause is None else not_after(cause.certificate)
 
 
