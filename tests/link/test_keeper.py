@@ -55,9 +55,15 @@ def test_another_one_after_a_moment(need: Need) -> None:
 def test_only_what_is_certain_takes_the_place_of_a_reason(doubt: Need) -> None:
     made = keeper()
     made.want(doubt, "first", 3.0)
-    for other in (*DOUBTS, Need.ELSEWHERE):
+    for other in DOUBTS:
         made.want(other, "later", 3.0)
         assert made.wanted == Want(doubt, "first")
+    made.want(Need.ELSEWHERE, "it moved", 3.0)
+    for other in DOUBTS:
+        made.want(other, "later", 3.0)
+        # An answer on the old session would settle a doubt, but not this.
+        assert made.wanted == Want(Need.ELSEWHERE, "it moved")
+    assert made.pause(3.0) == pytest.approx(0.1)
     made.want(Need.DRAIN, "it drains", 3.1)
     assert made.wanted == Want(Need.DRAIN, "it drains")
     made.want(Need.ENDED, "it is over", 3.2)
@@ -180,6 +186,9 @@ def test_however_it_goes(
             # What is certain is never forgotten over a doubt.
             if step in (Need.DRAIN, Need.ENDED):
                 assert made.wanted == Want(step, step.value)
+            elif step is Need.ELSEWHERE:
+                assert made.wanted is not None
+                assert not made.wanted.need.is_a_doubt
         elif isinstance(step, Failure):
             made.failed(step, now, took)
         elif step == "settled":

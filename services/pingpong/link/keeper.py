@@ -54,6 +54,22 @@ class Need(Enum):
         """Whether an answer on the old session settles it."""
         return self in (Need.SILENT, Need.REFUSED, Need.UNANSWERED)
 
+    @property
+    def is_at_once(self) -> bool:
+        """Whether it is not waited for where the session has lasted: no failure is behind it."""
+        return self in (Need.DRAIN, Need.ELSEWHERE)
+
+    @property
+    def close_reason(self) -> str:
+        """Why the session is closed that was replaced: one of `session.CLOSE_REASONS`."""
+        return {Need.SILENT: "idle", Need.ELSEWHERE: "closed", Need.DRAIN: "drain"}.get(
+            self, "error"
+        )
+
+    def replaces(self, other: Need) -> bool:
+        """Whether it takes the place of another reason: what is certain does, not a doubt."""
+        return self in (Need.DRAIN, Need.ENDED) or (self is Need.ELSEWHERE and other.is_a_doubt)
+
 
 @dataclass(frozen=True, slots=True)
 class Want:
@@ -121,9 +137,9 @@ class Keeper:
             calm = now - self._calm_since
             if calm >= self._backoff.longest:
                 self._backoff.reset()
-            at_once = need in (Need.DRAIN, Need.ELSEWHERE) and calm >= _CALM
-            self._attempt_at = now if at_once else now + self._backoff.next()
-        elif need not in (Need.DRAIN, Need.ENDED):
+            is_at_once = need.is_at_once and calm >= _CALM
+            self._attempt_at = now if is_at_once else now + self._backoff.next()
+        elif not need.replaces(before.need):
             return
         elif need is Need.ENDED and before.need is Need.DRAIN:
             # Those that refused were the server that left: its successor may stand already.
@@ -202,22 +218,22 @@ class Availability:
         """Whether it ever answered."""
         return self._answered_at is not None
 
-    def answered(self, at_ns: int) -> bool:
-        """An answer arrived. Returns whether that is news: the target was not up."""
-        last = self._answered_at
-        if last is None or at_ns > last:
-            self._answered_at = at_ns
-        if self.is_up:
-            return False
-        self.is_up = True
-        self.changed_at = at_ns
-        return True
+    def answered(self, at_ns: int) -> Outage | None:
+        """An answer arrived: the target is up. Returns the outage that it ends."""
+        outage = self.outage(at_ns)
+        self._answered_at = at_ns if self._answered_at is None else max(self._answered_at, at_ns)
+        if not self.is_up:
+            self.is_up = True
+            self.changed_at = at_ns
+        return outage
+
+    def noted(self, at_ns: int) -> None:
+        """An answer arrived, but the target is not up for that: an outage begins after it."""
+        if self._answered_at is not None:
+            self._answered_at = max(self._answered_at, at_ns)
 
     def outage(self, now_ns: int) -> Outage | None:
-        """The outage until now; None where it is up, or never was.
-
-        To be asked for before `answered` takes in the answer that ends it.
-        """
+        """The outage until now; None where it is up, or never was."""
         if self.is_up or self._answered_at is None:
             return None
         return Outage(max(now_ns - self._answered_at, 0), self.cause)
