@@ -12,10 +12,10 @@ def test_up_at_the_first_answer_without_an_outage() -> None:
     assert not availability.is_up
     assert availability.cause == "not connected yet"
     assert availability.outage(5) is None
-    assert availability.answered(5)
+    assert availability.answered(5) is None
     assert availability.is_up
     assert availability.changed_at == 5
-    assert not availability.answered(6)
+    assert availability.answered(6) is None
 
 
 def test_an_outage_is_from_the_last_answer_to_the_first() -> None:
@@ -25,7 +25,8 @@ def test_an_outage_is_from_the_last_answer_to_the_first() -> None:
     assert availability.lost("gone", 95)
     assert availability.changed_at == 95
     assert availability.outage(120) == Outage(100, "gone")
-    assert availability.answered(120)
+    assert availability.answered(120) == Outage(100, "gone")
+    assert availability.is_up
     assert availability.outage(130) is None
 
 
@@ -42,7 +43,7 @@ def test_what_was_never_up_has_no_outage() -> None:
     availability = Availability(0)
     assert not availability.lost("refused", 5)
     assert availability.outage(9) is None
-    assert availability.answered(9)
+    assert availability.answered(9) is None
 
 
 def test_answers_out_of_order_make_no_outage_longer() -> None:
@@ -51,6 +52,18 @@ def test_answers_out_of_order_make_no_outage_longer() -> None:
     availability.answered(40)  # Another session's, looked at later.
     availability.lost("gone", 60)
     assert availability.outage(55) == Outage(5, "gone")
+
+
+def test_an_answer_that_does_not_end_an_outage_moves_its_beginning() -> None:
+    availability = Availability(0)
+    availability.noted(5)
+    assert not availability.was_up
+    availability.answered(10)
+    availability.lost("gone", 20)
+    availability.noted(50)
+    availability.noted(40)
+    assert not availability.is_up
+    assert availability.outage(60) == Outage(10, "gone")
 
 
 def test_what_was_no_time_of_the_network_s_is_no_outage() -> None:
@@ -78,8 +91,7 @@ def test_outages_never_overlap(steps: list[tuple[bool, int]]) -> None:
         if not is_answer:
             availability.lost("", now)
         else:
-            outage = availability.outage(now)
-            availability.answered(now)
+            outage = availability.answered(now)
             total += 0 if outage is None else outage.duration_ns
         assert availability.is_up == is_answer
         assert total <= now

@@ -24,7 +24,7 @@ from ..webtransport.asyncio import (
     open_connection,
     resolve,
 )
-from .failures import RESULTS, LinkError
+from .failures import FAILURES, LinkError
 from .session import IDLE_TIMEOUT, PingSession
 
 LOOK_AGAIN = 0.5
@@ -183,6 +183,7 @@ class Dialer:
         For `retry_delay` see `open_connection`. Raises `LinkError`.
         """
         resolve_ns = None
+        tried: set[Address] = set()
         async with self._throttle.turn():
             began, deadline = time.monotonic_ns(), time.monotonic() + self.timeout
 
@@ -197,6 +198,7 @@ class Dialer:
             async def connect(
                 target: Target, addresses: Sequence[tuple[int, Address]]
             ) -> ClientConnection:
+                tried.update(address for _, address in addresses)
                 return await open_connection(
                     target,
                     config=self._config,
@@ -214,7 +216,7 @@ class Dialer:
                 client.timings.resolve = resolve_ns
                 session = await self._establish(make(client), headers, deadline)
             except ConnectError as error:
-                result, text = RESULTS[error.cause], str(error)
+                result, text = FAILURES[error.cause][0], str(error)
                 if error.status in _UNAUTHORIZED:
                     result = "unauthorized"
                 elif _left(deadline) <= _ROUNDING:
@@ -223,7 +225,7 @@ class Dialer:
                     elif error.cause is Cause.NO_ANSWER:
                         # Of the time that was set, the lookup took a part.
                         text = re.sub(r"within [\d.]+ s", f"within {self.timeout:g} s", text)
-                raise LinkError(result, text, error, resolve_ns) from None
+                raise LinkError(result, text, error, resolve_ns, tried) from None
             session.dialed_at = began * 1e-9
             return session
 

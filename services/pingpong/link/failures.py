@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 
 from cryptography.x509 import Certificate
 
+from ..webtransport import Address
 from ..webtransport.asyncio import Cause, ConnectError
 
 CONNECT_RESULTS = (
@@ -26,24 +28,19 @@ class Failure(Enum):
     """By policy, or by what another attempt won't change soon."""
 
 
-RESULTS = {
-    Cause.NAME: "dns",
-    Cause.NO_ANSWER: "timeout",
-    Cause.REFUSED_HERE: "refused",
-    Cause.UNREACHABLE: "refused",
-    Cause.CERTIFICATE: "tls",
-    Cause.ALPN: "alpn",
-    Cause.REFUSED: "refused",
-    Cause.NO_WEBTRANSPORT: "settings",
-    Cause.STATUS: "http_status",
-    Cause.SESSION: "refused",
+FAILURES = {
+    Cause.NAME: ("dns", Failure.OTHER),
+    Cause.NO_ANSWER: ("timeout", Failure.SILENT),
+    Cause.REFUSED_HERE: ("refused", Failure.SILENT),
+    Cause.UNREACHABLE: ("refused", Failure.REFUSED),
+    Cause.CERTIFICATE: ("tls", Failure.OTHER),
+    Cause.ALPN: ("alpn", Failure.OTHER),
+    Cause.REFUSED: ("refused", Failure.OTHER),
+    Cause.NO_WEBTRANSPORT: ("settings", Failure.OTHER),
+    Cause.STATUS: ("http_status", Failure.OTHER),
+    Cause.SESSION: ("refused", Failure.OTHER),
 }
-"""What each cause is called."""
-_FAILURES = {
-    Cause.UNREACHABLE: Failure.REFUSED,
-    Cause.NO_ANSWER: Failure.SILENT,
-    Cause.REFUSED_HERE: Failure.SILENT,
-}
+"""What each cause is called among `CONNECT_RESULTS`, and what it means for the next attempt."""
 
 
 class LinkError(Exception):
@@ -52,7 +49,7 @@ class LinkError(Exception):
     `result` is one of `CONNECT_RESULTS`; `failure` says what it means for the next attempt;
     `cause` is what WebTransport says, where it came to that; `not_after` is when the certificate
     expires that the server showed, in seconds since 1970; `resolve_ns` is how long the lookup took,
-    where that succeeded.
+    where that succeeded; `tried` are the addresses that the attempt went to.
     """
 
     def __init__(
@@ -61,12 +58,14 @@ class LinkError(Exception):
         message: str,
         cause: ConnectError | None = None,
         resolve_ns: int | None = None,
+        tried: Collection[Address] = (),
     ) -> None:
         super().__init__(message)
+        self.tried = tried
         self.resolve_ns = resolve_ns
         self.result = result
         self.cause = cause
-        self.failure = Failure.OTHER if cause is None else _FAILURES.get(cause.cause, Failure.OTHER)
+        self.failure = Failure.OTHER if cause is None else FAILURES[cause.cause][1]
         self.not_after = None if cause is None else not_after(cause.certificate)
 
 

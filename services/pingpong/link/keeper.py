@@ -17,6 +17,9 @@ from .failures import Failure
 
 _CALM = 1.0
 """Seconds without such a wish after which a session is replaced without waiting."""
+_LASTED = 2.0
+"""Seconds without such a wish after which the next failure is a first one. A server that ends each
+session as soon as it is made is asked less and less often."""
 _REFUSED_PAUSE = 0.15
 _LONGEST_REFUSED_PAUSE = 1.0
 """Seconds between attempts where the host says that nothing listens: it is there, and what is to
@@ -54,6 +57,22 @@ class Need(Enum):
         """Whether an answer on the old session settles it."""
         return self in (Need.SILENT, Need.REFUSED, Need.UNANSWERED)
 
+    @property
+    def is_at_once(self) -> bool:
+        """Whether it is not waited for where the session has lasted: no failure is behind it."""
+        return self in (Need.DRAIN, Need.ELSEWHERE)
+
+    @property
+    def close_reason(self) -> str:
+        """Why the session is closed that was replaced: one of `session.CLOSE_REASONS`."""
+        return {Need.SILENT: "idle", Need.ELSEWHERE: "closed", Need.DRAIN: "drain"}.get(
+            self, "error"
+        )
+
+    def replaces(self, other: Need) -> bool:
+        """Whether it takes the place of another reason: what is certain does, not a doubt."""
+        return self in (Need.DRAIN, Need.ENDED) or (self is Need.ELSEWHERE and other.is_a_doubt)
+
 
 @dataclass(frozen=True, slots=True)
 class Want:
@@ -90,6 +109,10 @@ class Backoff:
         self._bound = min(2 * bound, self.longest)
         return bound * self.random()
 
+    def first(self) -> float:
+        """How long to wait where nothing has failed yet; the next failure is what it was."""
+        return self.shortest * self.random()
+
     def reset(self) -> None:
         """All is well: the next failure is a first one."""
         self._bound = self.shortest
@@ -119,11 +142,16 @@ class Keeper:
         before = self.wanted
         if before is None:
             calm = now - self._calm_since
-            if calm >= self._backoff.longest:
+            if calm >= _LASTED:
                 self._backoff.reset()
-            at_once = need in (Need.DRAIN, Need.ELSEWHERE) and calm >= _CALM
-            self._attempt_at = now if at_once else now + self._backoff.next()
-        elif need not in (Need.DRAIN, Need.ENDED):
+            if need.is_at_once and calm >= _CALM:
+                self._attempt_at = now
+            elif need in (Need.SILENT, Need.UNANSWERED):
+                # They come after a second of silence: that keeps such attempts apart.
+                self._attempt_at = now + self._backoff.first()
+            else:
+                self._attempt_at = now + self._backoff.next()
+        elif not need.replaces(before.need):
             return
         elif need is Need.ENDED and before.need is Need.DRAIN:
             # Those that refused were the server that left: its successor may stand already.
@@ -202,22 +230,22 @@ class Availability:
         """Whether it ever answered."""
         return self._answered_at is not None
 
-    def answered(self, at_ns: int) -> bool:
-        """An answer arrived. Returns whether that is news: the target was not up."""
-        last = self._answered_at
-        if last is None or at_ns > last:
-            self._answered_at = at_ns
-        if self.is_up:
-            return False
-        self.is_up = True
-        self.changed_at = at_ns
-        return True
+    def answered(self, at_ns: int) -> Outage | None:
+        """An answer arrived: the target is up. Returns the outage that it ends."""
+        outage = self.outage(at_ns)
+        self._answered_at = at_ns if self._answered_at is None else max(self._answered_at, at_ns)
+        if not self.is_up:
+            self.is_up = True
+            self.changed_at = at_ns
+        return outage
+
+    def noted(self, at_ns: int) -> None:
+        """An answer arrived, but the target is not up for that: an outage begins after it."""
+        if self._answered_at is not None:
+            self._answered_at = max(self._answered_at, at_ns)
 
     def outage(self, now_ns: int) -> Outage | None:
-        """The outage until now; None where it is up, or never was.
-
-        To be asked for before `answered` takes in the answer that ends it.
-        """
+        """The outage until now; None where it is up, or never was."""
         if self.is_up or self._answered_at is None:
             return None
         return Outage(max(now_ns - self._answered_at, 0), self.cause)

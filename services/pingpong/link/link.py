@@ -10,12 +10,12 @@ from enum import Enum
 from typing import Any
 
 from ..ping import DEFAULT_SIZE
-from ..statistics import Summary, Totals
+from ..statistics import Outcome, Summary, Totals, Verdict
 from ..webtransport import Address
 from ..webtransport.asyncio import ClientConnection, ConnectError
 from .dial import Dialer, Lookup
 from .failures import Failure, LinkError
-from .keeper import Availability, Backoff, Keeper, Need
+from .keeper import Availability, Backoff, Keeper, Need, Want
 from .observer import Observer, Peer
 from .schedule import Flood, Pace, Schedule, first_slot, spread
 from .session import HORIZON, IDLE_TIMEOUT, PingSession
@@ -36,8 +36,6 @@ _MAX_RETIRING = 4
 """Sessions that were replaced and may still bring answers, at most."""
 _BETWEEN_ATTEMPTS = 0.15
 """Seconds of a pause before a session that count as an outage's: it is found out no more exactly."""
-_REASONS = {Need.SILENT: "idle", Need.ELSEWHERE: "closed"}
-"""Why a session is closed that was replaced: an error, but for these, and where it drains."""
 _HELD_UP = 0.1
 """Seconds by which a timer is late in a process that was stopped, or held up."""
 
@@ -68,7 +66,7 @@ class LinkOptions:
     count: int | None = None
     """Probes after which it ends, once nothing is waited for; None: never."""
     is_flood: bool = False
-    """Send as soon as the answer is there, and not at an interval."""
+    """Send as soon as the answer is there, and not at an interval; each mode by itself."""
     offset: float = 0.0
     """From the first attempt's end to the first slot."""
     spread_by: str | None = None
@@ -108,7 +106,7 @@ class _Retired:
     """When a session that was replaced is left at the latest, and why it was replaced."""
 
     until: float
-    reason: str
+    need: Need
 
 
 class Link:
@@ -152,6 +150,8 @@ class Link:
         """Where probes go."""
         self._retiring: dict[PingSession, _Retired] = {}
         """Sessions that were replaced, the oldest first."""
+        self._located: Sequence[Address] = ()
+        """Where the name leads, if that was said since the last attempt began."""
         self._is_connected = False
         """Whether the observer takes it for connected."""
         self._idle_since: float | None = None
@@ -209,7 +209,12 @@ class Link:
 
         Once the one in use is gone, another session is made first, and then that one is left.
         """
-        current = self._current
+        if addresses:
+            self._located = addresses
+            self._check_address()
+
+    def _check_address(self) -> None:
+        current, addresses = self._current, self._located
         if current is None or not addresses:
             return
         if current.client.address not in addresses:
@@ -261,6 +266,8 @@ class Link:
         """Try to make the session that is wanted; it may come to be unwanted."""
         avoid = None if self._current is None else self._current.client.address
         self._attempt_began = time.monotonic()
+        # The attempt looks the name up itself.
+        self._located = ()
         dial = self._loop.create_task(
             self._dialer.dial(
                 self.name,
@@ -270,22 +277,18 @@ class Link:
                 retry_delay=self._keeper.retry_delay,
             )
         )
-        session = None
+        is_wanted = False
         try:
             while self._is_wanted and not dial.done():
                 events: set[asyncio.Future[Any]] = {dial, self._await_news()}
                 await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
-            if self._is_wanted:
-                session = dial.result()
-        except LinkError as error:
-            self._attempt_failed(error)
+            is_wanted = self._is_wanted
+            if is_wanted:
+                self._end_attempt(dial)
         finally:
-            if session is None:
+            if not is_wanted:
                 dial.cancel()
-                self._in_background(self._end_attempt(dial))
-            else:
-                self._observer.dialed(session.peer)
-                self._take(session)
+                self._in_background(self._drop_attempt(dial))
             self._start_slots()
 
     @property
@@ -300,25 +303,49 @@ class Link:
         options = self._options
         return PingSession(client, options.size, options.timeout, self, self._observer)
 
-    async def _end_attempt(self, dial: asyncio.Task[PingSession]) -> None:
-        await asyncio.wait([dial])
-        # It may have succeeded in the same moment in which it came to be unwanted.
-        if not dial.cancelled() and dial.exception() is None:
+    def _end_attempt(self, dial: asyncio.Task[PingSession]) -> None:
+        try:
             session = dial.result()
-            self._observer.dialed(session.peer)
-            self._observer.closed("closed")
-            session.finish("closed")
-            await session.close()
+        except LinkError as error:
+            self._attempt_failed(error)
+        else:
+            self._take(session)
+
+    async def _drop_attempt(self, dial: asyncio.Task[PingSession]) -> None:
+        """End an attempt that is unwanted; it may have ended in the same turn."""
+        await asyncio.wait([dial])
+        if dial.cancelled():
+            return
+        try:
+            session = dial.result()
+        except LinkError as error:
+            self._observer.connect_failed(error)
+        except Exception as error:
+            if not self.is_over:
+                self._fail(error)
+        else:
+            try:
+                self._observer.dialed(session.peer)
+                session.finish("closed")
+                assert session.end_reason is not None
+                self._observer.closed(session.end_reason)
+            finally:
+                await session.close()
 
     def _attempt_failed(self, error: LinkError) -> None:
         now = time.monotonic()
         self._keeper.failed(error.failure, now, now - self._attempt_began)
         self._connect_failure = str(error)
-        if self._current is None:
+        current = self._current
+        if current is None:
             self._idle_since = now
-        elif error.failure is Failure.REFUSED and self._wants(Need.REFUSED):
-            # A host says so a limited number of times, to whichever of this side's sockets.
-            self._current.refused()
+        elif (
+            error.failure is Failure.REFUSED
+            and self._wants(Need.REFUSED)
+            and current.client.address in error.tried
+        ):
+            # A host says so a limited number of times, to any of this side's sockets.
+            current.refused()
         self._observer.connect_failed(error)
         if not self.connections and self._options.until is not Until.STOPPED:
             self._end(error)
@@ -331,16 +358,18 @@ class Link:
         self._connect_failure = ""
         self._current = session
         self._totals.begin(session.statistics)
+        lost = None
+        if old is not None:
+            lost = self._why_lost(old, wanted, session.dialed_at)
+            self._retire(old, wanted.need)
+        # From here on `close` finds both, also where the observer fails.
+        self._observer.dialed(session.peer)
         self.peer = session.peer
         self.connections += 1
         if old is not None:
-            # It is not waited for whether it would have answered yet.
-            if (wanted.need in (Need.SILENT, Need.UNANSWERED) and old.open) or (
-                wanted.need is Need.REFUSED and old.waits_since(session.dialed_at)
-            ):
-                self._lost(wanted.cause)
+            if lost is not None:
+                self._lost(lost)
             self._observer.moved(old.peer, session.peer, wanted.cause)
-            self._retire(old, wanted.need)
         else:
             if self._idle_since is not None:
                 pause = session.dialed_at - self._idle_since
@@ -353,16 +382,33 @@ class Link:
             return
         if session.is_draining:
             self.session_draining(session)
+        # The name may have come to lead elsewhere during the attempt.
+        self._check_address()
         if self._options.warms_up:
             for mode in self._options.modes:
                 self._send(mode)
+
+    def _why_lost(self, old: PingSession, wanted: Want, dialed_at: float) -> str | None:
+        """Why the target was lost on a session that is replaced; None: it was not.
+
+        Whether the old session would still have answered is not waited for.
+        """
+        if wanted.need is Need.REFUSED and old.waits_since(dialed_at):
+            return wanted.cause
+        if not old.open:
+            return None
+        if wanted.need in (Need.SILENT, Need.UNANSWERED):
+            return wanted.cause
+        # Also where it is replaced for another reason, as when the server asks to leave.
+        if old.silent_for >= self._suspicious_after:
+            return _silence(self._suspicious_after)
+        return _no_answers() if old.unanswered_in_a_row >= _UNANSWERED else None
 
     def _retire(self, session: PingSession, need: Need) -> None:
         """Wait for what may still come, but not send any more."""
         is_well = session.is_draining or need is Need.ELSEWHERE
         follow = self._options.timeout + (0 if is_well else HORIZON)
-        reason = _REASONS.get(need, "error")
-        self._retiring[session] = _Retired(time.monotonic() + follow, reason)
+        self._retiring[session] = _Retired(time.monotonic() + follow, need)
         if len(self._retiring) > _MAX_RETIRING:
             self._leave(next(iter(self._retiring)))
 
@@ -371,7 +417,7 @@ class Link:
         if session is self._current:
             self._current = None
         if session.end_reason is None:
-            reason = "closed" if retired is None else retired.reason
+            reason = "closed" if retired is None else retired.need.close_reason
             if session.is_draining:
                 reason = "drain"
             session.finish(reason)
@@ -400,15 +446,16 @@ class Link:
 
     # `session.SessionOwner`.
 
-    def session_answered(self, session: PingSession, at_ns: int) -> None:
+    def session_answered(self, session: PingSession, outcome: Outcome, at_ns: int) -> None:
         """The target is up."""
         if self._current is None:
-            return  # A late word of one that was replaced.
-        if self.availability.is_up:
-            self.availability.answered(at_ns)
-        else:
-            outage = self.availability.outage(at_ns)
-            self.availability.answered(at_ns)
+            # From one that was replaced: nothing shows that another one can be made.
+            self.availability.noted(at_ns)
+            self._idle_since = time.monotonic()
+            return
+        was_up = self.availability.is_up
+        outage = self.availability.answered(at_ns)
+        if not was_up:
             self._connect_failure = ""
             self._is_connected = True
             self._observer.up(session.peer, outage)
@@ -416,10 +463,10 @@ class Link:
         if wanted is not None and wanted.need.is_a_doubt and session is self._current:
             self._keeper.settled(time.monotonic())
             self._tell()
-        if self._options.is_flood:
+        if self._options.is_flood and outcome.verdict is not Verdict.DUPLICATE:
             now = time.monotonic()
             for slots in self._slots:
-                if slots.pace.answered(now):
+                if slots.mode == outcome.kind and slots.pace.answered(now):
                     self._plan_slot(slots, now)
         self._check_count()
 
@@ -528,8 +575,7 @@ class Link:
         try:
             if held_up:
                 self._exclude(held_up)
-                if self._idle_since is not None:
-                    self._idle_since = min(self._idle_since + held_up, now)
+                self._put_off_pause(held_up, now)
             for session, retired in list(self._retiring.items()):
                 session.check(now, awake)
                 if session in self._retiring and (now >= retired.until or not session.open):
@@ -541,16 +587,23 @@ class Link:
             self._fail(error)
         self._plan_tick(time.monotonic())
 
+    def _put_off_pause(self, held_up: float, now: float) -> None:
+        """This process was held up until now: that is no part of its pause before an attempt."""
+        began = self._attempt_began
+        # An attempt that was under way before has ended the pause already.
+        if self._idle_since is not None and not self._idle_since < began < self._tick_at:
+            self._idle_since = min(self._idle_since + held_up, now)
+
     def _check(self, current: PingSession, now: float, awake: float) -> None:
         current.check(now, awake)
         if current is not self._current:
             return
         if current.silent_for >= self._dead_after:
-            self._doubt(Need.SILENT, f"nothing was heard of it for {self._dead_after:g} s")
+            self._doubt(Need.SILENT, _silence(self._dead_after))
         elif current.unanswered_in_a_row >= _UNANSWERED:
-            self._doubt(Need.UNANSWERED, f"{_UNANSWERED} probes in a row were not answered")
+            self._doubt(Need.UNANSWERED, _no_answers())
         elif current.silent_for >= self._suspicious_after:
-            self._want(Need.SILENT, f"nothing was heard of it for {self._suspicious_after:g} s")
+            self._want(Need.SILENT, _silence(self._suspicious_after))
 
     def _exclude(self, seconds: float) -> None:
         """This is no part of an outage."""
@@ -604,3 +657,11 @@ class Link:
     def _tell(self) -> None:
         if not self._news.done():
             self._news.set_result(None)
+
+
+def _silence(seconds: float) -> str:
+    return f"nothing was heard of it for {seconds:g} s"
+
+
+def _no_answers() -> str:
+    return f"{_UNANSWERED} probes in a row were not answered"

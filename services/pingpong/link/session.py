@@ -36,7 +36,7 @@ _NANOSECONDS = 1_000_000_000
 class SessionOwner(Protocol):
     """Called with what a session does from the moment it is established."""
 
-    def session_answered(self, session: PingSession, at_ns: int) -> None:
+    def session_answered(self, session: PingSession, outcome: Outcome, at_ns: int) -> None:
         """An answer arrived, in time or late or again."""
 
     def session_draining(self, session: PingSession) -> None:
@@ -98,14 +98,16 @@ class PingSession(Pinger):
         self._is_asked = False
         """Whether something was sent since the last packet came."""
         self._heard = 0
-        """Packets that were of this connection."""
+        """Packets that were of this connection, when stock was last taken."""
         self._astray = 0
         """Packets from the server's address that were not."""
-        self._refused_since: float | None = None
-        """Since when the socket says that nothing listens, without an answer in between.
+        self._refused_since = 0.0
+        """Since when the socket says that nothing listens, without a packet in between.
 
         That can be forged, but then the server answers, and nothing is sent again.
         """
+        self._heard_at_refusal: int | None = None
+        """Packets that were of this connection by then; None while nothing was refused."""
         self._socket_error = ""
         """The last one, for people."""
 
@@ -137,7 +139,7 @@ class PingSession(Pinger):
         self._keep_alive = client.idle_timeout / _KEEP_ALIVES
         self._sent_at = time.monotonic()
         self._astray = client.stray_packets
-        self._heard = client.received_packets - self._astray
+        self._heard = self._received
 
     def send(self, seq: int, mode: str) -> None:
         """Send a probe, now; the observer hears whether it could be sent."""
@@ -205,7 +207,7 @@ class PingSession(Pinger):
     def finish(self, reason: str) -> None:
         """Expect nothing more: what was not answered is lost. `close` is to follow."""
         if self.end_reason is None:
-            self._hears = self.silent_for == 0 and self._refused_since is None
+            self._hears = self.silent_for == 0 and not self._is_refused
             self._finish(reason, "closed by this side")
 
     async def close(self) -> None:
@@ -224,12 +226,12 @@ class PingSession(Pinger):
             self._first.get(outcome.kind) == outcome.seq
         )
         self._has_answered = True
-        self._refused_since = None
-        self._owner.session_answered(self, at_ns)
+        self._owner.session_answered(self, outcome, at_ns)
         self._observer.answered(outcome, size, is_first)
 
     def malformed(self, mode: str) -> None:
-        """Something came that is no answer."""
+        """Something came that is no answer; another session would bring the same."""
+        self._has_answered = True
         self._observer.malformed(mode)
 
     def copied(self, count: int) -> None:
@@ -258,11 +260,21 @@ class PingSession(Pinger):
     def refused(self) -> None:
         """A host says that nothing listens: believed where it goes on for long enough."""
         now = time.monotonic()
-        if self._refused_since is None:
+        if not self._is_refused:
             self._refused_since = now
+            self._heard_at_refusal = self._received
             self._owner.session_refused(self, _NOTHING_LISTENS)
         elif now - self._refused_since >= _GONE_AFTER:
             self._end("error", _NOTHING_LISTENS)
+
+    @property
+    def _is_refused(self) -> bool:
+        return self._heard_at_refusal == self._received
+
+    @property
+    def _received(self) -> int:
+        """Packets that were of this connection, by now."""
+        return self.client.received_packets - self.client.stray_packets
 
     def _socket_failed(self, error: OSError) -> None:
         self._socket_error = (error.strerror or str(error)).lower()
@@ -292,7 +304,7 @@ class PingSession(Pinger):
     def _listen(self, awake: float) -> None:
         """Take stock of what the socket has brought."""
         astray = self.client.stray_packets
-        heard = self.client.received_packets - astray
+        heard = self._received
         if heard != self._heard:
             self._heard = heard
             self._is_asked = False
