@@ -203,6 +203,7 @@ class Dialer:
                     timeout=_left(deadline),
                     addresses=sorted(addresses, key=lambda entry: entry[1] == avoid),
                     retry_delay=retry_delay,
+                    named_timeout=self.timeout,
                 )
 
             try:
@@ -213,16 +214,12 @@ class Dialer:
                 client.timings.resolve = resolve_ns
                 session = await self._establish(make(client), headers, deadline)
             except ConnectError as error:
-                result, text = FAILURES[error.cause][0], str(error)
+                result = FAILURES[error.cause][0]
                 if error.status in _UNAUTHORIZED:
                     result = "unauthorized"
-                elif _left(deadline) <= _ROUNDING:
-                    if error.cause is Cause.SESSION:
-                        result = "timeout"
-                    elif error.cause is Cause.NO_ANSWER:
-                        # Of the time that was set, the lookup took a part.
-                        text = re.sub(r"within [\d.]+ s", f"within {self.timeout:g} s", text)
-                raise LinkError(result, text, error, resolve_ns, tried) from None
+                elif error.cause is Cause.SESSION and _left(deadline) <= _ROUNDING:
+                    result = "timeout"
+                raise LinkError(result, str(error), error, resolve_ns, tried) from None
             session.dialed_at = began * 1e-9
             return session
 

@@ -68,13 +68,15 @@ async def open_connection(
     timeout: float = 5.0,
     addresses: Sequence[tuple[int, Address]] | None = None,
     retry_delay: float | None = None,
+    named_timeout: float | None = None,
 ) -> ClientConnection:
     """Connect to the first address that answers; the others' attempts are given up.
 
     A further address is tried 250 ms after the one before, or as soon as that has failed. One
     that stays silent is tried again each second, or each `retry_delay` seconds, from another port,
     beside what is under way.
-    Raises `ConnectError` when all have failed, or nothing answered within `timeout`.
+    Raises `ConnectError` when all have failed, or nothing answered within `timeout`; its text
+    names `named_timeout`, where that is given: a caller may have spent a part of it already.
     """
     deadline = asyncio.get_running_loop().time() + timeout
     if target.ca_file is not None:
@@ -100,9 +102,10 @@ async def open_connection(
         async with asyncio.timeout_at(deadline):
             winner = await race.run(addresses)
     except TimeoutError:
+        seconds = named_timeout or timeout
         silence = ConnectError(
             Cause.NO_ANSWER,
-            f"no answer on UDP port {target.port} of {target.host} within {timeout:g} s",
+            f"no answer on UDP port {target.port} of {target.host} within {seconds:g} s",
         )
         raise more_telling(race.failure, race.refused_here or silence).again() from None
     finally:
