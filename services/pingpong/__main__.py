@@ -21,7 +21,7 @@ Ping over WebTransport (HTTP/3, QUIC, UDP).
 
 verbs:
   serve        answer pings, until SIGTERM or Ctrl-C
-  probe        ping servers for as long as it runs, and offer Prometheus what was measured
+  probe        ping servers for as long as it runs; metrics for Prometheus
   ping         ping servers, and say how fast, how lossy, and which way it is lost
   run          try it out: a server and a client side by side in this terminal
   certificate  make or renew a server's certificate, and its authority, in Kubernetes

@@ -127,6 +127,27 @@ def test_a_refused_attempt_is_not_repeated_without_any_pause() -> None:
     assert made.pause(1.0) == pytest.approx(0.075)
 
 
+def test_silences_that_pass_make_the_next_pause_no_longer() -> None:
+    """Of a path that is dead for a moment again and again; each comes after a second."""
+    made = keeper()
+    for at in range(0, 40, 4):
+        made.want(Need.SILENT, "", at + 1.3)
+        assert made.pause(at + 1.3) == pytest.approx(0.1)
+        made.settled(at + 1.5)
+
+
+def test_a_session_that_lasted_makes_the_next_end_a_first_one() -> None:
+    made = keeper()
+    pauses = []
+    for at in (0.5, 1.0, 1.5, 4.0):
+        made.want(Need.ENDED, "", at)
+        pause = made.pause(at)
+        assert pause is not None
+        pauses.append(pause)
+        made.settled(at)
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.1])
+
+
 @pytest.mark.parametrize(("took", "pause"), [(5.0, 0.2), (0.3, 0.7)])
 def test_after_an_attempt_that_was_not_answered_another_one_begins_soon(
     took: float, pause: float

@@ -285,7 +285,7 @@ class TestMistakes:
 
     def test_one_of_several_values(self) -> None:
         assert mistakes(ProbeSettings, "--server=a,http://b", "--modes=datagram,tcp") == (
-            "--server a,http://b: http://b must begin with https://, srv:// or endpointslice://",
+            "--server a,http://b: http://b must be host[:port], or begin with https://, srv:// or endpointslice://",
             "--modes datagram,tcp: must be datagram, stream, streams or uni",
         )
 

@@ -17,6 +17,9 @@ from .failures import Failure
 
 _CALM = 1.0
 """Seconds without such a wish after which a session is replaced without waiting."""
+_LASTED = 2.0
+"""Seconds without such a wish after which the next failure is a first one. A server that ends each
+session as soon as it is made is asked less and less often."""
 _REFUSED_PAUSE = 0.15
 _LONGEST_REFUSED_PAUSE = 1.0
 """Seconds between attempts where the host says that nothing listens: it is there, and what is to
@@ -106,6 +109,10 @@ class Backoff:
         self._bound = min(2 * bound, self.longest)
         return bound * self.random()
 
+    def first(self) -> float:
+        """How long to wait where nothing has failed yet; the next failure is what it was."""
+        return self.shortest * self.random()
+
     def reset(self) -> None:
         """All is well: the next failure is a first one."""
         self._bound = self.shortest
@@ -135,10 +142,15 @@ class Keeper:
         before = self.wanted
         if before is None:
             calm = now - self._calm_since
-            if calm >= self._backoff.longest:
+            if calm >= _LASTED:
                 self._backoff.reset()
-            is_at_once = need.is_at_once and calm >= _CALM
-            self._attempt_at = now if is_at_once else now + self._backoff.next()
+            if need.is_at_once and calm >= _CALM:
+                self._attempt_at = now
+            elif need in (Need.SILENT, Need.UNANSWERED):
+                # They come after a second of silence: that keeps such attempts apart.
+                self._attempt_at = now + self._backoff.first()
+            else:
+                self._attempt_at = now + self._backoff.next()
         elif not need.replaces(before.need):
             return
         elif need is Need.ENDED and before.need is Need.DRAIN:

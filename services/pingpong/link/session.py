@@ -230,7 +230,8 @@ class PingSession(Pinger):
         self._observer.answered(outcome, size, is_first)
 
     def malformed(self, mode: str) -> None:
-        """Something came that is no answer."""
+        """Something came that is no answer; another session would bring the same."""
+        self._has_answered = True
         self._observer.malformed(mode)
 
     def copied(self, count: int) -> None:

@@ -225,7 +225,7 @@ def read_source(value: object) -> object:
         if not re.fullmatch(r"[a-z0-9-]{1,63}/[a-z0-9-]{1,63}(:[a-z0-9-]{1,15})?(/.*)?", rest):
             raise ValueError("must be endpointslice://namespace/service[:port][/path]")
         return f"endpointslice://{quote(rest, safe=_URL_SAFE)}"
-    raise ValueError("must begin with https://, srv:// or endpointslice://")
+    raise ValueError("must be host[:port], or begin with https://, srv:// or endpointslice://")
 
 
 def read_origin(value: object) -> object:

@@ -72,7 +72,10 @@ class TextReport:
             line += f" after {figures.duration(outage.duration_ns)}"
         pings = []
         if outage.lost:
-            pings.append(f"{outage.lost} lost")
+            # A session that lives may bring the answers late.
+            pings.append(
+                f"{outage.lost} {'lost' if outage.is_reconnected else 'unanswered so far'}"
+            )
         if outage.not_sent:
             pings.append(f"{outage.not_sent} not sent")
         return self._line(f"{line}: {', '.join(pings)}" if pings else line, at_ns)

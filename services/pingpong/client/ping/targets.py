@@ -13,6 +13,10 @@ from ...settings import PingSettings
 from ...webtransport import Address
 from ...webtransport.asyncio import Cause, ConnectError, Target, resolve
 
+_LONGEST_LOOKUP = 1.0
+"""Seconds to wait for the system where addresses are known already. It waits half a second for
+both families together, before it takes the first that answers."""
+
 
 def target_of(url: str, settings: PingSettings) -> Target:
     """Where a URL points to, and what the settings insist on there."""
@@ -48,7 +52,7 @@ class SystemLookup:
     """Looks a target up as the system does, which may know more than DNS: a hosts file, mDNS.
 
     The system does not say whether a name has no address of one family, or whether that could not
-    be found out: those of before still hold.
+    be found out: those of before still hold, as they do when a lookup fails.
     """
 
     def __init__(self, target: Target) -> None:
@@ -56,8 +60,17 @@ class SystemLookup:
         self._known: list[tuple[int, Address]] = []
 
     async def __call__(self) -> Resolved:
-        """The addresses now. Raises `ConnectError`."""
-        found = await resolve(self._target)
+        """The addresses now; where that fails, or takes long, those of before.
+
+        Raises `ConnectError` where there were none.
+        """
+        try:
+            async with asyncio.timeout(_LONGEST_LOOKUP if self._known else None):
+                found = await resolve(self._target)
+        except (ConnectError, TimeoutError):
+            if not self._known:
+                raise
+            return Resolved(self._target, self._known)
         families = {family for family, _ in found}
         self._known = found + [entry for entry in self._known if entry[0] not in families]
         return Resolved(self._target, self._known)
