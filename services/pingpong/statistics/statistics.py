@@ -141,11 +141,6 @@ class Statistics:
         self._extra = 0
 
     @property
-    def given_up(self) -> int:
-        """How many probes are lost for good, being forgotten. It never decreases."""
-        return self._given_up
-
-    @property
     def open(self) -> int:
         """How many probes may still be answered, in time or late."""
         return self._sent - self._answered - self._given_up
