@@ -14,6 +14,7 @@ from ...settings import PingSettings
 from ...statistics import Summary
 from ...webtransport import mask_url
 from ..output import Output, terminal
+from ..target import target_of
 from .advice import with_advice
 from .json_report import JsonReport
 from .labels import labels, titles
@@ -22,7 +23,7 @@ from .observer import Display
 from .report import TextReport
 from .results import RunSummary
 from .target_run import TargetRun
-from .targets import OneAddress, SystemLookup, all_addresses, check_ca_file, target_of
+from .targets import OneAddress, SystemLookup, all_addresses, check_ca_file
 
 LOOK_AGAIN = 3.0
 """Seconds after which a name is looked up again, while what it led to is pinged."""

@@ -14,8 +14,9 @@ from ...settings import ProbeSettings
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from ...webtransport import Address
-from ...webtransport.asyncio import Cause, ConnectError, Target
+from ...webtransport.asyncio import Cause, ConnectError
 from ..discovery import Destination
+from ..target import target_of
 from .metrics import ProbeMetrics, TargetCounts
 from .recorder import Recorder
 
@@ -172,13 +173,7 @@ class Supervisor:
         return look_up
 
     def _resolved(self, destination: Destination) -> Resolved:
-        settings = self._settings
-        target = Target.from_url(
-            destination.url,
-            ca_file=None if settings.ca_file is None else str(settings.ca_file),
-            certificate_hash=settings.cert_hash,
-            insecure=settings.insecure,
-        )
+        target = target_of(destination.url, self._settings)
         return Resolved(target, tuple(_socket_addresses(destination.addresses, target.port)))
 
 
