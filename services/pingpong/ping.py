@@ -30,7 +30,7 @@ HEADER_SIZE = 36
 """The size of the smallest v1 message, in bytes."""
 
 DEFAULT_SIZE = 64
-"""The size of a message where nobody asked for another, in bytes."""
+"""The size of a message by default, in bytes."""
 
 PING = b"ping"
 PONG = b"pong"

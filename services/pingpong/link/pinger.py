@@ -245,7 +245,7 @@ class Pinger(SessionWaiter):
         self.drain_received()
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """The end."""
+        """Note the end of the session."""
         established = self._established.done() and self._established.exception() is None
         super().session_closed(session, closed)
         if established:

@@ -213,7 +213,7 @@ class PingCommand:
         tasks = []
         for wanted, run in zip(self._wanted, self._runs, strict=True):
             if run is None:
-                self._tell_error(wanted, wanted.error)
+                self._report_error(wanted, wanted.error)
             else:
                 tasks.append(asyncio.create_task(self._ping_one(wanted, run)))
         runs = [run for run in self._runs if run is not None]
@@ -225,9 +225,9 @@ class PingCommand:
 
     async def _ping_one(self, wanted: _Wanted, run: TargetRun) -> None:
         await run.run()
-        self._tell_error(wanted, run.error)
+        self._report_error(wanted, run.error)
 
-    def _tell_error(self, wanted: _Wanted, error: LinkError | None) -> None:
+    def _report_error(self, wanted: _Wanted, error: LinkError | None) -> None:
         """With several targets, write what went wrong with one when it does."""
         if error is not None and len(self._runs) > 1 and self._view is None:
             self._complain(f"{wanted.title}: {with_advice(error, self._settings)}")
@@ -289,7 +289,7 @@ class PingCommand:
             self._stop.set_result(cause)
 
     async def _until_stopped(self, work: asyncio.Future[Any]) -> bool:
-        """Whether it came to its end before somebody stopped it. Raises what it raised."""
+        """Whether it came to its end before it was stopped. Raises what it raised."""
         either: list[asyncio.Future[Any]] = [work, self._stop]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if work.done():

@@ -137,7 +137,7 @@ class JsonLines(Display):
         self._peer: Peer
 
     def connected(self, peer: Peer) -> None:
-        """Nothing is said: each reply, and the summary, tells it."""
+        """Writes nothing: each reply and the summary have it."""
         self._peer = peer
 
     def recovered(self, peer: Peer, outage: ShownOutage) -> None:

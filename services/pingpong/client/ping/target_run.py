@@ -15,9 +15,9 @@ from .observer import Display
 from .results import RunSummary, ShownOutage
 
 _AT_ONCE = 0.5
-"""Seconds between a slot that came after a pause of the process, and the signal that tells of it."""
+"""Seconds between a slot that came after a pause of the process, and the signal that reports it."""
 _BACKOFF = (0.1, 2.0)
-"""Seconds between attempts to connect: somebody is watching, and a server that is back is found."""
+"""Seconds between attempts to connect: a user is watching, and a server that is back is found."""
 _NANOSECONDS = 1_000_000_000
 
 
