@@ -1,17 +1,14 @@
-"""Makes sessions with targets: a fresh lookup, a fresh socket, and today's authorities and token."""
+"""Makes sessions with targets: a fresh lookup, a fresh socket, and today's authorities and headers."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeAlias
 
-from ..settings.files import WatchedFile
 from ..webtransport import Address, Headers, Windows
 from ..webtransport.asyncio import (
     Cause,
@@ -45,7 +42,6 @@ _AT_ONCE = 8
 _LONGEST_TURN = 0.2
 """Seconds after which an attempt is not waited for either."""
 _UNAUTHORIZED = (401, 403)
-_TOKEN = re.compile(rb"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +67,6 @@ def looked_up(target: Target) -> Lookup:
         return Resolved(target, await resolve(target))
 
     return look_up
-
-
-def authorization(token_file: Path | None) -> Headers:
-    """The header that shows the token in a file; none without a file (RFC 6750, section 2.1).
-
-    Raises `LinkError`, which says nothing of what is in the file.
-    """
-    if token_file is None:
-        return ()
-    try:
-        token = WatchedFile(token_file).read().strip()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise _no_token(f"cannot read the file {token_file}: {reason}") from None
-    if not token:
-        raise _no_token(f"no token is in {token_file}: it is empty")
-    if not _TOKEN.fullmatch(token):
-        raise _no_token(f"no token is in {token_file}: that is one word of printable ASCII")
-    return ((b"authorization", b"Bearer " + token),)
-
-
-def _no_token(text: str) -> LinkError:
-    return LinkError("unauthorized", f"{text} (--token-file)")
 
 
 class _Throttle:
@@ -142,23 +115,22 @@ class _Throttle:
 
 
 class Dialer:
-    """Makes sessions, of any number of targets. The token is read anew each time: it is rotated.
+    """Makes sessions, of any number of targets.
 
-    `timeout` is how many seconds an attempt has, from the lookup on; `headers` go into each
-    request; `idle_timeout` is this side's, and `config` the rest of what its endpoints are like.
+    `timeout` is how many seconds an attempt has, from the lookup on; `headers` is called in each
+    attempt for what goes into its request, and may raise `LinkError`; `idle_timeout` is this
+    side's, and `config` the rest of what its endpoints are like.
     """
 
     def __init__(
         self,
         *,
         timeout: float = 5.0,
-        token_file: Path | None = None,
-        headers: Headers = (),
+        headers: Callable[[], Headers] = tuple,
         idle_timeout: float = IDLE_TIMEOUT,
         config: EndpointConfig | None = None,
     ) -> None:
         self.timeout = timeout
-        self._token_file = token_file
         self._headers = headers
         self._throttle = _Throttle()
         self._config = replace(
@@ -207,7 +179,7 @@ class Dialer:
                 )
 
             try:
-                headers = (*authorization(self._token_file), *self._headers)
+                headers = self._headers()
                 known = await find()
                 resolve_ns = time.monotonic_ns() - began
                 client = await resolve_and_connect(find, connect, known)

@@ -7,12 +7,14 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from ...link import IDLE_TIMEOUT, ConnectTimes, Dialer, LinkError, Until
 from ...settings import PingSettings
 from ...statistics import Summary
 from ...webtransport import mask_url
+from ..authorization import authorization
 from ..output import Output, terminal
 from ..target import target_of
 from .advice import with_advice
@@ -90,7 +92,7 @@ class PingCommand:
         timeout = settings.connect_timeout
         self._dialer = Dialer(
             timeout=min(timeout, settings.deadline or timeout),
-            token_file=settings.token_file,
+            headers=partial(authorization, settings.token_file),
             idle_timeout=idle_timeout,
         )
         self._until = Until.STOPPED if settings.live else Until.NOT_CONNECTED

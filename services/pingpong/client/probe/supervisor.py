@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from ...link import Backoff, Dialer, Link, LinkOptions, Lookup, Resolved
@@ -15,6 +16,7 @@ from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from ...webtransport import Address
 from ...webtransport.asyncio import Cause, ConnectError
+from ..authorization import authorization
 from ..discovery import Destination
 from ..target import target_of
 from .metrics import ProbeMetrics, TargetCounts
@@ -56,7 +58,8 @@ class Supervisor:
         self._settings = settings
         self._metrics = metrics
         self._look_up = lookup
-        self._dialer = Dialer(timeout=settings.connect_timeout, token_file=settings.token_file)
+        headers = partial(authorization, settings.token_file)
+        self._dialer = Dialer(timeout=settings.connect_timeout, headers=headers)
         self._failures = FailureLogThrottle()
         self._log = get_logger("pingpong.client").bind()
         self._loop = asyncio.get_running_loop()
