@@ -215,17 +215,20 @@ class Dialer:
 Connect: TypeAlias = Callable[[Target, Sequence[tuple[int, Address]]], Awaitable[ClientConnection]]
 
 
-async def resolve_and_connect(find: Lookup, connect: Connect, known: Resolved) -> ClientConnection:
+async def resolve_and_connect(
+    find: Lookup, connect: Connect, known: Resolved, *, look_again: float = LOOK_AGAIN
+) -> ClientConnection:
     """Connect to one of the addresses that are `known`, or that `find` comes to know meanwhile.
 
     An address that is gone stays silent for ever, as that of a pod does; what has taken its place
-    is elsewhere. It is tried beside the others, as soon as the name leads there.
+    is elsewhere. It is tried beside the others, as soon as the name leads there, which is looked
+    up again every `look_again` seconds.
 
     Raises `ConnectError` when all attempts have failed.
     """
     tried = set(known.addresses)
     attempts = {asyncio.ensure_future(connect(known.target, known.addresses))}
-    looking = asyncio.create_task(_find_later(find))
+    looking = asyncio.create_task(_find_later(find, look_again))
     failure: ConnectError | None = None
     try:
         while attempts:
@@ -243,7 +246,7 @@ async def resolve_and_connect(find: Lookup, connect: Connect, known: Resolved) -
                     tried.update(more)
                     if more:
                         attempts.add(asyncio.ensure_future(connect(found.target, more)))
-                looking = asyncio.create_task(_find_later(find))
+                looking = asyncio.create_task(_find_later(find, look_again))
     finally:
         looking.cancel()
         # Nothing is awaited here: a cancellation meanwhile would drop what is returned.
@@ -260,8 +263,8 @@ def _leave(attempt: asyncio.Future[ClientConnection]) -> None:
         attempt.result().abort()
 
 
-async def _find_later(find: Lookup) -> Resolved | None:
-    await asyncio.sleep(LOOK_AGAIN)
+async def _find_later(find: Lookup, seconds: float) -> Resolved | None:
+    await asyncio.sleep(seconds)
     try:
         return await find()
     except ConnectError:
@@ -269,5 +272,4 @@ async def _find_later(find: Lookup) -> Resolved | None:
 
 
 def _left(deadline: float) -> float:
-    # Rounded, since people read it.
-    return max(round(deadline - time.monotonic(), 2), _SHORTEST_TIMEOUT)
+    return max(deadline - time.monotonic(), _SHORTEST_TIMEOUT)
