@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pingpong import ping
-from pingpong.ping import Deframer, MessageTooLarge, Ping, PlainScanner, Pong
+from pingpong.ping import Deframer, MessageTooLarge, PlainScanner, Pong
 from pingpong.webtransport import varint
 from tests.support.held import held
 
@@ -131,7 +131,6 @@ class TestMessages:
         message = ping.encode_ping(seq, t1, size)
         assert len(message) == size
         assert message[36:] == bytes(size - 36)
-        assert ping.decode_ping(message) == Ping(seq % 2**32, t1)
         answer = ping.answer_ping(message, received, t2, t3)
         assert answer is not None
         assert len(answer) == size
@@ -154,7 +153,6 @@ class TestMessages:
     @pytest.mark.parametrize("size", [0, 4, 35])
     def test_shorter_than_the_header_is_malformed(self, size: int) -> None:
         assert ping.answer_ping(ping.encode_ping(1, 2)[:size], 1, 2, 3) is None
-        assert ping.decode_ping(ping.encode_ping(1, 2)[:size]) is None
         answer = ping.answer_ping(ping.encode_ping(1, 2), 1, 2, 3)
         assert answer is not None
         assert ping.decode_pong(answer[:size]) is None
@@ -164,7 +162,6 @@ class TestMessages:
     def test_another_tag_is_malformed(self, tag: bytes) -> None:
         message = tag + bytes(60)
         assert (ping.answer_ping(message, 1, 2, 3) is None) == (tag != b"ping")
-        assert (ping.decode_ping(message) is None) == (tag != b"ping")
         assert (ping.decode_pong(message) is None) == (tag != b"pong")
 
 

@@ -30,7 +30,7 @@ HEADER_SIZE = 36
 """The size of the smallest v1 message, in bytes."""
 
 DEFAULT_SIZE = 64
-"""The size of a message where nobody asked for another, in bytes."""
+"""The size of a message by default, in bytes."""
 
 PING = b"ping"
 PONG = b"pong"
@@ -117,15 +117,6 @@ class PlainScanner:
 # pingpong.v1
 
 
-class Ping(NamedTuple):
-    """A v1 ping's fields."""
-
-    seq: int
-    """Modulo 2^32."""
-    t1: int
-    """When it was sent, on the sender's clock."""
-
-
 class Pong(NamedTuple):
     """A v1 pong's fields."""
 
@@ -151,14 +142,6 @@ def encode_ping(seq: int, t1: int, size: int = DEFAULT_SIZE) -> bytes:
         raise ValueError(f"a {PROTOCOL} message has at least {HEADER_SIZE} bytes, not {size}")
     zeros = _ZEROS[:padding] if padding <= len(_ZEROS) else bytes(padding)
     return _PING.pack(PING, seq & _U32, t1) + zeros
-
-
-def decode_ping(message: bytes) -> Ping | None:
-    """Read a ping; None when it is malformed: shorter than the header, or of another tag."""
-    if len(message) < HEADER_SIZE or message[:_TAG_SIZE] != PING:
-        return None
-    _, seq, t1 = _PING.unpack_from(message)
-    return Ping(seq, t1)
 
 
 def answer_ping(message: bytes, received: int, t2: int, t3: int) -> bytes | None:

@@ -17,7 +17,8 @@ SILENCE = "nothing was heard of it for 1 s"
 
 async def fall_silent(links: Linked, session: PingSession) -> None:
     """Probes stay open, and no packet has come for more than a second."""
-    await until(lambda: session.open)
+    await until(lambda: session.silent_for > 0)
+    assert session.open
     session.silent_for = 1.2
 
 
@@ -80,7 +81,7 @@ async def test_a_stop_of_this_process_during_an_attempt_is_no_pause_of_its_own()
         seconds = time.monotonic() - last_answer
         outage = links.seen.outages[-1]
         assert outage is not None
-        assert pause > 0.7
+        assert pause > 0.5
         # But for 0.15 s of it: how exactly the end of an outage is found.
         expected = seconds - 0.6 - (pause - 0.15)
         # The stop is noticed from when stock was to be taken: every 0.1 s.
@@ -173,8 +174,8 @@ async def test_an_answer_on_a_session_that_was_replaced_counts_where_no_other_st
         attempt = await links.attempts.next()
         began = time.monotonic()
         await until(lambda: time.monotonic() > began + 0.2)
-        old.answer()
         answered_at = time.monotonic_ns()
+        old.answer()
         assert not links.link.availability.is_up
         wire = Wire(B)
         attempt.set_result(wire)
@@ -182,7 +183,7 @@ async def test_an_answer_on_a_session_that_was_replaced_counts_where_no_other_st
         wire.answer()
         outage = links.seen.outages[-1]
         assert outage is not None
-        assert outage.duration_ns <= time.monotonic_ns() - answered_at + 1_000_000
+        assert outage.duration_ns <= time.monotonic_ns() - answered_at
 
 
 class Faulty(Seen):
@@ -213,9 +214,9 @@ async def test_an_observer_s_fault_leaves_no_session_open(call: str) -> None:
 async def test_in_a_flood_an_answer_triggers_the_next_probe_of_its_own_mode_only() -> None:
     options: dict[str, Any] = {"is_flood": True, "modes": ("datagram", "uni"), "warms_up": False}
     async with linked(**options) as links:
+        began = time.monotonic()
         wire = await links.attempts.succeed(A)
         await until(lambda: wire.pings)
-        began = time.monotonic()
         while wire.sent < 200:
             await asyncio.sleep(0)
             if wire.pings:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pingpong.link import Resolved, dial
+from pingpong.link import Resolved
 from pingpong.link.dial import resolve_and_connect
 from pingpong.webtransport.asyncio import ClientConnection, ConnectError, Target
 from pingpong.webtransport.asyncio.failures import Cause
@@ -51,14 +51,9 @@ class Network:
         return self.made[-1]
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial, "LOOK_AGAIN", 0.0)
-
-
 def begin(network: Network) -> asyncio.Task[Any]:
     return asyncio.create_task(
-        resolve_and_connect(network.find, network.connect, Resolved(TARGET, [OLD]))
+        resolve_and_connect(network.find, network.connect, Resolved(TARGET, [OLD]), look_again=0.0)
     )
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import uvloop
 
+from pingpong.client.authorization import authorization
 from pingpong.link import LinkError
-from pingpong.link.dial import authorization
 from pingpong.ping import PROTOCOL, encode_ping, frame
 from pingpong.webtransport.asyncio import (
     ClientConnection,

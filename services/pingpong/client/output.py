@@ -17,7 +17,7 @@ class Output:
     """Where lines go: results, and complaints.
 
     Both make each line printable once more, whatever is in it. `write` raises `OSError` where the
-    line cannot be written, `BrokenPipeError` where nobody reads any more; `complain` never does.
+    line cannot be written, `BrokenPipeError` where the reader is gone; `complain` never does.
     `draw` puts text into a terminal as it is, at once, and
     raises as `write` does; None where the results go somewhere else.
     """

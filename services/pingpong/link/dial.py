@@ -1,17 +1,14 @@
-"""Makes sessions with targets: a fresh lookup, a fresh socket, and today's authorities and token."""
+"""Makes sessions with targets: a fresh lookup, a fresh socket, and today's authorities and headers."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeAlias
 
-from ..settings.files import WatchedFile
 from ..webtransport import Address, Headers, Windows
 from ..webtransport.asyncio import (
     CatchUp,
@@ -46,7 +43,6 @@ _AT_ONCE = 8
 _LONGEST_TURN = 0.2
 """Seconds after which an attempt is not waited for either."""
 _UNAUTHORIZED = (401, 403)
-_TOKEN = re.compile(rb"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +68,6 @@ def looked_up(target: Target) -> Lookup:
         return Resolved(target, await resolve(target))
 
     return look_up
-
-
-def authorization(token_file: Path | None) -> Headers:
-    """The header that shows the token in a file; none without a file (RFC 6750, section 2.1).
-
-    Raises `LinkError`, which says nothing of what is in the file.
-    """
-    if token_file is None:
-        return ()
-    try:
-        token = WatchedFile(token_file).read().strip()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise _no_token(f"cannot read the file {token_file}: {reason}") from None
-    if not token:
-        raise _no_token(f"no token is in {token_file}: it is empty")
-    if not _TOKEN.fullmatch(token):
-        raise _no_token(f"no token is in {token_file}: that is one word of printable ASCII")
-    return ((b"authorization", b"Bearer " + token),)
-
-
-def _no_token(text: str) -> LinkError:
-    return LinkError("unauthorized", f"{text} (--token-file)")
 
 
 class _Throttle:
@@ -143,23 +116,22 @@ class _Throttle:
 
 
 class Dialer:
-    """Makes sessions, of any number of targets. The token is read anew each time: it is rotated.
+    """Makes sessions, of any number of targets.
 
-    `timeout` is how many seconds an attempt has, from the lookup on; `headers` go into each
-    request; `idle_timeout` is this side's, and `config` the rest of what its endpoints are like.
+    `timeout` is how many seconds an attempt has, from the lookup on; `headers` is called in each
+    attempt for what goes into its request, and may raise `LinkError`; `idle_timeout` is this
+    side's, and `config` the rest of what its endpoints are like.
     """
 
     def __init__(
         self,
         *,
         timeout: float = 5.0,
-        token_file: Path | None = None,
-        headers: Headers = (),
+        headers: Callable[[], Headers] = tuple,
         idle_timeout: float = IDLE_TIMEOUT,
         config: EndpointConfig | None = None,
     ) -> None:
         self.timeout = timeout
-        self._token_file = token_file
         self._headers = headers
         self._throttle = _Throttle()
         self._catch_up = CatchUp()
@@ -206,26 +178,23 @@ class Dialer:
                     addresses=sorted(addresses, key=lambda entry: entry[1] == avoid),
                     retry_delay=retry_delay,
                     catch_up=self._catch_up,
+                    named_timeout=self.timeout,
                 )
 
             try:
-                headers = (*authorization(self._token_file), *self._headers)
+                headers = self._headers()
                 known = await find()
                 resolve_ns = time.monotonic_ns() - began
                 client = await resolve_and_connect(find, connect, known)
                 client.timings.resolve = resolve_ns
                 session = await self._establish(make(client), headers, deadline)
             except ConnectError as error:
-                result, text = FAILURES[error.cause][0], str(error)
+                result = FAILURES[error.cause][0]
                 if error.status in _UNAUTHORIZED:
                     result = "unauthorized"
-                elif _left(deadline) <= _ROUNDING:
-                    if error.cause is Cause.SESSION:
-                        result = "timeout"
-                    elif error.cause is Cause.NO_ANSWER:
-                        # Of the time that was set, the lookup took a part.
-                        text = re.sub(r"within [\d.]+ s", f"within {self.timeout:g} s", text)
-                raise LinkError(result, text, error, resolve_ns, tried) from None
+                elif error.cause is Cause.SESSION and _left(deadline) <= _ROUNDING:
+                    result = "timeout"
+                raise LinkError(result, str(error), error, resolve_ns, tried) from None
             session.dialed_at = began * 1e-9
             return session
 
@@ -249,17 +218,20 @@ class Dialer:
 Connect: TypeAlias = Callable[[Target, Sequence[tuple[int, Address]]], Awaitable[ClientConnection]]
 
 
-async def resolve_and_connect(find: Lookup, connect: Connect, known: Resolved) -> ClientConnection:
+async def resolve_and_connect(
+    find: Lookup, connect: Connect, known: Resolved, *, look_again: float = LOOK_AGAIN
+) -> ClientConnection:
     """Connect to one of the addresses that are `known`, or that `find` comes to know meanwhile.
 
     An address that is gone stays silent for ever, as that of a pod does; what has taken its place
-    is elsewhere. It is tried beside the others, as soon as the name leads there.
+    is elsewhere. It is tried beside the others, as soon as the name leads there, which is looked
+    up again every `look_again` seconds.
 
     Raises `ConnectError` when all attempts have failed.
     """
     tried = set(known.addresses)
     attempts = {asyncio.ensure_future(connect(known.target, known.addresses))}
-    looking = asyncio.create_task(_find_later(find))
+    looking = asyncio.create_task(_find_later(find, look_again))
     failure: ConnectError | None = None
     try:
         while attempts:
@@ -277,7 +249,7 @@ async def resolve_and_connect(find: Lookup, connect: Connect, known: Resolved) -
                     tried.update(more)
                     if more:
                         attempts.add(asyncio.ensure_future(connect(found.target, more)))
-                looking = asyncio.create_task(_find_later(find))
+                looking = asyncio.create_task(_find_later(find, look_again))
     finally:
         looking.cancel()
         # Nothing is awaited here: a cancellation meanwhile would drop what is returned.
@@ -294,8 +266,8 @@ def _leave(attempt: asyncio.Future[ClientConnection]) -> None:
         attempt.result().abort()
 
 
-async def _find_later(find: Lookup) -> Resolved | None:
-    await asyncio.sleep(LOOK_AGAIN)
+async def _find_later(find: Lookup, seconds: float) -> Resolved | None:
+    await asyncio.sleep(seconds)
     try:
         return await find()
     except ConnectError:
@@ -303,5 +275,4 @@ async def _find_later(find: Lookup) -> Resolved | None:
 
 
 def _left(deadline: float) -> float:
-    # Rounded, since people read it.
-    return max(round(deadline - time.monotonic(), 2), _SHORTEST_TIMEOUT)
+    return max(deadline - time.monotonic(), _SHORTEST_TIMEOUT)

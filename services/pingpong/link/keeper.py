@@ -1,7 +1,7 @@
 """When a session is to be made, and why; whether a target answers, and how long it did not.
 
 Pure: times are passed in. A session is replaced before it is left wherever that is possible. Where
-the server drains it, or nothing was heard of it for a while, or somebody says that nothing listens
+the server drains it, or nothing was heard of it for a while, or it is said that nothing listens
 there any more, another one is made beside it, and probes go on over the old one until then. An old
 one that answers after all, unless it drains, ends the attempts.
 """
@@ -24,7 +24,7 @@ _REFUSED_PAUSE = 0.15
 _LONGEST_REFUSED_PAUSE = 1.0
 """Seconds between attempts where the host says that nothing listens: it is there, and what is to
 listen there may be any moment. A packet each, which no server has to do with. More than the first
-once a hundredth of the time that it was so is more: what is down for an hour is no matter of moments.
+once a hundredth of the time that it was so is more: what is down for an hour is not back in a moment.
 """
 _REFUSED_RETRY = 0.5
 """Seconds of silence after which such a host is asked again: it need not say so each time.
@@ -125,7 +125,7 @@ class Keeper:
 
     def __init__(self, backoff: Backoff, now: float) -> None:
         self.wanted: Want | None = Want(Need.START, "")
-        """None while the one that stands will do."""
+        """None while the one that stands is kept."""
         self._backoff = backoff
         self._attempt_at = now
         self._calm_since = now
@@ -186,7 +186,7 @@ class Keeper:
         self._attempt_at = min(self._attempt_at, now)
 
     def settled(self, now: float) -> None:
-        """No session is wanted any more: another one was made, or the old one will do."""
+        """No session is wanted any more: another one was made, or the old one is kept."""
         self.wanted = None
         self._refused_since = None
         self._calm_since = now
@@ -207,7 +207,7 @@ class Outage:
 
 
 class Availability:
-    """Follows one target: it is up from an answer on until somebody says that it was lost.
+    """Follows one target: it is up from an answer on until `lost` is called.
 
     Lost are: its session, where no other one stands; or its answers, once none came for longer
     than chance explains. An answer that came late ends an outage like any other: the path was

@@ -70,7 +70,7 @@ class LinkOptions:
     offset: float = 0.0
     """From the first attempt's end to the first slot."""
     spread_by: str | None = None
-    """What the place of the slots in each interval is drawn from; `offset` is of no matter then."""
+    """What the place of the slots in each interval is drawn from; `offset` is ignored then."""
     warms_up: bool = False
     """Whether each session begins with a probe of each mode, beside the schedule."""
     until: Until = Until.STOPPED
@@ -164,7 +164,7 @@ class Link:
         self._ticked_at = now
         self._tick_at = now
         self._timer: asyncio.TimerHandle | None = None
-        self._news: asyncio.Future[None] = self._loop.create_future()
+        self._changed: asyncio.Future[None] = self._loop.create_future()
         self._failure: BaseException | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -187,7 +187,7 @@ class Link:
                 if pause == 0:
                     await self._attempt()
                 else:
-                    await asyncio.wait({self._await_news()}, timeout=pause)
+                    await asyncio.wait({self._await_change()}, timeout=pause)
         finally:
             for timer in (grace, looking):
                 if timer is not None:
@@ -221,12 +221,12 @@ class Link:
             self._want(Need.ELSEWHERE, f"the name does not lead to {current.peer.address} any more")
         elif self._wants(Need.ELSEWHERE):
             self._keeper.settled(time.monotonic())
-            self._tell()
+            self._notify()
 
     def connect_now(self) -> None:
         """Do not wait before the next attempt: something has changed."""
         self._keeper.hurry(time.monotonic())
-        self._tell()
+        self._notify()
 
     def receive_pending(self) -> None:
         """Take in what is in the sockets already."""
@@ -280,7 +280,7 @@ class Link:
         is_wanted = False
         try:
             while self._is_wanted and not dial.done():
-                events: set[asyncio.Future[Any]] = {dial, self._await_news()}
+                events: set[asyncio.Future[Any]] = {dial, self._await_change()}
                 await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
             is_wanted = self._is_wanted
             if is_wanted:
@@ -447,7 +447,7 @@ class Link:
     # `session.SessionOwner`.
 
     def session_answered(self, session: PingSession, outcome: Outcome, at_ns: int) -> None:
-        """The target is up."""
+        """Note an answer: the target is up, and a doubt about its session is settled."""
         if self._current is None:
             # From one that was replaced: nothing shows that another one can be made.
             self.availability.noted(at_ns)
@@ -462,7 +462,7 @@ class Link:
         wanted = self._keeper.wanted
         if wanted is not None and wanted.need.is_a_doubt and session is self._current:
             self._keeper.settled(time.monotonic())
-            self._tell()
+            self._notify()
         if self._options.is_flood and outcome.verdict is not Verdict.DUPLICATE:
             now = time.monotonic()
             for slots in self._slots:
@@ -471,18 +471,18 @@ class Link:
         self._check_count()
 
     def session_draining(self, session: PingSession) -> None:
-        """Another one first."""
+        """Have another session made, before this one is left."""
         if session is self._current and self._may_reconnect:
             self._observer.draining()
             self._want(Need.DRAIN, "the server wants the session to be left")
 
     def session_refused(self, session: PingSession, cause: str) -> None:
-        """Another one, in case it is true."""
+        """Have another session made, in case it is true."""
         if session is self._current:
             self._want(Need.REFUSED, cause)
 
     def session_ended(self, session: PingSession) -> None:
-        """The end of a session: of the target too, where no other stands."""
+        """Leave a session that is over: the target is lost, where no other one stands."""
         if session is self._current:
             self._idle_since = time.monotonic()
             self._lost(session.end_cause)
@@ -553,7 +553,7 @@ class Link:
     def _check_count(self) -> None:
         if self._has_sent_all and self._totals.deadline is None:
             self.is_over = True
-            self._tell()
+            self._notify()
 
     # Taking stock.
 
@@ -622,7 +622,7 @@ class Link:
     def _want(self, need: Need, cause: str) -> None:
         if self._may_reconnect:
             self._keeper.want(need, cause, time.monotonic())
-            self._tell()
+            self._notify()
 
     def _lost(self, cause: str) -> None:
         if self.availability.lost(cause, time.monotonic_ns()) or self._is_connected:
@@ -636,7 +636,7 @@ class Link:
     def _fail(self, error: BaseException) -> None:
         """Have `run` raise this."""
         self._failure = self._failure or error
-        self._tell()
+        self._notify()
 
     def _stop(self) -> None:
         self.is_over = True
@@ -646,17 +646,17 @@ class Link:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _await_news(self) -> asyncio.Future[None]:
+    def _await_change(self) -> asyncio.Future[None]:
         """Done when there is something that ends a pause. Raises the fault of `_fail`."""
         if self._failure is not None:
             raise self._failure
-        if self._news.done():
-            self._news = self._loop.create_future()
-        return self._news
+        if self._changed.done():
+            self._changed = self._loop.create_future()
+        return self._changed
 
-    def _tell(self) -> None:
-        if not self._news.done():
-            self._news.set_result(None)
+    def _notify(self) -> None:
+        if not self._changed.done():
+            self._changed.set_result(None)
 
 
 def _silence(seconds: float) -> str:

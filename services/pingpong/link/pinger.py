@@ -82,15 +82,6 @@ class PingStream(StreamHandler):
                 self._pinger.take_token(data[at : at + _TOKEN], self._mode, self._seq, arrival)
             self._data = data[whole:]
 
-    def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        """No answer will come; the ping's timeout says so."""
-
-    def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """The server reads no more; sending says so."""
-
-    def stream_writable(self, stream: Stream) -> None:
-        """Not asked for."""
-
 
 class Pinger(SessionWaiter):
     """Sends pings of `size` bytes on a session and follows what becomes of them: a base class.
@@ -161,7 +152,7 @@ class Pinger(SessionWaiter):
         )
         self.statistics.sent(seq, now, mode)
         try:
-            getattr(self, f"_send_{mode}")(message, seq)
+            self._send(message, seq, mode)
         except (SendError, StateError, DatagramTooLargeError) as error:
             self.statistics.send_failed(seq)
             raise SendError(str(error)) from None
@@ -169,7 +160,18 @@ class Pinger(SessionWaiter):
         if sent_at:
             self.statistics.departed(seq, sent_at)
 
-    def _send_datagram(self, message: bytes, seq: int) -> None:
+    def _send(self, message: bytes, seq: int, mode: str) -> None:
+        match mode:
+            case "datagram":
+                self._send_datagram(message)
+            case "stream":
+                self._send_stream(message, seq)
+            case "streams":
+                self._send_streams(message, seq)
+            case "uni":
+                self._send_uni(message)
+
+    def _send_datagram(self, message: bytes) -> None:
         if not self._session.send_datagram(message):
             raise SendError("too many datagrams wait to be sent")
 
@@ -187,7 +189,7 @@ class Pinger(SessionWaiter):
         stream = self._session.open_stream(PingStream(self, "streams", seq))
         stream.send(frame(message) if self.is_v1 else b"ping", True)
 
-    def _send_uni(self, message: bytes, seq: int) -> None:
+    def _send_uni(self, message: bytes) -> None:
         stream = self._session.open_stream(PingStream(self, "uni"), unidirectional=True)
         stream.send(frame(message) if self.is_v1 else message, True)
 
@@ -243,7 +245,7 @@ class Pinger(SessionWaiter):
         self.drain_received()
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """The end."""
+        """Note the end of the session."""
         established = self._established.done() and self._established.exception() is None
         super().session_closed(session, closed)
         if established:

@@ -10,7 +10,7 @@ TOLERANCE = 0.01
 FLOOD_WAIT = 0.01
 """Seconds after which a flood goes on without an answer, as ping(8) has it."""
 FLOOD_RATE = 1000
-"""Probes a second that a flood has at most: what a server takes unless told otherwise."""
+"""Probes a second that a flood has at most: what a server takes by default."""
 
 _SHORTEST = 1e-6
 _FLOOD_BURST = 0.02
@@ -49,7 +49,7 @@ class Schedule:
         self._slot += 1
 
     def answered(self, now: float) -> bool:
-        """Nothing depends on it."""
+        """Returns False: slots do not move."""
         return False
 
 
@@ -71,7 +71,7 @@ class Flood:
         self.next = max(self._allowed, now + FLOOD_WAIT)
 
     def answered(self, now: float) -> bool:
-        """Go on."""
+        """Move the next probe to now, as far as the rate allows. Returns whether it moved."""
         sooner = max(self._allowed, now)
         if sooner >= self.next:
             return False

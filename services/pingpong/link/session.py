@@ -43,7 +43,7 @@ class SessionOwner(Protocol):
         """The server wants it to be left. Probes still get through."""
 
     def session_refused(self, session: PingSession, cause: str) -> None:
-        """Somebody says that the server is not there any more; it may be forged."""
+        """A packet says that the server is not there any more; it may be forged."""
 
     def session_ended(self, session: PingSession) -> None:
         """It is over, not by this side's `close`; `end_reason` and `end_cause` say how."""
@@ -245,7 +245,7 @@ class PingSession(Pinger):
             self._owner.session_draining(self)
 
     def over(self, closed: SessionClosed) -> None:
-        """The end."""
+        """Note how the session ended, once it was established."""
         connection = self.client.connection.closed
         if self.is_draining:
             reason = "drain"

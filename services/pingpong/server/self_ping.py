@@ -57,7 +57,8 @@ class SelfPing:
         self._fingerprint = fingerprint
         self._interval = interval
         self._secret = secrets.token_hex(16).encode()
-        self._dialer = Dialer(timeout=_TIMEOUT, headers=((HEADER, self._secret),), config=config)
+        headers = ((HEADER, self._secret),)
+        self._dialer = Dialer(timeout=_TIMEOUT, headers=lambda: headers, config=config)
         self._answered_at: float | None = None
         self._failure = "not answered yet"
         self._throttle = FailureLogThrottle()

@@ -7,7 +7,7 @@ from array import array
 from dataclasses import dataclass
 
 EXACT_SAMPLES = 100_000
-"""How many times are kept one by one, unless told otherwise."""
+"""How many times are kept one by one by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Latencies:
 
     def _percentiles(self, *percents: int) -> list[int]:
         """Find the percentiles, which are asked for in rising order."""
-        # The smallest rank with at least so many of the hundred at or below it.
+        # The smallest rank with at least that percentage at or below it.
         ranks = [-(-self._count * percent // 100) for percent in percents]
         if self._count <= self._exact:
             ordered = sorted(self._samples)

@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     rtt_ns: int | None
     """The round trip without the server's own time; None when the verdict is UNKNOWN."""
     server_ns: int | None
-    """The server's own time; None where it isn't told, and when the verdict is UNKNOWN."""
+    """The server's own time; None where it isn't reported, and when the verdict is UNKNOWN."""
     kind: str = ""
     """As it was given to `Statistics.sent`; "" when the verdict is UNKNOWN."""
 
@@ -87,7 +87,7 @@ class Summary:
     rtt: Distribution | None = None
     """Of all that were received, late ones too; None when there are none, or none are kept."""
     server: Distribution | None = None
-    """The server's own times; None where they aren't told, or none are kept."""
+    """The server's own times; None where they aren't reported, or none are kept."""
 
     @property
     def loss(self) -> float:

@@ -29,10 +29,10 @@ _U32 = 0xFFFF_FFFF
 _HALF = 0x8000_0000
 
 HORIZON_NS = 60_000_000_000
-"""How long after its timeout a probe can still be answered late, unless told otherwise."""
+"""How long after its timeout a probe can still be answered late, by default."""
 
 CAPACITY = 65_536
-"""How many probes are remembered at once, unless told otherwise."""
+"""How many probes are remembered at once, by default."""
 
 
 class _State(Enum):
@@ -85,15 +85,15 @@ class Statistics:
         "_probes",
         "_received",
         "_reordered",
+        "_reported_back",
+        "_reported_out",
         "_send_errors",
         "_sent",
         "_settled",
         "_timeout",
-        "_told_back",
-        "_told_out",
         "_unknown",
         "_unplaced",
-        "_untold",
+        "_unreported",
         "_waiting",
     )
 
@@ -116,19 +116,19 @@ class Statistics:
         self._probes: dict[int, _Probe] = {}
         self._waiting: deque[_Probe] = deque()
         self._settled: deque[_Probe] = deque()
-        # Forgotten before their timeout; the next `expire` tells of them.
+        # Forgotten before their timeout; the next `expire` returns them.
         self._dropped: list[int] = []
         self._first_t1: int | None = None
         self._sent = 0
         self._answered = 0
         self._late = 0
         self._given_up = 0
-        # Of those that were given up: the ones that `settle` has not told of, by kind; those whose
-        # direction it has not told; and how many of each direction it has.
-        self._untold: dict[str, int] = {}
+        # Of those that were given up: the ones that `settle` has not reported, by kind; those
+        # whose direction it has not reported; and how many of each direction it has.
+        self._unreported: dict[str, int] = {}
         self._unplaced = 0
-        self._told_out = 0
-        self._told_back = 0
+        self._reported_out = 0
+        self._reported_back = 0
         self._duplicates = 0
         self._reordered = 0
         self._send_errors = 0
@@ -139,11 +139,6 @@ class Statistics:
         self._highest_of: dict[str, int] = {}
         self._received = 0
         self._extra = 0
-
-    @property
-    def given_up(self) -> int:
-        """How many probes are lost for good, being forgotten. It never decreases."""
-        return self._given_up
 
     @property
     def open(self) -> int:
@@ -224,7 +219,7 @@ class Statistics:
         """Note an answer that arrived at `t4_ns`, and say what it means.
 
         `server_ns` is t3 − t2, the server's own time, and `received` its count of pings, modulo
-        2^32, where it tells them.
+        2^32, where it reports them.
         """
         probe = self._probes.get(seq & _U32)
         if probe is None:
@@ -313,23 +308,23 @@ class Statistics:
         A direction is said once it is proven. That it is unknown is said when the session `is_over`,
         since until then more answers may prove it, or where the server doesn't count.
         """
-        by_kind, self._untold = self._untold, {}
+        by_kind, self._unreported = self._unreported, {}
         self._unplaced += sum(by_kind.values())
         if not self._unplaced:
             return None
         losses = self.losses()
         # Whatever the server says, no more are lost than were given up.
-        out = min(max(losses.out - self._told_out, 0), self._unplaced)
-        back = min(max(losses.back - self._told_back, 0), self._unplaced - out)
-        self._told_out += out
-        self._told_back += back
+        out = min(max(losses.out - self._reported_out, 0), self._unplaced)
+        back = min(max(losses.back - self._reported_back, 0), self._unplaced - out)
+        self._reported_out += out
+        self._reported_back += back
         self._unplaced -= out + back
         unknown = self._unplaced if is_over or not self._directions else 0
         self._unplaced -= unknown
         return Settled(by_kind, out, back, unknown) if by_kind or out or back or unknown else None
 
     def summary(self, now_ns: int) -> Summary:
-        """Sum up. What is overdue at `now_ns` counts as lost, whether `expire` has told or not."""
+        """Sum up. What is overdue at `now_ns` counts as lost, whether `expire` has returned it or not."""
         limit = now_ns - self._timeout
         waited_for = [
             probe.ordinal
@@ -376,5 +371,5 @@ class Statistics:
             return
         if probe.state is _State.OVERDUE:
             self._given_up += 1
-            self._untold[probe.kind] = self._untold.get(probe.kind, 0) + 1
+            self._unreported[probe.kind] = self._unreported.get(probe.kind, 0) + 1
         del self._probes[probe.seq & _U32]

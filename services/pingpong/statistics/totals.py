@@ -8,8 +8,9 @@ from .outcomes import Summary
 from .statistics import Statistics
 
 _COUNTS = [
-    *("sent", "received", "late", "lost", "lost_out", "lost_back", "lost_unknown", "waiting"),
-    *("duplicates", "reordered", "send_errors", "unknown"),
+    field.name
+    for field in dataclasses.fields(Summary)
+    if field.name not in ("elapsed_ns", "rtt", "server")
 ]
 
 

@@ -15,7 +15,7 @@ from aioquic.h3.connection import H3Connection
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
-from pingpong.client.ping.targets import target_of
+from pingpong.client.target import target_of
 from pingpong.settings import PingSettings
 from pingpong.webtransport.session import Session
 from tests.client.ping.commands import (

@@ -8,7 +8,7 @@ import pytest
 from pingpong.client.ping import formatting as figures
 from pingpong.client.ping.json_report import JsonReport
 from pingpong.client.ping.report import TextReport
-from pingpong.client.ping.results import Outage, RunSummary
+from pingpong.client.ping.results import RunSummary, ShownOutage
 from pingpong.link import ConnectTimes, Peer
 from pingpong.statistics import Distribution, Outcome, Summary, Verdict
 
@@ -185,16 +185,16 @@ class TestText:
     def test_what_happens_to_the_connection(self) -> None:
         assert TEXT.lost("it is gone") == "it is gone; connecting again"
         assert TEXT.failed("nobody there") == "still not connected: nobody there"
-        outage = Outage(duration_ns=2_310_000_000, lost=2, not_sent=1)
+        outage = ShownOutage(duration_ns=2_310_000_000, lost=2, not_sent=1)
         assert TEXT.recovered(PEER, outage) == (
             "connected again to 127.0.0.1 after 2.31 s: 2 lost, 1 not sent"
         )
-        assert TEXT.recovered(PEER, Outage(80_000_000, 0, 0)) == (
+        assert TEXT.recovered(PEER, ShownOutage(80_000_000, 0, 0)) == (
             "connected again to 127.0.0.1 after 80 ms"
         )
-        same = Outage(80_000_000, 0, 3, is_reconnected=False)
+        same = ShownOutage(80_000_000, 0, 3, is_reconnected=False)
         assert TEXT.recovered(PEER, same) == "127.0.0.1 answers again after 80 ms: 3 not sent"
-        assert TEXT.recovered(PEER, Outage(None, 0, 0)) == "connected again to 127.0.0.1"
+        assert TEXT.recovered(PEER, ShownOutage(None, 0, 0)) == "connected again to 127.0.0.1"
         assert "leave" in TEXT.draining()
         assert TEXT.moved(PEER) == "moved to a new session with 127.0.0.1"
         assert TEXT.skipped(1) == "1 ping skipped while stopped"

@@ -61,7 +61,7 @@ def _port(each: Slice, wanted: int | str | None) -> int | None:
     if wanted is not None:
         named = [p for p in (*udp, *ports) if p.get("name") == wanted]
     else:
-        if not ports:  # a service without ports: any will do
+        if not ports:  # a service without ports: any is right
             return DEFAULT_PORT
         named = [*(p for p in udp if p.get("name") == PREFERRED_PORT), *udp]
     return int(named[0]["port"]) if named else None

@@ -7,13 +7,16 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from ...link import IDLE_TIMEOUT, ConnectTimes, Dialer, LinkError, Until
 from ...settings import PingSettings
 from ...statistics import Summary
 from ...webtransport import mask_url
+from ..authorization import authorization
 from ..output import Output, terminal
+from ..target import target_of
 from .advice import with_advice
 from .json_report import JsonReport
 from .labels import labels, titles
@@ -22,7 +25,7 @@ from .observer import Display
 from .report import TextReport
 from .results import RunSummary
 from .target_run import TargetRun
-from .targets import OneAddress, SystemLookup, all_addresses, check_ca_file, target_of
+from .targets import OneAddress, SystemLookup, all_addresses, check_ca_file
 
 LOOK_AGAIN = 3.0
 """Seconds after which a name is looked up again, while what it led to is pinged."""
@@ -89,7 +92,7 @@ class PingCommand:
         timeout = settings.connect_timeout
         self._dialer = Dialer(
             timeout=min(timeout, settings.deadline or timeout),
-            token_file=settings.token_file,
+            headers=partial(authorization, settings.token_file),
             idle_timeout=idle_timeout,
         )
         self._until = Until.STOPPED if settings.live else Until.NOT_CONNECTED
@@ -212,7 +215,7 @@ class PingCommand:
         tasks = []
         for wanted, run in zip(self._wanted, self._runs, strict=True):
             if run is None:
-                self._tell_error(wanted, wanted.error)
+                self._report_error(wanted, wanted.error)
             else:
                 tasks.append(asyncio.create_task(self._ping_one(wanted, run)))
         runs = [run for run in self._runs if run is not None]
@@ -224,9 +227,9 @@ class PingCommand:
 
     async def _ping_one(self, wanted: _Wanted, run: TargetRun) -> None:
         await run.run()
-        self._tell_error(wanted, run.error)
+        self._report_error(wanted, run.error)
 
-    def _tell_error(self, wanted: _Wanted, error: LinkError | None) -> None:
+    def _report_error(self, wanted: _Wanted, error: LinkError | None) -> None:
         """With several targets, write what went wrong with one when it does."""
         if error is not None and len(self._runs) > 1 and self._view is None:
             self._complain(f"{wanted.title}: {with_advice(error, self._settings)}")
@@ -288,7 +291,7 @@ class PingCommand:
             self._stop.set_result(cause)
 
     async def _until_stopped(self, work: asyncio.Future[Any]) -> bool:
-        """Whether it came to its end before somebody stopped it. Raises what it raised."""
+        """Whether it came to its end before it was stopped. Raises what it raised."""
         either: list[asyncio.Future[Any]] = [work, self._stop]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if work.done():

@@ -11,7 +11,7 @@ from ...statistics import Outcome, Verdict
 from .json_report import JsonReport
 from .observer import Display
 from .report import TextReport
-from .results import Outage
+from .results import ShownOutage
 
 Write = Callable[[str | None], None]
 """Takes a line, or None where there is nothing to say."""
@@ -31,7 +31,7 @@ class TextLines(Display):
         self._peer = peer
         self._write(self._report.connected(peer, self._settings.mode, self._settings.size))
 
-    def recovered(self, peer: Peer, outage: Outage) -> None:
+    def recovered(self, peer: Peer, outage: ShownOutage) -> None:
         """Write how long it took."""
         self._peer = peer
         self._write(self._report.recovered(peer, outage, at_ns=self._now()))
@@ -137,10 +137,10 @@ class JsonLines(Display):
         self._peer: Peer
 
     def connected(self, peer: Peer) -> None:
-        """Nothing is said: each reply, and the summary, tells it."""
+        """Writes nothing: each reply and the summary have it."""
         self._peer = peer
 
-    def recovered(self, peer: Peer, outage: Outage) -> None:
+    def recovered(self, peer: Peer, outage: ShownOutage) -> None:
         """Say how long it took."""
         self._peer = peer
         self._complain(self._beside.recovered(peer, outage))

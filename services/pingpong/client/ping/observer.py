@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...link import Observer, Peer
-from .results import Outage
+from .results import ShownOutage
 
 
 class Display(Observer):
@@ -12,7 +12,7 @@ class Display(Observer):
     `connected` is the first session only; `moved` is called where the target was not down.
     """
 
-    def recovered(self, peer: Peer, outage: Outage) -> None:
+    def recovered(self, peer: Peer, outage: ShownOutage) -> None:
         """The target answers again."""
 
     def failed(self, cause: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...link import ConnectTimes, Peer
 from ...statistics import Distribution, Outcome, Summary, Verdict
 from . import formatting as figures
-from .results import Outage, RunSummary
+from .results import RunSummary, ShownOutage
 
 
 class TextReport:
@@ -63,7 +63,7 @@ class TextReport:
         """Return the line of an attempt to connect that failed."""
         return self._line(f"still not connected: {cause}", at_ns)
 
-    def recovered(self, peer: Peer, outage: Outage, *, at_ns: int | None = None) -> str:
+    def recovered(self, peer: Peer, outage: ShownOutage, *, at_ns: int | None = None) -> str:
         """Return the line of a target that answers again."""
         line = f"{peer.address} answers again"
         if outage.is_reconnected:

@@ -9,8 +9,8 @@ from ...statistics import Summary
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
-    """A time without an answer, and the pings in it."""
+class ShownOutage:
+    """A `link.Outage` as `ping` shows it: with the pings in it."""
 
     duration_ns: int | None
     """See `link.Outage`; None where there was no answer before."""
@@ -39,7 +39,7 @@ class RunSummary:
     """Messages that are no answer to any ping."""
     outages: int = 0
     outage_ns: int = 0
-    """The time without an answer, all outages together; see `Outage.duration_ns`."""
+    """The time without an answer, all outages together; see `ShownOutage.duration_ns`."""
     rate: float | None = None
     """Pings a second, of a flood."""
     error: str | None = None

@@ -12,12 +12,12 @@ from ...settings import PingSettings
 from ...statistics import Latencies, Outcome, Summary, Verdict
 from .advice import with_advice
 from .observer import Display
-from .results import Outage, RunSummary
+from .results import RunSummary, ShownOutage
 
 _AT_ONCE = 0.5
-"""Seconds between a slot that came after a pause of the process, and the signal that tells of it."""
+"""Seconds between a slot that came after a pause of the process, and the signal that reports it."""
 _BACKOFF = (0.1, 2.0)
-"""Seconds between attempts to connect: somebody is watching, and a server that is back is found."""
+"""Seconds between attempts to connect: a user is watching, and a server that is back is found."""
 _NANOSECONDS = 1_000_000_000
 
 
@@ -165,7 +165,7 @@ class TargetRun(Observer):
         if self._down_on is not None:
             is_reconnected = peer is not self._down_on
             self._display.recovered(
-                peer, Outage(duration, self._lost, self._not_sent, is_reconnected)
+                peer, ShownOutage(duration, self._lost, self._not_sent, is_reconnected)
             )
         self._down_on = self.cause = None
         self._lost = self._not_sent = 0

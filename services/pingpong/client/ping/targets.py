@@ -1,9 +1,8 @@
-"""What a URL leads to, and what the settings insist on there."""
+"""The addresses of a target: as its name leads there, or one of them for good."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -16,22 +15,6 @@ from ...webtransport.asyncio import Cause, ConnectError, Target, resolve
 _LONGEST_LOOKUP = 1.0
 """Seconds to wait for the system where addresses are known already. It waits half a second for
 both families together, before it takes the first that answers."""
-
-
-def target_of(url: str, settings: PingSettings) -> Target:
-    """Where a URL points to, and what the settings insist on there."""
-    family = socket.AF_UNSPEC
-    if settings.ipv4:
-        family = socket.AF_INET
-    elif settings.ipv6:
-        family = socket.AF_INET6
-    return Target.from_url(
-        url,
-        ca_file=None if settings.ca_file is None else str(settings.ca_file),
-        certificate_hash=settings.cert_hash,
-        insecure=settings.insecure,
-        family=family,
-    )
 
 
 def check_ca_file(settings: PingSettings) -> str | None:

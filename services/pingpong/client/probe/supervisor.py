@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from ...link import Backoff, Dialer, Link, LinkOptions, Lookup, Resolved
@@ -14,8 +15,10 @@ from ...settings import ProbeSettings
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from ...webtransport import Address
-from ...webtransport.asyncio import Cause, ConnectError, Target
+from ...webtransport.asyncio import Cause, ConnectError
+from ..authorization import authorization
 from ..discovery import Destination
+from ..target import target_of
 from .metrics import ProbeMetrics, TargetCounts
 from .recorder import Recorder
 
@@ -55,7 +58,8 @@ class Supervisor:
         self._settings = settings
         self._metrics = metrics
         self._look_up = lookup
-        self._dialer = Dialer(timeout=settings.connect_timeout, token_file=settings.token_file)
+        headers = partial(authorization, settings.token_file)
+        self._dialer = Dialer(timeout=settings.connect_timeout, headers=headers)
         self._failures = FailureLogThrottle()
         self._log = get_logger("pingpong.client").bind()
         self._loop = asyncio.get_running_loop()
@@ -172,13 +176,7 @@ class Supervisor:
         return look_up
 
     def _resolved(self, destination: Destination) -> Resolved:
-        settings = self._settings
-        target = Target.from_url(
-            destination.url,
-            ca_file=None if settings.ca_file is None else str(settings.ca_file),
-            certificate_hash=settings.cert_hash,
-            insecure=settings.insecure,
-        )
+        target = target_of(destination.url, self._settings)
         return Resolved(target, tuple(_socket_addresses(destination.addresses, target.port)))
 
 

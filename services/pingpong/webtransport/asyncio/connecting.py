@@ -70,6 +70,7 @@ async def open_connection(
     addresses: Sequence[tuple[int, Address]] | None = None,
     retry_delay: float | None = None,
     catch_up: CatchUp | None = None,
+    named_timeout: float | None = None,
 ) -> ClientConnection:
     """Connect to the first address that answers; the others' attempts are given up.
 
@@ -77,7 +78,8 @@ async def open_connection(
     that stays silent is tried again each second, or each `retry_delay` seconds, from another port,
     beside what is under way. Connections with the same `catch_up` share it; without it, the attempts
     share one.
-    Raises `ConnectError` when all have failed, or nothing answered within `timeout`.
+    Raises `ConnectError` when all have failed, or nothing answered within `timeout`; its text
+    names `named_timeout`, where that is given: a caller may have spent a part of it already.
     """
     deadline = asyncio.get_running_loop().time() + timeout
     if target.ca_file is not None:
@@ -104,9 +106,10 @@ async def open_connection(
         async with asyncio.timeout_at(deadline):
             winner = await race.run(addresses)
     except TimeoutError:
+        seconds = named_timeout or timeout
         silence = ConnectError(
             Cause.NO_ANSWER,
-            f"no answer on UDP port {target.port} of {target.host} within {timeout:g} s",
+            f"no answer on UDP port {target.port} of {target.host} within {seconds:g} s",
         )
         raise more_telling(race.failure, race.refused_here or silence).again() from None
     finally:

@@ -15,7 +15,7 @@ CAPACITY = 512
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-:=+*#"
 _SPAN = 4.0
-"""The highest bar is at least so many times as long as the lowest: jitter is no mountain range."""
+"""The highest bar is at least this many times as long as the lowest: jitter is no mountain range."""
 
 
 class Mark(Enum):

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Keys:
-    """Tells of each key that is pressed, between `start` and `stop`; of none where stdin is no
+    """Reports each key that is pressed, between `start` and `stop`; of none where stdin is no
     terminal.
 
     Ctrl-C, Ctrl-\\ and Ctrl-Z are signals still.

@@ -149,7 +149,7 @@ def _lay_out(rows: Sequence[Row], notes: int, width: int, room: int) -> _Layout:
     label_width = min(longest, _MIN_LABEL)
 
     def drop_least(rank: int, beside: int) -> None:
-        """Until there are so many columns beside the numbers, or only those below `rank`."""
+        """Until there are that many columns beside the numbers, or only those below `rank`."""
         while width - 2 - _width_of(columns, gap) < beside:
             least = max(columns, key=lambda column: column.rank, default=None)
             if least is None or least.rank < rank:

@@ -74,7 +74,7 @@ class LiveTarget(History):
 
 
 class LiveView:
-    """Shows the targets until it is left; `quit_` is called when somebody wants that."""
+    """Shows the targets until it is left; `quit_` is called when the user wants that."""
 
     def __init__(self, settings: PingSettings, quit_: Callable[[], None]) -> None:
         self._console = Console(highlight=False)
@@ -97,7 +97,7 @@ class LiveView:
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def observer(self, label: str) -> LiveTarget:
-        """Who is to be told of a target."""
+        """The observer of a target."""
         target = LiveTarget(label)
         self._targets.append(target)
         return target
@@ -127,7 +127,7 @@ class LiveView:
             drawing.result()
 
     def continued(self) -> None:
-        """The process was stopped, and somebody else has used the terminal."""
+        """The process was stopped, and another program has used the terminal."""
         if self._is_running:
             self._hide()
             self._show()
