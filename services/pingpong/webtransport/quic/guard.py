@@ -52,8 +52,10 @@ _COSTS = {
     QuicFrameType.NEW_CONNECTION_ID: 8,
     QuicFrameType.PATH_CHALLENGE: 4,
     QuicFrameType.RETIRE_CONNECTION_ID: 8,
+    QuicFrameType.STOP_SENDING: 2,
 }
-"""Frames that cost more than one: an honest packet has few of them."""
+"""Frames that cost more than one: an honest packet has few of them. With a code of WebTransport's
+there is room for 48 streams that are reset and stopped at once, which cost 144."""
 _RANGES_A_FRAME = 8
 """Ranges of an ACK frame that cost as much as a frame."""
 _MAX_TLS_MESSAGE = 64 << 10
