@@ -224,3 +224,13 @@ async def test_in_a_flood_an_answer_triggers_the_next_probe_of_its_own_mode_only
         seconds = time.monotonic() - began
         # Without an answer, a probe is sent every 10 ms.
         assert wire.streams <= 2 + seconds / FLOOD_WAIT
+
+
+async def test_a_close_that_is_cancelled_leaves_no_session_open() -> None:
+    async with linked() as links:
+        wire = await links.up(A)
+        closing = asyncio.create_task(links.link.close())
+        await asyncio.sleep(0)  # it has come to where it waits
+        closing.cancel()
+        await asyncio.wait([closing])
+        await until(lambda: wire.is_closed)

@@ -201,8 +201,11 @@ class Link:
         self._stop()
         for session in self._sessions():
             self._leave(session)
-        if self._background:
-            await asyncio.gather(*self._background, return_exceptions=True)
+        background = list(self._background)
+        if background:
+            # Not `gather`: where this is cancelled it would cancel what has not begun to close.
+            await asyncio.wait(background)
+            await asyncio.gather(*background, return_exceptions=True)
 
     def located(self, addresses: Sequence[Address]) -> None:
         """The name leads to these addresses now, and to no other one.
