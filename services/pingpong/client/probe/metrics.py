@@ -119,7 +119,8 @@ SESSIONS_CLOSED = Spec(
 OUTAGE = Spec(
     f"{_P}outage_seconds",
     "histogram",
-    "Outages that are over, from the last answer before to the first one after.",
+    "Outages that are over, from the last answer before to the first one after, without the time in"
+    " which the client was stopped, or paused before it connected again.",
     buckets=OUTAGE_BUCKETS,
 )
 TARGETS = Spec(f"{_P}targets", "gauge", "Targets that are probed.")
