@@ -92,7 +92,9 @@ async def test_silent_address_is_tried_from_new_ports_and_not_from_too_many(hast
 def connected_to(port: int) -> int:
     """UDP sockets of this machine that are connected to a local port."""
     with open("/proc/net/udp") as table:
-        return sum(line.split()[2] == f"0100007F:{port:04X}" for line in table)
+        rows = [line.split() for line in table]
+    # The kernel lists a socket twice where others come to be during the reading: each has a port.
+    return len({local for _, local, remote, *_ in rows if remote == f"0100007F:{port:04X}"})
 
 
 @on_a_loop
