@@ -338,6 +338,6 @@ async def test_what_was_handed_over_is_taken_before_timers_act(
         while time.monotonic() < timer:
             pass
         await until(lambda: taken)
+        # The client's own packets may come beside them.
         assert taken[0] >= before + 5
-        assert not listener.receive_pending()
         await client.connection.close()
