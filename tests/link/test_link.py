@@ -41,6 +41,21 @@ async def test_a_move_from_a_silent_session_is_an_outage_whatever_it_is_for(
             assert seen == [moved]
 
 
+async def test_a_move_from_a_dead_server_to_its_successor_elsewhere_is_an_outage() -> None:
+    async with linked() as links:
+        old = await links.up(A)
+        await until(lambda: old.pings)
+        old.refuse()
+        links.link.located([B])
+        await links.up(B)
+        seen = links.seen.of("down", "moved", "up")[1:]
+        assert seen == [
+            ("down", "the server is gone: nothing listens on its port any more"),
+            ("moved", f"the name does not lead to {A[0]} any more"),
+            ("up", B[0]),
+        ]
+
+
 async def test_an_attempt_that_ends_where_the_name_no_longer_leads_is_followed_by_another() -> None:
     async with linked() as links:
         await links.attempts.next()

@@ -18,7 +18,7 @@ from .failures import Failure, LinkError
 from .keeper import Availability, Backoff, Keeper, Need, Want
 from .observer import Observer, Peer
 from .schedule import Flood, Pace, Schedule, first_slot, spread
-from .session import HORIZON, IDLE_TIMEOUT, PingSession
+from .session import HORIZON, IDLE_TIMEOUT, NOTHING_LISTENS, PingSession
 
 TICK = 0.25
 """Seconds from one stock-taking to the next, at most."""
@@ -396,8 +396,11 @@ class Link:
 
         Whether the old session would still have answered is not waited for.
         """
-        if wanted.need is Need.REFUSED and old.waits_since(dialed_at):
-            return wanted.cause
+        if old.waits_since(dialed_at):
+            if wanted.need is Need.REFUSED:
+                return wanted.cause
+            if old.is_refused:
+                return NOTHING_LISTENS
         if not old.open:
             return None
         if wanted.need in (Need.SILENT, Need.UNANSWERED):

@@ -29,7 +29,7 @@ _KEEP_ALIVES = 3
 """Packets that the server is sent in the time after which either side gives up, at least."""
 _GONE_AFTER = 0.5
 """Seconds through which a "connection refused" must come back before it is believed."""
-_NOTHING_LISTENS = "the server is gone: nothing listens on its port any more"
+NOTHING_LISTENS = "the server is gone: nothing listens on its port any more"
 _NANOSECONDS = 1_000_000_000
 
 
@@ -207,7 +207,7 @@ class PingSession(Pinger):
     def finish(self, reason: str) -> None:
         """Expect nothing more: what was not answered is lost. `close` is to follow."""
         if self.end_reason is None:
-            self._hears = self.silent_for == 0 and not self._is_refused
+            self._hears = self.silent_for == 0 and not self.is_refused
             self._finish(reason, "closed by this side")
 
     async def close(self) -> None:
@@ -260,15 +260,16 @@ class PingSession(Pinger):
     def refused(self) -> None:
         """A host says that nothing listens: believed where it goes on for long enough."""
         now = time.monotonic()
-        if not self._is_refused:
+        if not self.is_refused:
             self._refused_since = now
             self._heard_at_refusal = self._received
-            self._owner.session_refused(self, _NOTHING_LISTENS)
+            self._owner.session_refused(self, NOTHING_LISTENS)
         elif now - self._refused_since >= _GONE_AFTER:
-            self._end("error", _NOTHING_LISTENS)
+            self._end("error", NOTHING_LISTENS)
 
     @property
-    def _is_refused(self) -> bool:
+    def is_refused(self) -> bool:
+        """Whether the host said that nothing listens, and nothing has come since."""
         return self._heard_at_refusal == self._received
 
     @property

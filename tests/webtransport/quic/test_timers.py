@@ -33,6 +33,15 @@ def test_a_timer_that_is_moved_forward_again_and_again_takes_no_room() -> None:
     assert timers.take(10_000.0) is None
 
 
+def test_timers_that_fire_leave_no_room_to_those_that_were_moved() -> None:
+    timers: Timers[str] = Timers()
+    for when in (3.0, 2.0, 1.0):
+        timers.set("stays", when + 1.0)
+        timers.set("fires", when)
+    assert timers.take(1.0) == "fires"
+    assert len(timers) <= 4
+
+
 class TimersMachine(RuleBasedStateMachine):
     """Against a dictionary: each owner's timer is the earliest of what was set since it fired."""
 

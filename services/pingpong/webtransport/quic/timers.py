@@ -71,6 +71,7 @@ class Timers(Generic[T]):
         owner = heapq.heappop(self._heap).owner
         assert owner is not None
         del self._entries[owner]
+        self._shrink()
         return owner
 
     def clear(self) -> None:
