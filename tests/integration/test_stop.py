@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -75,11 +76,14 @@ def test_what_waits_in_the_socket_at_the_end_is_answered(workers: int) -> None:
             held_up = client.waited() - before
             client.send(signal.SIGINT)
             report = client.report()
-            assert sorted(r["seq"] for r in report.replies) == [*range(1, report["received"] + 1)]
-            asked_at = max(
-                r["time"] - (r["rtt_ms"] + r["server_ms"]) / 1000 for r in report.replies
-            )
-            assert asked_at > ended_at - 0.03 - held_up, (
+            asked = {
+                r["seq"]: r["time"] - (r["rtt_ms"] + r["server_ms"]) / 1000 for r in report.replies
+            }
+            assert len(asked) == report["received"]
+            # A client that is quick has a session with the other worker before that ends too: what
+            # it asked in between has no answer.
+            last = next(seq for seq in itertools.count(1) if seq + 1 not in asked)
+            assert asked[last] > ended_at - 0.03 - held_up, (
                 "some were not answered that were asked before"
             )
             assert report["lost_out"] + report["lost_back"] == 0
