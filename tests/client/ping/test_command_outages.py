@@ -369,7 +369,7 @@ async def test_a_draining_server_that_takes_no_other_session_is_used_to_the_end(
 async def test_another_address_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the one that is being left."""
 
-    async def resolve(target: Target) -> list[tuple[int, Address]]:
+    async def resolve(target: Target, timeout: float | None = None) -> list[tuple[int, Address]]:
         return [(socket.AF_INET, (f"127.0.0.{n}", target.port)) for n in (1, 2)]
 
     monkeypatch.setattr(targets, "resolve", resolve)

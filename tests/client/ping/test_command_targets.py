@@ -133,7 +133,7 @@ def two_addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What every name leads to."""
     found = ["127.0.0.1", "127.0.0.2"]
 
-    async def resolve(target: Target) -> list[tuple[int, Address]]:
+    async def resolve(target: Target, timeout: float | None = None) -> list[tuple[int, Address]]:
         return [(socket.AF_INET, (address, target.port)) for address in found]
 
     monkeypatch.setattr(targets, "resolve", resolve)
@@ -199,7 +199,7 @@ async def test_the_certificate_is_verified_for_the_name(
 ) -> None:
     """Not for the address that is connected to."""
 
-    async def resolve(target: Target) -> list[tuple[int, Address]]:
+    async def resolve(target: Target, timeout: float | None = None) -> list[tuple[int, Address]]:
         return [(socket.AF_INET, ("127.0.0.1", target.port))]
 
     monkeypatch.setattr(targets, "resolve", resolve)

@@ -24,9 +24,11 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
     """Have the system say this from now on; None: nothing, for ever."""
     answer: list[object] = []
 
-    async def resolve(target: Target) -> Found:
+    async def resolve(target: Target, timeout: float | None) -> Found:
         if answer[0] is None:
-            await asyncio.get_running_loop().create_future()
+            assert timeout is not None
+            await asyncio.sleep(timeout)
+            raise failure()
         if isinstance(answer[0], Exception):
             raise answer[0]
         assert isinstance(answer[0], list)

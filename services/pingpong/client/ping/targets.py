@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -10,7 +9,7 @@ from cryptography import x509
 from ...link import LinkError, Resolved
 from ...settings import PingSettings
 from ...webtransport import Address
-from ...webtransport.asyncio import Cause, ConnectError, Target, resolve
+from ...webtransport.asyncio import ConnectError, Target, resolve
 
 _LONGEST_LOOKUP = 1.0
 """Seconds to wait for the system where addresses are known already. It waits half a second for
@@ -48,9 +47,8 @@ class SystemLookup:
         Raises `ConnectError` where there were none.
         """
         try:
-            async with asyncio.timeout(_LONGEST_LOOKUP if self._known else None):
-                found = await resolve(self._target)
-        except (ConnectError, TimeoutError):
+            found = await resolve(self._target, _LONGEST_LOOKUP if self._known else None)
+        except ConnectError:
             if not self._known:
                 raise
             return Resolved(self._target, self._known)
@@ -77,10 +75,6 @@ class OneAddress:
 async def all_addresses(target: Target, timeout: float) -> list[OneAddress] | LinkError:
     """Each address of a target, or why there is none, also after `timeout` seconds."""
     try:
-        async with asyncio.timeout(timeout):
-            return [OneAddress(target, entry) for entry in await resolve(target)]
-    except TimeoutError:
-        text = f"no address for {target.host} within {timeout:g} s"
-        return LinkError("dns", text, ConnectError(Cause.NAME, text))
+        return [OneAddress(target, entry) for entry in await resolve(target, timeout)]
     except ConnectError as error:
         return LinkError("dns", str(error), error)

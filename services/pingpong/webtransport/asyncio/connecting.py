@@ -87,13 +87,7 @@ async def open_connection(
     timings = Timings()
     if addresses is None:
         began = time.monotonic_ns()
-        try:
-            async with asyncio.timeout_at(deadline):
-                addresses = await resolve(target)
-        except TimeoutError:
-            raise ConnectError(
-                Cause.NAME, f"no address for {target.host} within {timeout:g} s"
-            ) from None
+        addresses = await resolve(target, timeout)
         timings.resolve = time.monotonic_ns() - began
     config, limits = config or EndpointConfig(), limits or Limits()
     catch_up = catch_up or CatchUp()

@@ -100,14 +100,19 @@ class Target:
         )
 
 
-async def resolve(target: Target) -> list[tuple[int, Address]]:
+async def resolve(target: Target, timeout: float | None = None) -> list[tuple[int, Address]]:
     """All addresses of a target, families in turn, the system's first choice first.
 
-    Raises `ConnectError` with `Cause.NAME`.
+    Raises `ConnectError` with `Cause.NAME`, also where that takes more than `timeout` seconds.
     """
+    limit = asyncio.timeout(timeout)
     try:
-        found = await _look_up(target)
+        async with limit:
+            found = await _look_up(target)
     except (OSError, UnicodeError) as error:
+        if limit.expired():
+            text = f"no address for {target.host} within {timeout:g} s"
+            raise ConnectError(Cause.NAME, text) from None
         text = getattr(error, "strerror", None) or str(error)
         raise ConnectError(Cause.NAME, f"no address for {target.host}: {text}") from error
     unique = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
