@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from pingpong.client.ping import formatting as figures
+from pingpong.client.ping import formatting
 from pingpong.client.ping.json_report import JsonReport
 from pingpong.client.ping.report import TextReport
 from pingpong.client.ping.results import RunSummary, ShownOutage
@@ -343,4 +343,4 @@ class TestJson:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert figures.duration(seconds * 1e9) == text
+    assert formatting.duration(seconds * 1e9) == text

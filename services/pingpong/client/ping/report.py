@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...link import ConnectTimes, Peer
 from ...statistics import Distribution, Outcome, Summary, Verdict
-from . import formatting as figures
+from . import formatting
 from .results import RunSummary, ShownOutage
 
 
@@ -23,7 +23,7 @@ class TextReport:
     def connected(self, peer: Peer, mode: str, size: int) -> str:
         """Return ping(8)'s first line; `mode` is how pings travel, `size` how many bytes they have."""
         return (
-            f"PING {self._url} ({peer.address}): {mode}, {figures.count(size, 'byte')}, "
+            f"PING {self._url} ({peer.address}): {mode}, {formatting.count(size, 'byte')}, "
             f"{peer.protocol or 'plain'}, {peer.draft}"
         )
 
@@ -34,11 +34,11 @@ class TextReport:
         if outcome.rtt_ns is None:
             return None
         line = (
-            f"{figures.count(size, 'byte')} from {peer.address}: "
-            f"seq={outcome.seq} time={figures.milliseconds(outcome.rtt_ns)} ms"
+            f"{formatting.count(size, 'byte')} from {peer.address}: "
+            f"seq={outcome.seq} time={formatting.milliseconds(outcome.rtt_ns)} ms"
         )
         if outcome.server_ns is not None:
-            line += f" (server {figures.milliseconds(outcome.server_ns)} ms)"
+            line += f" (server {formatting.milliseconds(outcome.server_ns)} ms)"
         if outcome.verdict is Verdict.LATE:
             line += " late"
         if outcome.reordered:
@@ -69,7 +69,7 @@ class TextReport:
         if outage.is_reconnected:
             line = f"connected again to {peer.address}"
         if outage.duration_ns is not None:
-            line += f" after {figures.duration(outage.duration_ns)}"
+            line += f" after {formatting.duration(outage.duration_ns)}"
         pings = []
         if outage.lost:
             # A session that lives may bring the answers late.
@@ -90,7 +90,7 @@ class TextReport:
 
     def skipped(self, slots: int, *, at_ns: int | None = None) -> str:
         """Return the line of slots that passed while the process was stopped."""
-        return self._line(f"{figures.count(slots, 'ping')} skipped while stopped", at_ns)
+        return self._line(f"{formatting.count(slots, 'ping')} skipped while stopped", at_ns)
 
     def summary(self, run: RunSummary) -> str:
         """Return the lines of the summary, without those that have nothing to say."""
@@ -107,7 +107,7 @@ class TextReport:
         return "\n".join(line for line in lines if line)
 
     def _line(self, text: str, at_ns: int | None) -> str:
-        return f"{figures.stamp(at_ns)}{self._prefix}{text}"
+        return f"{formatting.stamp(at_ns)}{self._prefix}{text}"
 
 
 # The summary's lines
@@ -121,7 +121,7 @@ def _counts(run: RunSummary) -> str:
     if pings.waiting:
         parts.append(f"{pings.waiting} waiting")
     if pings.duplicates:
-        parts.append(f"+{figures.count(pings.duplicates, 'duplicate')}")
+        parts.append(f"+{formatting.count(pings.duplicates, 'duplicate')}")
     if pings.reordered:
         parts.append(f"{pings.reordered} reordered")
     if pings.send_errors:
@@ -131,8 +131,8 @@ def _counts(run: RunSummary) -> str:
     if run.malformed:
         parts.append(f"{run.malformed} malformed")
     if pings.sent:
-        parts.append(f"{figures.percent(pings.loss)} loss{directions(pings)}")
-    parts.append(f"time {figures.whole_milliseconds(pings.elapsed_ns)} ms")
+        parts.append(f"{formatting.percent(pings.loss)} loss{directions(pings)}")
+    parts.append(f"time {formatting.whole_milliseconds(pings.elapsed_ns)} ms")
     if run.rate is not None:
         parts.append(f"{run.rate:.0f} pings/s")
     return ", ".join(parts)
@@ -149,18 +149,18 @@ def directions(pings: Summary) -> str:
 def _times(rtt: Distribution | None, server: Distribution | None) -> str:
     if rtt is None:
         return ""
-    numbers = figures.all_milliseconds
+    numbers = formatting.all_milliseconds
     line = (
         f"rtt min/avg/max/mdev = {numbers(rtt.min, rtt.avg, rtt.max, rtt.mdev)} ms, "
         f"p50/p95/p99 = {numbers(rtt.p50, rtt.p95, rtt.p99)} ms"
     )
-    return line if server is None else f"{line}, server {figures.milliseconds(server.avg)} ms"
+    return line if server is None else f"{line}, server {formatting.milliseconds(server.avg)} ms"
 
 
 def _outages(run: RunSummary) -> str:
     if not run.outages:
         return ""
-    total = figures.duration(run.outage_ns)
+    total = formatting.duration(run.outage_ns)
     if run.outages == 1:
         return f"1 outage of {total}"
     return f"{run.outages} outages, {total} in all"
@@ -173,7 +173,7 @@ def _connect(times: ConnectTimes, draft: str, connections: int) -> str:
         "session": times.session_ns,
     }
     parts = [
-        f"{step} {figures.milliseconds(time)} ms"
+        f"{step} {formatting.milliseconds(time)} ms"
         for step, time in steps.items()
         if time is not None
     ]

@@ -11,7 +11,7 @@ from rich.text import Text
 from ....link import State
 from ....statistics import Distribution, Summary
 from ....webtransport import printable
-from .. import formatting as figures
+from .. import formatting
 from .history import ASCII_BARS, BARS, Cell, Mark, levels
 
 MIN_GRAPH = 24
@@ -182,7 +182,7 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
 
     def times(name: str) -> list[str]:
         return [
-            "-" if row.times is None else figures.milliseconds(getattr(row.times, name))
+            "-" if row.times is None else formatting.milliseconds(getattr(row.times, name))
             for row in rows
         ]
 
@@ -191,7 +191,7 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
         return ["?" if number is None else str(number) for number in found]
 
     counts = [row.counts for row in rows]
-    loss = [figures.percent(count.loss) if count.sent else "-" for count in counts]
+    loss = [formatting.percent(count.loss) if count.sent else "-" for count in counts]
     worse = ["red" if c.loss >= _BAD_LOSS else "yellow" if c.loss > 0 else "" for c in counts]
     return [
         column("sent", 5, [str(count.sent) for count in counts]),
@@ -200,7 +200,9 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
         column("out", 7, lost("lost_out")),
         column("back", 7, lost("lost_back")),
         column(
-            "last", 1, ["-" if r.last_ns is None else figures.milliseconds(r.last_ns) for r in rows]
+            "last",
+            1,
+            ["-" if r.last_ns is None else formatting.milliseconds(r.last_ns) for r in rows],
         ),
         column("avg", 4, times("avg")),
         column("p50", 2, times("p50")),
@@ -251,7 +253,7 @@ def _shorten(label: str, width: int, ellipsis: str) -> str:
 def _note(row: Row, screen: Screen) -> Text | None:
     """A line below a target that is not up, or was not always."""
     branch = "  └ " if screen.has_unicode else "  > "
-    since = figures.duration(row.seconds * 1e9)
+    since = formatting.duration(row.seconds * 1e9)
     reason = printable(row.cause, _MAX_CAUSE) if row.cause else ""
     if row.state is State.DOWN:
         return Text(f"{branch}down for {since}: {reason}", "red")
@@ -262,7 +264,7 @@ def _note(row: Row, screen: Screen) -> Text | None:
         return Text(f"{branch}ended: {reason}", "red") if reason else None
     if not row.outages:
         return None
-    total = figures.duration(row.outage_ns)
+    total = formatting.duration(row.outage_ns)
     outages = (
         f"1 outage of {total}" if row.outages == 1 else f"{row.outages} outages, {total} in all"
     )
@@ -311,7 +313,7 @@ def _header(frame: Frame, width: int) -> Text:
     # The most important first: what doesn't fit is left out.
     for text, style in (
         ("  frozen" if frame.is_frozen else "", "bold yellow"),
-        (f"  {figures.count(len(frame.rows), 'target')}, ", ""),
+        (f"  {formatting.count(len(frame.rows), 'target')}, ", ""),
         (f"{down} not connected" if down else "all connected", "red" if down else "green"),
         (f", {skipped} skipped" if skipped else "", "yellow"),
         (f"  {frame.what}", "dim"),
