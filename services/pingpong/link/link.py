@@ -201,11 +201,8 @@ class Link:
         self._stop()
         for session in self._sessions():
             self._leave(session)
-        background = list(self._background)
-        if background:
-            # Not `gather`: where this is cancelled it would cancel what has not begun to close.
-            await asyncio.wait(background)
-            await asyncio.gather(*background, return_exceptions=True)
+        # Shielded: where this is cancelled, what has not begun to close closes all the same.
+        await asyncio.gather(*map(asyncio.shield, self._background), return_exceptions=True)
 
     def located(self, addresses: Sequence[Address]) -> None:
         """The name leads to these addresses now, and to no other one.
