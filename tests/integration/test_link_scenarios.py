@@ -427,7 +427,7 @@ def test_a_server_is_frozen_for_a_while(world: World, verb: str) -> None:
         late = (continued_at - frozen_at - TIMEOUT) / INTERVAL
         assert account.late == pytest.approx(late, abs=2 * EXACT / INTERVAL)
         assert account.lost == account.not_sent == account.duplicates == 0
-        # It stormed nobody: there was an attempt every second or so, and none after that.
+        # It was no storm: there was an attempt every second or so, and none after that.
         assert account.sessions <= 2
         assert len(world.attempts()) <= 2 + gap.seconds
         assert server.metrics().total("pingpong_server_sessions_active") <= 1

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from pingpong.link.schedule import FLOOD_RATE
+from pingpong.webtransport import Session
 from tests.client.ping.commands import Choosing, Said, ping, serving
 
 
@@ -55,8 +56,18 @@ async def test_copies_take_no_dots_back() -> None:
 
 
 async def test_a_lost_connection_has_a_line_of_its_own() -> None:
-    async with serving(handler := Choosing(lambda number: [number])) as server:
-        said = Said(in_terminal=True)
+    said = Said(in_terminal=True)
+
+    class Away(Choosing):
+        """Takes another session once a ping had none to go through."""
+
+        def session_requested(self, session: Session) -> None:
+            if self.sessions and "E" not in said.drawn:
+                session.reject(503)
+            else:
+                super().session_requested(session)
+
+    async with serving(handler := Away(lambda number: [number])) as server:
 
         def told(text: str) -> None:
             if text.startswith("connected again"):
