@@ -113,7 +113,7 @@ class Supervisor:
 
     def _add(self, name: str, destination: Destination) -> None:
         target = self._targets[name] = _Supervised(destination)
-        counts = self._metrics.targets[name] = TargetCounts(self._settings.modes)
+        counts = self._metrics.targets[name] = TargetCounts(self._settings.mode)
         target.task = self._loop.create_task(self._supervise(name, target, counts))
         self._log.info(
             "target_added",
@@ -139,7 +139,7 @@ class Supervisor:
         backoff = Backoff(_SHORTEST_RESTART, _LONGEST_RESTART)
         settings = self._settings
         options = LinkOptions(
-            modes=settings.modes,
+            modes=settings.mode,
             size=settings.size,
             interval=settings.interval,
             timeout=settings.timeout,
