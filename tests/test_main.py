@@ -44,9 +44,9 @@ def test_no_such_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     ("words", "mistake"),
     [
         (["ping"], "TARGET is missing"),
-        (["ping", "host", "--interval", "0"], "--interval 0: must be"),
+        (["ping", "host", "--interval", "0"], "--interval 0 (PINGPONG_INTERVAL): must be"),
         (["serve", "--bind-prot=1"], "--bind-prot: no such option; did you mean --bind-port?"),
-        (["run", "-c", "0"], "--count 0: must be"),
+        (["run", "-c", "0"], "--count 0 (PINGPONG_COUNT): must be"),
     ],
 )
 def test_mistakes(words: list[str], mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
