@@ -27,8 +27,8 @@ from ...telemetry.logs import configure, get_logger
 from ...telemetry.metrics import to_json
 from ...webtransport import SharedKeys
 from ...webtransport.asyncio import Handover
+from ...webtransport.certificates import Certificate, parse_certificate
 from .. import ServeError
-from ..tls.certificate import Certificate, parse_certificate
 from .control import Channel, Message
 from .worker import Worker
 
