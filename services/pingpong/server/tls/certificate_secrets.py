@@ -20,7 +20,7 @@ from kubernetes.aio.client import ApiClient, ApiException, CoreV1Api, V1ObjectMe
 from ... import cluster
 from ...settings import CertificateSettings
 from ...telemetry.logs import get_logger
-from .certificate import CertificateError
+from ...webtransport.certificates import CertificateError
 from .issuing import Data, Kept, keep_authority, keep_certificate
 
 _TIMEOUT = 15.0
