@@ -259,7 +259,7 @@ class Worker:
         """Close what is left, at once."""
         self._end_tasks()
         self._lag.close()
-        self._access.close()
+        await self._access.close()
         if self._listener is not None:
             await self._listener.close(0, SHUTTING_DOWN, timeout=0)
 
