@@ -224,9 +224,7 @@ class Worker:
         self._certificate = certificate
         if self._listener is None:
             return  # it will be listened with
-        self._listening.use_certificate(
-            certificate.certificate, certificate.chain, certificate.private_key
-        )
+        self._listening.use_certificate(certificate)
 
     def reload(self) -> None:
         """Read again what is in files."""
