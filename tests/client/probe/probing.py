@@ -69,7 +69,7 @@ async def serving_on(port: int, host: str = "127.0.0.1") -> AsyncIterator[Listen
         Router(1 << 16),
         host,
         port,
-        config=EndpointConfig(certificate=made.certificate, private_key=made.private_key),
+        config=EndpointConfig(certificate=made),
     )
     try:
         yield listener

@@ -8,7 +8,7 @@ last known to be right stays in use::
     destinations    sources read from text; endpoints made into named destinations (pure)
     addresses       which addresses can be used, and in what order
     resolver        asks DNS; hosts: what this system knows besides DNS
-    endpointslices  reads Kubernetes' objects (pure); watch: follows them in a thread
+    endpointslices  reads Kubernetes' objects (pure); watch: follows them
     discovery       all of it at work
 
 dnspython and kubernetes are imported when a source needs them.
