@@ -114,8 +114,8 @@ class Setting:
 
     @property
     def is_number(self) -> bool:
-        """Whether its value is a number."""
-        return self._unwrapped()[0][0] in (int, float)
+        """Whether its value is a number, or several."""
+        return self._kind in (int, float)
 
     @property
     def is_tuple(self) -> bool:
@@ -137,9 +137,7 @@ class Setting:
     @property
     def allowed(self) -> str:
         """What a value may be, from the field's type and bounds."""
-        types, metadata = self._unwrapped()
-        if self.is_tuple:
-            types = [get_args(types[0])[0]]
+        kind, metadata = self._kind, self._unwrapped()[1]
         if self.choices:
             *most, last = self.choices
             return f"{', '.join(most)} or {last}" if most else last
@@ -149,24 +147,28 @@ class Setting:
             for bound in ("gt", "ge", "le")
             if hasattr(meta, bound)
         }
-        if types[0] is float:
+        if kind is float:
             least = f"above {bounds['gt']}" if "gt" in bounds else f"from {bounds['ge']}"
             return f"a number of seconds {least}, at most {bounds['le']}"
-        if types[0] is int:
+        if kind is int:
             return f"a whole number from {bounds['ge']} to {bounds['le']}"
-        return "true or false" if types[0] is bool else "text"
+        return "true or false" if kind is bool else "text"
 
     @property
     def choices(self) -> tuple[str, ...]:
         """The values that it may have, where they are enumerated."""
-        kind = self._unwrapped()[0][0]
-        kind = get_args(kind)[0] if self.is_tuple else kind
-        return get_args(kind) if get_origin(kind) is Literal else ()
+        return get_args(self._kind) if get_origin(self._kind) is Literal else ()
 
     @property
     def is_secret(self) -> bool:
         """Whether its value must not be shown."""
         return self._unwrapped()[0][0] in (SecretStr, SecretBytes)
+
+    @property
+    def _kind(self) -> Any:
+        """The type of its value, or of each of several."""
+        kind = self._unwrapped()[0][0]
+        return get_args(kind)[0] if self.is_tuple else kind
 
     def _unwrapped(self) -> tuple[list[Any], list[Any]]:
         """The types that a value may have, and their metadata, out of ``Annotated[…] | None``."""
