@@ -17,7 +17,6 @@ from pingpong.settings import (
     SettingsError,
     unknown_variables,
 )
-from pingpong.settings.values import MIN_SIZE
 from tests.settings.parsing import ALL, SHA256, mistakes, ping
 
 
@@ -198,12 +197,9 @@ class TestMistakes:
         )
 
     def test_size_is_at_least_the_header(self) -> None:
-        assert ping("h", "-s", str(MIN_SIZE)).size == MIN_SIZE
-        (mistake,) = mistakes(PingSettings, "h", "-s", str(MIN_SIZE - 1))
+        assert ping("h", "-s", str(HEADER_SIZE)).size == HEADER_SIZE
+        (mistake,) = mistakes(PingSettings, "h", "-s", str(HEADER_SIZE - 1))
         assert mistake == "--size 35 (PINGPONG_SIZE): must be a whole number from 36 to 1048576"
-
-    def test_the_header_is_that_of_the_ping_protocol(self) -> None:
-        assert MIN_SIZE == HEADER_SIZE
 
     def test_mode_and_boolean(self) -> None:
         assert mistakes(PingSettings, "h", "--mode", "tcp", PINGPONG_INSECURE="maybe") == (

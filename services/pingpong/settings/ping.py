@@ -7,15 +7,14 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, NoDecode
 
+from ..ping import DEFAULT_SIZE, HEADER_SIZE, Mode
 from .base import ConnectionSettings, Settings
 from .command_line import Flag, named
 from .values import (
     DEFAULT_PORT,
     LOG_LEVEL_HELP,
-    MIN_SIZE,
     Count,
     LogLevel,
-    Mode,
     PingSize,
     Seconds,
     at_least_one,
@@ -38,7 +37,8 @@ class _Pings(Settings):
         description="time to wait for each answer; one that comes later counts as late, not lost",
     )
     size: Annotated[PingSize, Flag("Pings", "s", "BYTES")] = Field(
-        default=64, description=f"size of a ping and of its answer, at least {MIN_SIZE}"
+        default=DEFAULT_SIZE,
+        description=f"size of a ping and of its answer, at least {HEADER_SIZE}",
     )
     mode: Annotated[Mode, Flag("Pings", "", "MODE")] = Field(
         default="datagram",

@@ -9,13 +9,12 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, NoDecode
 
+from ..ping import DEFAULT_SIZE, HEADER_SIZE, Mode
 from .base import ConnectionSettings, ServiceSettings
 from .command_line import Flag, named
 from .values import (
     DEFAULT_PORT,
-    MIN_SIZE,
     Count,
-    Mode,
     PingSize,
     Seconds,
     at_least_one,
@@ -100,7 +99,8 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         description="time to wait for each answer; one that comes later counts as late, not lost",
     )
     size: Annotated[PingSize, Flag("Pings", "s", "BYTES")] = Field(
-        default=64, description=f"size of a ping and of its answer, at least {MIN_SIZE}"
+        default=DEFAULT_SIZE,
+        description=f"size of a ping and of its answer, at least {HEADER_SIZE}",
     )
     backoff_min: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
         default=0.1, description="wait up to this long before the first new attempt to connect"

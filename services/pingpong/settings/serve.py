@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
+from ..ping import HEADER_SIZE
 from .base import ServiceSettings
 from .command_line import Flag, named
 from .values import (
     DEFAULT_PORT,
-    MIN_SIZE,
     Count,
     CountOrZero,
     FilePath,
@@ -105,7 +105,7 @@ class ServeSettings(ServiceSettings):
         default=128, description="streams of each kind that a peer may have open at one time"
     )
     max_message_size: Annotated[
-        int, Field(ge=MIN_SIZE, le=16_777_216), Flag("Limits", "", "BYTES")
+        int, Field(ge=HEADER_SIZE, le=16_777_216), Flag("Limits", "", "BYTES")
     ] = Field(
         default=65_536, description="largest message on a stream; a longer one is not answered"
     )
