@@ -102,8 +102,9 @@ clean: ## remove the environment and all that was built
 
 # The project itself is not installed here: that would download what builds it.
 $(RUNS): pyproject.toml constraints.txt
-	rm -rf $(VENV)
+	@rm -rf $(VENV)
 	@$(make_environment)
+	@echo "Downloading what it takes to run, some 20 MB: 10 to 20 s"
 	@$(VENV)/bin/python -c 'import tomllib; \
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
 	  > $(VENV)/run.txt
@@ -111,7 +112,7 @@ $(RUNS): pyproject.toml constraints.txt
 	@touch $@
 
 $(MADE): $(RUNS)
-	@echo "Adding what the tests and checks need: some 250 MB, a minute"
+	@echo "Downloading what tests and checks need, some 200 MB: about a minute"
 	@$(call install,pip -c constraints.txt -e '.[dev]')
 	@touch $@
 
@@ -146,7 +147,7 @@ else echo "$$python has neither pip nor ensurepip: on Debian and Ubuntu, apt ins
   exit 1; fi
 endef
 
-# $(1): what pip installs, $(2): the folder, or nothing for $(VENV). What it has come to is shown as names.
+# $(1): what pip installs, $(2): the folder, or nothing for $(VENV). Each name is shown as pip comes to it.
 define install
 set -e; $(find_python); folder=$(or $(2),$(VENV)); \
 if "$$folder/bin/python" -c 'import pip' 2>/dev/null; \
