@@ -32,7 +32,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: $(RUNS) ## start a server and a client that pings it, until Ctrl-C
-	@PYTHONPATH=services $(VENV)/bin/python -m pingpong run $(ARGS)
+	@$(VENV)/bin/pingpong run $(ARGS)
 
 # Tests of processes wait more than they compute: two for each core keep it busy.
 test: $(MADE) $(PEERS) ## run the tests, in parallel
@@ -100,7 +100,8 @@ clean: ## remove the environment and all that was built
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find services tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The project itself is not installed here: that would download what builds it.
+# The project itself is not installed here, since that would download what builds it: Python finds
+# it by a .pth file, and the command is what pip would make of it.
 $(RUNS): pyproject.toml constraints.txt
 	@rm -rf $(VENV)
 	@$(make_environment)
@@ -109,6 +110,11 @@ $(RUNS): pyproject.toml constraints.txt
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
 	  > $(VENV)/run.txt
 	@$(call install,--no-compile -c constraints.txt -r $(VENV)/run.txt)
+	@echo '$(CURDIR)/services' > "$$($(VENV)/bin/python -c \
+	  'import sysconfig; print(sysconfig.get_path("purelib"))')/pingpong-run.pth"
+	@printf '#!%s\nimport sys\nfrom pingpong.__main__ import main\nsys.exit(main())\n' \
+	  "$$($(VENV)/bin/python -c 'import sys; print(sys.executable)')" > $(VENV)/bin/pingpong
+	@chmod +x $(VENV)/bin/pingpong
 	@touch $@
 
 $(MADE): $(RUNS)
