@@ -118,7 +118,7 @@ $(RUNS): pyproject.toml constraints.txt
 	@touch $@
 
 $(MADE): $(RUNS)
-	@echo "Downloading what tests and checks need, some 200 MB: about a minute"
+	@echo "Downloading what tests and checks need, 800 MB on disk: about a minute"
 	@$(call install,pip -c constraints.txt -e '.[dev]')
 	@touch $@
 
