@@ -77,10 +77,10 @@ fuzz-costs: $(MADE) ## measure what hostile packets cost beside honest ones: CPU
 soak: $(MADE) ## churn for MINUTES (5): is memory flat then, and each ping accounted for?
 	$(VENV)/bin/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
 
-format: $(MADE) ## put the source, and the tables of the READMEs, into their form
+format: $(MADE) ## put the source, and the tables of the docs, into their form
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/python tools/readme_tables.py
+	$(VENV)/bin/python tools/docs_tables.py
 	$(VENV)/bin/python tools/chart_tables.py
 
 constraints: ## pin the newest versions that pyproject.toml allows

@@ -22,8 +22,7 @@ from ...settings import ServeSettings
 from ...settings.files import Reloaded, WatchedFiles
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
-from .. import ServeError
-from .certificate import (
+from ...webtransport.certificates import (
     Certificate,
     CertificateError,
     alternative_names,
@@ -31,6 +30,7 @@ from .certificate import (
     parse_certificate,
     unreadable,
 )
+from .. import ServeError
 
 SELF_SIGNED = "self_signed"
 EXPIRES_SOON = timedelta(days=7)
