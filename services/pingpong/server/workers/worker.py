@@ -36,6 +36,7 @@ from ..sessions.handlers import PingSession, Router
 from .endpoint import endpoint_config, listen_failure, loopback
 
 SHUTTING_DOWN = "the server is shutting down"
+SECOND_SIGNAL = "waits for them to leave, so many seconds at most; a second Ctrl-C ends it at once"
 
 MAX_DATAGRAM = 65_535
 
@@ -243,7 +244,12 @@ class Worker:
         listener.drain()
         sessions = self._handler.admission.active
         if sessions:
-            self._logger.info("draining", sessions=sessions)
+            self._logger.info(
+                "draining",
+                sessions=sessions,
+                timeout=self._settings.drain_timeout,
+                hint=SECOND_SIGNAL,
+            )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 await self._handler.wait_over(tuple(listener.connections))

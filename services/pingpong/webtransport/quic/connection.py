@@ -381,10 +381,10 @@ class AioquicConnection:
             self._begin()
 
     def _report_handshake(self, event: events.HandshakeCompleted) -> None:
-        if self._certificate_hash is not None and not self._is_pinned():
+        if self._certificate_hash is not None and (seen := self._hash()) != self._certificate_hash:
             self.close(
                 QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.bad_certificate,
-                "the certificate's SHA-256 is another",
+                f"its SHA-256 is {seen.hex()}, not the one that was given",
                 is_application=False,
             )
             # What the wrong server said with its first words is not listened to.
@@ -401,10 +401,10 @@ class AioquicConnection:
         if self.events is not None:
             self.events.handshake_completed()
 
-    def _is_pinned(self) -> bool:
+    def _hash(self) -> bytes:
         certificate = self._quic.peer_certificate
         assert certificate is not None
-        return certificate.fingerprint(hashes.SHA256()) == self._certificate_hash
+        return certificate.fingerprint(hashes.SHA256())
 
     def _repeat_close(self) -> list[tuple[bytes, Address]]:
         # Answers become rarer, so that two sides that both repeat come to an end (RFC 9000,
