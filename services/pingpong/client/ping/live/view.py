@@ -18,7 +18,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from ....settings import PingSettings
-from ....statistics import Latencies, Outcome, Summary, Verdict, minus
+from ....statistics import Answer, AnswerStatus, Latencies, Summary, minus
 from ..formatting import count
 from ..target_run import TargetRun, follows_answers
 from .history import CAPACITY, History
@@ -41,11 +41,11 @@ class LiveTarget(History):
         self._baseline: Summary | None = None
         """What is not to be counted."""
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """Keep its time."""
-        super().answered(outcome, size, is_first)
-        if outcome.rtt_ns is not None and outcome.verdict in (Verdict.OK, Verdict.LATE):
-            self._times.add(outcome.rtt_ns)
+        super().answered(answer, size, is_first)
+        if answer.rtt_ns is not None and answer.status in (AnswerStatus.OK, AnswerStatus.LATE):
+            self._times.add(answer.rtt_ns)
 
     def reset(self, run: TargetRun) -> None:
         """Count from now on."""
