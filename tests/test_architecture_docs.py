@@ -128,7 +128,11 @@ class Trace:
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code is answer_ping.__code__:
             self._turn, self.into = nested(frame)
-        elif event == "call" and frame.f_code is AioquicEndpoint.touch.__code__ and self.into:
+        elif (
+            event == "call"
+            and frame.f_code is AioquicEndpoint.request_transmit.__code__
+            and self.into
+        ):
             turn, calls = nested(frame)
             handled = self.into.index(HANDLER) + 1
             if turn is self._turn and calls[:handled] == self.into[:handled]:

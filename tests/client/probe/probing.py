@@ -236,8 +236,8 @@ class Path:
         """What was held arrives, in its order."""
         self.is_frozen = False
         held, self._held = self._held, []
-        for pass_on in held:
-            pass_on()
+        for forward in held:
+            forward()
 
     def close(self) -> None:
         for sock in (self._near, *self._far.values()):

@@ -25,7 +25,7 @@ from ...lifecycle import collect_garbage_seldom
 from ...settings import ServeSettings
 from ...telemetry.logs import configure, get_logger
 from ...webtransport import SharedKeys
-from ...webtransport.asyncio import Handover
+from ...webtransport.asyncio import PacketForwarder
 from .. import ServeError
 from ..tls.certificate import Certificate, parse_certificate
 from .control import Channel, Message
@@ -125,7 +125,7 @@ class _Process:
             settings,
             _certificate(message),
             sock=socket.socket(fileno=message["socket"]),
-            handover=Handover(socket.socket(fileno=message["inbox"]), outboxes),
+            forwarder=PacketForwarder(socket.socket(fileno=message["inbox"]), outboxes),
             index=message["index"],
             count=len(outboxes),
             keys=SharedKeys(retry, reset),

@@ -12,7 +12,7 @@ from ...settings import ServeSettings
 from ...telemetry.health import Result
 from ...telemetry.logs import get_logger
 from ...telemetry.metrics import Family, merge
-from ...webtransport.asyncio import bind_group, connect_inboxes, steer
+from ...webtransport.asyncio import bind_group, create_inboxes, steer
 from .. import ServeError, metrics
 from ..health import SELF_PING, WORKERS, Health, combine, while_draining
 from ..tls.certificate import Certificate
@@ -90,7 +90,7 @@ class WorkerGroup:
         self._sockets += sockets
         self._address = sockets[0].getsockname()[:2]
         steered = steer(sockets)
-        inboxes, outboxes = connect_inboxes(self._count)
+        inboxes, outboxes = create_inboxes(self._count)
         self._sockets += [*inboxes, *outboxes]
         keys = shared_keys(settings, self._certificate)
         slots = [

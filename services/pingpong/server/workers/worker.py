@@ -23,7 +23,7 @@ from ...webtransport import (
     Session,
     SharedKeys,
 )
-from ...webtransport.asyncio import EndpointConfig, Handover, Limits, Listener, listen
+from ...webtransport.asyncio import EndpointConfig, Limits, Listener, PacketForwarder, listen
 from .. import ServeError, metrics
 from ..auth.access import Access
 from ..health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
@@ -52,7 +52,7 @@ class PingServer(Router):
             settings.max_message_size, admission=admission, rate_limit=settings.rate_limit
         )
         self.protocol_errors = 0
-        self.unused_connections = 0
+        self.session_request_timeouts = 0
         self.self_ping: SelfPing | None = None
         self._logger = get_logger("pingpong.server").bind()
         self._over: asyncio.Future[None] | None = None
@@ -74,28 +74,28 @@ class PingServer(Router):
             state=session.state.value,
         )
 
-    def requests_over(self, connection: Connection) -> None:
-        """Wake `wait_over`."""
+    def connect_streams_closed(self, connection: Connection) -> None:
+        """Wake `wait_closed`."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """Wake `wait_over`: the requests are over with their connection."""
-        self.requests_over(connection)
+        """Wake `wait_closed`: the requests are over with their connection."""
+        self.connect_streams_closed(connection)
 
-    def connection_unused(self, connection: Connection) -> None:
+    def session_request_timed_out(self, connection: Connection) -> None:
         """Count a client that asked for no session in time."""
-        self.unused_connections += 1
-        self._logger.debug("connection_unused")
+        self.session_request_timeouts += 1
+        self._logger.debug("session_request_timed_out")
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """Count a peer that broke the rules."""
         self.protocol_errors += 1
         self._logger.debug("protocol_error", error=str(error))
 
-    async def wait_over(self, connections: Collection[Connection]) -> None:
+    async def wait_closed(self, connections: Collection[Connection]) -> None:
         """Wait until all requests of these connections are over."""
-        while any(c.has_requests and c.closed is None for c in connections):
+        while any(c.has_connect_streams and c.closed is None for c in connections):
             self._over = asyncio.get_running_loop().create_future()
             await self._over
 
@@ -113,7 +113,7 @@ class Worker:
         certificate: Certificate,
         *,
         sock: socket | None = None,
-        handover: Handover | None = None,
+        forwarder: PacketForwarder | None = None,
         index: int = 0,
         count: int = 1,
         keys: SharedKeys | None = None,
@@ -121,7 +121,7 @@ class Worker:
         self._settings = settings
         self._certificate = certificate
         self._sock = sock
-        self._handover = handover
+        self._handover = forwarder
         self._index = index
         self._count = count
         self._keys = keys or SharedKeys()
@@ -168,7 +168,7 @@ class Worker:
                 config=config,
                 limits=limits,
                 sock=self._sock,
-                handover=self._handover,
+                forwarder=self._handover,
                 answered=self._handler.counters.send_delay.left,
             )
         except OSError as error:
@@ -247,7 +247,7 @@ class Worker:
             self._logger.info("draining", sessions=sessions)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
-                await self._handler.wait_over(tuple(listener.connections))
+                await self._handler.wait_closed(tuple(listener.connections))
         left = self._handler.admission.active
         if left:
             self._logger.info("closing", sessions=left, reason=SHUTTING_DOWN)
@@ -287,8 +287,8 @@ class Worker:
         yield metrics.RESETS_SENT.family([((), packets.resets_sent)])
         negotiations = packets.version_negotiations
         yield metrics.VERSION_NEGOTIATIONS_SENT.family([((), negotiations)])
-        handover = self._handover
-        yield metrics.HANDED_OVER.family([((), handover.passed_packets if handover else 0)])
+        forwarder = self._handover
+        yield metrics.HANDED_OVER.family([((), forwarder.forwarded_packets if forwarder else 0)])
         yield metrics.RETRIES_SENT.family([((), packets.retries_sent)])
         yield metrics.RETRIES_INVALID.family([((), packets.retries_invalid)])
         yield metrics.RECEIVED.family(((mode,), n) for mode, n in messages.received.items())
@@ -300,7 +300,7 @@ class Worker:
         yield metrics.RECEIVED_BYTES.family([((), messages.received_bytes)])
         yield metrics.SENT_BYTES.family([((), messages.sent_bytes)])
         yield metrics.ANSWER_DURATION.family([((), messages.answer_durations)])
-        dropped = packets.dropped_packets + (handover.dropped_packets if handover else 0)
+        dropped = packets.dropped_packets + (forwarder.dropped_packets if forwarder else 0)
         yield metrics.PACKETS_DROPPED.family([((), dropped)])
         yield metrics.PACKETS_OVERFLOWED.family([((), listener.overflowed_packets)])
         yield metrics.PACKETS_THROTTLED.family([((), packets.throttled_packets)])
@@ -308,7 +308,7 @@ class Worker:
         yield metrics.PACKETS_UNSENT.family([((), listener.unsent_packets)])
         errors = self._handler.protocol_errors + packets.protocol_errors
         yield metrics.PROTOCOL_ERRORS.family([((), errors)])
-        unused = self._handler.unused_connections
+        unused = self._handler.session_request_timeouts
         yield metrics.CONNECTIONS_UNUSED.family([((), unused)])
         yield metrics.TOKENS_RELOAD_FAILED.family([((), int(self._access.token_reload_failed))])
         yield metrics.SELF_PINGS.family([((), self_pings)])
