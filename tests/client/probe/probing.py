@@ -120,7 +120,7 @@ class Probing:
         self.destinations: dict[str, Destination] = {}
         self.lookups: list[str] = []
         self.is_slow = False
-        """Lookups take for ever."""
+        """LookupState take for ever."""
         self.supervisor = Supervisor(chosen, self.metrics, self._look_up)
         self._log = log
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .endpointslices import Slice
-from .lookups import LONGEST_RETRY, SHORTEST, DiscoveryError, Result, retry_delay
+from .lookups import MAX_RETRY, MIN_INTERVAL, DiscoveryError, Result, retry_delay
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, DiscoveryV1Api
@@ -136,9 +136,9 @@ class EndpointSliceWatch:
             except Exception as error:
                 self._failures += 1
                 self._notify(self._failure(error))
-            pause = SHORTEST
+            pause = MIN_INTERVAL
             if self._failures:
-                pause = retry_delay(self._failures, LONGEST_RETRY, self._random())
+                pause = retry_delay(self._failures, MAX_RETRY, self._random())
             self._stopping.wait(pause)
 
     def _follow(self, api_client: ApiClient) -> None:
@@ -158,7 +158,7 @@ class EndpointSliceWatch:
                 return
             except HTTPError:
                 return  # an API server that restarts: it is a failure if the list fails too
-            self._stopping.wait(max(0.0, SHORTEST - (time.monotonic() - began)))
+            self._stopping.wait(max(0.0, MIN_INTERVAL - (time.monotonic() - began)))
 
     @property
     def _selector(self) -> str:

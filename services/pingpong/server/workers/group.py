@@ -181,7 +181,7 @@ class WorkerGroup:
             except (WorkerLostError, ServeError) as error:
                 if not worker.ended.is_set():
                     self._logger.warning(
-                        "worker_does_not_stop", worker=worker.slot.index, error=str(error)
+                        "worker_stop_timed_out", worker=worker.slot.index, error=str(error)
                     )
                     worker.kill()
 
@@ -200,7 +200,7 @@ class WorkerGroup:
             for worker in self._workers:
                 worker.silence += 1
                 if worker.listening and worker.silence * TICK > KILL_AFTER:
-                    self._logger.error("worker_hangs", worker=worker.slot.index, pid=worker.pid)
+                    self._logger.error("worker_hung", worker=worker.slot.index, pid=worker.pid)
                     worker.kill()  # and it is replaced
 
     async def _supervise(self, index: int) -> None:
@@ -235,7 +235,7 @@ class WorkerGroup:
         try:
             await replacement.start(self._shares[index], certificate)
         except ServeError as error:
-            self._logger.error("worker_not_replaced", worker=index, error=str(error))
+            self._logger.error("worker_replacement_failed", worker=index, error=str(error))
             replacement.kill()
             if not replacement.pid:
                 replacement.ended.set()

@@ -91,7 +91,7 @@ class PingServer(Router):
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """Count a peer that broke the rules."""
         self.protocol_errors += 1
-        self._logger.debug("protocol_error", error=str(error))
+        self._logger.debug("protocol_violated", error=str(error))
 
     async def wait_closed(self, connections: Collection[Connection]) -> None:
         """Wait until all requests of these connections are over."""
@@ -174,7 +174,7 @@ class Worker:
         except OSError as error:
             raise ServeError(listen_failure(settings, error)) from error
         buffer = listener.receive_buffer
-        self._logger.debug("socket", receive_buffer=buffer.got, asked=buffer.asked)
+        self._logger.debug("socket_opened", receive_buffer=buffer.got, asked=buffer.asked)
         self._lag.start()
         if settings.self_ping_interval:
             self._ping_itself(listener.local_address, settings.self_ping_interval)
@@ -244,13 +244,13 @@ class Worker:
         listener.drain()
         sessions = self._handler.admission.active
         if sessions:
-            self._logger.info("draining", sessions=sessions)
+            self._logger.info("drain_started", sessions=sessions)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 await self._handler.wait_closed(tuple(listener.connections))
         left = self._handler.admission.active
         if left:
-            self._logger.info("closing", sessions=left, reason=SHUTTING_DOWN)
+            self._logger.info("drain_timed_out", sessions=left, reason=SHUTTING_DOWN)
         answer_what_has_come(listener)
         await listener.close_sessions(0, SHUTTING_DOWN)
 
