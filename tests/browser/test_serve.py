@@ -13,7 +13,7 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from playwright.async_api import Browser
 
-from pingpong.server.tls.certificate import Certificate
+from pingpong.webtransport.certificates import Certificate
 from tests.support.docs import block
 from tests.support.processes import Process, environment
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import (
     EndpointConfig,
     Request,
@@ -19,6 +18,7 @@ from pingpong.webtransport.asyncio import (
     StreamResetError,
     serve,
 )
+from pingpong.webtransport.certificates import Certificate
 
 PATIENCE = 60.0
 """Seconds after which what is waited for does not come any more, on a machine that is shared."""

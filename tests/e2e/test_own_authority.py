@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pingpong.server.tls.certificate import Certificate, make_certificate, parse_certificate
+from pingpong.webtransport.certificates import Certificate, make_certificate, parse_certificate
 from tests.e2e import inside
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import CommandError

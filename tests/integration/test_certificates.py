@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import Cause, ConnectError, connect
+from pingpong.webtransport.certificates import Certificate
 from tests.integration.services import (
     Probe,
     Server,

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import (
     BidirectionalStream,
     EndpointConfig,
@@ -18,6 +17,7 @@ from pingpong.webtransport.asyncio import (
     WebTransportError,
     serve,
 )
+from pingpong.webtransport.certificates import Certificate
 
 LARGE = bytes(range(256)) * 8192
 T = TypeVar("T")

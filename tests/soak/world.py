@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pingpong.server.tls.certificate import Certificate
+from pingpong.webtransport.certificates import Certificate
 from tests.integration.services import Probe, Server, Service, own_address, with_names
 from tests.soak import readings
 from tests.soak.impaired import ImpairedRelay, impaired

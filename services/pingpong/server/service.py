@@ -15,10 +15,10 @@ from ..telemetry.logs import get_logger
 from ..telemetry.metrics import Family
 from ..telemetry.process import versions
 from ..webtransport import MAX_WORKERS
+from ..webtransport.certificates import Certificate
 from . import ServeError, metrics
 from .health import LIVENESS, READINESS
 from .resources import AllowedConnections, usable_cores, usable_memory
-from .tls.certificate import Certificate
 from .tls.keeper import make_keeper
 from .workers.endpoint import shared_keys
 from .workers.group import WorkerGroup

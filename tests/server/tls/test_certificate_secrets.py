@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from pingpong import __main__
-from pingpong.server.tls.certificate import make_certificate, parse_certificate
 from pingpong.server.tls.certificate_secrets import keep_certificates
 from pingpong.server.tls.issuing import AUTHORITY_VALID, CERTIFICATE_VALID, RENEW_AUTHORITY
 from pingpong.settings import CertificateSettings
+from pingpong.webtransport.certificates import make_certificate, parse_certificate
 from tests.server.tls.test_issuing import HOSTS, NOW, trusts
 from tests.support.kubernetes_api import TOKEN, ApiServer, Request, as_usual
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pingpong.server.tls.certificate import (
+from pingpong.server.tls.keeper import CertificateFiles, CertificateKeeper, SelfSignedCertificates
+from pingpong.webtransport.certificates import (
     Certificate,
     CertificateError,
     make_certificate,
     parse_certificate,
 )
-from pingpong.server.tls.keeper import CertificateFiles, CertificateKeeper, SelfSignedCertificates
 from pingpong.webtransport.quic.config import ServerIdentity
 from pingpong.webtransport.states import State
 from tests.server.sessions.asking import Asking

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pingpong.server.health import SELF_PING
-from pingpong.server.tls.certificate import Certificate
 from pingpong.server.workers.group import WorkerGroup
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import (
@@ -20,6 +19,7 @@ from pingpong.webtransport.asyncio import (
     establish,
     open_connection,
 )
+from pingpong.webtransport.certificates import Certificate
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.session import Session
 from tests.support.certificates import self_signed

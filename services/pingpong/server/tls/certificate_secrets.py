@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...settings import CertificateSettings
 from ...telemetry.logs import get_logger
+from ...webtransport.certificates import CertificateError
 from .. import cluster
-from .certificate import CertificateError
 from .issuing import Data, Kept, keep_authority, keep_certificate
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from ...settings import ServeSettings
 from ...telemetry.logs import configure, get_logger
 from ...webtransport import SharedKeys
 from ...webtransport.asyncio import Handover
+from ...webtransport.certificates import Certificate, parse_certificate
 from .. import ServeError
-from ..tls.certificate import Certificate, parse_certificate
 from .control import Channel, Message
 from .worker import Worker
 

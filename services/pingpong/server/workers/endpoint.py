@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from ...settings import ServeSettings
 from ...webtransport import Address, SharedKeys, Windows
 from ...webtransport.asyncio import EndpointConfig
+from ...webtransport.certificates import Certificate
 from ..resources import BUFFERED, MOST_CONNECTIONS
-from ..tls.certificate import Certificate
 
 _VALIDATED = 2
 """Times as many handshakes may be unfinished where the client has proved its address."""

@@ -13,9 +13,9 @@ from ...telemetry.health import Result
 from ...telemetry.logs import get_logger
 from ...telemetry.metrics import Family, merge
 from ...webtransport.asyncio import bind_group, connect_inboxes, steer
+from ...webtransport.certificates import Certificate
 from .. import ServeError, metrics
 from ..health import SELF_PING, WORKERS, Health, combine, while_draining
-from ..tls.certificate import Certificate
 from .endpoint import listen_failure, shared_keys
 from .process import ANSWER_TIMEOUT, WorkerLostError, WorkerProcess, WorkerSlot
 

@@ -24,6 +24,7 @@ from ...webtransport import (
     SharedKeys,
 )
 from ...webtransport.asyncio import EndpointConfig, Handover, Limits, Listener, listen
+from ...webtransport.certificates import Certificate
 from .. import ServeError, metrics
 from ..auth.access import Access
 from ..health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
@@ -31,7 +32,6 @@ from ..self_ping import SelfPing
 from ..sessions.admission import Admission
 from ..sessions.counters import MessageCounters
 from ..sessions.handlers import PingSession, Router
-from ..tls.certificate import Certificate
 from .endpoint import endpoint_config, listen_failure, loopback
 
 SHUTTING_DOWN = "the server is shutting down"
