@@ -10,15 +10,12 @@ import ssl
 import threading
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
-from ..hosts import ascii_host, host_of
+from ..hosts import HTTPS_PORT, Url, ascii_host
 from ..quic.config import ServerIdentity
 from ..quic.engine import Address
-from ..text import mask_url
+from ..text import mask_url, printable
 from .failures import Cause, ConnectError
-
-HTTPS_PORT = 443
 
 RESOLUTION_DELAY = 0.5
 """Seconds after which a lookup of both families goes on with the one that is answered.
@@ -58,25 +55,16 @@ class Target:
 
         Raises `ValueError` for anything else.
         """
-        parts = urlsplit(url)
-        host = host_of(parts.netloc)
-        if parts.scheme != "https" or not host:
-            raise ValueError(f"WebTransport is for https URLs: {mask_url(url)!r}")
-        path = parts.path or "/"
-        if parts.query:
-            path = f"{path}?{parts.query}"
-        if host.isascii():
-            address, percent, zone = host.partition("%")
-            host = f"{address.lower()}{percent}{zone}"
-        return cls(host, parts.port or HTTPS_PORT, path, **options)  # type: ignore[arg-type]
+        try:
+            read = Url.parse(url)
+        except ValueError as error:
+            raise ValueError(f"the URL {printable(mask_url(url))!r} {error}") from None
+        return cls(read.host, read.port, read.path, **options)  # type: ignore[arg-type]
 
     @property
     def authority(self) -> str:
         """The `:authority` of a request: without the port where it is the usual one."""
-        host = self._name
-        if ":" in host:
-            host = f"[{host}]"
-        return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
+        return Url(self._name, self.port).authority
 
     @property
     def _name(self) -> str:
