@@ -14,6 +14,7 @@ from .values import (
     Count,
     Mode,
     PingSize,
+    Port,
     Seconds,
     at_least_one,
     comma_separated,
@@ -39,6 +40,10 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
     ] = Field(
         description="what to ping, separated by commas: https://host:4433/ping, or host[:port];"
         " srv://_webtransport._udp.name; endpointslice://namespace/service"
+    )
+    # Not the server's, so that both run on one machine without settings.
+    admin_port: Annotated[Port, Flag("Health", (), "PORT")] = Field(
+        default=8081, description="TCP port of health and metrics; 0 takes a free one and logs it"
     )
     targets: Annotated[Literal["name", "address"], Flag("Targets", (), "KIND")] = Field(
         default="name",

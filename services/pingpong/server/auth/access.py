@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 from ...settings import ServeSettings
+from ...settings.credentials import CredentialsError
 from .. import ServeError
 from ..sessions.admission import Admission
 from ..sessions.handlers import PATHS
 from .token_review import TokenReviewer, TokenReviewError
-from .tokens import TokenFile, TokenFileError
+from .tokens import TokenFile
 
 
 class Access:
@@ -22,7 +23,7 @@ class Access:
         if settings.auth == "token" and settings.token_file is not None:
             try:
                 self._file = TokenFile(settings.token_file)
-            except TokenFileError as error:
+            except CredentialsError as error:
                 raise ServeError(f"{error} (--token-file)") from error
         elif settings.auth == "kubernetes":
             self._reviewer = TokenReviewer(settings.token_audience)
