@@ -37,7 +37,7 @@ from cryptography.hazmat.primitives import serialization
 from bench.processes import Cost, Pair, WorkerError
 from bench.results import AIOQUIC, BARE, OURS, HandshakeRow, PingRow, Results
 from pingpong.ping import DEFAULT_SIZE
-from pingpong.server.tls.certificate import make_certificate
+from pingpong.webtransport.certificates import make_certificate
 
 MODES = ("datagram", "stream", "streams")
 ROLES = ("server", "client")

@@ -21,11 +21,11 @@ from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
 from pingpong.lifecycle import collect_garbage_seldom
 from pingpong.ping import PROTOCOL
-from pingpong.server.tls.certificate import Certificate, parse_certificate
 from pingpong.server.workers.endpoint import endpoint_config
 from pingpong.server.workers.worker import Worker
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
+from pingpong.webtransport.certificates import Certificate, parse_certificate
 from pingpong.webtransport.quic.engine import QuicConnection
 from pingpong.webtransport.udp.sockets import bind_udp
 

@@ -6,15 +6,17 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+from prometheus_client import Metric
+
 from pingpong.admin import Admin
 from pingpong.admin.listener import Bounds
 from pingpong.settings import ServiceSettings
 from pingpong.telemetry.health import Check, Result
-from pingpong.telemetry.metrics import BucketCounts, Family, Spec
-from pingpong.telemetry.process import process_source
+from pingpong.telemetry.metrics import BucketCounts, Spec
+from pingpong.telemetry.process import standard_registry
 
 PINGS = Spec("x_pings_total", "counter", "Pings.", {"target": None})
-RTT = Spec("x_rtt_seconds", "histogram", "Round trips.", buckets=(0.1, 1.0))
+RTT = Spec("x_rtt_seconds", "histogram", "Round trips.")
 BUILD = Spec("x_build_info", "info", "What runs here.", {"version": None})
 
 
@@ -27,14 +29,14 @@ class Service:
         self.targets: Result | Exception = Result(True)
         self.failure: Exception | None = None
 
-    async def families(self) -> Iterable[Family]:
+    async def families(self) -> Iterable[Metric]:
         if self.failure:
             raise self.failure
         return [
-            PINGS.family([(("a",), 3)]),
-            RTT.family([((), BucketCounts(RTT.buckets))]),
-            BUILD.family([(("1.0",), 1)]),
-            *process_source()(),
+            PINGS.metric([(("a",), 3)]),
+            RTT.metric([((), BucketCounts((0.1, 1.0)))]),
+            BUILD.metric([(("1.0",), 1)]),
+            *standard_registry().collect(),
         ]
 
     def check_targets(self) -> Result:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pingpong.admin import Admin, AdminError
+from pingpong.settings import ServiceSettings
 from pingpong.telemetry.health import Result
 from tests.admin.asking import Answer, ask
 from tests.admin.serving import Service, running
@@ -40,7 +41,7 @@ def basic(login: str, scheme: str = "Basic") -> str:
 
 
 async def get(admin: Admin, path: str, authorization: str = "", method: str = "GET") -> Answer:
-    headers = {"Authorization": authorization} if authorization else {}
+    headers: dict[str, Any] = {"Authorization": authorization} if authorization else {}
     return await ask(admin.port, path, method, **headers)
 
 
@@ -140,7 +141,7 @@ async def test_a_file_that_cannot_be_used_is_an_error_at_the_start(
     if text is not None:
         path.write_text(text)
     with pytest.raises(AdminError, match=error) as raised:
-        async with running(**{option: path}):
+        async with running(settings=ServiceSettings.model_validate({option: path})):
             pass
     assert f"(--{option.replace('_', '-')})" in str(raised.value)
     assert "s3cret" not in str(raised.value)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.process
 TOKEN = "a-token-of-24-characters"
 SERVICES = {
     "serve": ("--bind-host=127.0.0.1", "--bind-port=0"),
-    "probe": ("--server=127.0.0.1:9",),
+    "probe": ("127.0.0.1:9",),
 }
 
 

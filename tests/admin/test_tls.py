@@ -39,7 +39,7 @@ class Files:
         self.context = ssl.create_default_context(cafile=self.authority.file)
 
     @property
-    def settings(self) -> dict[str, Path]:
+    def settings(self) -> dict[str, Any]:
         return {f"admin_{name}": path for name, path in self.pair.settings.items()}
 
     async def shown(self, port: int) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
-from pingpong.server.tls.certificate import Certificate
+from pingpong.webtransport.certificates import Certificate
 from tests.support.certificates import self_signed
 
 PAGE = b"<!doctype html><title>test</title>"

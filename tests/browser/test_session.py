@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import (
     EndpointConfig,
     Request,
@@ -19,6 +18,7 @@ from pingpong.webtransport.asyncio import (
     StreamResetError,
     serve,
 )
+from pingpong.webtransport.certificates import Certificate
 
 PATIENCE = 60.0
 """Seconds after which what is waited for does not come any more, on a machine that is shared."""
@@ -50,9 +50,7 @@ class Site:
 @pytest_asyncio.fixture(loop_scope="module")
 async def site(certificate: Certificate) -> AsyncIterator[Site]:
     site = Site()
-    config = EndpointConfig(
-        certificate=certificate.certificate, private_key=certificate.private_key
-    )
+    config = EndpointConfig(certificate=certificate)
     site.server = await serve(site.handle, "127.0.0.1", 0, config=config, decide=site.decide)
     async with site.server:
         yield site

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server.tls.certificate import Certificate
+from pingpong.webtransport.certificates import Certificate
 from tests.support.certificates import self_signed
 
 

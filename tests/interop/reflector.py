@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import (
     BidirectionalStream,
     EndpointConfig,
@@ -18,6 +17,7 @@ from pingpong.webtransport.asyncio import (
     WebTransportError,
     serve,
 )
+from pingpong.webtransport.certificates import Certificate
 
 LARGE = bytes(range(256)) * 8192
 T = TypeVar("T")
@@ -86,9 +86,7 @@ class Reflector:
 async def reflecting(certificate: Certificate) -> AsyncIterator[tuple[Server, Reflector]]:
     """A server of ours that does all this on `/ping`."""
     reflector = Reflector()
-    config = EndpointConfig(
-        certificate=certificate.certificate, private_key=certificate.private_key
-    )
+    config = EndpointConfig(certificate=certificate)
     server = await serve(
         reflector,
         "127.0.0.1",

@@ -32,8 +32,8 @@ from aioquic.quic.events import (
     StreamDataReceived,
 )
 
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import Cause, ConnectError, connect
+from pingpong.webtransport.certificates import Certificate
 from tests.interop import reflector
 
 pytestmark = pytest.mark.interop

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport.asyncio import Session, connect
+from pingpong.webtransport.certificates import Certificate
 from tests.interop import reflector
 from tests.support.processes import environment
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pingpong.server.tls.certificate import Certificate
+from pingpong.webtransport.certificates import Certificate
 from tests.integration.services import Probe, Server, Service, own_address, with_names
 from tests.soak import readings
 from tests.soak.impaired import ImpairedRelay, impaired
@@ -181,16 +181,16 @@ class World:
         self.fixed = self._stack.enter_context(
             Probe(
                 ",".join(urls),
-                modes=",".join(MODES),
-                ca_file=self.authority.file,
+                mode=",".join(MODES),
+                ca=self.authority.file,
                 **common,
             )
         )
         self.changing = self._stack.enter_context(
             Probe(
                 f"{_NAME}:{self._port},endpointslice://ns/svc",
-                modes=",".join(CHANGING_MODES),
-                targets="address",
+                mode=",".join(CHANGING_MODES),
+                all=True,
                 discovery_interval=1,
                 **common,
             )

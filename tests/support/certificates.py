@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from pingpong.server.tls.certificate import Certificate, make_certificate, parse_certificate
 from pingpong.webtransport.asyncio import EndpointConfig
+from pingpong.webtransport.certificates import Certificate, make_certificate, parse_certificate
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -36,9 +36,7 @@ class Leaf(Certificate):
     def config(self, **options: Any) -> EndpointConfig:
         """With which an endpoint shows it."""
         return EndpointConfig(
-            certificate=self.certificate,
-            certificate_chain=self.chain,
-            private_key=self.private_key,
+            certificate=self,
             **options,
         )
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pingpong.server.tls.certificate import Certificate
 from pingpong.webtransport import ConnectionHandler, SessionHandler
+from pingpong.webtransport.certificates import Certificate
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode, ProtocolError
 from pingpong.webtransport.events import ConnectionClosed, Request, SessionClosed
@@ -255,8 +255,7 @@ class Wire:
         )
         self.server_end = AioquicEndpoint(
             EndpointConfig(
-                certificate=made.certificate,
-                private_key=made.private_key,
+                certificate=made,
                 windows=windows,
                 idle_timeout=idle_timeout,
                 **server,

@@ -12,10 +12,10 @@ from pingpong.client.output import Output
 from pingpong.client.ping.command import PingCommand
 from pingpong.ping import PROTOCOL, answer_ping
 from pingpong.server.sessions.handlers import Router
-from pingpong.server.tls.certificate import Certificate
 from pingpong.settings import PingSettings
 from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.asyncio import EndpointConfig, Listener, listen
+from pingpong.webtransport.certificates import Certificate
 from pingpong.webtransport.session import Session
 from tests.support.certificates import self_signed
 
@@ -53,9 +53,7 @@ def start(
         host,
         port,
         config=EndpointConfig(
-            certificate=made.certificate,
-            certificate_chain=made.chain,
-            private_key=made.private_key,
+            certificate=made,
             **config,
         ),
     )

@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from pingpong.server.tls.certificate import Certificate, CertificateError, make_certificate
 from pingpong.server.tls.issuing import (
     AUTHORITY,
     AUTHORITY_KEY,
@@ -23,6 +22,7 @@ from pingpong.server.tls.issuing import (
     keep_authority,
     keep_certificate,
 )
+from pingpong.webtransport.certificates import Certificate, CertificateError, make_certificate
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOSTS = ["pingpong-server.testing.svc", "*.pingpong-server.testing.svc", "192.0.2.1", "2001:db8::1"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pingpong.server.health import SELF_PING
-from pingpong.server.tls.certificate import Certificate
 from pingpong.server.workers.group import WorkerGroup
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import (
@@ -20,6 +19,7 @@ from pingpong.webtransport.asyncio import (
     establish,
     open_connection,
 )
+from pingpong.webtransport.certificates import Certificate
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.session import Session
 from tests.support.certificates import self_signed
@@ -69,10 +69,14 @@ async def replaced(server: WorkerGroup, index: int, pid: int) -> None:
 
 async def values(server: WorkerGroup, name: str) -> dict[tuple[str, ...], Any]:
     """A metric of the whole server."""
-    for family in await server.families():
-        if family.spec.name == f"pingpong_server_{name}":
-            return dict(family.rows)
-    raise AssertionError(f"no {name}")
+    found = {
+        tuple(sample.labels.values()): sample.value
+        for metric in await server.families()
+        for sample in metric.samples
+        if sample.name == f"pingpong_server_{name}"
+    }
+    assert found, f"no {name}"
+    return found
 
 
 async def value(server: WorkerGroup, name: str) -> float:

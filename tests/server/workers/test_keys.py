@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pingpong.server.tls.certificate import Certificate
 from pingpong.server.workers.endpoint import shared_keys
+from pingpong.webtransport.certificates import Certificate
 from pingpong.webtransport.quic.connection_ids import SharedKeys
 from tests.server.workers.groups import HOST, certificate, settings
 from tests.support.certificates import Authority

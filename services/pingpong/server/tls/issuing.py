@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from .certificate import (
+from ...webtransport.certificates import (
     Certificate,
     CertificateError,
     alternative_names,

@@ -20,14 +20,14 @@ from ...settings import ServeSettings
 from ...settings.files import Reloaded, WatchedFiles
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
-from .. import ServeError
-from .certificate import (
+from ...webtransport.certificates import (
     Certificate,
     CertificateError,
     make_certificate,
     parse_certificate,
     unreadable,
 )
+from .. import ServeError
 
 EXPIRES_SOON = timedelta(days=7)
 """Time before a certificate's end; its issuer should have renewed it long ago then."""

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from ...settings import ServeSettings
 from ...webtransport import Address, SharedKeys, Windows
 from ...webtransport.asyncio import EndpointConfig
+from ...webtransport.certificates import Certificate
 from ..resources import BUFFERED, MOST_CONNECTIONS
-from ..tls.certificate import Certificate
 
 _VALIDATED = 2
 """Times as many handshakes may be unfinished where the client has proved its address."""
@@ -35,9 +35,7 @@ def endpoint_config(
     """
     max_connections = settings.max_connections or MOST_CONNECTIONS
     return EndpointConfig(
-        certificate=certificate.certificate,
-        certificate_chain=certificate.chain,
-        private_key=certificate.private_key,
+        certificate=certificate,
         idle_timeout=settings.idle_timeout,
         max_connections=max_connections,
         max_handshakes=settings.max_handshakes,

@@ -15,9 +15,9 @@ from typing import Any
 from ...settings import ServeSettings
 from ...telemetry.logs import get_logger
 from ...webtransport import SharedKeys
+from ...webtransport.certificates import Certificate
 from .. import ServeError
 from ..health import Health
-from ..tls.certificate import Certificate
 from .control import Channel, Message
 
 START_TIMEOUT = 30.0

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pingpong.server.tls.certificate import (
+from pingpong.server.tls.keeper import CertificateFiles
+from pingpong.webtransport.certificates import (
     Certificate,
     CertificateError,
     make_certificate,
 )
-from pingpong.server.tls.keeper import CertificateFiles
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ENCRYPTIONS = {

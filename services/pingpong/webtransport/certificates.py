@@ -1,8 +1,8 @@
 """Certificates and their keys: parsed from PEM, or made; and authorities that sign such.
 
 A self-signed certificate is short-lived and ECDSA, so that browsers accept it by its SHA-256 (W3C
-WebTransport, section "Custom certificate verification": at most two weeks, no RSA) as
-``pingpong ping --cert-hash`` does.
+WebTransport, section "Custom certificate verification": at most two weeks, no RSA), as
+`asyncio.connect` does. Nothing here reads a file or a clock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ...settings.values import read_host
+from .errors import WebTransportError
+from .hosts import ascii_host
 
 PrivateKey: TypeAlias = (
     ec.EllipticCurvePrivateKey
@@ -36,7 +37,7 @@ VALID = timedelta(days=13)
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 
-class CertificateError(Exception):
+class CertificateError(WebTransportError):
     """A certificate or key that cannot be used; the text is one line that says what to do."""
 
 
@@ -239,13 +240,14 @@ def alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = []
     for host in dict.fromkeys(hosts):
         try:
-            name = read_host(host)
+            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+            continue
+        except ValueError:
+            star = "*." if host.startswith("*.") else ""
+        try:
+            names.append(x509.DNSName(star + ascii_host(host.removeprefix(star))))
         except ValueError:
             raise ValueError(f"neither a host name nor an address: {host!r}") from None
-        try:
-            names.append(x509.IPAddress(ipaddress.ip_address(name)))
-        except ValueError:
-            names.append(x509.DNSName(name))
     return names
 
 
