@@ -157,22 +157,26 @@ class CredentialsFile:
             ) from None
 
     def _log_loaded(self) -> None:
-        self._logger.info(f"{self._kind}s_loaded", count=len(self))
+        are_tokens = self._kind == "token"
+        self._logger.info("tokens_loaded" if are_tokens else "passwords_loaded", count=len(self))
         short_lines = self._credentials.value.short_lines
         if short_lines:
             self._logger.warning(
-                f"{self._kind}s_short",
+                "tokens_short" if are_tokens else "passwords_short",
                 lines=list(short_lines),
                 warning=f"{self._kind}s of less than {SHORTEST} characters can be guessed: make"
                 " longer ones (openssl rand -hex 32)",
             )
 
     def _log_unusable(self, error: str | None) -> None:
+        are_tokens = self._kind == "token"
         if error is None:
-            self._logger.info(f"{self._kind}_file_usable")
+            self._logger.info("token_file_usable" if are_tokens else "password_file_usable")
         else:
             self._logger.error(
-                f"{self._kind}_file_unusable", error=error, **{f"{self._kind}s_kept": len(self)}
+                "token_file_unusable" if are_tokens else "password_file_unusable",
+                error=error,
+                **{"tokens_kept" if are_tokens else "passwords_kept": len(self)},
             )
 
 

@@ -45,6 +45,11 @@ class ServeSettings(ServiceSettings):
     tls_key_file: Annotated[SecretFilePath | None, Flag("TLS", (), "FILE")] = Field(
         default=None, description="the certificate's private key, PEM, not encrypted"
     )
+    state_dir: Annotated[FilePath | None, Flag("TLS", (), "DIR")] = Field(
+        default=None,
+        description="keep the self-signed certificate and its key in this folder, so that its SHA-256"
+        " stays the same when the server starts again",
+    )
     workers: Annotated[int, Field(ge=0, le=64), Flag("Listening", (), "N")] = Field(
         default=1,
         description="processes that share the port; 0: one for each core",
@@ -131,4 +136,9 @@ class ServeSettings(ServiceSettings):
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
         self._both_or_neither("tls_cert_file", "tls_key_file", "neither to have a certificate made")
+        if self.state_dir is not None and self.tls_cert_file is not None:
+            raise ValueError(
+                "PINGPONG_STATE_DIR (--state-dir) does nothing with PINGPONG_TLS_CERT_FILE"
+                " (--tls-cert-file): leave one of them out"
+            )
         return self
