@@ -115,7 +115,7 @@ class OurProbes:
     async def connect(self, port: int, names: list[str]) -> None:
         url = f"https://{HOST}:{port}/ping"
         self._destinations = {name: Destination(name, url, (HOST,)) for name in names}
-        settings = ProbeSettings(server=(url,), insecure=True, connect_timeout=_CONNECT)
+        settings = ProbeSettings(targets=(url,), insecure=True, connect_timeout=_CONNECT)
         self._supervisor = Supervisor(settings, self.metrics, self._look_up)
         self._supervisor.changed(self._destinations)
         async with asyncio.timeout(_CONNECT):

@@ -172,7 +172,7 @@ class Report:
         server = Command("serve", "--bind-host=0.0.0.0", "--bind-port=0")
         port = next(server.events("listening"))["port"]
         urls = ",".join(f"https://127.1.0.{number}:{port}/ping" for number in range(1, 101))
-        probe = Command("probe", f"--server={urls}", "--insecure")
+        probe = Command("probe", urls, "--insecure")
         next(probe.events("started"))
         start = time.monotonic() - probe.began
         ups = probe.events("target_up")
@@ -183,7 +183,7 @@ class Report:
         memory, anonymous = probe.memory()
         end = probe.close()
         server.close()
-        alone = Command("probe", f"--server=https://127.1.0.1:{port}/ping", "--insecure")
+        alone = Command("probe", f"https://127.1.0.1:{port}/ping", "--insecure")
         next(alone.events("connect_failed"))
         end_alone = alone.close()
         self._print("\nmemory with 100 targets, MB", f"{memory / 1e6:8.1f}", memory, MAX_MEMORY)

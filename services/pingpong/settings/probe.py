@@ -7,11 +7,12 @@ import math
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_settings import NoDecode
+from pydantic_settings import CliPositionalArg, NoDecode
 
 from .base import ConnectionSettings, ServiceSettings
 from .command_line import Flag
 from .values import (
+    DEFAULT_PORT,
     MIN_SIZE,
     Count,
     Mode,
@@ -56,20 +57,21 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         " reconnect whatever happens, and offer what was measured to Prometheus."
     )
 
-    server: Annotated[
-        tuple[str, ...],
-        NoDecode,
-        BeforeValidator(comma_separated(read_source)),
-        AfterValidator(at_least_one),
-        Flag("Targets", (), "SOURCES"),
+    targets: CliPositionalArg[
+        Annotated[
+            tuple[str, ...],
+            NoDecode,
+            BeforeValidator(comma_separated(read_source)),
+            AfterValidator(at_least_one),
+        ]
     ] = Field(
-        description="what to ping, separated by commas: https://host:4433/ping, or host[:port];"
-        " srv://_webtransport._udp.name; endpointslice://namespace/service"
+        description="what to ping, one or several: https://host[:port][/path], or host[:port] for"
+        f" https://host:{DEFAULT_PORT}/ping; srv://_webtransport._udp.name;"
+        " endpointslice://namespace/service"
     )
-    targets: Annotated[Literal["name", "address"], Flag("Targets", (), "KIND")] = Field(
-        default="name",
-        description="name: one target for each name, at whichever address answers; address: one"
-        " for each address of a name, every pod of a headless service",
+    all: Annotated[bool, Flag("Targets")] = Field(
+        default=False,
+        description="make each address of a name a target: every pod of a headless service",
     )
     max_targets: Annotated[Count, Flag("Targets", (), "N")] = Field(
         default=100, description="targets at one time; more are left out, and the log says so"
@@ -78,12 +80,12 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         default=30.0,
         description="look names up again after this long at most; sooner where DNS says so",
     )
-    modes: Annotated[
+    mode: Annotated[
         tuple[Mode, ...],
         NoDecode,
         BeforeValidator(comma_separated(lambda mode: mode)),
         AfterValidator(at_least_one),
-        Flag("Pings", (), "MODES"),
+        Flag("Pings", (), "MODE"),
     ] = Field(
         default=("datagram",),
         description="how pings travel, separated by commas: datagram (loss shows as loss), stream"

@@ -60,7 +60,7 @@ def test_endpoint_config() -> None:
     )
     assert (config.idle_timeout, config.max_connections, config.max_handshakes) == (3, 4, 5)
     assert config.windows.streams_bidi == 6 + 16  # each session has a stream of its own
-    assert config.certificate is made.certificate
+    assert config.certificate is made
 
 
 HANDSHAKE = 91_000

@@ -45,8 +45,8 @@ class Service:
         self._metrics = ProbeMetrics()
         self._supervisor = Supervisor(settings, self._metrics, self._look_up)
         self._discovery = Discovery(
-            settings.server,
-            per_address=settings.targets == "address",
+            settings.targets,
+            per_address=settings.all,
             max_targets=settings.max_targets,
             interval=settings.discovery_interval,
             changed=self._supervisor.changed,
@@ -99,8 +99,8 @@ class Service:
     def _log_started(self) -> None:
         self._log.info(
             "started",
-            server=list(self._settings.server),
-            modes=list(self._settings.modes),
+            targets=list(self._settings.targets),
+            mode=list(self._settings.mode),
             interval=self._settings.interval,
             trust=self._settings.trust,
             admin_port=self._admin.port,

@@ -36,6 +36,7 @@ from ..sessions.handlers import PingSession, Router
 from .endpoint import endpoint_config, listen_failure, loopback
 
 SHUTTING_DOWN = "the server is shutting down"
+SECOND_SIGNAL = "waits for them to leave, so many seconds at most; a second Ctrl-C ends it at once"
 
 MAX_DATAGRAM = 65_535
 
@@ -224,9 +225,7 @@ class Worker:
         self._certificate = certificate
         if self._listener is None:
             return  # it will be listened with
-        self._listening.use_certificate(
-            certificate.certificate, certificate.chain, certificate.private_key
-        )
+        self._listening.use_certificate(certificate)
 
     def reload(self) -> None:
         """Read again what is in files."""
@@ -245,7 +244,12 @@ class Worker:
         listener.drain()
         sessions = self._handler.admission.active
         if sessions:
-            self._logger.info("draining", sessions=sessions)
+            self._logger.info(
+                "draining",
+                sessions=sessions,
+                timeout=self._settings.drain_timeout,
+                hint=SECOND_SIGNAL,
+            )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 await self._handler.wait_over(tuple(listener.connections))
@@ -259,7 +263,7 @@ class Worker:
         """Close what is left, at once."""
         self._end_tasks()
         self._lag.close()
-        self._access.close()
+        await self._access.close()
         if self._listener is not None:
             await self._listener.close(0, SHUTTING_DOWN, timeout=0)
 
