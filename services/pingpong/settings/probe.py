@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -35,7 +34,7 @@ def _read_bucket(text: str) -> float:
         bound = float(text)
     except ValueError:
         bound = 0
-    if not 0 < bound < math.inf:
+    if not 0 < bound <= 31_536_000:
         raise ValueError("must be seconds above 0, such as 0.001")
     return bound
 
