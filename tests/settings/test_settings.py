@@ -353,6 +353,22 @@ class TestMistakes:
         (mistake,) = mistakes(ProbeSettings, "h", "--backoff-max=0.01")
         assert "must not be above --backoff-max (PINGPONG_BACKOFF_MAX)" in mistake
 
+    @pytest.mark.parametrize(
+        ("given", "mistake"),
+        [
+            ("", "must not be empty"),
+            ("0.1,0.05", "must rise from each to the next"),
+            ("0.1,soon", "soon must be seconds above 0, such as 0.001"),
+            ("0,1", "0 must be seconds above 0, such as 0.001"),
+            ("nan", "must be seconds above 0, such as 0.001"),
+            (",".join(map(str, range(1, 32))), "must be 30 at most"),
+        ],
+    )
+    def test_buckets(self, given: str, mistake: str) -> None:
+        (found,) = mistakes(ProbeSettings, "h", f"--rtt-buckets={given}")
+        assert found.startswith("--rtt-buckets ")
+        assert f": {mistake}" in found
+
     def test_a_view_and_lines(self) -> None:
         (mistake,) = mistakes(PingSettings, "h", "--live", "--json")
         assert mistake.startswith(

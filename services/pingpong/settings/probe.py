@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -16,6 +15,7 @@ from .values import (
     DEFAULT_PORT,
     Count,
     PingSize,
+    Port,
     Seconds,
     at_least_one,
     comma_separated,
@@ -34,7 +34,7 @@ def _read_bucket(text: str) -> float:
         bound = float(text)
     except ValueError:
         bound = 0
-    if not 0 < bound < math.inf:
+    if not 0 < bound <= 31_536_000:
         raise ValueError("must be seconds above 0, such as 0.001")
     return bound
 
@@ -67,6 +67,10 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         description="what to ping, one or several: https://host[:port][/path], or host[:port] for"
         f" https://host:{DEFAULT_PORT}/ping; srv://_webtransport._udp.name;"
         " endpointslice://namespace/service"
+    )
+    # Not the server's, so that both run on one machine without settings.
+    admin_port: Annotated[Port, Flag("Health", (), "PORT")] = Field(
+        default=8081, description="TCP port of health and metrics; 0 takes a free one and logs it"
     )
     all: Annotated[bool, Flag("Targets")] = Field(
         default=False,

@@ -133,12 +133,7 @@ class ServeSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            names = [named("tls_cert_file"), named("tls_key_file")]
-            given, missing = names if self.tls_key_file is None else reversed(names)
-            raise ValueError(
-                f"{given} is set without {missing}: set both, or neither to have a certificate made"
-            )
+        self._both_or_neither("tls_cert_file", "tls_key_file", "neither to have a certificate made")
         if self.state_dir is not None and self.tls_cert_file is not None:
             raise ValueError(
                 f"{named('state_dir')} does nothing with {named('tls_cert_file')}:"
