@@ -91,11 +91,13 @@ def test_any_text_is_a_url_or_none(text: str, begin: str) -> None:
     try:
         url = Url.parse(begin + text)
     except ValueError as error:
-        assert str(error).startswith("must ")
-        assert str(error).isprintable()
+        reason = str(error)
     else:
+        reason = "must be what it is"
         assert str(url).isascii()
         assert Url.parse(str(url)) == url
+    assert reason.startswith("must ")
+    assert reason.isprintable()
 
 
 def test_a_target_has_one_name_for_lookup_tls_and_http() -> None:

@@ -114,7 +114,7 @@ def test_a_target_is_read_from_a_url(
 
 @pytest.mark.parametrize("url", ["http://a.test", "a.test", "https://", "https://a.test:x/"])
 def test_what_is_no_target(url: str) -> None:
-    with pytest.raises(ValueError, match="^the URL .* must have|^the URL .* must begin"):
+    with pytest.raises(ValueError, match=r"^the URL .* must have|^the URL .* must begin"):
         Target.from_url(url)
 
 
