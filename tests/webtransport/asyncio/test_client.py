@@ -181,13 +181,13 @@ async def test_certificates_that_are_not_good_enough(tmp_path: Path) -> None:
 async def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
     error = await failure("https://127.0.0.1:1/", ca_file=str(tmp_path / "none.pem"))
     assert error.cause is Cause.CERTIFICATE
-    assert str(error) == f"cannot read {tmp_path / 'none.pem'}: No such file or directory"
+    assert str(error) == f"cannot read {tmp_path / 'none.pem'}: no such file or directory"
     garbage = tmp_path / "garbage.pem"
     garbage.write_bytes(b"not a certificate")
     async with serving(stay) as server:
         error = await failure(f"https://127.0.0.1:{server.port}/", ca_file=str(garbage))
     assert error.cause is Cause.CERTIFICATE
-    assert str(error) == f"no certificate in {garbage}"
+    assert str(error) == f"no certificate of an authority, in PEM, is in {garbage}"
 
 
 # Other servers.

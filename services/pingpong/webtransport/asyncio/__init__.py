@@ -22,7 +22,7 @@ from ..limits import Limits
 from ..quic.config import EndpointConfig, Windows
 from ..udp.forwarding import PacketForwarder, create_inboxes
 from ..udp.steering import bind_group, steer
-from .connecting import connect, establish, open_connection
+from .connecting import check_authorities, connect, establish, open_connection
 from .connection import ClientConnection, SessionWaiter
 from .endpoint import CatchUp
 from .failures import Cause, ConnectError
@@ -58,6 +58,7 @@ __all__ = [
     "WebTransportError",
     "Windows",
     "bind_group",
+    "check_authorities",
     "connect",
     "create_inboxes",
     "establish",

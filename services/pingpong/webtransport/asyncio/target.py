@@ -58,7 +58,7 @@ class Target:
         try:
             read = Url.parse(url)
         except ValueError as error:
-            raise ValueError(f"the URL {printable(mask_url(url))!r} {error}") from None
+            raise ValueError(f"the URL '{printable(mask_url(url))}' {error}") from None
         return cls(read.host, read.port, read.path, **options)  # type: ignore[arg-type]
 
     @property

@@ -446,15 +446,12 @@ class AioquicEndpoint:
 
 
 def for_client(config: EndpointConfig, identity: ServerIdentity) -> QuicConfiguration:
-    """A client that insists on `identity`. Raises `OSError` where the CA file is unreadable."""
+    """A client that insists on `identity`."""
     configuration = _for_any(config, is_client=True)
     configuration.server_name = identity.server_name
     if identity.insecure or identity.certificate_hash is not None:
         configuration.verify_mode = _VERIFY_NOTHING
     elif identity.ca_file is not None or identity.ca_path is not None:
-        if identity.ca_file is not None:
-            with open(identity.ca_file, "rb"):
-                pass  # Here and now, where it can be said; not in the midst of a handshake.
         configuration.load_verify_locations(cafile=identity.ca_file, capath=identity.ca_path)
     return configuration
 
