@@ -33,7 +33,7 @@ def test_what_was_asked_before_the_end_is_answered(workers: int) -> None:
         waited = [client.waited() for client in clients]
         server.send(signal.SIGTERM)
         assert server.finish() == 0
-        stopping, closing = (server.events(name)[0] for name in ("stopping", "closing"))
+        stopping, closing = (server.events(name)[0] for name in ("stopping", "drain_timed_out"))
         for client, before in zip(clients, waited, strict=True):
             held_up = client.waited() - before
             client.send(signal.SIGINT)
@@ -104,7 +104,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
 
 
 def test_probe_stops_at_once() -> None:
-    with serving() as server, probing(server, modes=",".join(MODES)) as probe:
+    with serving() as server, probing(server, mode=",".join(MODES)) as probe:
         probe.wait_answers()
         probe.send(signal.SIGTERM)
         began = time.monotonic()

@@ -44,7 +44,7 @@ def to(port: int, name: str = "target", path: str = "/ping", *addresses: str) ->
 def settings(**options: Any) -> ProbeSettings:
     """Fast ones, for a server with the tests' certificate."""
     known: dict[str, Any] = {
-        "server": ("https://127.0.0.1/ping",),
+        "targets": ("https://127.0.0.1/ping",),
         "cert_hash": self_signed().sha256,
         "interval": INTERVAL,
         "backoff_min": 0.01,
@@ -69,7 +69,7 @@ async def serving_on(port: int, host: str = "127.0.0.1") -> AsyncIterator[Listen
         Router(1 << 16),
         host,
         port,
-        config=EndpointConfig(certificate=made.certificate, private_key=made.private_key),
+        config=EndpointConfig(certificate=made),
     )
     try:
         yield listener
@@ -120,7 +120,7 @@ class Probing:
         self.destinations: dict[str, Destination] = {}
         self.lookups: list[str] = []
         self.is_slow = False
-        """Lookups take for ever."""
+        """LookupState take for ever."""
         self.supervisor = Supervisor(chosen, self.metrics, self._look_up)
         self._log = log
 
@@ -236,8 +236,8 @@ class Path:
         """What was held arrives, in its order."""
         self.is_frozen = False
         held, self._held = self._held, []
-        for pass_on in held:
-            pass_on()
+        for forward in held:
+            forward()
 
     def close(self) -> None:
         for sock in (self._near, *self._far.values()):

@@ -1,6 +1,6 @@
 """Finding the servers to ping: by DNS, in Kubernetes, or as they were given.
 
-A source is one entry of `PINGPONG_SERVER`. What it leads to now are its endpoints, and what is to
+A source is one entry of `PINGPONG_TARGETS`. What it leads to now are its endpoints, and what is to
 be pinged there are destinations, under names that stay. Whatever happens to a lookup, what was
 last known to be right stays in use::
 

@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from socket import socket
 
+from prometheus_client import Metric
+
 from ...ping import PROTOCOL
 from ...settings import ServeSettings
 from ...telemetry.health import LoopLag, Result
 from ...telemetry.logs import dropped_lines, get_logger
-from ...telemetry.metrics import Family
-from ...telemetry.process import process_source
+from ...telemetry.process import standard_registry
 from ...webtransport import (
     Address,
     Connection,
@@ -23,18 +24,19 @@ from ...webtransport import (
     Session,
     SharedKeys,
 )
-from ...webtransport.asyncio import EndpointConfig, Handover, Limits, Listener, listen
+from ...webtransport.asyncio import EndpointConfig, Limits, Listener, PacketForwarder, listen
 from ...webtransport.certificates import Certificate
 from .. import ServeError, metrics
 from ..auth.access import Access
 from ..health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
 from ..self_ping import SelfPing
 from ..sessions.admission import Admission
-from ..sessions.counters import MessageCounters
+from ..sessions.counters import DROP_REASONS, ECHO, MODES, MessageCounters
 from ..sessions.handlers import PingSession, Router
 from .endpoint import endpoint_config, listen_failure, loopback
 
 SHUTTING_DOWN = "the server is shutting down"
+SECOND_SIGNAL = "waits for them to leave, so many seconds at most; a second Ctrl-C ends it at once"
 
 MAX_DATAGRAM = 65_535
 
@@ -52,7 +54,7 @@ class PingServer(Router):
             settings.max_message_size, admission=admission, rate_limit=settings.rate_limit
         )
         self.protocol_errors = 0
-        self.unused_connections = 0
+        self.session_request_timeouts = 0
         self.self_ping: SelfPing | None = None
         self._logger = get_logger("pingpong.server").bind()
         self._over: asyncio.Future[None] | None = None
@@ -74,28 +76,28 @@ class PingServer(Router):
             state=session.state.value,
         )
 
-    def requests_over(self, connection: Connection) -> None:
-        """Wake `wait_over`."""
+    def connect_streams_closed(self, connection: Connection) -> None:
+        """Wake `wait_closed`."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """Wake `wait_over`: the requests are over with their connection."""
-        self.requests_over(connection)
+        """Wake `wait_closed`: the requests are over with their connection."""
+        self.connect_streams_closed(connection)
 
-    def connection_unused(self, connection: Connection) -> None:
+    def session_request_timed_out(self, connection: Connection) -> None:
         """Count a client that asked for no session in time."""
-        self.unused_connections += 1
-        self._logger.debug("connection_unused")
+        self.session_request_timeouts += 1
+        self._logger.debug("session_request_timed_out")
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """Count a peer that broke the rules."""
         self.protocol_errors += 1
-        self._logger.debug("protocol_error", error=str(error))
+        self._logger.debug("protocol_violated", error=str(error))
 
-    async def wait_over(self, connections: Collection[Connection]) -> None:
+    async def wait_closed(self, connections: Collection[Connection]) -> None:
         """Wait until all requests of these connections are over."""
-        while any(c.has_requests and c.closed is None for c in connections):
+        while any(c.has_connect_streams and c.closed is None for c in connections):
             self._over = asyncio.get_running_loop().create_future()
             await self._over
 
@@ -113,7 +115,7 @@ class Worker:
         certificate: Certificate,
         *,
         sock: socket | None = None,
-        handover: Handover | None = None,
+        forwarder: PacketForwarder | None = None,
         index: int = 0,
         count: int = 1,
         keys: SharedKeys | None = None,
@@ -121,7 +123,7 @@ class Worker:
         self._settings = settings
         self._certificate = certificate
         self._sock = sock
-        self._handover = handover
+        self._handover = forwarder
         self._index = index
         self._count = count
         self._keys = keys or SharedKeys()
@@ -131,7 +133,7 @@ class Worker:
         self._self_ping: SelfPing | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._lag = LoopLag()
-        self._process = process_source()
+        self._registry = standard_registry(self)
         self._logger = get_logger("pingpong.server")
 
     @property
@@ -168,13 +170,13 @@ class Worker:
                 config=config,
                 limits=limits,
                 sock=self._sock,
-                handover=self._handover,
+                forwarder=self._handover,
                 answered=self._handler.counters.send_delay.left,
             )
         except OSError as error:
             raise ServeError(listen_failure(settings, error)) from error
         buffer = listener.receive_buffer
-        self._logger.debug("socket", receive_buffer=buffer.got, asked=buffer.asked)
+        self._logger.debug("socket_opened", receive_buffer=buffer.got, asked=buffer.asked)
         self._lag.start()
         if settings.self_ping_interval:
             self._ping_itself(listener.local_address, settings.self_ping_interval)
@@ -214,18 +216,16 @@ class Worker:
             results |= while_draining(self._settings.drain_stay_ready)
         return Health(results)
 
-    async def families(self) -> list[Family]:
+    async def families(self) -> list[Metric]:
         """Its metrics, as they are now."""
-        return list(self._families())
+        return list(self._registry.collect())
 
     def use_certificate(self, certificate: Certificate) -> None:
         """Show another certificate in handshakes that begin from now on."""
         self._certificate = certificate
         if self._listener is None:
             return  # it will be listened with
-        self._listening.use_certificate(
-            certificate.certificate, certificate.chain, certificate.private_key
-        )
+        self._listening.use_certificate(certificate)
 
     def reload(self) -> None:
         """Read again what is in files."""
@@ -244,13 +244,18 @@ class Worker:
         listener.drain()
         sessions = self._handler.admission.active
         if sessions:
-            self._logger.info("draining", sessions=sessions)
+            self._logger.info(
+                "drain_started",
+                sessions=sessions,
+                timeout=self._settings.drain_timeout,
+                hint=SECOND_SIGNAL,
+            )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
-                await self._handler.wait_over(tuple(listener.connections))
+                await self._handler.wait_closed(tuple(listener.connections))
         left = self._handler.admission.active
         if left:
-            self._logger.info("closing", sessions=left, reason=SHUTTING_DOWN)
+            self._logger.info("drain_timed_out", sessions=left, reason=SHUTTING_DOWN)
         answer_what_has_come(listener)
         await listener.close_sessions(0, SHUTTING_DOWN)
 
@@ -266,59 +271,60 @@ class Worker:
         for task in self._tasks:
             task.cancel()
 
-    def _families(self) -> Iterator[Family]:
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of its own, for Prometheus."""
         admission, messages = self._handler.admission, self._handler.counters
         sessions = admission.counters
         listener = self._listening
         packets = listener.counters
         self_pings = self._self_ping.count if self._self_ping is not None else 0
-        yield metrics.SESSIONS_ACTIVE.family([((), sessions.active)])
-        yield metrics.SESSIONS.family(((name,), n) for name, n in sessions.results.items())
-        yield metrics.SESSION_DURATION.family([((), sessions.durations)])
-        yield metrics.CONNECTIONS_ACTIVE.family([((), len(listener.connections))])
-        yield metrics.HANDSHAKES_ACTIVE.family([((), listener.unfinished_handshakes)])
-        yield metrics.HANDSHAKES.family(
+        yield metrics.SESSIONS_ACTIVE.metric([((), sessions.active)])
+        yield metrics.SESSIONS.metric(((name,), n) for name, n in sessions.results.items())
+        yield metrics.SESSION_DURATION.metric([((), sessions.durations)])
+        yield metrics.CONNECTIONS_ACTIVE.metric([((), len(listener.connections))])
+        yield metrics.HANDSHAKES_ACTIVE.metric([((), listener.unfinished_handshakes)])
+        yield metrics.HANDSHAKES.metric(
             [
                 (("completed",), packets.handshakes),
                 (("failed",), packets.handshake_failures),
                 (("refused",), packets.refused_connections),
             ]
         )
-        yield metrics.RESETS_SENT.family([((), packets.resets_sent)])
+        yield metrics.RESETS_SENT.metric([((), packets.resets_sent)])
         negotiations = packets.version_negotiations
-        yield metrics.VERSION_NEGOTIATIONS_SENT.family([((), negotiations)])
-        handover = self._handover
-        yield metrics.HANDED_OVER.family([((), handover.passed_packets if handover else 0)])
-        yield metrics.RETRIES_SENT.family([((), packets.retries_sent)])
-        yield metrics.RETRIES_INVALID.family([((), packets.retries_invalid)])
-        yield metrics.RECEIVED.family(((mode,), n) for mode, n in messages.received.items())
-        yield metrics.ANSWERED.family(((mode,), n) for mode, n in messages.answered.items())
-        yield metrics.DROPPED.family(
+        yield metrics.VERSION_NEGOTIATIONS_SENT.metric([((), negotiations)])
+        forwarder = self._handover
+        yield metrics.HANDED_OVER.metric([((), forwarder.forwarded_packets if forwarder else 0)])
+        yield metrics.RETRIES_SENT.metric([((), packets.retries_sent)])
+        yield metrics.RETRIES_INVALID.metric([((), packets.retries_invalid)])
+        yield metrics.RECEIVED.metric(((mode,), n) for mode, n in messages.received.items())
+        yield metrics.ANSWERED.metric(((mode,), n) for mode, n in messages.answered.items())
+        yield metrics.DROPPED.metric(
             ((mode, reason), messages.dropped[mode, reason])
-            for mode, reason in metrics.DROPPED.series()
+            for mode in (*MODES, ECHO)
+            for reason in DROP_REASONS
         )
-        yield metrics.RECEIVED_BYTES.family([((), messages.received_bytes)])
-        yield metrics.SENT_BYTES.family([((), messages.sent_bytes)])
-        yield metrics.ANSWER_DURATION.family([((), messages.answer_durations)])
-        dropped = packets.dropped_packets + (handover.dropped_packets if handover else 0)
-        yield metrics.PACKETS_DROPPED.family([((), dropped)])
-        yield metrics.PACKETS_OVERFLOWED.family([((), listener.overflowed_packets)])
-        yield metrics.PACKETS_THROTTLED.family([((), packets.throttled_packets)])
-        yield metrics.BUFFERS_EXCEEDED.family([((), packets.buffers_exceeded)])
-        yield metrics.PACKETS_UNSENT.family([((), listener.unsent_packets)])
+        yield metrics.RECEIVED_BYTES.metric([((), messages.received_bytes)])
+        yield metrics.SENT_BYTES.metric([((), messages.sent_bytes)])
+        yield metrics.ANSWER_DURATION.metric([((), messages.answer_durations)])
+        dropped = packets.dropped_packets + (forwarder.dropped_packets if forwarder else 0)
+        yield metrics.PACKETS_DROPPED.metric([((), dropped)])
+        yield metrics.PACKETS_OVERFLOWED.metric([((), listener.overflowed_packets)])
+        yield metrics.PACKETS_THROTTLED.metric([((), packets.throttled_packets)])
+        yield metrics.BUFFERS_EXCEEDED.metric([((), packets.buffers_exceeded)])
+        yield metrics.PACKETS_UNSENT.metric([((), listener.unsent_packets)])
         errors = self._handler.protocol_errors + packets.protocol_errors
-        yield metrics.PROTOCOL_ERRORS.family([((), errors)])
-        unused = self._handler.unused_connections
-        yield metrics.CONNECTIONS_UNUSED.family([((), unused)])
-        yield metrics.TOKENS_RELOAD_FAILED.family([((), int(self._access.token_reload_failed))])
-        yield metrics.SELF_PINGS.family([((), self_pings)])
+        yield metrics.PROTOCOL_ERRORS.metric([((), errors)])
+        unused = self._handler.session_request_timeouts
+        yield metrics.CONNECTIONS_UNUSED.metric([((), unused)])
+        yield metrics.TOKENS_RELOAD_FAILED.metric([((), int(self._access.token_reload_failed))])
+        yield metrics.SELF_PINGS.metric([((), self_pings)])
         if self._count == 1:
-            yield metrics.WORKERS.family([((), 1)])
-            yield metrics.WORKER_RESTARTS.family([((), 0)])
-        yield metrics.DRAINING.family([((), int(admission.draining))])
-        yield metrics.EVENT_LOOP_LAG.family([((), self._lag.counts)])
-        yield metrics.LOG_LINES_DROPPED.family([((), dropped_lines())])
-        yield from self._process()
+            yield metrics.WORKERS.metric([((), 1)])
+            yield metrics.WORKER_RESTARTS.metric([((), 0)])
+        yield metrics.DRAINING.metric([((), int(admission.draining))])
+        yield metrics.EVENT_LOOP_LAG.metric([((), self._lag.counts)])
+        yield metrics.LOG_LINES_DROPPED.metric([((), dropped_lines())])
 
 
 def answer_what_has_come(listener: Listener) -> None:
