@@ -1,4 +1,4 @@
-# Everything here needs a python3 and its pip, nothing else: the targets make their own environment.
+# Everything here needs a python3 with pip or venv, nothing else: the targets make their environment.
 # ARGS is handed on: make run ARGS="-c 5", make test ARGS="tests/webtransport -x".
 
 # The first of these that runs and is new enough makes the environment; make PYTHON=… names another.
@@ -17,6 +17,8 @@ KINDCTL ?= ../shared/kind/kindctl
 # Python keeps what it compiles, whatever this shell says: the tests start it a few hundred times.
 unexport PYTHONDONTWRITEBYTECODE
 
+# What `make run` needs, and then what the other targets need beside it.
+RUNS := $(VENV)/.run
 MADE := $(VENV)/.made
 # Other implementations for the interop tests, each in an environment of its own, because what they
 # need conflicts: tests/interop/peers/NAME.txt pins it, $(VENV)-peers/NAME/bin/python has it.
@@ -29,8 +31,8 @@ PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard t
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-run: $(MADE) ## start a server and a client that pings it, until Ctrl-C
-	@$(VENV)/bin/pingpong run $(ARGS)
+run: $(RUNS) ## start a server and a client that pings it, until Ctrl-C
+	@PYTHONPATH=services $(VENV)/bin/python -m pingpong run $(ARGS)
 
 # Tests of processes wait more than they compute: two for each core keep it busy.
 test: $(MADE) $(PEERS) ## run the tests, in parallel
@@ -75,15 +77,16 @@ fuzz-costs: $(MADE) ## measure what hostile packets cost beside honest ones: CPU
 soak: $(MADE) ## churn for MINUTES (5): is memory flat then, and each ping accounted for?
 	$(VENV)/bin/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
 
-format: $(MADE) ## put the source, and the tables of the READMEs, into their form
+format: $(MADE) ## put the source, and the tables of the docs, into their form
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/python tools/readme_tables.py
+	$(VENV)/bin/python tools/docs_tables.py
 	$(VENV)/bin/python tools/chart_tables.py
 
 constraints: ## pin the newest versions that pyproject.toml allows
 	rm -rf $(VENV)-new
-	@$(call make_environment,$(VENV)-new,-e '.[dev]')
+	@$(call make_environment,$(VENV)-new)
+	@$(call install,pip -e '.[dev]',$(VENV)-new)
 	{ sed -n '/^#/p' constraints.txt; \
 	  $(VENV)-new/bin/python -m pip freeze --exclude-editable | LC_ALL=C sort -f; } > constraints.new
 	mv constraints.new constraints.txt
@@ -97,15 +100,26 @@ clean: ## remove the environment and all that was built
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find services tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(MADE): pyproject.toml constraints.txt
+# The project itself is not installed here: that would download what builds it.
+$(RUNS): pyproject.toml constraints.txt
 	rm -rf $(VENV)
-	@$(call make_environment,$(VENV),-c constraints.txt -e '.[dev]')
+	@$(make_environment)
+	@$(VENV)/bin/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+	  > $(VENV)/run.txt
+	@$(call install,--no-compile -c constraints.txt -r $(VENV)/run.txt)
+	@touch $@
+
+$(MADE): $(RUNS)
+	@echo "Adding what the tests and checks need: some 250 MB, a minute"
+	@$(call install,pip -c constraints.txt -e '.[dev]')
 	@touch $@
 
 $(VENV)-peers/%/.made: PYTHON := $(PEER_PYTHON)
 $(VENV)-peers/%/.made: tests/interop/peers/%.txt
 	rm -rf $(@D)
-	@$(call make_environment,$(@D),-r $<)
+	@$(call make_environment,$(@D))
+	@$(call install,-r $<,$(@D))
 	@touch $@
 
 # That a name is on the PATH proves little (pyenv's fail unless that version is chosen): it is run.
@@ -119,14 +133,25 @@ if [ -z "$$python" ]; then \
 fi
 endef
 
-# $(1): the folder, $(2): what pip installs there. Distributions that ship Python without ensurepip
-# have a pip of their own, which can install into another environment.
+# $(1): the folder, or nothing for $(VENV). A pip that stands beside the interpreter installs into
+# other environments too, so that they need none: that saves 5 s, and Debian's ensurepip.
 define make_environment
 set -e; $(find_python); \
-echo "Making $(1) with $$python ($$("$$python" --version))"; \
-if "$$python" -c 'import ensurepip' 2>/dev/null; \
-then "$$python" -m venv $(1); set -- $(1)/bin/python -m pip; \
-else "$$python" -m venv --without-pip $(1); \
-  set -- "$$python" -m pip --python $(1)/bin/python; "$$@" install --quiet pip; fi; \
-"$$@" install --quiet --disable-pip-version-check $(2)
+echo "Making $(or $(1),$(VENV)) with $$python ($$("$$python" --version))"; \
+if "$$python" -c 'import pip' 2>/dev/null; \
+then "$$python" -m venv --without-pip $(or $(1),$(VENV)); \
+elif "$$python" -c 'import ensurepip' 2>/dev/null; \
+then "$$python" -m venv $(or $(1),$(VENV)); \
+else echo "$$python has neither pip nor ensurepip: on Debian and Ubuntu, apt install python3-venv" >&2; \
+  exit 1; fi
+endef
+
+# $(1): what pip installs, $(2): the folder, or nothing for $(VENV). What it has come to is shown as names.
+define install
+set -e; $(find_python); folder=$(or $(2),$(VENV)); \
+if "$$folder/bin/python" -c 'import pip' 2>/dev/null; \
+then set -- "$$folder/bin/python" -m pip; else set -- "$$python" -m pip --python "$$folder/bin/python"; fi; \
+{ "$$@" install --disable-pip-version-check --prefer-binary --progress-bar off $(1) && echo installed; } | \
+awk '/^Collecting / { sub(/[^A-Za-z0-9._-].*/, "", $$2); printf " %s", $$2; fflush() } \
+  END { print ""; exit $$0 != "installed" }'
 endef

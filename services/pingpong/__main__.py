@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
+# Few imports, and syntax that older Pythons know: `main` has to come first.
 import os
 import signal
 import sys
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, TypeVar
 
 from . import __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import TypeVar
+
     from .settings import ServiceSettings
+
+    T = TypeVar("T")
 
 USAGE = """\
 usage: pingpong VERB [OPTIONS]
@@ -37,9 +41,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+_OLDEST_PYTHON = (3, 11)
 _STDERR = 2
-
-T = TypeVar("T")
 
 
 def _run(main: Coroutine[object, object, T]) -> T:
@@ -62,6 +65,11 @@ def _unknown_variables() -> list[str]:
     return unknown_variables(verbs, os.environ)
 
 
+def _exit_at_interrupt() -> None:
+    """End at Ctrl-C without a traceback, until a verb handles it, and again after that."""
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
+
+
 def _heed_signals() -> None:
     """End at SIGTERM from the first moment on: as a container's first process, one has to ask."""
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
@@ -77,6 +85,8 @@ def _open_standard_streams() -> None:
 
 def _require(module: str, extra: str, what: str) -> None:
     """Raises `SettingsError` where an extra that is needed has not been installed."""
+    import importlib.util
+
     from .settings import SettingsError
 
     if importlib.util.find_spec(module) is None:
@@ -164,7 +174,7 @@ def _certificate(arguments: list[str]) -> int:
     from .server.tls.certificate_secrets import CertificateSecretsError, keep_certificates
 
     try:
-        keep_certificates(settings, datetime.now(UTC))
+        _run(keep_certificates(settings, datetime.now(UTC)))
     except CertificateSecretsError as error:
         flush()  # the logs go there too
         print(f"pingpong: {error}", file=sys.stderr)
@@ -182,7 +192,16 @@ VERBS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb. Returns the exit status: 2 where the words after it are wrong."""
+    """Run a verb. Returns the exit status: 2 where the words after it are wrong.
+
+    Without `arguments` it is the whole program: it takes those of the command line, and SIGINT.
+    """
+    if arguments is None:
+        _exit_at_interrupt()
+    if sys.version_info < _OLDEST_PYTHON:
+        needed, found = (".".join(map(str, v[:2])) for v in (_OLDEST_PYTHON, sys.version_info))
+        print(f"pingpong: needs Python {needed} or newer, and this is {found}", file=sys.stderr)
+        return EXIT_USAGE
     _open_standard_streams()
     words = sys.argv[1:] if arguments is None else arguments
     verb = words[0] if words else ""
@@ -208,6 +227,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"pingpong: {mistake}", file=sys.stderr)
         print(f"pingpong: see `pingpong {verb} --help`", file=sys.stderr)
         return EXIT_USAGE
+    finally:
+        if arguments is None:
+            _exit_at_interrupt()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from playwright.async_api import Browser
 
 from pingpong.webtransport.certificates import Certificate
+from tests.support.docs import block
 from tests.support.processes import environment
-from tests.support.readme import block
 
 # importlib mode: fixtures come from conftest.py, which no test imports by name.
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -189,8 +189,10 @@ async def test_sessions_beside_each_other(tab: Any, address: str) -> None:
     assert answers == ["pong 0", "pong 1", "pong 2", "pong 3"]
 
 
-async def test_the_example_in_the_readme(tab: Any, address: str, certificate: Certificate) -> None:
-    code = block("js", "new WebTransport").replace("https://localhost:4433", address)
+async def test_the_example_in_the_docs(tab: Any, address: str, certificate: Certificate) -> None:
+    code = block("docs/browsers.md", "js", "new WebTransport").replace(
+        "https://localhost:4433", address
+    )
     code = code.replace("2174a0ae…", certificate.sha256.hex())
     logged = await tab.run(
         address,

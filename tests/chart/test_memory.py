@@ -12,7 +12,7 @@ from tests.chart.rendering import container, render
 
 ROOT = Path(__file__).parents[2]
 CHART = (ROOT / "charts/pingpong/README.md").read_text()
-README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
 UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
 
 
@@ -29,7 +29,7 @@ def default_limit() -> str:
     return limit
 
 
-@pytest.mark.parametrize("text", [CHART, README], ids=["chart", "project"])
+@pytest.mark.parametrize("text", [CHART, OPERATIONS], ids=["chart", "docs"])
 def test_what_is_said_to_fit_does(text: str) -> None:
     said = re.findall(r"([0-9,]+) in (\d+[MG]i)\b", text)
     assert default_limit() in [limit for _, limit in said]

@@ -130,7 +130,7 @@ def test_what_is_copied_is_there_and_is_sent_to_the_engine(file: Dockerfile) -> 
         "services/pingpong/server/tls.pem",
         "tests/conftest.py",
         "tests/services/x.py",
-        "tools/readme_tables.py",
+        "tools/docs_tables.py",
         "tools/__pycache__/reload.cpython-313.pyc",
         "token",
     ],

@@ -74,7 +74,7 @@ def test_a_change_of_its_dockerfile_builds_the_image(artifact: Config) -> None:
         "charts/pingpong/values.yaml",
         "skaffold.yaml",
         "tests/test_main.py",
-        "tools/readme_tables.py",
+        "tools/docs_tables.py",
     ],
 )
 def test_what_is_not_in_the_image_is_not_watched_for_it(artifact: Config, path: str) -> None:

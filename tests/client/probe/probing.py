@@ -44,7 +44,7 @@ def to(port: int, name: str = "target", path: str = "/ping", *addresses: str) ->
 def settings(**options: Any) -> ProbeSettings:
     """Fast ones, for a server with the tests' certificate."""
     known: dict[str, Any] = {
-        "server": ("https://127.0.0.1/ping",),
+        "targets": ("https://127.0.0.1/ping",),
         "cert_hash": self_signed().sha256,
         "interval": INTERVAL,
         "backoff_min": 0.01,

@@ -153,9 +153,9 @@ class PingCommand:
     async def _find_targets(self) -> None:
         """List the targets: the URLs, or with --all every address of each."""
         settings = self._settings
-        urls = settings.urls
+        urls = settings.targets
         names = labels(urls)
-        if not settings.all_addresses:
+        if not settings.all:
             several = len(urls) > 1
             self._wanted = [
                 _Wanted(url, shown, name if several else "")

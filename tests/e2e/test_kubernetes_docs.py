@@ -1,9 +1,8 @@
-"""What the README says of Kubernetes, typed as it stands there, one after the other."""
+"""docs/kubernetes.md, typed as it stands there, one command after the other."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import sys
@@ -17,7 +16,7 @@ from tests.e2e.commands import attempt
 from tests.e2e.images import Images
 from tests.e2e.machine import ROOT
 from tests.support.certificates import Authority
-from tests.support.readme import README
+from tests.support.docs import blocks
 
 pytestmark = pytest.mark.e2e
 
@@ -25,11 +24,9 @@ NOT_IN_A_CLONE = shutil.ignore_patterns(".*", "__pycache__", "build", "dist")
 
 
 def typed() -> list[str]:
-    """The lines of the chapter's commands."""
-    chapter = re.search(r"^## In Kubernetes\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
-    assert chapter is not None
-    blocks = re.findall(r"^( *)```sh\n(.*?)^ *```", chapter[1], re.DOTALL | re.MULTILINE)
-    return [line.strip() for _, block in blocks for line in block.splitlines() if line.strip()]
+    """The lines of the page's commands."""
+    lines = "".join(blocks("docs/kubernetes.md", "sh")).splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def free_port() -> int:
@@ -74,7 +71,7 @@ def shims(folder: Path, cluster: Cluster) -> None:
         (folder / name).chmod(0o755)
 
 
-def test_the_chapter_on_kubernetes(
+def test_the_page_on_kubernetes(
     cluster: Cluster, images: Images, namespace: str, tmp_path: Path
 ) -> None:
     environment = {
@@ -83,7 +80,7 @@ def test_the_chapter_on_kubernetes(
         if not name.startswith("PINGPONG_")
     }
     if shutil.which("kubectl", path=environment["PATH"]) is None:
-        lacks = "there is no kubectl on the PATH, which the README's reader has"
+        lacks = "there is no kubectl on the PATH, which the page's reader has"
         if os.environ.get(REQUIRE_ALL) == "1":
             pytest.fail(lacks)
         pytest.skip(lacks)

@@ -1,0 +1,155 @@
+"""The documentation says what is there: its commands run, its tables are made, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+import tomllib
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import pytest
+
+from tests.client.ping.terminal import terminal
+from tests.support.docs import PAGES, ROOT, block, blocks
+from tests.support.processes import Process, run, serving
+from tools.docs_tables import filled, tables
+
+RUN_BY = {
+    ("README.md", "pip install"): "test_the_extras_that_are_installed_exist",
+    ("README.md", "pingpong serve"): "test_the_commands_of_a_server_and_a_client",
+    ("README.md", "pingpong ping https:"): "test_the_commands_of_a_server_and_a_client",
+    ("README.md", "pingpong probe"): "test_the_commands_of_a_prober_and_its_admin_port",
+    ("README.md", "pingpong ping --live"): "test_the_command_of_the_live_view",
+    ("README.md", "docker build"): "test_what_the_readme_says_of_kubernetes_is_what_its_page_says",
+    ("docs/metrics.md", "curl "): "test_the_commands_of_a_prober_and_its_admin_port",
+}
+"""Which test runs a block of commands, by its page and how it begins; those of docs/kubernetes.md
+are typed by tests/e2e/test_kubernetes_docs.py, and what begins with `make` is a target."""
+TITLE = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", tables())
+def test_tables_are_those_of_the_code(page: str) -> None:
+    text = PAGES[f"docs/{page}"]
+    assert text == filled(text, tables()[page]), "run `make format`"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("charts/")])
+def test_every_command_is_run_by_a_test(page: str) -> None:
+    for code in blocks(page, "sh"):
+        if code.startswith("make ") or page == "docs/kubernetes.md":
+            continue
+        tests = [
+            test for (of, start), test in RUN_BY.items() if of == page if code.startswith(start)
+        ]
+        assert tests, f"{code!r}: name the test that runs it in RUN_BY"
+        assert all(test in globals() or (ROOT / test).exists() for test in tests)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_that_are_named_exist(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?:^|`)make ([a-z0-9-]+)", PAGES[page], re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub calls a page's titles in links to them."""
+    titles = TITLE.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_the_readme_begins_with_two_commands() -> None:
+    assert [line.split("#")[0].strip() for line in block("README.md", "sh", "").splitlines()] == [
+        "make run",
+        "make test",
+    ]
+
+
+def test_what_the_readme_says_of_kubernetes_is_what_its_page_says() -> None:
+    assert block("README.md", "sh", "helm install") in blocks("docs/kubernetes.md", "sh")
+
+
+def test_the_extras_that_are_installed_exist() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    [(pip, install, what)] = commands(block("README.md", "sh", "pip install"))
+    assert (pip, install) == ("pip", "install")
+    assert set(what.removeprefix(".[").removesuffix("]").split(",")) <= set(extras)
+
+
+@pytest.mark.process
+async def test_the_example_of_the_library_does_what_it_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serving() as (_, words):
+        code = block("docs/library.md", "python", "connect(").replace(
+            "localhost:4433", urlsplit(words[1]).netloc
+        )
+        names: dict[str, Any] = {}
+        exec(f"async def example():\n{textwrap.indent(code, '    ')}", names)
+        await names["example"]()
+    assert capsys.readouterr().out == "b'hello'\nb'hi'\n"
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each command of a block, without comments."""
+    return [shlex.split(line, comments=True) for line in text.splitlines()]
+
+
+@pytest.mark.process
+def test_the_commands_of_a_server_and_a_client() -> None:
+    assert commands(block("README.md", "sh", "pingpong serve")) == [["pingpong", "serve"]]
+    with serving() as (_, words):
+        sha256 = words[2].removeprefix("--cert-hash=")
+        command = block("README.md", "sh", "pingpong ping https:").replace("SHA256", sha256)
+        command = command.replace("localhost:4433", urlsplit(words[1]).netloc)
+        assert command.split()[0] == "pingpong"
+        status, out, _ = run(*command.split()[1:], "-c", "1")
+    assert status == 0
+    assert "1 sent, 1 received" in out
+
+
+@pytest.mark.process
+async def test_the_command_of_the_live_view() -> None:
+    command = block("README.md", "sh", "pingpong ping --live")
+    _, *words = command.replace("a.example:4433", "127.0.0.1:1").split()
+    async with terminal(*words) as screen:
+        await screen.shows("2 targets")
+        screen.press("q")
+        await screen.finish()
+
+
+@pytest.mark.process
+def test_the_commands_of_a_prober_and_its_admin_port() -> None:
+    with serving() as (_, words):
+        sha256 = words[2].removeprefix("--cert-hash=")
+        command = block("README.md", "sh", "pingpong probe").replace("SHA256", sha256)
+        command = command.replace("localhost:4433", urlsplit(words[1]).netloc)
+        verb, *options = command.split()[1:]
+        with Process(verb, *options, "--admin-host=127.0.0.1", "--admin-port=0") as prober:
+            port = prober.read_event("admin_listening")["port"]
+            prober.read_event("target_up")
+            curls = commands(block("docs/metrics.md", "sh", "curl "))
+            assert len(curls) == 5
+            for curl, address in curls:
+                assert curl == "curl"
+                url = f"http://{address}".replace("localhost:8080", f"127.0.0.1:{port}")
+                with urlopen(url) as answer:
+                    assert answer.status == 200
+                    assert answer.read()
