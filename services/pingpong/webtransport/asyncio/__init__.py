@@ -1,14 +1,22 @@
 """WebTransport for asyncio: the W3C API's names, in snake case.
 
-    async with await connect("https://example.org/chat") as session:
+    async with connect("https://example.org/chat") as session:
         stream = await session.create_bidirectional_stream()
         await stream.writable.close(b"hello")
         print(await stream.readable.read_all())
+
+    async def handler(session):
+        async for data in session.datagrams:
+            session.datagrams.send(data)
+
+    async with serve(handler, port=4433, self_signed=True) as server:
+        ...
 
 `open_connection` and `listen` are the level below: connections and plain calls, for
 those who answer in the turn in which a packet arrives.
 """
 
+from ..certificates import Certificate, CertificateError, make_certificate
 from ..drafts import Draft
 from ..errors import (
     DatagramTooLargeError,
@@ -17,7 +25,7 @@ from ..errors import (
     StreamResetError,
     WebTransportError,
 )
-from ..events import Request, SessionClosed
+from ..events import Headers, Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig, Windows
 from ..udp.handover import Handover, connect_inboxes
@@ -26,24 +34,33 @@ from .connecting import connect, establish, open_connection
 from .connection import ClientConnection, SessionWaiter
 from .endpoint import CatchUp
 from .failures import Cause, ConnectError
+from .opening import Opening
 from .race import more_telling
-from .server import Listener, Server, listen, serve
-from .session import Session
+from .server import HANDLER_FAILED, Decision, Listener, Server, listen, read_certificate, serve
+from .session import Datagrams, Incoming, Session
 from .streams import BidirectionalStream, ReceiveStream, SendStream
 from .target import Target, resolve
 
 __all__ = [
+    "HANDLER_FAILED",
     "BidirectionalStream",
     "CatchUp",
     "Cause",
+    "Certificate",
+    "CertificateError",
     "ClientConnection",
     "ConnectError",
     "DatagramTooLargeError",
+    "Datagrams",
+    "Decision",
     "Draft",
     "EndpointConfig",
     "Handover",
+    "Headers",
+    "Incoming",
     "Limits",
     "Listener",
+    "Opening",
     "ReceiveStream",
     "Request",
     "SendStream",
@@ -62,8 +79,10 @@ __all__ = [
     "connect_inboxes",
     "establish",
     "listen",
+    "make_certificate",
     "more_telling",
     "open_connection",
+    "read_certificate",
     "resolve",
     "serve",
     "steer",
