@@ -27,13 +27,15 @@ from ..errors import (
 )
 from ..events import Headers, Request, SessionClosed
 from ..limits import Limits
-from ..quic.config import EndpointConfig, Windows
+from ..quic.config import EndpointConfig, KeyLimits, ServerIdentity, Windows
+from ..quic.engine import Address, EndpointCounters
 from ..udp.handover import Handover, connect_inboxes
+from ..udp.sockets import BufferSize
 from ..udp.steering import bind_group, steer
 from .connecting import connect, establish, open_connection
-from .connection import ClientConnection, SessionWaiter
+from .connection import ClientConnection, SessionWaiter, Timings
 from .endpoint import CatchUp
-from .failures import Cause, ConnectError
+from .failures import Cause, ConnectError, Step
 from .opening import Opening
 from .race import more_telling
 from .server import HANDLER_FAILED, Decision, Listener, Server, listen, read_certificate, serve
@@ -43,7 +45,9 @@ from .target import Target, resolve
 
 __all__ = [
     "HANDLER_FAILED",
+    "Address",
     "BidirectionalStream",
+    "BufferSize",
     "CatchUp",
     "Cause",
     "Certificate",
@@ -55,9 +59,11 @@ __all__ = [
     "Decision",
     "Draft",
     "EndpointConfig",
+    "EndpointCounters",
     "Handover",
     "Headers",
     "Incoming",
+    "KeyLimits",
     "Limits",
     "Listener",
     "Opening",
@@ -65,13 +71,16 @@ __all__ = [
     "Request",
     "SendStream",
     "Server",
+    "ServerIdentity",
     "Session",
     "SessionClosed",
     "SessionClosedError",
     "SessionWaiter",
     "StateError",
+    "Step",
     "StreamResetError",
     "Target",
+    "Timings",
     "WebTransportError",
     "Windows",
     "bind_group",

@@ -326,9 +326,9 @@ class Server(ConnectionHandler, Closable):
         try:
             await self._handler(session)
         except Exception as error:
-            if isinstance(error, SessionClosedError) and session.closed.done():
+            if _is_only(error, SessionClosedError, StreamResetError) and session.closed.done():
                 pass  # It ended while the handler waited for something of it.
-            elif isinstance(error, StreamResetError):
+            elif _is_only(error, StreamResetError):
                 # The peer's doing, and no fault of the handler's that is worth a traceback.
                 logger.debug("the handler of a session on %s ended: %s", path, error)
                 session.close(HANDLER_FAILED, "a stream was reset")
@@ -337,6 +337,13 @@ class Server(ConnectionHandler, Closable):
                 session.close(HANDLER_FAILED, "internal error")
         finally:
             session.close()
+
+
+def _is_only(error: BaseException, *kinds: type[Exception]) -> bool:
+    """Whether an error, or all of a group such as `asyncio.TaskGroup` raises, is of these kinds."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(kinds)[1] is None
+    return isinstance(error, kinds)
 
 
 def serve(
