@@ -43,7 +43,7 @@ def read_lines(lines: asyncio.Queue[str]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-async def main(url: str, certificate_hash: str) -> str:
+async def main(url: str, certificate_hash: str) -> str | None:
     lines: asyncio.Queue[str] = asyncio.Queue()
     read_lines(lines)
     try:
@@ -56,7 +56,7 @@ async def main(url: str, certificate_hash: str) -> str:
             await showing
     except SessionClosedError as error:  # ConnectError is one too
         return str(error)
-    return ""
+    return None
 
 
 if __name__ == "__main__":

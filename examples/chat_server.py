@@ -12,7 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from pingpong.webtransport.asyncio import (
     Decision,
+    Opening,
     Request,
+    Server,
     Session,
     SessionClosedError,
     StreamResetError,
@@ -67,8 +69,12 @@ class Room:
                     other.datagrams.send(f"{name} is typing".encode())
 
 
+def serving(port: int) -> Opening[Server]:
+    return serve(Room().join, port=port, self_signed=True, decide=decide)
+
+
 async def main(port: int = 4433) -> None:
-    async with serve(Room().join, port=port, self_signed=True, decide=decide) as server:
+    async with serving(port) as server:
         print(f"https://localhost:{server.port}/chat {server.certificate_hash.hex()}", flush=True)
         await asyncio.Event().wait()
 
