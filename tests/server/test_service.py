@@ -124,7 +124,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         client.read_until("seq=1 ")
         client.send(signal.SIGSTOP)  # so that there is something to wait for
         server.send(signal.SIGTERM)
-        assert server.read_event("draining")["sessions"] == 1
+        assert server.read_event("drain_started")["sessions"] == 1
         server.send(signal.SIGTERM)
         status, _, err = server.finish()
         assert status == 128 + signal.SIGTERM
@@ -148,8 +148,8 @@ def test_sessions_that_do_not_leave_are_closed_in_the_end() -> None:
         client.read_until("seq=1 ")
         client.send(signal.SIGSTOP)
         server.send(signal.SIGTERM)
-        assert server.read_event("draining")["sessions"] == 1
-        assert server.read_event("closing")["sessions"] == 1
+        assert server.read_event("drain_started")["sessions"] == 1
+        assert server.read_event("drain_timed_out")["sessions"] == 1
         assert server.finish()[0] == 0
 
 

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 
 from ... import link
-from ...link import Dialer, Link, LinkError, LinkOptions, Lookup, Observer, Peer, Until
+from ...link import Dialer, Link, LinkError, LinkOptions, Lookup, Observer, Peer, Resolved, Until
 from ...settings import PingSettings
-from ...statistics import Latencies, Outcome, Summary, Verdict
+from ...statistics import Answer, AnswerStatus, Latencies, Summary
+from ...webtransport import Address
 from .advice import with_advice
 from .observer import Display
-from .results import RunSummary, ShownOutage
+from .results import RunSummary, ShownOutage, unconnected
 
 _AT_ONCE = 0.5
 """Seconds between a slot that came after a pause of the process, and the signal that reports it."""
@@ -31,7 +32,7 @@ class TargetRun(Observer):
 
     Pings are sent when `settings` say, whatever becomes of the connection: one that has no
     connection to go through is not sent, and counted as that. `until` says what ends it besides its
-    count. The name is looked up again each `look_again` seconds.
+    count. The name is looked up again each `lookup_interval` seconds.
 
     `started` is called when the first attempt to connect is over, whatever came of it; pings begin
     `offset` seconds later.
@@ -48,7 +49,7 @@ class TargetRun(Observer):
         started: Callable[[], None],
         until: Until,
         offset: float = 0.0,
-        look_again: float | None = None,
+        lookup_interval: float | None = None,
     ) -> None:
         options = LinkOptions(
             modes=(settings.mode,),
@@ -60,13 +61,17 @@ class TargetRun(Observer):
             offset=offset,
             until=until,
             backoff=_BACKOFF,
-            look_again=look_again,
+            lookup_interval=lookup_interval,
         )
-        self.link = Link(name, lookup, dialer, self, options)
+        self.link = Link(name, self._look_up, dialer, self, options)
         self.error: LinkError | None = None
         """What ended it before its time, or has kept it from being connected so far."""
         self.cause: str | None = None
         """Why the target is not up, as far as that is known."""
+        self._lookup = lookup
+        self._addresses: dict[Address, None] = {}
+        """To which the name has led, in the order in which it did."""
+        self._created_ns = time.monotonic_ns()
         self._settings = settings
         self._display = display
         self._started = started
@@ -132,6 +137,9 @@ class TargetRun(Observer):
             server=self._server.distribution(),
         )
         is_flood = self._settings.flood and elapsed > 0
+        stopped = None
+        if peer is None and self.error is None:
+            stopped = unconnected(now - self._created_ns, self._addresses)
         return RunSummary(
             pings=pings,
             peer=peer,
@@ -143,6 +151,7 @@ class TargetRun(Observer):
             outage_ns=outage_ns,
             rate=pings.sent * _NANOSECONDS / elapsed if is_flood else None,
             error=None if self.error is None else with_advice(self.error, self._settings),
+            unconnected=stopped,
         )
 
     def continued(self) -> None:
@@ -153,6 +162,11 @@ class TargetRun(Observer):
             self._gap = (0.0, 0)
         else:
             self._is_continued = True
+
+    async def _look_up(self) -> Resolved:
+        found = await self._lookup()
+        self._addresses.update(dict.fromkeys(address for _, address in found.addresses))
+        return found
 
     # `Observer`: the target and its sessions.
 
@@ -222,15 +236,15 @@ class TargetRun(Observer):
         self._not_sent += 1
         self._display.unconnected(seq, mode)
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """An answer came."""
-        if outcome.verdict is not Verdict.DUPLICATE and outcome.rtt_ns is not None:
-            self._rtt.add(outcome.rtt_ns)
-            if outcome.server_ns is not None:
-                self._server.add(outcome.server_ns)
+        if answer.status is not AnswerStatus.DUPLICATE and answer.rtt_ns is not None:
+            self._rtt.add(answer.rtt_ns)
+            if answer.server_ns is not None:
+                self._server.add(answer.server_ns)
         if self._down_on is None:
             self._lost = self._not_sent = 0
-        self._display.answered(outcome, size, is_first)
+        self._display.answered(answer, size, is_first)
 
     def unanswered(self, seq: int, *, final: bool) -> None:
         """Its timeout passed, or its session is over."""

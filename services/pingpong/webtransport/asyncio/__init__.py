@@ -29,7 +29,7 @@ from ..events import Headers, Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig, KeyLimits, ServerIdentity, Windows
 from ..quic.engine import Address, EndpointCounters
-from ..udp.handover import Handover, connect_inboxes
+from ..udp.forwarding import PacketForwarder, create_inboxes
 from ..udp.sockets import BufferSize
 from ..udp.steering import bind_group, steer
 from .connecting import connect, establish, open_connection
@@ -60,13 +60,13 @@ __all__ = [
     "Draft",
     "EndpointConfig",
     "EndpointCounters",
-    "Handover",
     "Headers",
     "Incoming",
     "KeyLimits",
     "Limits",
     "Listener",
     "Opening",
+    "PacketForwarder",
     "ReceiveStream",
     "Request",
     "SendStream",
@@ -85,7 +85,7 @@ __all__ = [
     "Windows",
     "bind_group",
     "connect",
-    "connect_inboxes",
+    "create_inboxes",
     "establish",
     "listen",
     "make_certificate",
