@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import textwrap
 import tomllib
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -119,20 +117,6 @@ def test_the_extras_that_are_installed_exist() -> None:
     _, (pip, install, what), _ = commands(block("README.md", "sh", "pip install"))
     assert (pip.rpartition("/")[2], install) == ("pip", "install")
     assert set(what.removeprefix(".[").removesuffix("]").split(",")) <= set(extras)
-
-
-@pytest.mark.process
-async def test_the_example_of_the_library_does_what_it_says(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with serving() as (_, words):
-        code = block("docs/library.md", "python", "connect(").replace(
-            "localhost:4433", urlsplit(words[1]).netloc
-        )
-        names: dict[str, Any] = {}
-        exec(f"async def example():\n{textwrap.indent(code, '    ')}", names)
-        await names["example"]()
-    assert capsys.readouterr().out == "b'hello'\nb'hi'\n"
 
 
 def commands(text: str) -> list[list[str]]:
