@@ -120,7 +120,7 @@ async def run(settings: RunSettings) -> int:
     try:
         async with _server(settings.log_level, terminal("server | ")) as event:
             ping = PingSettings(
-                urls=(f"https://127.0.0.1:{event['port']}/ping",),
+                targets=(f"https://127.0.0.1:{event['port']}/ping",),
                 cert_hash=bytes.fromhex(event["sha256"]),
                 count=settings.count,
                 interval=settings.interval,

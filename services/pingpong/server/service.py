@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from prometheus_client import Metric
+
 from ..lifecycle import collect_garbage_seldom, stop_signal
 from ..settings import ServeSettings
 from ..telemetry.admin import Admin, AdminError
 from ..telemetry.health import Check
 from ..telemetry.logs import get_logger
-from ..telemetry.metrics import Family
 from ..telemetry.process import versions
 from ..webtransport import MAX_WORKERS
 from ..webtransport.certificates import Certificate
@@ -159,13 +160,13 @@ class Service:
     def _check(self, name: str) -> Check:
         return Check(name, lambda: self._workers.health().result(name))
 
-    async def _families(self) -> Iterable[Family]:
+    async def _families(self) -> Iterable[Metric]:
         certificate = self._keeper.certificate
         return [
             *await self._workers.families(),
-            metrics.CERTIFICATE_NOT_AFTER.family([((), certificate.not_after.timestamp())]),
-            metrics.CERTIFICATE_RELOAD_FAILED.family([((), int(self._keeper.reload_failed))]),
-            metrics.BUILD_INFO.family([(tuple(self._versions.values()), 1)]),
+            metrics.CERTIFICATE_NOT_AFTER.metric([((), certificate.not_after.timestamp())]),
+            metrics.CERTIFICATE_RELOAD_FAILED.metric([((), int(self._keeper.reload_failed))]),
+            metrics.BUILD_INFO.metric([(tuple(self._versions.values()), 1)]),
         ]
 
 

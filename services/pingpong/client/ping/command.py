@@ -159,9 +159,9 @@ class PingCommand:
     async def _find_targets(self) -> None:
         """List the targets: the URLs, or with --all every address of each."""
         settings = self._settings
-        urls = settings.urls
+        urls = settings.targets
         names = labels(urls)
-        if not settings.all_addresses:
+        if not settings.all:
             self._list_targets()
             return
         targets = [target_of(url, settings) for url in urls]
@@ -179,7 +179,7 @@ class PingCommand:
 
     def _list_targets(self) -> None:
         """List the URLs as they are."""
-        urls = self._settings.urls
+        urls = self._settings.targets
         several = len(urls) > 1
         self._wanted = [
             _Wanted(url, shown, name if several else "")

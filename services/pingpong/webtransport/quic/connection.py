@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from typing import Any, ClassVar, Protocol
 
@@ -10,7 +9,8 @@ from aioquic import tls
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from ..errors import ErrorCode
 from .aioquic import HookedConnection, StreamCreditReceived
@@ -236,8 +236,8 @@ class AioquicConnection:
         return self._quic.connection_ids
 
     @property
-    def peer_certificate(self) -> Any:
-        """Client: the server's certificate (of the cryptography package), None before it."""
+    def peer_certificate(self) -> x509.Certificate | None:
+        """Client: the server's certificate, None before it."""
         return self._quic.peer_certificate
 
     @property
@@ -402,7 +402,9 @@ class AioquicConnection:
             self.events.handshake_completed()
 
     def _hash(self) -> bytes:
-        return hashlib.sha256(self._quic.peer_certificate.public_bytes(Encoding.DER)).digest()
+        certificate = self._quic.peer_certificate
+        assert certificate is not None
+        return certificate.fingerprint(hashes.SHA256())
 
     def _repeat_close(self) -> list[tuple[bytes, Address]]:
         # Answers become rarer, so that two sides that both repeat come to an end (RFC 9000,

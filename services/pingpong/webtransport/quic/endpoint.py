@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
 from aioquic.quic.packet import QuicErrorCode, QuicHeader, QuicPacketType, pull_quic_header
 
+from ..certificates import Certificate
 from ..errors import ErrorCode
 from . import answers
 from .config import EndpointConfig, ServerIdentity
@@ -84,7 +84,8 @@ class AioquicEndpoint:
         self._resets = answers.TokenBucket(_ANSWERS_A_SECOND)
         self._server: QuicConfiguration | None = None
         if accept is not None:
-            self.use_certificate(config.certificate, config.certificate_chain, config.private_key)
+            assert config.certificate is not None
+            self.use_certificate(config.certificate)
 
     def __len__(self) -> int:
         """Connections, with those that are closed and still absorb what is on its way."""
@@ -117,9 +118,9 @@ class AioquicEndpoint:
         connection.connect(address, now)
         return connection
 
-    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
+    def use_certificate(self, certificate: Certificate) -> None:
         """Handshakes that begin from now on use another certificate."""
-        self._server = for_server(self._config, certificate, chain, private_key)
+        self._server = for_server(self._config, certificate)
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
         """Take a UDP payload in; reports its events before it returns, or in `process_waiting`.
@@ -454,14 +455,12 @@ def for_client(config: EndpointConfig, identity: ServerIdentity) -> QuicConfigur
     return configuration
 
 
-def for_server(
-    config: EndpointConfig, certificate: Any, chain: Sequence[Any], private_key: Any
-) -> QuicConfiguration:
-    """A server that shows a certificate, of the cryptography package."""
+def for_server(config: EndpointConfig, certificate: Certificate) -> QuicConfiguration:
+    """A server that shows a certificate."""
     configuration = _for_any(config, is_client=False)
-    configuration.certificate = certificate
-    configuration.certificate_chain = list(chain)
-    configuration.private_key = private_key
+    configuration.certificate = certificate.certificate
+    configuration.certificate_chain = list(certificate.chain)
+    configuration.private_key = certificate.private_key
     return configuration
 
 

@@ -14,9 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import ServerIdentity
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from ..certificates import Certificate
 
 Address = Any
 """A socket address as the socket module gives it; opaque to the engine's users."""
@@ -91,8 +96,8 @@ class QuicConnection(Protocol):
         ...
 
     @property
-    def peer_certificate(self) -> Any:
-        """The certificate that the server has shown, of the cryptography package; None before."""
+    def peer_certificate(self) -> x509.Certificate | None:
+        """The certificate that the server has shown; None before."""
         ...
 
     @property
@@ -213,8 +218,8 @@ class QuicEndpoint(Protocol):
         """
         ...
 
-    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
-        """Show another certificate, of the cryptography package, in handshakes from now on."""
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Show another certificate in handshakes that begin from now on."""
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
         """Take a UDP payload in; reports its events before it returns, or in `process_waiting`."""
