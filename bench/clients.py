@@ -24,7 +24,7 @@ from aioquic.quic.events import ProtocolNegotiated, QuicEvent, StreamDataReceive
 
 from pingpong.link.pinger import Pinger, SendError
 from pingpong.ping import DEFAULT_SIZE, PROTOCOL, encode_ping, frame
-from pingpong.statistics import Outcome
+from pingpong.statistics import Answer
 from pingpong.webtransport.asyncio import (
     ClientConnection,
     EndpointConfig,
@@ -219,7 +219,7 @@ class _Pinger(Pinger):
         self.flush = client.endpoint.flush  # type: ignore[method-assign]
         self._note = answered
 
-    def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
+    def answered(self, answer: Answer, size: int, at_ns: int) -> None:
         self._note(1)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from pingpong.client.probe.metrics import ProbeMetrics, TargetCounts
 from pingpong.client.probe.recorder import Recorder
-from pingpong.link import Dialer, Link, LinkOptions, looked_up
+from pingpong.link import Dialer, Link, LinkOptions, system_lookup
 from pingpong.ping import PROTOCOL, answer_ping, encode_ping
 from pingpong.server.workers.worker import Worker
 from pingpong.settings import ServeSettings
@@ -128,7 +128,11 @@ class Trace:
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code is answer_ping.__code__:
             self._turn, self.into = nested(frame)
-        elif event == "call" and frame.f_code is AioquicEndpoint.touch.__code__ and self.into:
+        elif (
+            event == "call"
+            and frame.f_code is AioquicEndpoint.request_transmit.__code__
+            and self.into
+        ):
             turn, calls = nested(frame)
             handled = self.into.index(HANDLER) + 1
             if turn is self._turn and calls[:handled] == self.into[:handled]:
@@ -186,7 +190,7 @@ async def test_an_answer_takes_the_hops_that_are_drawn() -> None:
         recorder = Recorder("one", ProbeMetrics(), counts, FailureLogThrottle())
         # One that has to wait for its turn, on a busy machine, takes another way.
         options = LinkOptions(interval=0.02)
-        link = Link("one", looked_up(target), Dialer(), recorder, options)
+        link = Link("one", system_lookup(target), Dialer(), recorder, options)
         trace = AnswerTrace()
         running = asyncio.create_task(link.run())
         sys.setprofile(trace)

@@ -101,7 +101,9 @@ def _assert_moved_in_time(watcher: Watcher, rollout: Rollout) -> None:
         assert time_of(moved) < rollout.ended_at(moved["before"])
     assert events[-1]["address"] in {pod.address for pod in rollout.new}
     for log in rollout.logs.values():
-        assert not [event for event in log if event["event"] == "closing"], "none was sent away"
+        assert not [event for event in log if event["event"] == "drain_timed_out"], (
+            "none was sent away"
+        )
 
 
 def _assert_followed_in_time(watcher: Watcher, rollout: Rollout) -> None:

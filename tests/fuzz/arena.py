@@ -22,7 +22,7 @@ from pingpong.link.pinger import Pinger, SendError
 from pingpong.ping import PROTOCOL
 from pingpong.server.sessions.counters import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
 from pingpong.server.sessions.handlers import Router
-from pingpong.statistics import Outcome
+from pingpong.statistics import Answer
 from pingpong.webtransport import ConnectionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import StateError
@@ -79,7 +79,7 @@ class _Pinger(Pinger):
         super().__init__(64, 1_000_000_000)
         self._client = client
 
-    def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
+    def answered(self, answer: Answer, size: int, at_ns: int) -> None:
         self._client.answers += 1
 
     def over(self, closed: SessionClosed) -> None:

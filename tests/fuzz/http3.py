@@ -85,7 +85,7 @@ class Engine:
     def release(self, stream_id: int, size: int) -> None:
         self.held -= size
 
-    def stream_is_over(self, stream_id: int) -> bool:
+    def is_receive_closed(self, stream_id: int) -> bool:
         return stream_id in self.over
 
     def ping(self) -> None:
@@ -200,7 +200,7 @@ def run(data: bytes, role: str) -> None:
         if early:
             peer.send(peer.begin(True), bytes((StreamType.CONTROL,)) + control)
         connection.connection_terminated(0x100, "", True, True, False)
-    if connection.sessions or connection.has_requests:
+    if connection.sessions or connection.has_connect_streams:
         raise Finding(f"state: {connection.sessions} are left")
     if role == "server":
         check_accounts(router.counters)

@@ -36,7 +36,7 @@ class Live:
         self.role = role
         self.stage = stage
         self.history: list[bytes] = []
-        self.outcomes: dict[str, int] = {}
+        self.records: dict[str, int] = {}
         self._arena: Arena | None = None
         self._hostile: Hostile | None = None
         self.received = 0
@@ -79,7 +79,7 @@ class Live:
             return
         closed = arena.attacked.closed
         name = "open" if closed is None else f"{closed.code:#x} {closed.reason}"
-        self.outcomes[name] = self.outcomes.get(name, 0) + 1
+        self.records[name] = self.records.get(name, 0) + 1
         arena.forget()
         check_accounts(arena.router.counters)
         arena.check_others()

@@ -16,7 +16,7 @@ from tests.integration.services import PORT, Ping, ping, serving
 from tests.webtransport.raw import Raw
 
 COUNT = 200
-SILENCE = Limits().silence
+SILENCE = Limits().header_timeout
 ALIVE = 2.0
 """Seconds between the PINGs of a client, far below the idle timeout."""
 

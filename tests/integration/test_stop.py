@@ -33,7 +33,7 @@ def test_what_was_asked_before_the_end_is_answered(workers: int) -> None:
         waited = [client.waited() for client in clients]
         server.send(signal.SIGTERM)
         assert server.finish() == 0
-        stopping, closing = (server.events(name)[0] for name in ("stopping", "closing"))
+        stopping, closing = (server.events(name)[0] for name in ("stopping", "drain_timed_out"))
         for client, before in zip(clients, waited, strict=True):
             held_up = client.waited() - before
             client.send(signal.SIGINT)

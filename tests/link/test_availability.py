@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingpong.link import Outage
-from pingpong.link.keeper import Availability
+from pingpong.link.availability import Availability
 
 
 def test_up_at_the_first_answer_without_an_outage() -> None:

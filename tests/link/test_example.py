@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pingpong.link
-from pingpong.link import Dialer, Link, LinkOptions, Observer, looked_up
+from pingpong.link import Dialer, Link, LinkOptions, Observer, system_lookup
 from pingpong.webtransport.asyncio import Target
 from tests.client.ping.commands import serving
 from tests.support.certificates import self_signed
@@ -29,7 +29,7 @@ async def test_the_measuring_loop(capsys: pytest.CaptureFixture[str]) -> None:
         "LinkOptions": LinkOptions,
         "Observer": Observer,
         "Target": Target,
-        "looked_up": looked_up,
+        "system_lookup": system_lookup,
         "time": time,
     }
     program = program.replace("from_url(url)", "from_url(url, certificate_hash=trusted)")

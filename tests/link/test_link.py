@@ -12,14 +12,14 @@ from pingpong.link.schedule import FLOOD_WAIT
 from pingpong.link.session import PingSession
 from tests.link.links import A, B, Linked, Seen, Wire, linked, refused, until
 
-SILENCE = "nothing was heard of it for 1 s"
+SILENCE = "nothing was received of it for 1 s"
 
 
 async def fall_silent(links: Linked, session: PingSession) -> None:
     """Probes stay open, and no packet has come for more than a second."""
-    await until(lambda: session.silent_for > 0)
+    await until(lambda: session.unresponsive_for > 0)
     assert session.open
-    session.silent_for = 1.2
+    session.unresponsive_for = 1.2
 
 
 @pytest.mark.parametrize("is_silent", [True, False])
@@ -46,7 +46,7 @@ async def test_a_move_from_a_dead_server_to_its_successor_elsewhere_is_an_outage
         old = await links.up(A)
         await until(lambda: old.pings)
         old.refuse()
-        links.link.located([B])
+        links.link.addresses_changed([B])
         await links.up(B)
         seen = links.seen.of("down", "moved", "up")[1:]
         assert seen == [
@@ -59,7 +59,7 @@ async def test_a_move_from_a_dead_server_to_its_successor_elsewhere_is_an_outage
 async def test_an_attempt_that_ends_where_the_name_no_longer_leads_is_followed_by_another() -> None:
     async with linked() as links:
         await links.attempts.next()
-        links.link.located([B])
+        links.link.addresses_changed([B])
         await links.up(A)
         await links.up(B)
         moved = ("moved", f"the name does not lead to {A[0]} any more")
@@ -68,7 +68,7 @@ async def test_an_attempt_that_ends_where_the_name_no_longer_leads_is_followed_b
 
 async def test_what_was_located_before_an_attempt_is_not_held_against_its_own_lookup() -> None:
     async with linked() as links:
-        links.link.located([A])
+        links.link.addresses_changed([A])
         wire = await links.up(A)
         wire.end()
         wire = await links.up(B)
@@ -107,10 +107,10 @@ async def test_a_stop_of_this_process_during_an_attempt_is_no_pause_of_its_own()
 async def test_an_attempt_that_fails_as_it_comes_to_be_unwanted_is_reported() -> None:
     async with linked() as links:
         wire = await links.up(A)
-        links.link.located([B])
+        links.link.addresses_changed([B])
         attempt = await links.attempts.next()
         attempt.set_exception(refused())
-        links.link.located([A])
+        links.link.addresses_changed([A])
         await until(lambda: links.seen.of("connect_failed"))
         await until(lambda: wire.pings)
         assert links.seen.of("connect_failed") == [("connect_failed", "nothing listens")]
@@ -119,10 +119,10 @@ async def test_an_attempt_that_fails_as_it_comes_to_be_unwanted_is_reported() ->
 async def test_a_fault_in_an_attempt_that_comes_to_be_unwanted_ends_the_link() -> None:
     async with linked() as links:
         await links.up(A)
-        links.link.located([B])
+        links.link.addresses_changed([B])
         attempt = await links.attempts.next()
         attempt.set_exception(ZeroDivisionError("a fault"))
-        links.link.located([A])
+        links.link.addresses_changed([A])
         with pytest.raises(ZeroDivisionError, match="a fault"):
             await links.task
 
@@ -131,7 +131,7 @@ async def test_a_fault_in_an_attempt_that_comes_to_be_unwanted_ends_the_link() -
 async def test_a_session_that_comes_to_be_unwanted_is_closed_as_what_it_is(is_over: bool) -> None:
     async with linked() as links:
         await links.up(A)
-        links.link.located([B])
+        links.link.addresses_changed([B])
         attempt = await links.attempts.next()
         unwanted = Wire(B)
 
@@ -139,7 +139,7 @@ async def test_a_session_that_comes_to_be_unwanted_is_closed_as_what_it_is(is_ov
             if is_over:
                 unwanted.drain()
                 unwanted.end()
-            links.link.located([A])
+            links.link.addresses_changed([A])
 
         unwanted.opened = opened
         attempt.set_result(unwanted)
@@ -185,7 +185,7 @@ async def test_an_answer_on_a_session_that_was_replaced_counts_where_no_other_st
     async with linked() as links:
         old = await links.up(A)
         await until(lambda: old.pings)
-        links.link.located([B])
+        links.link.addresses_changed([B])
         (await links.up(B)).end()
         attempt = await links.attempts.next()
         began = time.monotonic()
@@ -219,7 +219,7 @@ async def test_an_observer_s_fault_leaves_no_session_open(call: str) -> None:
     async with linked(seen) as links:
         old = await links.up(A)
         seen.is_faulty = True
-        links.link.located([B])
+        links.link.addresses_changed([B])
         new = await links.attempts.succeed(B)
         with pytest.raises(ZeroDivisionError, match="a fault"):
             await links.task

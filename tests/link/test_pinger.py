@@ -13,7 +13,7 @@ from pingpong.link.pinger import Pinger, SendError
 from pingpong.ping import PROTOCOL, frame
 from pingpong.server.sessions.counters import MessageCounters
 from pingpong.server.sessions.handlers import Router
-from pingpong.statistics import Outcome, Summary, Verdict
+from pingpong.statistics import Answer, AnswerStatus, Summary
 from pingpong.webtransport import varint
 from pingpong.webtransport.events import Request, SessionClosed
 from pingpong.webtransport.limits import Limits
@@ -30,15 +30,15 @@ class Noting(Pinger):
 
     def __init__(self, size: int = 64) -> None:
         super().__init__(size, 1_000_000_000)
-        self.outcomes: list[Outcome] = []
+        self.records: list[Answer] = []
         self.sizes: list[int] = []
         self.times: list[int] = []
         self.malformed_by_mode: Counter[str] = Counter()
         self.drains = 0
         self.closed: list[SessionClosed] = []
 
-    def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
-        self.outcomes.append(outcome)
+    def answered(self, answer: Answer, size: int, at_ns: int) -> None:
+        self.records.append(answer)
         self.sizes.append(size)
         self.times.append(at_ns)
 
@@ -94,17 +94,15 @@ async def test_every_ping_is_answered(mode: str, v1: bool) -> None:
     pinging = Pinging(mode, v1=v1, size=100)
     pinging.send(1, 2)
     pinging.send(3)
-    assert [outcome.seq for outcome in pinging.pinger.outcomes] == [1, 2, 3]
-    assert {outcome.verdict for outcome in pinging.pinger.outcomes} == {Verdict.OK}
+    assert [answer.seq for answer in pinging.pinger.records] == [1, 2, 3]
+    assert {answer.status for answer in pinging.pinger.records} == {AnswerStatus.OK}
     # What QUIC makes wait is the acknowledgement, never the ping.
-    assert [outcome.rtt_ns for outcome in pinging.pinger.outcomes] == pytest.approx(
-        [RTT] * 3, abs=2
-    )
+    assert [answer.rtt_ns for answer in pinging.pinger.records] == pytest.approx([RTT] * 3, abs=2)
     tokens = not v1 and mode in ("stream", "streams")
     assert pinging.pinger.sizes == [4 if tokens else 100] * 3
     summary = pinging.summary()
     assert (summary.sent, summary.received, summary.lost) == (3, 3, 0)
-    assert all((outcome.server_ns is not None) == v1 for outcome in pinging.pinger.outcomes)
+    assert all((answer.server_ns is not None) == v1 for answer in pinging.pinger.records)
     assert (summary.lost_out is None) == (not v1)
     assert pinging.pinger.malformed_by_mode.total() == 0
 
@@ -121,7 +119,7 @@ async def test_nothing_is_left_of_many(mode: str) -> None:
 async def test_sequence_numbers_wrap() -> None:
     pinging = Pinging("datagram")
     pinging.send((1 << 32) - 1, 1 << 32)
-    assert [outcome.seq for outcome in pinging.pinger.outcomes] == [(1 << 32) - 1, 1 << 32]
+    assert [answer.seq for answer in pinging.pinger.records] == [(1 << 32) - 1, 1 << 32]
 
 
 async def test_lost_on_the_way_out() -> None:
@@ -190,7 +188,7 @@ async def test_a_stream_that_was_refused_is_opened_anew() -> None:
     pinging.send(2)
     (second,) = pinging.session.streams
     assert second is not first
-    assert [outcome.seq for outcome in pinging.pinger.outcomes] == [1, 2]
+    assert [answer.seq for answer in pinging.pinger.records] == [1, 2]
 
 
 async def test_what_is_no_answer_is_counted() -> None:
@@ -206,7 +204,7 @@ async def test_what_is_no_answer_is_counted() -> None:
     pinging.wire.run()
     assert pinging.pinger.malformed_by_mode.total() == 6
     assert recorder.stops.keys() == {large.id}
-    assert pinging.pinger.outcomes == []
+    assert pinging.pinger.records == []
     assert pinging.summary().received == 0
 
 
@@ -220,7 +218,7 @@ async def test_what_is_no_plain_answer_is_counted() -> None:
     session.send_datagram(b"?")
     pinging.wire.run()
     assert pinging.pinger.malformed_by_mode.total() == 4
-    assert pinging.pinger.outcomes == []
+    assert pinging.pinger.records == []
 
 
 async def test_duplicates_and_order() -> None:
@@ -233,11 +231,11 @@ async def test_duplicates_and_order() -> None:
     for index in (1, 0, 0, 2):
         session.send_datagram(answers[index])
     pinging.wire.run()
-    assert [(o.seq, o.verdict, o.reordered) for o in pinging.pinger.outcomes] == [
-        (2, Verdict.OK, False),
-        (1, Verdict.OK, True),
-        (1, Verdict.DUPLICATE, False),
-        (3, Verdict.OK, False),
+    assert [(o.seq, o.status, o.reordered) for o in pinging.pinger.records] == [
+        (2, AnswerStatus.OK, False),
+        (1, AnswerStatus.OK, True),
+        (1, AnswerStatus.DUPLICATE, False),
+        (3, AnswerStatus.OK, False),
     ]
 
 
@@ -287,11 +285,11 @@ async def test_all_modes_on_one_session(v1: bool) -> None:
             pinging.pinger.ping(seq, mode)
         pinging.wire.run()
     # A datagram leaves and arrives before what is on a stream that is opened for it.
-    assert sorted(outcome.seq for outcome in pinging.pinger.outcomes) == list(range(1, 13))
-    for outcome in pinging.pinger.outcomes:
-        assert outcome.kind == MODES[(outcome.seq - 1) % 4]
-        assert outcome.verdict is Verdict.OK
-        assert not outcome.reordered
+    assert sorted(answer.seq for answer in pinging.pinger.records) == list(range(1, 13))
+    for answer in pinging.pinger.records:
+        assert answer.kind == MODES[(answer.seq - 1) % 4]
+        assert answer.status is AnswerStatus.OK
+        assert not answer.reordered
     summary = pinging.summary()
     assert (summary.sent, summary.received, summary.lost) == (12, 12, 0)
     assert pinging.pinger.malformed_by_mode.total() == 0
@@ -309,7 +307,7 @@ async def test_what_is_lost_of_one_mode_has_its_direction() -> None:
     pinging.pinger.ping(3, "stream")
     pinging.wire.run(5.0)
     pinging.pinger.statistics.give_up()
-    assert pinging.pinger.statistics.settle() == ({"datagram": 1}, 1, 0, 0)
+    assert pinging.pinger.statistics.report_losses() == ({"datagram": 1}, 1, 0, 0)
 
 
 async def test_malformed_answers_are_counted_by_the_way_they_came() -> None:
@@ -336,7 +334,7 @@ async def test_that_the_session_is_to_be_left_is_told() -> None:
     session.drain()
     pinging.send(1)
     assert pinging.pinger.drains == 1
-    assert [outcome.seq for outcome in pinging.pinger.outcomes] == [1]
+    assert [answer.seq for answer in pinging.pinger.records] == [1]
 
 
 # A hostile server.

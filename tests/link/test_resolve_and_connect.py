@@ -53,7 +53,9 @@ class Network:
 
 def begin(network: Network) -> asyncio.Task[Any]:
     return asyncio.create_task(
-        resolve_and_connect(network.find, network.connect, Resolved(TARGET, [OLD]), look_again=0.0)
+        resolve_and_connect(
+            network.find, network.connect, Resolved(TARGET, [OLD]), lookup_interval=0.0
+        )
     )
 
 

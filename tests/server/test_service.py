@@ -176,7 +176,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         client.read_until("seq=1 ")
         client.send(signal.SIGSTOP)  # so that there is something to wait for
         server.send(signal.SIGTERM)
-        event = server.read_event("draining")
+        event = server.read_event("drain_started")
         assert (event["sessions"], event["timeout"]) == (1, 25)
         assert "a second Ctrl-C ends it" in event["hint"]
         server.send(signal.SIGTERM)
@@ -194,7 +194,7 @@ def test_with_no_session_it_ends_in_order_and_at_once(number: signal.Signals) ->
         assert (status, out) == (0, "")
         events = [json.loads(line)["event"] for line in err.splitlines()]
         assert events[-2:] == ["stopping", "stopped"]
-        assert "draining" not in events
+        assert "drain_started" not in events
 
 
 @pytest.mark.process
@@ -203,8 +203,8 @@ def test_sessions_that_do_not_leave_are_closed_in_the_end() -> None:
         client.read_until("seq=1 ")
         client.send(signal.SIGSTOP)
         server.send(signal.SIGTERM)
-        assert server.read_event("draining")["sessions"] == 1
-        assert server.read_event("closing")["sessions"] == 1
+        assert server.read_event("drain_started")["sessions"] == 1
+        assert server.read_event("drain_timed_out")["sessions"] == 1
         assert server.finish()[0] == 0
 
 

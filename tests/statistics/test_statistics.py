@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.statistics import Outcome, Statistics, Verdict
+from pingpong.statistics import Answer, AnswerStatus, Statistics
 from tests.statistics.bursts import HORIZON, TIMEOUT, burst, losses
 
 # Probes, one by one
@@ -16,8 +16,8 @@ from tests.statistics.bursts import HORIZON, TIMEOUT, burst, losses
 
 def test_answer_in_time() -> None:
     statistics = burst(1)
-    outcome = statistics.answered(1, 51, 20, 1)
-    assert outcome == Outcome(1, Verdict.OK, False, 30, 20)
+    answer = statistics.answered(1, 51, 20, 1)
+    assert answer == Answer(1, AnswerStatus.OK, False, 30, 20)
     summary = statistics.summary(61)
     assert (summary.sent, summary.received, summary.lost, summary.elapsed_ns) == (1, 1, 0, 60)
 
@@ -31,15 +31,15 @@ def test_answer_in_time() -> None:
     ],
 )
 def test_rtt_is_never_negative(t4: int, server: int, rtt: int, counted: int) -> None:
-    outcome = burst(1).answered(1, t4, server, 1)
-    assert (outcome.rtt_ns, outcome.server_ns) == (rtt, counted)
+    answer = burst(1).answered(1, t4, server, 1)
+    assert (answer.rtt_ns, answer.server_ns) == (rtt, counted)
 
 
 def test_without_the_server_s_time() -> None:
     statistics = Statistics(TIMEOUT, directions=False)
     statistics.sent(1, 0)
     statistics.sent(2, 0)
-    assert statistics.answered(2, 10) == Outcome(2, Verdict.OK, False, 10, None)
+    assert statistics.answered(2, 10) == Answer(2, AnswerStatus.OK, False, 10, None)
     summary = statistics.summary(TIMEOUT)
     assert (summary.lost, summary.lost_unknown) == (1, 1)
     assert summary.lost_out is summary.lost_back is None
@@ -50,16 +50,16 @@ def test_late_is_not_lost() -> None:
     assert statistics.expire(100) == []
     assert statistics.expire(101) == [1]
     assert statistics.summary(101).lost == 1
-    assert statistics.answered(1, 150).verdict is Verdict.LATE
+    assert statistics.answered(1, 150).status is AnswerStatus.LATE
     summary = statistics.summary(150)
     assert (summary.received, summary.late, summary.lost, summary.loss) == (1, 1, 0, 0.0)
 
 
 def test_the_packet_s_arrival_decides_what_is_late() -> None:
     statistics = burst(2)
-    assert statistics.answered(1, 101).verdict is Verdict.LATE  # nobody called expire
+    assert statistics.answered(1, 101).status is AnswerStatus.LATE  # nobody called expire
     assert statistics.expire(500) == [2]
-    assert statistics.answered(2, 101).verdict is Verdict.OK  # looked at too late
+    assert statistics.answered(2, 101).status is AnswerStatus.OK  # looked at too late
     summary = statistics.summary(500)
     assert (summary.received, summary.late, summary.lost) == (2, 1, 0)
 
@@ -71,7 +71,7 @@ def test_forgotten_after_the_horizon() -> None:
     assert sum(statistics.losses()) == 0
     assert statistics.expire(400) == []
     assert sum(statistics.losses()) == 1
-    assert statistics.answered(1, 401) == Outcome(1, Verdict.UNKNOWN, False, None, None)
+    assert statistics.answered(1, 401) == Answer(1, AnswerStatus.UNKNOWN, False, None, None)
     summary = statistics.summary(401)
     assert (summary.lost, summary.late, summary.unknown) == (1, 0, 1)
 
@@ -80,10 +80,10 @@ def test_duplicates_and_reordering() -> None:
     statistics = burst(3)
     assert statistics.answered(3, 10).reordered is False
     assert statistics.answered(1, 11).reordered is True
-    assert statistics.answered(1, 12) == Outcome(1, Verdict.DUPLICATE, False, 11, None)
+    assert statistics.answered(1, 12) == Answer(1, AnswerStatus.DUPLICATE, False, 11, None)
     assert statistics.answered(2, 13).reordered is True
-    assert statistics.answered(3, 14).verdict is Verdict.DUPLICATE
-    assert statistics.answered(4, 15).verdict is Verdict.UNKNOWN
+    assert statistics.answered(3, 14).status is AnswerStatus.DUPLICATE
+    assert statistics.answered(4, 15).status is AnswerStatus.UNKNOWN
     summary = statistics.summary(20)
     assert (summary.received, summary.duplicates, summary.reordered) == (3, 2, 2)
 
@@ -96,7 +96,7 @@ def test_send_error_is_no_loss() -> None:
     statistics.answered(3, 10, 0, 2)
     assert statistics.send_failed(2)
     assert not statistics.send_failed(2)
-    assert statistics.answered(2, 11).verdict is Verdict.UNKNOWN
+    assert statistics.answered(2, 11).status is AnswerStatus.UNKNOWN
     assert statistics.expire(1000) == []
     summary = statistics.summary(1000)
     assert (summary.sent, summary.received, summary.lost, summary.send_errors) == (2, 2, 0, 1)
@@ -152,8 +152,8 @@ def test_capacity() -> None:
     for seq in range(1, 14):
         statistics.sent(seq, seq)
     assert sum(statistics.losses()) == 3
-    assert statistics.answered(3, 20).verdict is Verdict.UNKNOWN
-    assert statistics.answered(4, 20).verdict is Verdict.OK
+    assert statistics.answered(3, 20).status is AnswerStatus.UNKNOWN
+    assert statistics.answered(4, 20).status is AnswerStatus.OK
     assert statistics.expire(20) == [1, 2, 3]
     assert statistics.expire(20) == []
     summary = statistics.summary(20)
@@ -166,7 +166,7 @@ def test_send_errors_push_nothing_out() -> None:
     for seq in range(2, 10):
         statistics.sent(seq, seq)
         statistics.send_failed(seq)
-    assert statistics.answered(1, 20).verdict is Verdict.OK
+    assert statistics.answered(1, 20).status is AnswerStatus.OK
 
 
 @pytest.mark.parametrize("fate", ["answered", "lost", "failed", "mixed"])
@@ -183,12 +183,12 @@ def test_memory_is_bounded(fate: str) -> None:
         fates[kind](seq)
         if seq > 3000:  # before, only the capacity is the bound
             statistics.expire(seq)
-        held = len(statistics._waiting) + len(statistics._settled)
+        held = len(statistics._waiting) + len(statistics._expired)
         assert len(statistics._probes) <= held <= (1000 if seq <= 3000 else TIMEOUT + HORIZON)
     statistics.expire(5000 + TIMEOUT + HORIZON)
     assert not statistics._probes
     assert not statistics._waiting
-    assert not statistics._settled
+    assert not statistics._expired
 
 
 # Against a slow, obvious model
@@ -213,7 +213,7 @@ class Model:
     def __init__(self) -> None:
         self.probes: list[ModelProbe] = []
         self.unknown = 0
-        self.settled: Counter[str] = Counter()
+        self.report: Counter[str] = Counter()
         """Those that were told to be lost for good, by kind."""
         self.placed = 0
         """Those of them whose direction was told."""
@@ -222,18 +222,18 @@ class Model:
         found = [p for p in self.probes if p.seq == seq and not p.failed and not p.forgotten]
         return found[0] if found else None
 
-    def answered(self, seq: int, t4: int) -> Verdict:
+    def answered(self, seq: int, t4: int) -> AnswerStatus:
         probe = self.find(seq)
         if probe is None:
             self.unknown += 1
-            return Verdict.UNKNOWN
+            return AnswerStatus.UNKNOWN
         probe.answers.append(t4)
         if len(probe.answers) > 1:
-            return Verdict.DUPLICATE
+            return AnswerStatus.DUPLICATE
         probe.reordered = any(
             p.answers and p.place > probe.place and p.kind == probe.kind for p in self.probes
         )
-        return Verdict.OK if t4 - probe.t1 < TIMEOUT else Verdict.LATE
+        return AnswerStatus.OK if t4 - probe.t1 < TIMEOUT else AnswerStatus.LATE
 
     def expire(self, now: int) -> list[int]:
         told = [
@@ -271,12 +271,12 @@ class Model:
         assert summary.unknown == self.unknown
         gone = [p.kind for p in unanswered if p.forgotten]
         assert sum(statistics.losses()) == len(gone)
-        settled = statistics.settle()
-        if settled is not None:
-            self.settled.update(settled.by_kind)
-            self.placed += settled.out + settled.back
-            assert min(settled.out, settled.back) >= settled.unknown == 0
-        assert self.settled == Counter(gone)
+        report = statistics.report_losses()
+        if report is not None:
+            self.report.update(report.by_kind)
+            self.placed += report.out + report.back
+            assert min(report.out, report.back) >= report.unknown == 0
+        assert self.report == Counter(gone)
         assert self.placed <= len(gone)
         assert statistics.open == len(unanswered) - len(gone)
         said = statistics.losses()
@@ -323,10 +323,10 @@ def test_model(steps: list[tuple[str, int]], first: int, data: st.DataObject) ->
             t4 = data.draw(st.integers(found.t1, max(now, found.t1))) if found else now
             received = data.draw(st.integers(0, 10) | st.integers(0, 2**32 - 1))
             wire = (seq - n) % 2**32
-            outcome = statistics.answered(wire, t4, 0, received)
-            assert outcome.verdict is model.answered(seq - n, t4)
-            assert outcome.seq == (seq - n if found else wire)
-            assert outcome.rtt_ns == (t4 - found.t1 if found else None)
+            answer = statistics.answered(wire, t4, 0, received)
+            assert answer.status is model.answered(seq - n, t4)
+            assert answer.seq == (seq - n if found else wire)
+            assert answer.rtt_ns == (t4 - found.t1 if found else None)
         else:
             probe = model.find(seq - n)
             possible = probe is not None and not probe.answers
@@ -336,8 +336,8 @@ def test_model(steps: list[tuple[str, int]], first: int, data: st.DataObject) ->
         model.check(statistics, now)
     statistics.give_up()
     model.give_up()
-    settled = statistics.settle(is_over=True)
-    if settled is not None:
-        model.placed += settled.out + settled.back + settled.unknown
+    report = statistics.report_losses(is_final=True)
+    if report is not None:
+        model.placed += report.out + report.back + report.unknown
     assert model.placed == sum(statistics.losses())
-    assert statistics.settle(is_over=True) is None
+    assert statistics.report_losses(is_final=True) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.statistics import Losses, Outcome, Statistics, Verdict
+from pingpong.statistics import Answer, AnswerStatus, Losses, Statistics
 from tests.statistics.bursts import HORIZON, TIMEOUT, burst, losses
 
 # Probes of several kinds, on one session
@@ -15,10 +15,10 @@ def test_only_one_of_the_same_kind_is_overtaken() -> None:
     statistics = Statistics(TIMEOUT)
     for seq, kind in ((1, "stream"), (2, "datagram"), (3, "stream"), (4, "datagram")):
         statistics.sent(seq, seq, kind)
-    assert statistics.answered(4, 10) == Outcome(4, Verdict.OK, False, 6, None, "datagram")
+    assert statistics.answered(4, 10) == Answer(4, AnswerStatus.OK, False, 6, None, "datagram")
     assert statistics.answered(3, 11).reordered is False
     assert statistics.answered(2, 12).reordered is True
-    assert statistics.answered(1, 13) == Outcome(1, Verdict.OK, True, 12, None, "stream")
+    assert statistics.answered(1, 13) == Answer(1, AnswerStatus.OK, True, 12, None, "stream")
     assert statistics.answered(1, 14).kind == "stream"
     assert statistics.answered(9, 15).kind == ""
     assert statistics.summary(20).reordered == 2
@@ -34,8 +34,8 @@ def test_the_server_counts_all_kinds_together() -> None:
     assert losses(statistics, 200) == (2, 1, 0)
     statistics.give_up()
     assert statistics.losses() == (2, 1, 0)
-    assert statistics.settle() == ({"even": 1, "odd": 2}, 2, 1, 0)
-    assert statistics.settle(is_over=True) is None
+    assert statistics.report_losses() == ({"even": 1, "odd": 2}, 2, 1, 0)
+    assert statistics.report_losses(is_final=True) is None
 
 
 def test_a_failed_one_leaves_no_gap_in_the_order_of_any_kind() -> None:
@@ -62,7 +62,7 @@ def test_with_the_session_ends_the_hope() -> None:
     statistics.give_up()
     assert (statistics.open, sum(statistics.losses()), statistics.deadline) == (0, 2, None)
     assert statistics.losses() == Losses(0, 1, 1)  # the answer to 1, and 3, of which nobody knows
-    assert statistics.answered(3, 20).verdict is Verdict.UNKNOWN
+    assert statistics.answered(3, 20).status is AnswerStatus.UNKNOWN
     assert statistics.expire(10_000) == []
     statistics.give_up()
     assert sum(statistics.losses()) == 2
@@ -84,16 +84,16 @@ def test_what_is_known_for_good_is_told_once() -> None:
     for seq in range(1, 5):
         statistics.sent(seq, seq, "a")
     statistics.answered(2, 10, 0, 2)
-    assert statistics.settle() is None
+    assert statistics.report_losses() is None
     statistics.expire(TIMEOUT + HORIZON + 3)
     # The answer to 1 got lost; of 3 nothing is known yet, and 4 may still be answered.
-    assert statistics.settle() == ({"a": 2}, 0, 1, 0)
-    assert statistics.settle() is None
+    assert statistics.report_losses() == ({"a": 2}, 0, 1, 0)
+    assert statistics.report_losses() is None
     statistics.answered(4, TIMEOUT + HORIZON + 3, 0, 3)
-    assert statistics.settle() == ({}, 1, 0, 0)
+    assert statistics.report_losses() == ({}, 1, 0, 0)
     statistics.sent(5, 1000, "b")
     statistics.give_up()
-    assert statistics.settle(is_over=True) == ({"b": 1}, 0, 0, 1)
+    assert statistics.report_losses(is_final=True) == ({"b": 1}, 0, 0, 1)
 
 
 # Loss by direction

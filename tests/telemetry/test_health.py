@@ -179,6 +179,6 @@ def test_a_check_that_raises_is_logged_once_a_minute_and_when_it_works_again(
     assert (first["event"], first["check"], first["count"]) == ("check_raised", "one", 1)
     assert "LookupError" in first["exception"]
     assert (again["event"], again["count"]) == ("check_raised", 60)
-    assert (recovered["event"], recovered["count"]) == ("check_works_again", 61)
+    assert (recovered["event"], recovered["count"]) == ("check_recovered", 61)
     assert recovered["seconds"] == 61
     assert "hunter22" not in json.dumps([first, again, recovered])

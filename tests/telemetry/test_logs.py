@@ -365,7 +365,7 @@ def test_what_ends_the_program_is_the_last_event() -> None:
     assert ended.returncode == 1
     *before, last = (json.loads(line) for line in ended.stderr.splitlines())
     assert [event["n"] for event in before] == list(range(200))
-    assert (last["event"], last["level"]) == ("crashed", "critical")
+    assert (last["event"], last["level"]) == ("process_crashed", "critical")
     assert last["exception"].endswith("RuntimeError: Bearer ***")
 
 
@@ -377,7 +377,7 @@ def test_an_interrupt_is_no_crash() -> None:
         env=environment(),
         timeout=30,
     )
-    assert b"crashed" not in ended.stderr
+    assert b"process_crashed" not in ended.stderr
     assert ended.stderr.splitlines()[-1] == b"KeyboardInterrupt"
 
 

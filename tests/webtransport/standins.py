@@ -62,7 +62,7 @@ class Quic:
         self.held[stream_id] = self.held.get(stream_id, 0) - size
         assert self.held[stream_id] >= 0
 
-    def stream_is_over(self, stream_id: int) -> bool:
+    def is_receive_closed(self, stream_id: int) -> bool:
         return False
 
     def close(self, code: int, reason: str = "") -> None:

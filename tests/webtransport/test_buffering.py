@@ -10,7 +10,7 @@ from pingpong.webtransport.limits import Limits
 from tests.webtransport.raw import CONNECT, stream_header
 from tests.webtransport.wire import LIMITS, Recorder, Wire
 
-SMALL = Limits(early_streams=2, early_datagrams=3, early_bytes=100)
+SMALL = Limits(max_buffered_streams=2, max_buffered_datagrams=3, max_buffered_bytes=100)
 
 
 def test_streams_for_a_session_that_never_comes_are_rejected_above_the_limit() -> None:

@@ -324,12 +324,12 @@ def test_session_is_gone_when_the_last_request_is_over() -> None:
     session.close()
     wire.run()
     assert wire.client.requests_ended == wire.server.requests_ended == 0
-    assert wire.client.connection.has_requests
+    assert wire.client.connection.has_connect_streams
     other.close()
-    assert wire.client.connection.has_requests
+    assert wire.client.connection.has_connect_streams
     wire.run()
     assert wire.client.requests_ended == wire.server.requests_ended == 1
-    assert not wire.client.connection.has_requests
+    assert not wire.client.connection.has_connect_streams
 
 
 # The public face.

@@ -20,7 +20,7 @@ from tests.webtransport.wire import (
     raw_wire,
 )
 
-SILENCE = LIMITS.silence
+SILENCE = LIMITS.header_timeout
 SOON = 0.1
 """Seconds before a deadline, and after it, at which a test looks."""
 ROLES = ("client", "server")
@@ -276,15 +276,15 @@ def test_stream_waits_on_where_it_is_this_side_that_decides() -> None:
 def test_place_of_a_stream_that_waited_in_vain_is_free_again() -> None:
     wire, _ = patient_wire()
     session_id, _ = wire.raw_session()
-    for _ in range(2 * LIMITS.early_streams):
+    for _ in range(2 * LIMITS.max_buffered_streams):
         wire.raw.open_in(session_id + 8, bytes(100), uni=True)
     wire.run()
-    assert len(wire.raw.stops) == LIMITS.early_streams
+    assert len(wire.raw.stops) == LIMITS.max_buffered_streams
     wire.run(SILENCE)
-    assert len(wire.raw.stops) == 2 * LIMITS.early_streams
-    wire.raw.open_in(session_id + 8, bytes(LIMITS.early_bytes), uni=True)
+    assert len(wire.raw.stops) == 2 * LIMITS.max_buffered_streams
+    wire.raw.open_in(session_id + 8, bytes(LIMITS.max_buffered_bytes), uni=True)
     wire.run()
-    assert len(wire.raw.stops) == 2 * LIMITS.early_streams
+    assert len(wire.raw.stops) == 2 * LIMITS.max_buffered_streams
 
 
 @pytest.mark.parametrize("wait", [SILENCE - SOON, SILENCE + SOON])
@@ -433,7 +433,7 @@ def test_deadline_of_a_connection_that_has_ended_is_none() -> None:
 
 
 def test_time_is_what_the_limits_say() -> None:
-    wire = Wire(raw_client=True, server_limits=Limits(silence=2.0))
+    wire = Wire(raw_client=True, server_limits=Limits(header_timeout=2.0))
     wire.run(1.8)
     assert wire.server.closed is None
     wire.run(0.2)

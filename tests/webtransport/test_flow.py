@@ -154,7 +154,7 @@ def test_a_stream_that_waits_is_called_once_there_is_credit() -> None:
     flow.data_blocked(first)
     flow.data_unsent(0)
     flow.data_blocked(second)
-    flow.session_over()
+    flow.session_closed()
     flow.data_unsent(0)
     assert called == ["1", "3", "1"]
 
@@ -214,7 +214,7 @@ class TwoSides(RuleBasedStateMachine):
     def end_stream(self, unidirectional: bool) -> None:
         if self.open[unidirectional]:
             self.open[unidirectional] -= 1
-            self.receiver.peers_stream_over(unidirectional)
+            self.receiver.peer_stream_closed(unidirectional)
 
     @rule(size=st.integers(1, 12))
     def deliver(self, size: int) -> None:

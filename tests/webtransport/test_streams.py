@@ -320,7 +320,7 @@ class Halves(RuleBasedStateMachine):
             self.id,
             self.handler,
             flow=self.flow,
-            over=self.end,
+            on_closed=self.end,
             is_local=is_local,
             header_size=3,
         )

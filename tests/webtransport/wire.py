@@ -163,10 +163,10 @@ class Side(ConnectionHandler):
     def request_refused(self, session: Session, closed: SessionClosed) -> None:
         self.refused.append(closed)
 
-    def requests_over(self, connection: Connection) -> None:
+    def connect_streams_closed(self, connection: Connection) -> None:
         self.requests_ended += 1
 
-    def connection_unused(self, connection: Connection) -> None:
+    def session_request_timed_out(self, connection: Connection) -> None:
         self.unused.append(connection)
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
@@ -184,7 +184,7 @@ class Side(ConnectionHandler):
         assert connection.sessions == ()
         assert connection._streams == {}
         assert not connection._pending
-        assert not len(connection._early)
+        assert not len(connection._buffered)
 
     def assert_nothing_left(self, *session_ids: int) -> None:
         """Nothing but the critical streams, and these sessions, is remembered."""
@@ -198,7 +198,7 @@ class Side(ConnectionHandler):
         assert connection._sessions.keys() == set(session_ids)
         assert not any(session.streams for session in connection.sessions)
         assert not connection._pending
-        assert not len(connection._early)
+        assert not len(connection._buffered)
         quic = self.engine._quic
         assert not quic.held
         assert not quic.held_total

@@ -1,8 +1,8 @@
 """The link engine: a session with a target that is kept, probes on a schedule, and what becomes of them.
 
     class Show(Observer):
-        def answered(self, outcome, size, is_first):
-            print(outcome.seq, outcome.rtt_ns / 1e6, "ms")
+        def answered(self, answer, size, is_first):
+            print(answer.seq, answer.rtt_ns / 1e6, "ms")
 
         def down(self, cause):
             print("down:", cause)
@@ -13,7 +13,7 @@
     async def measure(url):
         target = Target.from_url(url)
         options = LinkOptions(interval=0.2, count=50)
-        link = Link(url, looked_up(target), Dialer(), Show(), options)
+        link = Link(url, system_lookup(target), Dialer(), Show(), options)
         try:
             await link.run()
         finally:
@@ -23,11 +23,12 @@
 `dial` makes sessions, `session` is one, `keeper` decides when one is to be made, `link` does it.
 """
 
-from .dial import Dialer, Lookup, Resolved, looked_up
+from .availability import Outage
+from .dial import Dialer, Lookup, Resolved, system_lookup
 from .failures import CONNECT_RESULTS, LinkError
-from .keeper import Backoff, Outage
 from .link import Link, LinkOptions, State, Until
 from .observer import ConnectTimes, Observer, Peer
+from .reconnect import Backoff
 from .session import CLOSE_REASONS, IDLE_TIMEOUT, describe_end
 
 __all__ = [
@@ -48,5 +49,5 @@ __all__ = [
     "State",
     "Until",
     "describe_end",
-    "looked_up",
+    "system_lookup",
 ]

@@ -24,7 +24,7 @@ from ..webtransport.asyncio import (
 from .failures import FAILURES, LinkError
 from .session import IDLE_TIMEOUT, PingSession
 
-LOOK_AGAIN = 0.5
+LOOKUP_INTERVAL = 0.5
 """Seconds without an answer before it is asked again where the target is.
 
 A lookup may ask less often; `Discovery.fresh` does so once a second at most.
@@ -61,7 +61,7 @@ Lookup: TypeAlias = Callable[[], Awaitable[Resolved]]
 """Looks a target up. Raises `ConnectError` where it can't be found."""
 
 
-def looked_up(target: Target) -> Lookup:
+def system_lookup(target: Target) -> Lookup:
     """Look a target up as the system does, each time anew."""
 
     async def look_up() -> Resolved:
@@ -219,19 +219,19 @@ Connect: TypeAlias = Callable[[Target, Sequence[tuple[int, Address]]], Awaitable
 
 
 async def resolve_and_connect(
-    find: Lookup, connect: Connect, known: Resolved, *, look_again: float = LOOK_AGAIN
+    find: Lookup, connect: Connect, known: Resolved, *, lookup_interval: float = LOOKUP_INTERVAL
 ) -> ClientConnection:
     """Connect to one of the addresses that are `known`, or that `find` comes to know meanwhile.
 
     An address that is gone stays silent for ever, as that of a pod does; what has taken its place
     is elsewhere. It is tried beside the others, as soon as the name leads there, which is looked
-    up again every `look_again` seconds.
+    up again every `lookup_interval` seconds.
 
     Raises `ConnectError` when all attempts have failed.
     """
     tried = set(known.addresses)
     attempts = {asyncio.ensure_future(connect(known.target, known.addresses))}
-    looking = asyncio.create_task(_find_later(find, look_again))
+    looking = asyncio.create_task(_find_later(find, lookup_interval))
     failure: ConnectError | None = None
     try:
         while attempts:
@@ -249,19 +249,19 @@ async def resolve_and_connect(
                     tried.update(more)
                     if more:
                         attempts.add(asyncio.ensure_future(connect(found.target, more)))
-                looking = asyncio.create_task(_find_later(find, look_again))
+                looking = asyncio.create_task(_find_later(find, lookup_interval))
     finally:
         looking.cancel()
         # Nothing is awaited here: a cancellation meanwhile would drop what is returned.
         for attempt in attempts:
-            attempt.add_done_callback(_leave)
+            attempt.add_done_callback(_abort_result)
             attempt.cancel()
     assert failure is not None
     raise failure.again()
 
 
-def _leave(attempt: asyncio.Future[ClientConnection]) -> None:
-    """Close what an attempt made that is not wanted any more."""
+def _abort_result(attempt: asyncio.Future[ClientConnection]) -> None:
+    """Close what an attempt made that is not pending any more."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().abort()
 

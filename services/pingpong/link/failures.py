@@ -22,7 +22,7 @@ class Failure(Enum):
 
     REFUSED = "refused"
     """The host says that nothing listens there."""
-    SILENT = "silent"
+    NO_ANSWER = "no answer"
     """No answer came in all the time that an attempt has."""
     OTHER = "other"
     """By policy, or by what another attempt won't change soon."""
@@ -30,8 +30,8 @@ class Failure(Enum):
 
 FAILURES = {
     Cause.NAME: ("dns", Failure.OTHER),
-    Cause.NO_ANSWER: ("timeout", Failure.SILENT),
-    Cause.REFUSED_HERE: ("refused", Failure.SILENT),
+    Cause.NO_ANSWER: ("timeout", Failure.NO_ANSWER),
+    Cause.REFUSED_HERE: ("refused", Failure.NO_ANSWER),
     Cause.UNREACHABLE: ("refused", Failure.REFUSED),
     Cause.CERTIFICATE: ("tls", Failure.OTHER),
     Cause.ALPN: ("alpn", Failure.OTHER),

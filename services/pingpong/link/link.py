@@ -10,13 +10,14 @@ from enum import Enum
 from typing import Any
 
 from ..ping import DEFAULT_SIZE
-from ..statistics import Outcome, Summary, Totals, Verdict
+from ..statistics import Answer, AnswerStatus, Summary, Totals
 from ..webtransport import Address
 from ..webtransport.asyncio import ClientConnection, ConnectError
+from .availability import Availability
 from .dial import Dialer, Lookup
 from .failures import Failure, LinkError
-from .keeper import Availability, Backoff, Keeper, Need, Want
 from .observer import Observer, Peer
+from .reconnect import Backoff, ReconnectPolicy, ReconnectReason, ReconnectRequest
 from .schedule import Flood, Pace, Schedule, first_slot, spread
 from .session import HORIZON, IDLE_TIMEOUT, NOTHING_LISTENS, PingSession
 
@@ -25,7 +26,7 @@ TICK = 0.25
 
 _GRACE = 1.0
 """Seconds that a new target has to be connected to before its slots count."""
-_SUSPICION = 1.0
+_SUSPECT_AFTER = 1.0
 """Seconds of silence, with QUIC's repetitions in it, after which another session is tried."""
 _SHORTEST_DEAD = 2.0
 _LONGEST_DEAD = IDLE_TIMEOUT / 3
@@ -36,7 +37,7 @@ _MAX_RETIRING = 4
 """Sessions that were replaced and may still bring answers, at most."""
 _BETWEEN_ATTEMPTS = 0.15
 """Seconds of a pause before a session that count as an outage's: it is found out no more exactly."""
-_HELD_UP = 0.1
+_STALLED_AFTER = 0.1
 """Seconds by which a timer is late in a process that was stopped, or held up."""
 
 
@@ -76,7 +77,7 @@ class LinkOptions:
     until: Until = Until.STOPPED
     backoff: tuple[float, float] = (0.1, 10.0)
     """Longest pauses before another attempt to connect: after the first failure, and after many."""
-    look_again: float | None = None
+    lookup_interval: float | None = None
     """After how long to look again whether the address in use is still one of the target's."""
 
 
@@ -106,7 +107,7 @@ class _Retired:
     """When a session that was replaced is left at the latest, and why it was replaced."""
 
     until: float
-    need: Need
+    reason: ReconnectReason
 
 
 class Link:
@@ -134,23 +135,23 @@ class Link:
         """Sessions that probes have gone over."""
         self.skipped = 0
         """Slots that passed without a probe, this process being stopped or held up."""
-        self.is_over = False
+        self.has_ended = False
         """Whether nothing more is to come."""
         self._lookup = lookup
         self._dialer = dialer
         self._observer = observer
         self._options = options
         self._totals = Totals()
-        self._keeper = Keeper(Backoff(*options.backoff), now)
+        self._reconnect = ReconnectPolicy(Backoff(*options.backoff), now)
         self._loop = asyncio.get_running_loop()
         timeout = options.timeout
         self._dead_after = max(timeout, _SHORTEST_DEAD, min(3 * options.interval, _LONGEST_DEAD))
-        self._suspicious_after = max(timeout, _SUSPICION)
+        self._suspect_after = max(timeout, _SUSPECT_AFTER)
         self._current: PingSession | None = None
         """Where probes go."""
         self._retiring: dict[PingSession, _Retired] = {}
         """Sessions that were replaced, the oldest first."""
-        self._located: Sequence[Address] = ()
+        self._latest_addresses: Sequence[Address] = ()
         """Where the name leads, if that was said since the last attempt began."""
         self._is_connected = False
         """Whether the observer takes it for connected."""
@@ -177,13 +178,13 @@ class Link:
         if self._options.until is Until.STOPPED:
             grace = self._loop.call_later(_GRACE, self._start_slots)
         looking = None
-        if self._options.look_again is not None:
-            looking = self._loop.create_task(self._follow_name(self._options.look_again))
+        if self._options.lookup_interval is not None:
+            looking = self._loop.create_task(self._follow_name(self._options.lookup_interval))
         self._ticked_at = time.monotonic()
         self._plan_tick(self._ticked_at)
         try:
-            while not self.is_over:
-                pause = self._keeper.pause(time.monotonic())
+            while not self.has_ended:
+                pause = self._reconnect.pause(time.monotonic())
                 if pause == 0:
                     await self._attempt()
                 else:
@@ -200,32 +201,35 @@ class Link:
         """Leave all sessions; it takes `session.CLOSE_TIMEOUT` seconds at most."""
         self._stop()
         for session in self._sessions():
-            self._leave(session)
+            self._close_session(session)
         # Shielded: where this is cancelled, what has not begun to close closes all the same.
         await asyncio.gather(*map(asyncio.shield, self._background), return_exceptions=True)
 
-    def located(self, addresses: Sequence[Address]) -> None:
+    def addresses_changed(self, addresses: Sequence[Address]) -> None:
         """The name leads to these addresses now, and to no other one.
 
         Once the one in use is gone, another session is made first, and then that one is left.
         """
         if addresses:
-            self._located = addresses
+            self._latest_addresses = addresses
             self._check_address()
 
     def _check_address(self) -> None:
-        current, addresses = self._current, self._located
+        current, addresses = self._current, self._latest_addresses
         if current is None or not addresses:
             return
         if current.client.address not in addresses:
-            self._want(Need.ELSEWHERE, f"the name does not lead to {current.peer.address} any more")
-        elif self._wants(Need.ELSEWHERE):
-            self._keeper.settled(time.monotonic())
+            self._request_session(
+                ReconnectReason.ADDRESS_CHANGED,
+                f"the name does not lead to {current.peer.address} any more",
+            )
+        elif self._has_requested(ReconnectReason.ADDRESS_CHANGED):
+            self._reconnect.satisfied(time.monotonic())
             self._notify()
 
     def connect_now(self) -> None:
         """Do not wait before the next attempt: something has changed."""
-        self._keeper.hurry(time.monotonic())
+        self._reconnect.retry_now(time.monotonic())
         self._notify()
 
     def receive_pending(self) -> None:
@@ -238,7 +242,7 @@ class Link:
     @property
     def state(self) -> State:
         """Where the target stands; `reason` says why it is not up."""
-        if self.is_over:
+        if self.has_ended:
             return State.ENDED
         if self.availability.is_up or (self._current is not None and not self.availability.was_up):
             return State.UP
@@ -263,41 +267,41 @@ class Link:
     # Connecting.
 
     async def _attempt(self) -> None:
-        """Try to make the session that is wanted; it may come to be unwanted."""
+        """Try to make the session that is pending; it may come to be unwanted."""
         avoid = None if self._current is None else self._current.client.address
         self._attempt_began = time.monotonic()
         # The attempt looks the name up itself.
-        self._located = ()
+        self._latest_addresses = ()
         dial = self._loop.create_task(
             self._dialer.dial(
                 self.name,
                 self._lookup,
                 self._make,
                 avoid=avoid,
-                retry_delay=self._keeper.retry_delay,
+                retry_delay=self._reconnect.retry_delay,
             )
         )
-        is_wanted = False
+        is_needed = False
         try:
-            while self._is_wanted and not dial.done():
+            while self._wants_session and not dial.done():
                 events: set[asyncio.Future[Any]] = {dial, self._await_change()}
                 await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
-            is_wanted = self._is_wanted
-            if is_wanted:
+            is_needed = self._wants_session
+            if is_needed:
                 self._end_attempt(dial)
         finally:
-            if not is_wanted:
+            if not is_needed:
                 dial.cancel()
-                self._in_background(self._drop_attempt(dial))
+                self._run_in_background(self._drop_attempt(dial))
             self._start_slots()
 
     @property
-    def _is_wanted(self) -> bool:
-        return self._keeper.wanted is not None and not self.is_over
+    def _wants_session(self) -> bool:
+        return self._reconnect.pending is not None and not self.has_ended
 
-    def _wants(self, need: Need) -> bool:
-        wanted = self._keeper.wanted
-        return wanted is not None and wanted.need is need
+    def _has_requested(self, reason: ReconnectReason) -> bool:
+        pending = self._reconnect.pending
+        return pending is not None and pending.reason is reason
 
     def _make(self, client: ClientConnection) -> PingSession:
         options = self._options
@@ -309,7 +313,7 @@ class Link:
         except LinkError as error:
             self._attempt_failed(error)
         else:
-            self._take(session)
+            self._use(session)
 
     async def _drop_attempt(self, dial: asyncio.Task[PingSession]) -> None:
         """End an attempt that is unwanted; it may have ended in the same turn."""
@@ -321,7 +325,7 @@ class Link:
         except LinkError as error:
             self._observer.connect_failed(error)
         except Exception as error:
-            if not self.is_over:
+            if not self.has_ended:
                 self._fail(error)
         else:
             try:
@@ -334,14 +338,14 @@ class Link:
 
     def _attempt_failed(self, error: LinkError) -> None:
         now = time.monotonic()
-        self._keeper.failed(error.failure, now, now - self._attempt_began)
+        self._reconnect.failed(error.failure, now, now - self._attempt_began)
         self._connect_failure = str(error)
         current = self._current
         if current is None:
             self._idle_since = now
         elif (
             error.failure is Failure.REFUSED
-            and self._wants(Need.REFUSED)
+            and self._has_requested(ReconnectReason.REFUSED)
             and current.client.address in error.tried
         ):
             # A host says so a limited number of times, to any of this side's sockets.
@@ -350,18 +354,18 @@ class Link:
         if not self.connections and self._options.until is not Until.STOPPED:
             self._end(error)
 
-    def _take(self, session: PingSession) -> None:
+    def _use(self, session: PingSession) -> None:
         """Probes go over this session from now on."""
-        old, wanted = self._current, self._keeper.wanted
-        assert wanted is not None
-        self._keeper.settled(time.monotonic())
+        old, pending = self._current, self._reconnect.pending
+        assert pending is not None
+        self._reconnect.satisfied(time.monotonic())
         self._connect_failure = ""
         self._current = session
         self._totals.begin(session.statistics)
         lost = None
         if old is not None:
-            lost = self._why_lost(old, wanted, session.dialed_at)
-            self._retire(old, wanted.need)
+            lost = self._why_lost(old, pending, session.dialed_at)
+            self._retire(old, pending.reason)
         # From here on `close` finds both, also where the observer fails.
         self._observer.dialed(session.peer)
         self.peer = session.peer
@@ -369,7 +373,7 @@ class Link:
         if old is not None:
             if lost is not None:
                 self._lost(lost)
-            self._observer.moved(old.peer, session.peer, wanted.cause)
+            self._observer.moved(old.peer, session.peer, pending.cause)
         else:
             if self._idle_since is not None:
                 pause = session.dialed_at - self._idle_since
@@ -388,49 +392,51 @@ class Link:
             for mode in self._options.modes:
                 self._send(mode)
 
-    def _why_lost(self, old: PingSession, wanted: Want, dialed_at: float) -> str | None:
+    def _why_lost(
+        self, old: PingSession, pending: ReconnectRequest, dialed_at: float
+    ) -> str | None:
         """Why the target was lost on a session that is replaced; None: it was not.
 
         Whether the old session would still have answered is not waited for.
         """
         if old.waits_since(dialed_at):
-            if wanted.need is Need.REFUSED:
-                return wanted.cause
+            if pending.reason is ReconnectReason.REFUSED:
+                return pending.cause
             if old.is_refused:
                 return NOTHING_LISTENS
         if not old.open:
             return None
-        if wanted.need in (Need.SILENT, Need.UNANSWERED):
-            return wanted.cause
+        if pending.reason in (ReconnectReason.UNRESPONSIVE, ReconnectReason.UNANSWERED):
+            return pending.cause
         # Also where it is replaced for another reason, as when the server asks to leave.
-        if old.silent_for >= self._suspicious_after:
-            return _silence(self._suspicious_after)
+        if old.unresponsive_for >= self._suspect_after:
+            return _silence(self._suspect_after)
         return _no_answers() if old.unanswered_in_a_row >= _UNANSWERED else None
 
-    def _retire(self, session: PingSession, need: Need) -> None:
+    def _retire(self, session: PingSession, reason: ReconnectReason) -> None:
         """Wait for what may still come, but not send any more."""
-        is_well = session.is_draining or need is Need.ELSEWHERE
+        is_well = session.is_draining or reason is ReconnectReason.ADDRESS_CHANGED
         follow = self._options.timeout + (0 if is_well else HORIZON)
-        self._retiring[session] = _Retired(time.monotonic() + follow, need)
+        self._retiring[session] = _Retired(time.monotonic() + follow, reason)
         if len(self._retiring) > _MAX_RETIRING:
-            self._leave(next(iter(self._retiring)))
+            self._close_session(next(iter(self._retiring)))
 
-    def _leave(self, session: PingSession) -> None:
+    def _close_session(self, session: PingSession) -> None:
         retired = self._retiring.pop(session, None)
         if session is self._current:
             self._current = None
         if session.end_reason is None:
-            reason = "closed" if retired is None else retired.need.close_reason
+            reason = "closed" if retired is None else retired.reason.close_reason
             if session.is_draining:
                 reason = "drain"
             session.finish(reason)
         assert session.end_reason is not None
         self._observer.closed(session.end_reason)
         self._totals.end(session.statistics, time.monotonic_ns())
-        self._in_background(session.close())
+        self._run_in_background(session.close())
         self._check_count()
 
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+    def _run_in_background(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -445,12 +451,12 @@ class Link:
             except Exception as error:
                 self._fail(error)
                 return
-            self.located([address for _, address in found.addresses])
+            self.addresses_changed([address for _, address in found.addresses])
 
     # `session.SessionOwner`.
 
-    def session_answered(self, session: PingSession, outcome: Outcome, at_ns: int) -> None:
-        """Note an answer: the target is up, and a doubt about its session is settled."""
+    def session_answered(self, session: PingSession, answer: Answer, at_ns: int) -> None:
+        """Note an answer: the target is up, and a doubt about its session is satisfied."""
         if self._current is None:
             # From one that was replaced: nothing shows that another one can be made.
             self.availability.noted(at_ns)
@@ -462,14 +468,14 @@ class Link:
             self._connect_failure = ""
             self._is_connected = True
             self._observer.up(session.peer, outage)
-        wanted = self._keeper.wanted
-        if wanted is not None and wanted.need.is_a_doubt and session is self._current:
-            self._keeper.settled(time.monotonic())
+        pending = self._reconnect.pending
+        if pending is not None and pending.reason.is_suspicion and session is self._current:
+            self._reconnect.satisfied(time.monotonic())
             self._notify()
-        if self._options.is_flood and outcome.verdict is not Verdict.DUPLICATE:
+        if self._options.is_flood and answer.status is not AnswerStatus.DUPLICATE:
             now = time.monotonic()
             for slots in self._slots:
-                if slots.mode == outcome.kind and slots.pace.answered(now):
+                if slots.mode == answer.kind and slots.pace.answered(now):
                     self._plan_slot(slots, now)
         self._check_count()
 
@@ -477,12 +483,12 @@ class Link:
         """Have another session made, before this one is left."""
         if session is self._current and self._may_reconnect:
             self._observer.draining()
-            self._want(Need.DRAIN, "the server wants the session to be left")
+            self._request_session(ReconnectReason.DRAIN, "the server wants the session to be left")
 
     def session_refused(self, session: PingSession, cause: str) -> None:
         """Have another session made, in case it is true."""
         if session is self._current:
-            self._want(Need.REFUSED, cause)
+            self._request_session(ReconnectReason.REFUSED, cause)
 
     def session_ended(self, session: PingSession) -> None:
         """Leave a session that is over: the target is lost, where no other one stands."""
@@ -490,18 +496,18 @@ class Link:
             self._idle_since = time.monotonic()
             self._lost(session.end_cause)
             if self._may_reconnect:
-                self._want(Need.ENDED, session.end_cause)
+                self._request_session(ReconnectReason.ENDED, session.end_cause)
             else:
                 self._end(LinkError("refused", session.end_cause))
         elif session not in self._retiring:
-            return  # Not taken yet: `_take` will see.
-        self._leave(session)
+            return  # Not taken yet: `_use` will see.
+        self._close_session(session)
 
     # Slots.
 
     def _start_slots(self) -> None:
         """From the first attempt's end on: what can't be sent counts as well."""
-        if self._slots or self.is_over:
+        if self._slots or self.has_ended:
             return
         options, now = self._options, time.monotonic()
         modes = options.modes
@@ -521,7 +527,7 @@ class Link:
     def _plan_slot(self, slots: _Slots, now: float) -> None:
         if slots.timer is not None:
             slots.timer.cancel()
-        if not self._has_sent_all and not self.is_over:
+        if not self._has_sent_all and not self.has_ended:
             delay = max(slots.pace.next - now, 0)
             slots.timer = self._loop.call_later(delay, self._take_slot, slots)
 
@@ -555,7 +561,7 @@ class Link:
 
     def _check_count(self) -> None:
         if self._has_sent_all and self._totals.deadline is None:
-            self.is_over = True
+            self.has_ended = True
             self._notify()
 
     # Taking stock.
@@ -572,17 +578,17 @@ class Link:
         now = time.monotonic()
         # The time in which this process was stopped, or held up, is no silence of the target's.
         late = now - self._tick_at
-        held_up = late if late > _HELD_UP else 0.0
-        awake = now - self._ticked_at - held_up
+        stalled = late if late > _STALLED_AFTER else 0.0
+        awake = now - self._ticked_at - stalled
         self._ticked_at = now
         try:
-            if held_up:
-                self._exclude(held_up)
-                self._put_off_pause(held_up, now)
+            if stalled:
+                self._exclude(stalled)
+                self._extend_pause(stalled, now)
             for session, retired in list(self._retiring.items()):
                 session.check(now, awake)
                 if session in self._retiring and (now >= retired.until or not session.open):
-                    self._leave(session)
+                    self._close_session(session)
             if self._current is not None:
                 self._check(self._current, now, awake)
             self._check_count()
@@ -590,23 +596,23 @@ class Link:
             self._fail(error)
         self._plan_tick(time.monotonic())
 
-    def _put_off_pause(self, held_up: float, now: float) -> None:
+    def _extend_pause(self, stalled: float, now: float) -> None:
         """This process was held up until now: that is no part of its pause before an attempt."""
         began = self._attempt_began
         # An attempt that was under way before has ended the pause already.
         if self._idle_since is not None and not self._idle_since < began < self._tick_at:
-            self._idle_since = min(self._idle_since + held_up, now)
+            self._idle_since = min(self._idle_since + stalled, now)
 
     def _check(self, current: PingSession, now: float, awake: float) -> None:
         current.check(now, awake)
         if current is not self._current:
             return
-        if current.silent_for >= self._dead_after:
-            self._doubt(Need.SILENT, _silence(self._dead_after))
+        if current.unresponsive_for >= self._dead_after:
+            self._suspect(ReconnectReason.UNRESPONSIVE, _silence(self._dead_after))
         elif current.unanswered_in_a_row >= _UNANSWERED:
-            self._doubt(Need.UNANSWERED, _no_answers())
-        elif current.silent_for >= self._suspicious_after:
-            self._want(Need.SILENT, _silence(self._suspicious_after))
+            self._suspect(ReconnectReason.UNANSWERED, _no_answers())
+        elif current.unresponsive_for >= self._suspect_after:
+            self._request_session(ReconnectReason.UNRESPONSIVE, _silence(self._suspect_after))
 
     def _exclude(self, seconds: float) -> None:
         """This is no part of an outage."""
@@ -618,13 +624,13 @@ class Link:
     def _may_reconnect(self) -> bool:
         return self._options.until is not Until.SESSION_ENDED
 
-    def _doubt(self, need: Need, cause: str) -> None:
+    def _suspect(self, reason: ReconnectReason, cause: str) -> None:
         self._lost(cause)
-        self._want(need, cause)
+        self._request_session(reason, cause)
 
-    def _want(self, need: Need, cause: str) -> None:
+    def _request_session(self, reason: ReconnectReason, cause: str) -> None:
         if self._may_reconnect:
-            self._keeper.want(need, cause, time.monotonic())
+            self._reconnect.request(reason, cause, time.monotonic())
             self._notify()
 
     def _lost(self, cause: str) -> None:
@@ -633,7 +639,7 @@ class Link:
             self._observer.down(cause)
 
     def _end(self, error: LinkError) -> None:
-        self.is_over = True
+        self.has_ended = True
         self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
@@ -642,7 +648,7 @@ class Link:
         self._notify()
 
     def _stop(self) -> None:
-        self.is_over = True
+        self.has_ended = True
         for slots in self._slots:
             if slots.timer is not None:
                 slots.timer.cancel()
@@ -663,7 +669,7 @@ class Link:
 
 
 def _silence(seconds: float) -> str:
-    return f"nothing was heard of it for {seconds:g} s"
+    return f"nothing was received of it for {seconds:g} s"
 
 
 def _no_answers() -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..statistics import Outcome, Settled
+from ..statistics import Answer, LossReport
+from .availability import Outage
 from .failures import LinkError
-from .keeper import Outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class ConnectTimes:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is pinged, and how: what the making of a session has settled."""
+    """Who is pinged, and how: what the making of a session has satisfied."""
 
     address: str
     """The IP address that the name led to."""
@@ -81,10 +81,10 @@ class Observer:
     def skipped(self, slots: int) -> None:
         """This process was stopped, or held up, and this number of slots passed meanwhile."""
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """An answer of `size` bytes came; `is_first`: to the first probe of its session and mode."""
 
-    def copied(self, count: int) -> None:
+    def duplicated(self, count: int) -> None:
         """The network delivered this number of packets again: QUIC lets none of them pass."""
 
     def malformed(self, mode: str) -> None:
@@ -93,5 +93,5 @@ class Observer:
     def unanswered(self, seq: int, *, final: bool) -> None:
         """A probe's timeout passed; where that is final, its session is over: no answer can come."""
 
-    def lost(self, settled: Settled) -> None:
+    def lost(self, report: LossReport) -> None:
         """Probes are lost for good, or more is known of where."""

@@ -21,7 +21,7 @@ from ..ping import (
     encode_ping,
     frame,
 )
-from ..statistics import HORIZON_NS, Outcome, Statistics, Verdict
+from ..statistics import HORIZON_NS, Answer, AnswerStatus, Statistics
 from ..webtransport import (
     DatagramTooLargeError,
     Session,
@@ -101,7 +101,7 @@ class Pinger(SessionWaiter):
         self._size = size
         self._times_ns = (timeout_ns, horizon_ns)
         self._session: Session
-        self._copies = 0
+        self._duplicates = 0
         self._stream: Stream | None = None
         self._tokens: deque[int] = deque()
         """In plain on one stream, answers have no number: they come in order."""
@@ -117,13 +117,13 @@ class Pinger(SessionWaiter):
         """Have what waits leave, now. Returns when it left, in nanoseconds; 0: it is not known."""
         return 0
 
-    def answered(self, outcome: Outcome, size: int, arrival: int) -> None:
+    def answered(self, answer: Answer, size: int, arrival: int) -> None:
         """An answer of `size` bytes arrived."""
 
     def malformed(self, mode: str) -> None:
         """Something came that is the answer to no ping."""
 
-    def copied(self, count: int) -> None:
+    def duplicated(self, count: int) -> None:
         """The network delivered this number of packets again."""
 
     def drain_received(self) -> None:
@@ -134,13 +134,13 @@ class Pinger(SessionWaiter):
 
     # Sending.
 
-    def note_copies(self) -> None:
+    def count_duplicates(self) -> None:
         """Count what the network has delivered twice since the last call."""
         copies = self._session.duplicate_packets
-        if copies != self._copies:
-            count, self._copies = copies - self._copies, copies
-            self.statistics.copied(count)
-            self.copied(count)
+        if copies != self._duplicates:
+            count, self._duplicates = copies - self._duplicates, copies
+            self.statistics.duplicated(count)
+            self.duplicated(count)
 
     def ping(self, seq: int, mode: str) -> None:
         """Send a ping, now. Raises `SendError` where that cannot be."""
@@ -201,17 +201,17 @@ class Pinger(SessionWaiter):
         if pong is None:
             self.malformed(mode)
             return
-        self.note_copies()
-        outcome = self.statistics.answered(pong.seq, arrival, pong.t3 - pong.t2, pong.received)
-        self._report(outcome, len(message), mode, arrival)
+        self.count_duplicates()
+        answer = self.statistics.answered(pong.seq, arrival, pong.t3 - pong.t2, pong.received)
+        self._report(answer, len(message), mode, arrival)
 
     def take_plain(self, message: bytes, mode: str, size: int, arrival: int) -> None:
         """A plain message of `size` bytes, or its beginning, with the number in its payload."""
         if len(message) < _PLAIN.size or message[:4] != b"pong":
             self.malformed(mode)
             return
-        outcome = self.statistics.answered(_PLAIN.unpack_from(message)[1], arrival)
-        self._report(outcome, size, mode, arrival)
+        answer = self.statistics.answered(_PLAIN.unpack_from(message)[1], arrival)
+        self._report(answer, size, mode, arrival)
 
     def take_token(self, token: bytes, mode: str, seq: int | None, arrival: int) -> None:
         """A plain `pong` on a bidirectional stream, that of ping `seq` or in order."""
@@ -220,14 +220,14 @@ class Pinger(SessionWaiter):
         if token != b"pong" or seq is None:
             self.malformed(mode)
             return
-        outcome = self.statistics.answered(seq & _U32, arrival)
-        self._report(outcome, len(token), mode, arrival)
+        answer = self.statistics.answered(seq & _U32, arrival)
+        self._report(answer, len(token), mode, arrival)
 
-    def _report(self, outcome: Outcome, size: int, mode: str, arrival: int) -> None:
-        if outcome.verdict is Verdict.UNKNOWN:
+    def _report(self, answer: Answer, size: int, mode: str, arrival: int) -> None:
+        if answer.status is AnswerStatus.UNKNOWN:
             self.malformed(mode)
         else:
-            self.answered(outcome, size, arrival)
+            self.answered(answer, size, arrival)
 
     # `SessionHandler`.
 
@@ -237,7 +237,7 @@ class Pinger(SessionWaiter):
         self.is_v1 = session.protocol == PROTOCOL
         timeout_ns, horizon_ns = self._times_ns
         self.statistics = Statistics(timeout_ns, directions=self.is_v1, horizon_ns=horizon_ns)
-        self._copies = session.duplicate_packets
+        self._duplicates = session.duplicate_packets
         super().session_established(session)
 
     def session_draining(self, session: Session) -> None:

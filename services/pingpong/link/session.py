@@ -7,7 +7,7 @@ import time
 from typing import Protocol
 
 from ..ping import PROTOCOL
-from ..statistics import Outcome, Verdict
+from ..statistics import Answer, AnswerStatus
 from ..webtransport import Headers, SessionClosed, printable
 from ..webtransport.asyncio import ClientConnection, establish
 from .failures import not_after
@@ -19,7 +19,7 @@ IDLE_TIMEOUT = 15.0
 HORIZON = IDLE_TIMEOUT
 """Seconds after its timeout in which a probe can still be answered late; then it is lost.
 
-A session of which nothing is heard lives no longer: later, no answer can come.
+A session of which nothing is received lives no longer: later, no answer can come.
 """
 CLOSE_TIMEOUT = 0.5
 """Seconds that a close waits for the server, at most."""
@@ -36,7 +36,7 @@ _NANOSECONDS = 1_000_000_000
 class SessionOwner(Protocol):
     """Called with what a session does from the moment it is established."""
 
-    def session_answered(self, session: PingSession, outcome: Outcome, at_ns: int) -> None:
+    def session_answered(self, session: PingSession, answer: Answer, at_ns: int) -> None:
         """An answer arrived, in time or late or again."""
 
     def session_draining(self, session: PingSession) -> None:
@@ -74,7 +74,7 @@ class PingSession(Pinger):
         self.end_cause = ""
         """Why it is over, for people."""
         self.is_draining = False
-        self.silent_for = 0.0
+        self.unresponsive_for = 0.0
         """Seconds that nothing at all came, not even an acknowledgement, though it was asked for.
 
         Only those that this process was awake in.
@@ -84,7 +84,7 @@ class PingSession(Pinger):
         self.client = client
         self.dialed_at = 0.0
         """When the attempt began that made it, in seconds of the monotonic clock."""
-        self._hears = False
+        self._peer_reachable = False
         """Whether the server is likely to hear of this side's close."""
         self._owner = owner
         self._observer = observer
@@ -95,18 +95,18 @@ class PingSession(Pinger):
         self._sent_at = 0.0
         self._keep_alive = 0.0
         """Seconds after which something is to be sent."""
-        self._is_asked = False
+        self._awaits_packet = False
         """Whether something was sent since the last packet came."""
-        self._heard = 0
+        self._last_received = 0
         """Packets that were of this connection, when stock was last taken."""
-        self._astray = 0
+        self._last_stray = 0
         """Packets from the server's address that were not."""
         self._refused_since = 0.0
         """Since when the socket says that nothing listens, without a packet in between.
 
         That can be forged, but then the server answers, and nothing is sent again.
         """
-        self._heard_at_refusal: int | None = None
+        self._received_at_refusal: int | None = None
         """Packets that were of this connection by then; None while nothing was refused."""
         self._socket_error = ""
         """The last one, for people."""
@@ -138,8 +138,8 @@ class PingSession(Pinger):
         client.socket_error = self._socket_failed
         self._keep_alive = client.idle_timeout / _KEEP_ALIVES
         self._sent_at = time.monotonic()
-        self._astray = client.stray_packets
-        self._heard = self._received
+        self._last_stray = client.stray_packets
+        self._last_received = self._received
 
     def send(self, seq: int, mode: str) -> None:
         """Send a probe, now; the observer hears whether it could be sent."""
@@ -151,7 +151,7 @@ class PingSession(Pinger):
         except SendError as error:
             self._observer.not_sent(seq, mode, str(error))
             return
-        self._is_asked = True
+        self._awaits_packet = True
         if (
             self.client.unsent_packets != unsent
             # What is on a stream is sent again.
@@ -196,23 +196,23 @@ class PingSession(Pinger):
             0 if self._has_answered else self.unanswered_in_a_row + len(overdue)
         )
         self._has_answered = False
-        self.note_copies()
-        self._settle()
-        self._listen(awake)
+        self.count_duplicates()
+        self._report_losses()
+        self._check_received(awake)
         if now - self._sent_at >= self._keep_alive:
             self.client.ping()
-            self._is_asked = True
+            self._awaits_packet = True
             self._sent_at = now
 
     def finish(self, reason: str) -> None:
         """Expect nothing more: what was not answered is lost. `close` is to follow."""
         if self.end_reason is None:
-            self._hears = self.silent_for == 0 and not self.is_refused
+            self._peer_reachable = self.unresponsive_for == 0 and not self.is_refused
             self._finish(reason, "closed by this side")
 
     async def close(self) -> None:
         """Tell the server, where it is likely to hear of it, and give up the socket. Never fails."""
-        await self.client.close(CLOSE_TIMEOUT if self._hears else 0)
+        await self.client.close(CLOSE_TIMEOUT if self._peer_reachable else 0)
 
     # What happens.
 
@@ -220,23 +220,23 @@ class PingSession(Pinger):
         """Send what waits, now."""
         return self.client.flush()
 
-    def answered(self, outcome: Outcome, size: int, at_ns: int) -> None:
+    def answered(self, answer: Answer, size: int, at_ns: int) -> None:
         """An answer arrived."""
-        is_first = outcome.verdict is not Verdict.DUPLICATE and (
-            self._first.get(outcome.kind) == outcome.seq
+        is_first = answer.status is not AnswerStatus.DUPLICATE and (
+            self._first.get(answer.kind) == answer.seq
         )
         self._has_answered = True
-        self._owner.session_answered(self, outcome, at_ns)
-        self._observer.answered(outcome, size, is_first)
+        self._owner.session_answered(self, answer, at_ns)
+        self._observer.answered(answer, size, is_first)
 
     def malformed(self, mode: str) -> None:
         """Something came that is no answer; another session would bring the same."""
         self._has_answered = True
         self._observer.malformed(mode)
 
-    def copied(self, count: int) -> None:
+    def duplicated(self, count: int) -> None:
         """The network delivered packets again."""
-        self._observer.copied(count)
+        self._observer.duplicated(count)
 
     def drain_received(self) -> None:
         """The server wants it to be left."""
@@ -262,7 +262,7 @@ class PingSession(Pinger):
         now = time.monotonic()
         if not self.is_refused:
             self._refused_since = now
-            self._heard_at_refusal = self._received
+            self._received_at_refusal = self._received
             self._owner.session_refused(self, NOTHING_LISTENS)
         elif now - self._refused_since >= _GONE_AFTER:
             self._end("error", NOTHING_LISTENS)
@@ -270,7 +270,7 @@ class PingSession(Pinger):
     @property
     def is_refused(self) -> bool:
         """Whether the host said that nothing listens, and nothing has come since."""
-        return self._heard_at_refusal == self._received
+        return self._received_at_refusal == self._received
 
     @property
     def _received(self) -> int:
@@ -295,28 +295,28 @@ class PingSession(Pinger):
         for seq in self.statistics.expire(time.monotonic_ns() + self._timeout_ns):
             self._observer.unanswered(seq, final=True)
         self.statistics.give_up()
-        self._settle(is_over=True)
+        self._report_losses(is_final=True)
 
-    def _settle(self, is_over: bool = False) -> None:
-        settled = self.statistics.settle(is_over=is_over)
-        if settled is not None:
-            self._observer.lost(settled)
+    def _report_losses(self, is_final: bool = False) -> None:
+        report = self.statistics.report_losses(is_final=is_final)
+        if report is not None:
+            self._observer.lost(report)
 
-    def _listen(self, awake: float) -> None:
+    def _check_received(self, awake: float) -> None:
         """Take stock of what the socket has brought."""
-        astray = self.client.stray_packets
-        heard = self._received
-        if heard != self._heard:
-            self._heard = heard
-            self._is_asked = False
-            self.silent_for = 0.0
-        elif self._is_asked:
-            self.silent_for += awake
-            if astray != self._astray:
+        stray = self.client.stray_packets
+        received = self._received
+        if received != self._last_received:
+            self._last_received = received
+            self._awaits_packet = False
+            self.unresponsive_for = 0.0
+        elif self._awaits_packet:
+            self.unresponsive_for += awake
+            if stray != self._last_stray:
                 # As a stateless reset looks of a server that has forgotten its keys (RFC 9000,
                 # section 10.3), or anybody's packet.
                 self._owner.session_refused(self, "the server does not know the session any more")
-        self._astray = astray
+        self._last_stray = stray
 
 
 def describe_end(closed: SessionClosed) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from ..link import Dialer, Link, LinkError, LinkOptions, Observer, Resolved, Until
 from ..ping import HEADER_SIZE
-from ..statistics import Outcome
+from ..statistics import Answer
 from ..telemetry.failure_log import FailureLogThrottle
 from ..telemetry.logs import get_logger
 from ..webtransport import Address, Request
@@ -34,7 +34,7 @@ _ONE_PING = LinkOptions(size=HEADER_SIZE, timeout=_TIMEOUT, count=1, until=Until
 class _Answer(Observer):
     is_there = False
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         self.is_there = True
 
 

@@ -23,7 +23,7 @@ from collections import deque
 from enum import Enum
 from itertools import chain
 
-from .outcomes import Losses, Outcome, Settled, Summary, Verdict
+from .records import Answer, AnswerStatus, Losses, LossReport, Summary
 
 _U32 = 0xFFFF_FFFF
 _HALF = 0x8000_0000
@@ -75,6 +75,7 @@ class Statistics:
         "_directions",
         "_dropped",
         "_duplicates",
+        "_expired",
         "_extra",
         "_first_t1",
         "_given_up",
@@ -89,10 +90,9 @@ class Statistics:
         "_reported_out",
         "_send_errors",
         "_sent",
-        "_settled",
         "_timeout",
+        "_undirected",
         "_unknown",
-        "_unplaced",
         "_unreported",
         "_waiting",
     )
@@ -110,12 +110,12 @@ class Statistics:
         self._horizon = horizon_ns
         self._capacity = capacity
         # Every remembered probe is in `_probes`, and in one of two queues, in the order of
-        # sending: `_waiting` from the first one that is still waited for, `_settled` before it.
+        # sending: `_waiting` from the first one that is still waited for, `_expired` before it.
         # Queues, because finding a dict's oldest key means stepping over all deleted ones. Those
         # that failed are in no dict any more, but stay in their queue until it is their turn.
         self._probes: dict[int, _Probe] = {}
         self._waiting: deque[_Probe] = deque()
-        self._settled: deque[_Probe] = deque()
+        self._expired: deque[_Probe] = deque()
         # Forgotten before their timeout; the next `expire` returns them.
         self._dropped: list[int] = []
         self._first_t1: int | None = None
@@ -123,10 +123,10 @@ class Statistics:
         self._answered = 0
         self._late = 0
         self._given_up = 0
-        # Of those that were given up: the ones that `settle` has not reported, by kind; those
+        # Of those that were given up: the ones that `report_losses` has not reported, by kind; those
         # whose direction it has not reported; and how many of each direction it has.
         self._unreported: dict[str, int] = {}
-        self._unplaced = 0
+        self._undirected = 0
         self._reported_out = 0
         self._reported_back = 0
         self._duplicates = 0
@@ -150,7 +150,7 @@ class Statistics:
         """When `expire` has something to do, at the earliest; None while nothing is waited for."""
         waiting = self._waiting
         while waiting and waiting[0].state is not _State.WAITING:
-            self._settled.append(waiting.popleft())
+            self._expired.append(waiting.popleft())
         return waiting[0].t1 + self._timeout if waiting else None
 
     def sent(self, seq: int, t1_ns: int, kind: str = "") -> None:
@@ -166,8 +166,8 @@ class Statistics:
             self._first_t1 = t1_ns
         probe = self._probes[key] = _Probe(seq, kind, self._sent, t1_ns)
         self._waiting.append(probe)
-        if len(self._waiting) + len(self._settled) > self._capacity:
-            oldest = (self._settled or self._waiting).popleft()
+        if len(self._waiting) + len(self._expired) > self._capacity:
+            oldest = (self._expired or self._waiting).popleft()
             if oldest.state is _State.WAITING:
                 oldest.state = _State.OVERDUE
                 self._dropped.append(oldest.seq)
@@ -190,7 +190,7 @@ class Statistics:
         del self._probes[seq & _U32]
         probe.state = _State.FAILED
         # Ordinals stay without gaps. Usually the last one fails, and no other has to move.
-        for later in chain(reversed(self._waiting), reversed(self._settled)):
+        for later in chain(reversed(self._waiting), reversed(self._expired)):
             if later is probe:
                 break
             later.ordinal -= 1
@@ -205,7 +205,7 @@ class Statistics:
             self._waiting.pop()
         return True
 
-    def copied(self, count: int) -> None:
+    def duplicated(self, count: int) -> None:
         """Note `count` answers that the network delivered again: QUIC lets none of them pass."""
         self._duplicates += count
 
@@ -215,7 +215,7 @@ class Statistics:
         t4_ns: int,
         server_ns: int | None = None,
         received: int | None = None,
-    ) -> Outcome:
+    ) -> Answer:
         """Note an answer that arrived at `t4_ns`, and say what it means.
 
         `server_ns` is t3 − t2, the server's own time, and `received` its count of pings, modulo
@@ -224,7 +224,7 @@ class Statistics:
         probe = self._probes.get(seq & _U32)
         if probe is None:
             self._unknown += 1
-            return Outcome(seq, Verdict.UNKNOWN, False, None, None)
+            return Answer(seq, AnswerStatus.UNKNOWN, False, None, None)
         # The times of one packet may come from different clocks (the kernel's and the program's,
         # and the server's runs at a rate of its own), and the peer may say anything. So: nothing
         # arrives before it was sent, and the server has at most the time there was.
@@ -242,7 +242,7 @@ class Statistics:
                 # Answered twice by the server: the ping was copied on its way out.
                 self._extra += 1
                 probe.received = received
-            return Outcome(probe.seq, Verdict.DUPLICATE, False, rtt, server_ns, probe.kind)
+            return Answer(probe.seq, AnswerStatus.DUPLICATE, False, rtt, server_ns, probe.kind)
         probe.state = _State.ANSWERED
         probe.received = received
         self._answered += 1
@@ -253,9 +253,9 @@ class Statistics:
         else:
             self._highest_of[probe.kind] = probe.ordinal
         if elapsed < self._timeout:
-            return Outcome(probe.seq, Verdict.OK, reordered, rtt, server_ns, probe.kind)
+            return Answer(probe.seq, AnswerStatus.OK, reordered, rtt, server_ns, probe.kind)
         self._late += 1
-        return Outcome(probe.seq, Verdict.LATE, reordered, rtt, server_ns, probe.kind)
+        return Answer(probe.seq, AnswerStatus.LATE, reordered, rtt, server_ns, probe.kind)
 
     def expire(self, now_ns: int) -> list[int]:
         """Return the probes whose timeout passed without an answer since the last call.
@@ -263,7 +263,7 @@ class Statistics:
         They may still be answered late, until the horizon; then they are forgotten.
         """
         lost, self._dropped = self._dropped, []
-        waiting, settled = self._waiting, self._settled
+        waiting, expired = self._waiting, self._expired
         limit = now_ns - self._timeout
         while waiting:
             probe = waiting[0]
@@ -272,19 +272,19 @@ class Statistics:
                     break
                 probe.state = _State.OVERDUE
                 lost.append(probe.seq)
-            settled.append(waiting.popleft())
+            expired.append(waiting.popleft())
         limit -= self._horizon
-        while settled and settled[0].t1 <= limit:
-            self._forget(settled.popleft())
+        while expired and expired[0].t1 <= limit:
+            self._forget(expired.popleft())
         return lost
 
     def give_up(self) -> None:
         """No answer can come any more, the session being over: what has none is lost, now."""
-        for probe in chain(self._settled, self._waiting):
+        for probe in chain(self._expired, self._waiting):
             if probe.state is _State.WAITING:
                 probe.state = _State.OVERDUE
             self._forget(probe)
-        self._settled.clear()
+        self._expired.clear()
         self._waiting.clear()
 
     def losses(self) -> Losses:
@@ -302,26 +302,28 @@ class Statistics:
         out, back = self._lost_by_direction(before)
         return Losses(out, back, max(self._given_up - out - back, 0))
 
-    def settle(self, *, is_over: bool = False) -> Settled | None:
+    def report_losses(self, *, is_final: bool = False) -> LossReport | None:
         """Say what came to be known since the last call of those that were given up; None: nothing.
 
-        A direction is said once it is proven. That it is unknown is said when the session `is_over`,
+        A direction is said once it is proven. That it is unknown is said when the session `is_final`,
         since until then more answers may prove it, or where the server doesn't count.
         """
         by_kind, self._unreported = self._unreported, {}
-        self._unplaced += sum(by_kind.values())
-        if not self._unplaced:
+        self._undirected += sum(by_kind.values())
+        if not self._undirected:
             return None
         losses = self.losses()
         # Whatever the server says, no more are lost than were given up.
-        out = min(max(losses.out - self._reported_out, 0), self._unplaced)
-        back = min(max(losses.back - self._reported_back, 0), self._unplaced - out)
+        out = min(max(losses.out - self._reported_out, 0), self._undirected)
+        back = min(max(losses.back - self._reported_back, 0), self._undirected - out)
         self._reported_out += out
         self._reported_back += back
-        self._unplaced -= out + back
-        unknown = self._unplaced if is_over or not self._directions else 0
-        self._unplaced -= unknown
-        return Settled(by_kind, out, back, unknown) if by_kind or out or back or unknown else None
+        self._undirected -= out + back
+        unknown = self._undirected if is_final or not self._directions else 0
+        self._undirected -= unknown
+        return (
+            LossReport(by_kind, out, back, unknown) if by_kind or out or back or unknown else None
+        )
 
     def summary(self, now_ns: int) -> Summary:
         """Sum up. What is overdue at `now_ns` counts as lost, whether `expire` has returned it or not."""

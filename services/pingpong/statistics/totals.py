@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from .outcomes import Summary
+from .records import Summary
 from .statistics import Statistics
 
 _COUNTS = [

@@ -62,7 +62,7 @@ class Checks:
             return Result(False, f"the check itself failed: {text}")
         if recovered := self._throttle.succeeded(check.name, now):
             self._log.info(
-                "check_works_again",
+                "check_recovered",
                 check=check.name,
                 count=recovered.count,
                 seconds=round(recovered.seconds, 1),

@@ -212,7 +212,7 @@ def _log_uncaught(
         flush()
         sys.__excepthook__(kind, error, traceback)
         return
-    get_logger("pingpong").critical("crashed", exc_info=(kind, error, traceback))
+    get_logger("pingpong").critical("process_crashed", exc_info=(kind, error, traceback))
     flush()
 
 

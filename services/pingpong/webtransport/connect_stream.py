@@ -59,7 +59,7 @@ class ConnectStream:
             if end_stream:
                 raise SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "FIN within a capsule")
 
-    def leave_frames_out(self) -> None:
+    def use_bare_capsules(self) -> None:
         """From here on capsules come, and go, without DATA frames around them."""
         self._bare = True
 

@@ -1,6 +1,6 @@
 """One HTTP/3 connection: routes what a QUIC engine reports to sessions and streams.
 
-Without I/O, for both roles. Every peer's stream begins as a `Preface`, until its first bytes say
+Without I/O, for both roles. Every peer's stream begins as a `UntypedStream`, until its first bytes say
 what it is; from then on the object that it belongs to takes its bytes, found by one look-up.
 Errors of the peer are raised where they are found, and become frames in one place: `fail`.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from .deadlines import DATAGRAMS, SESSION, SETTINGS, Deadlines, silence
+from .buffering import BufferedStream, DiscardedStream, Receiver, SessionBuffers, UntypedStream
+from .deadlines import DATAGRAMS, SESSION, SETTINGS, Deadlines, timeout_error
 from .drafts import (
     Draft,
     NoWebTransportError,
@@ -28,7 +29,7 @@ from .errors import (
     StreamProtocolError,
 )
 from .events import ConnectionClosed, Headers, Request, SessionClosed
-from .http3.control import CriticalStreams, OwnControlStream
+from .http3.control import CriticalStreams, LocalControlStream
 from .http3.frames import FrameType, StreamType, decode_quarter_id
 from .http3.messages import request_headers
 from .limits import Limits
@@ -36,7 +37,6 @@ from .quic.engine import Address, QuicConnection
 from .session import Session, SessionHandler
 from .states import State
 from .streams import Stream
-from .unclaimed import Discarded, EarlyArrivals, EarlyStream, Preface, Receiver
 from .varint import decode as decode_varint
 
 
@@ -59,10 +59,10 @@ class ConnectionHandler:
         took it back (`closed.by_peer`).
         """
 
-    def requests_over(self, connection: Connection) -> None:
+    def connect_streams_closed(self, connection: Connection) -> None:
         """No CONNECT stream is left: nothing of a session's close is on its way any more."""
 
-    def connection_unused(self, connection: Connection) -> None:
+    def session_request_timed_out(self, connection: Connection) -> None:
         """Server: no session was asked for in time, and the connection is about to be closed."""
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
@@ -94,7 +94,7 @@ class Connection:
     """
 
     __slots__ = (
-        *("_control", "_critical", "_deadlines", "_early", "_last_request_id"),
+        *("_control", "_critical", "_deadlines", "_buffered", "_last_request_id"),
         *("_local_settings", "_remote_settings", "_sessions", "_streams", "_pending"),
         *("closed", "draft", "draining", "handler", "limits", "quic"),
     )
@@ -111,9 +111,9 @@ class Connection:
         self._remote_settings: Mapping[int, int] | None = None
         self._streams: dict[int, Receiver] = {}
         self._sessions: dict[int, Session] = {}
-        self._deadlines = Deadlines(quic, limits.silence)
-        self._early = EarlyArrivals(limits)
-        self._control = OwnControlStream(quic)
+        self._deadlines = Deadlines(quic, limits.header_timeout)
+        self._buffered = SessionBuffers(limits)
+        self._control = LocalControlStream(quic)
         self._critical = CriticalStreams(limits.max_settings, is_client=quic.is_client)
         self._last_request_id = -4
         self._pending: dict[Session, Headers] = {}
@@ -132,7 +132,7 @@ class Connection:
         return self.quic.address
 
     @property
-    def has_requests(self) -> bool:
+    def has_connect_streams(self) -> bool:
         """Whether any CONNECT stream, of a closed session too, has not ended on both sides."""
         return any(isinstance(receiver, Session) for receiver in self._streams.values())
 
@@ -193,7 +193,7 @@ class Connection:
             receiver = self._streams.get(stream_id)
             if receiver is not None:
                 receiver.receive(data, end_stream, arrival)
-            elif self._is_peers(stream_id):
+            elif self._is_peer_initiated(stream_id):
                 self._begin_stream(stream_id, data, end_stream, arrival)
         except ProtocolError as error:
             self.fail(error, stream_id)
@@ -204,7 +204,7 @@ class Connection:
             receiver = self._streams.get(stream_id)
             if receiver is not None:
                 receiver.receive_reset(code, final_size)
-            elif not stream_id & 2 and self._is_peers(stream_id):
+            elif not stream_id & 2 and self._is_peer_initiated(stream_id):
                 self.refuse_stream(stream_id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, True)
         except ProtocolError as error:
             self.fail(error, stream_id)
@@ -215,8 +215,8 @@ class Connection:
         try:
             if receiver is not None:
                 receiver.receive_stop(code)
-            elif self._is_peers(stream_id) and not self.quic.buffered(stream_id):
-                self._await_first(stream_id).receive_stop(code)
+            elif self._is_peer_initiated(stream_id) and not self.quic.buffered(stream_id):
+                self._await_type(stream_id).receive_stop(code)
             else:
                 self.quic.reset_stream(stream_id, code)
         except ProtocolError as error:
@@ -243,8 +243,8 @@ class Connection:
             session = self._sessions.get(quarter_id << 2)
             if session is not None and session.state is State.ESTABLISHED:
                 session.handler.datagram_received(session, data[start:], arrival)
-            elif self.closed is None and self._may_come(quarter_id << 2):
-                self._early.add_datagram(quarter_id << 2, data[start:])
+            elif self.closed is None and self._may_be_established(quarter_id << 2):
+                self._buffered.add_datagram(quarter_id << 2, data[start:])
                 self._deadlines.begin(DATAGRAMS)
         except ConnectionProtocolError as error:
             self.fail(error, -1)
@@ -252,24 +252,24 @@ class Connection:
     def buffered_bytes(self) -> int:
         """Bytes that are kept here, and by the handlers of sessions and streams."""
         kept = (one for one in self._streams.values() if isinstance(one, Stream | Session))
-        return self._early.size + sum(one.buffered_bytes for one in kept)
+        return self._buffered.size + sum(one.buffered_bytes for one in kept)
 
     def deadline_passed(self, now: float) -> None:
         """End what the peer has begun and not completed, each on its own scope."""
         for awaited in self._deadlines.take_overdue(now):
             receiver = self._streams.get(awaited)
             if awaited == DATAGRAMS:
-                goes_on = self._early.drop_datagrams(self._sessions)
+                is_pending = self._buffered.drop_datagrams(self._sessions)
             elif awaited == SESSION:
-                goes_on = self._goes_on_without_session()
+                is_pending = self._check_session_deadline()
             else:
-                goes_on = (
-                    isinstance(receiver, EarlyStream) and receiver.session_id in self._sessions
+                is_pending = (
+                    isinstance(receiver, BufferedStream) and receiver.session_id in self._sessions
                 )
-                if not goes_on:
-                    names_session = isinstance(receiver, EarlyStream)
-                    self.fail(silence(awaited, names_session=names_session), awaited)
-            if goes_on:
+                if not is_pending:
+                    names_session = isinstance(receiver, BufferedStream)
+                    self.fail(timeout_error(awaited, names_session=names_session), awaited)
+            if is_pending:
                 self._deadlines.begin(awaited, now)
 
     def connection_terminated(
@@ -298,10 +298,10 @@ class Connection:
         for session, headers in pending.items():
             if session.state is State.PENDING and self.closed is None:
                 try:
-                    self._decide(session, headers, settings)
+                    self._process_request(session, headers, settings)
                 except ProtocolError as error:
                     self.fail(error, session.id)
-                session.decided()
+                session.request_processed()
 
     def goaway_received(self, identifier: int) -> None:
         """Leave: sessions that the server has not begun with may be asked for elsewhere."""
@@ -310,7 +310,7 @@ class Connection:
             if self.quic.is_client and session.id >= identifier:
                 session.refuse("the server accepts no more sessions here", by_peer=True)
             else:
-                session.peer_drains()
+                session.peer_draining()
 
     # What streams and sessions call.
 
@@ -320,21 +320,23 @@ class Connection:
         if self._remote_settings is None:
             self._pending[session] = headers
         else:
-            self._decide(session, headers, self._remote_settings)
+            self._process_request(session, headers, self._remote_settings)
 
     def session_established(self, session: Session) -> None:
         """Deliver what came for the session before it."""
         if self.draining and self.quic.is_client:
-            session.peer_drains()
+            session.peer_draining()
         self._deadlines.end(SESSION)
-        streams, datagrams = self._early.take(session.id)
-        for early in streams:
+        streams, datagrams = self._buffered.take(session.id)
+        for buffered in streams:
             try:
-                stream = self._hand_over(session, early.id, early.header_size, early.is_over)
+                stream = self._deliver_stream(
+                    session, buffered.id, buffered.header_size, buffered.is_receive_closed
+                )
                 if stream is not None:
-                    early.deliver(stream, self.quic.arrival)
+                    buffered.deliver(stream, self.quic.arrival)
             except ProtocolError as error:
-                self.fail(error, early.id)
+                self.fail(error, buffered.id)
         for datagram in datagrams:
             if session.state is State.ESTABLISHED:
                 session.handler.datagram_received(session, datagram, self.quic.arrival)
@@ -343,68 +345,68 @@ class Connection:
         """Route what comes on a session's stream to it."""
         self._streams[stream.id] = stream
 
-    def stream_over(self, stream_id: int) -> None:
+    def stream_closed(self, stream_id: int) -> None:
         """Forget a session's stream."""
         self._streams.pop(stream_id, None)
 
-    def session_over(self, session: Session) -> None:
+    def session_closed(self, session: Session) -> None:
         """Forget a session that is closed, but not its CONNECT stream."""
         self._sessions.pop(session.id, None)
         self._pending.pop(session, None)
         self._deadlines.end(session.id)
         if self.closed is None and not self._sessions and not self.quic.is_client:
             self._deadlines.begin(SESSION, times=2)
-        self._drop_early(session.id, ErrorCode.WT_SESSION_GONE)
+        self._drop_buffered(session.id, ErrorCode.WT_SESSION_GONE)
 
-    def request_over(self, session: Session) -> None:
+    def connect_stream_closed(self, session: Session) -> None:
         """Forget a CONNECT stream."""
-        if self._streams.pop(session.id, None) is not None and not self.has_requests:
-            self.handler.requests_over(self)
+        if self._streams.pop(session.id, None) is not None and not self.has_connect_streams:
+            self.handler.connect_streams_closed(self)
 
     def refuse_stream(self, stream_id: int, code: ErrorCode, ended: bool) -> None:
         """End both halves of a peer's stream that will have no session."""
         self._deadlines.end(stream_id)
-        self._early.forget_stream(stream_id)
+        self._buffered.forget_stream(stream_id)
         if ended:
             self._streams.pop(stream_id, None)
         else:
-            self._streams[stream_id] = Discarded(self._streams, stream_id)
+            self._streams[stream_id] = DiscardedStream(self._streams, stream_id)
             self.quic.stop_sending(stream_id, code)
         if not stream_id & 2:
             self.quic.reset_stream(stream_id, code)
-            # It might have become the session that others came too early for.
-            self._drop_early(stream_id, ErrorCode.WT_BUFFERED_STREAM_REJECTED)
+            # It might have become the session that others came too buffered for.
+            self._drop_buffered(stream_id, ErrorCode.WT_BUFFERED_STREAM_REJECTED)
 
     # The rest.
 
-    def _is_peers(self, stream_id: int) -> bool:
+    def _is_peer_initiated(self, stream_id: int) -> bool:
         """Whether the peer began a stream, on a connection that lives."""
         return bool(stream_id & 1) == self.quic.is_client and self.closed is None
 
-    def _goes_on_without_session(self) -> bool:
+    def _check_session_deadline(self) -> bool:
         if not self._sessions and self._control.goaway_sent:
-            self.handler.connection_unused(self)
+            self.handler.session_request_timed_out(self)
             self.close(ErrorCode.H3_NO_ERROR, "no session in time")
         elif not self._sessions:
             # A request may be on its way: it is refused, for the client to ask elsewhere.
             self.drain()
         return self.closed is None
 
-    def _drop_early(self, session_id: int, code: ErrorCode) -> None:
-        for early in self._early.take(session_id)[0]:
-            self.refuse_stream(early.id, code, early.is_over)
+    def _drop_buffered(self, session_id: int, code: ErrorCode) -> None:
+        for buffered in self._buffered.take(session_id)[0]:
+            self.refuse_stream(buffered.id, code, buffered.is_receive_closed)
 
-    def _hand_over(
-        self, session: Session, stream_id: int, header_size: int, is_over: bool
+    def _deliver_stream(
+        self, session: Session, stream_id: int, header_size: int, is_receive_closed: bool
     ) -> Stream | None:
         """Give a peer's stream to its session; None where it cannot be had any more."""
         self._deadlines.end(stream_id)
         if session.state is State.ESTABLISHED:
             try:
-                return session.open_received(stream_id, header_size)
+                return session.receive_stream(stream_id, header_size)
             except ProtocolError as error:
                 self.fail(error, session.id)
-        self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, is_over)
+        self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, is_receive_closed)
         return None
 
     def _begin_stream(self, stream_id: int, data: bytes, end_stream: bool, arrival: int) -> None:
@@ -432,14 +434,14 @@ class Connection:
             self._deadlines.begin(stream_id)
             session.receive(data, end_stream, arrival)
 
-    def _await_first(self, stream_id: int, data: bytes = b"") -> Preface:
+    def _await_type(self, stream_id: int, data: bytes = b"") -> UntypedStream:
         """Wait for the bytes that say what a stream is."""
-        preface = Preface(self.quic, self._begin_again, self.refuse_stream, stream_id, data)
+        preface = UntypedStream(self.quic, self._begin_typed, self.refuse_stream, stream_id, data)
         self._streams[stream_id] = preface
         self._deadlines.begin(stream_id)
         return preface
 
-    def _begin_again(
+    def _begin_typed(
         self, stream_id: int, data: bytes, end_stream: bool, arrival: int
     ) -> Receiver | None:
         self._begin_stream(stream_id, data, end_stream, arrival)
@@ -448,7 +450,7 @@ class Connection:
     def _await_more(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         if not end_stream:
             if stream_id not in self._streams:
-                self._await_first(stream_id, data)
+                self._await_type(stream_id, data)
         elif stream_id & 2:
             # To be tolerated (RFC 9114, section 6.2).
             self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, True)
@@ -465,22 +467,24 @@ class Connection:
         session_id, start = decoded
         session = self._sessions.get(session_id)
         if session is not None and session.state is State.ESTABLISHED:
-            stream = self._hand_over(session, stream_id, start, end_stream)
+            stream = self._deliver_stream(session, stream_id, start, end_stream)
             if stream is not None and (start < len(data) or end_stream):
                 stream.receive(data[start:], end_stream, arrival)
-        elif not self._may_come(session_id):
+        elif not self._may_be_established(session_id):
             self.refuse_stream(stream_id, ErrorCode.WT_SESSION_GONE, end_stream)
         else:
-            early = EarlyStream(self._early, self.refuse_stream, stream_id, session_id, start)
-            self._streams[stream_id] = early
-            if self._early.add_stream(early):
+            buffered = BufferedStream(
+                self._buffered, self.refuse_stream, stream_id, session_id, start
+            )
+            self._streams[stream_id] = buffered
+            if self._buffered.add_stream(buffered):
                 self._deadlines.begin(stream_id)
-                early.receive(data[start:], end_stream, arrival)
+                buffered.receive(data[start:], end_stream, arrival)
             else:
                 code = ErrorCode.WT_BUFFERED_STREAM_REJECTED
                 self.refuse_stream(stream_id, code, end_stream)
 
-    def _may_come(self, session_id: int) -> bool:
+    def _may_be_established(self, session_id: int) -> bool:
         """Whether a session that is not established may yet be; false where it is over.
 
         Raises `ConnectionProtocolError` with H3_ID_ERROR where no session can have the
@@ -490,10 +494,10 @@ class Connection:
             raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, f"session id {session_id}")
         receiver = self._streams.get(session_id)
         if receiver is None:
-            return not self.quic.is_client and not self.quic.stream_is_over(session_id)
+            return not self.quic.is_client and not self.quic.is_receive_closed(session_id)
         if isinstance(receiver, Session):
             return receiver.state is not State.CLOSED
-        return isinstance(receiver, Preface)
+        return isinstance(receiver, UntypedStream)
 
     def _begin_http_stream(
         self, stream_id: int, kind: int, rest: bytes, end_stream: bool, arrival: int
@@ -506,7 +510,9 @@ class Connection:
         self._streams[stream_id] = receiver
         receiver.receive(rest, end_stream, arrival)
 
-    def _decide(self, session: Session, headers: Headers, settings: Mapping[int, int]) -> None:
+    def _process_request(
+        self, session: Session, headers: Headers, settings: Mapping[int, int]
+    ) -> None:
         head = session.read_request(headers, lenient=is_lenient(settings))
         if not head.is_webtransport:
             session.reject(*head.refusal)
@@ -546,14 +552,14 @@ class Connection:
                 if receiver in session.streams:
                     session.fail(error)
         else:
-            self.refuse_stream(stream_id, error.code, self.quic.stream_is_over(stream_id))
+            self.refuse_stream(stream_id, error.code, self.quic.is_receive_closed(stream_id))
 
     def _end(self, closed: ConnectionClosed) -> None:
         self.closed = closed
         self._deadlines.clear()
         sessions = self.sessions
         streams = [each for each in self._streams.values() if isinstance(each, Stream)]
-        for table in (self._streams, self._sessions, self._pending, self._early):
+        for table in (self._streams, self._sessions, self._pending, self._buffered):
             table.clear()
         # Sessions first, then streams, also of sessions closed before; whatever a handler does.
         with ExitStack() as last_first:
@@ -562,4 +568,4 @@ class Connection:
             for stream in streams:
                 last_first.callback(stream.connection_lost)
             for session in reversed(sessions):
-                last_first.callback(session.connection_lost, SessionClosed.lost_with(closed))
+                last_first.callback(session.connection_lost, SessionClosed.from_connection(closed))

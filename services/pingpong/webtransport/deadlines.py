@@ -66,7 +66,7 @@ class Deadlines:
         self._quic.deadline = min(self._due.values(), default=None)
 
 
-def silence(awaited: int, *, names_session: bool) -> ProtocolError:
+def timeout_error(awaited: int, *, names_session: bool) -> ProtocolError:
     """The error of a peer that has left something incomplete, on the narrowest scope.
 
     A request has a code of its own (RFC 9114, section 8.1), and any stream of a client's that is

@@ -61,7 +61,7 @@ class SessionClosed:
         return self.code is not None
 
     @classmethod
-    def lost_with(cls, closed: ConnectionClosed) -> SessionClosed:
+    def from_connection(cls, closed: ConnectionClosed) -> SessionClosed:
         """How a session ended whose connection did."""
         if closed.timed_out:
             text = "the connection timed out: the peer was not heard any more"

@@ -147,7 +147,7 @@ class FlowControl:
         """A stream has nothing more to send."""
         self._blocked.pop(send_more, None)
 
-    def session_over(self) -> None:
+    def session_closed(self) -> None:
         """No stream is to send any more."""
         self._blocked.clear()
 
@@ -160,7 +160,7 @@ class FlowControl:
             self._send(encode_limit(_STREAMS_BLOCKED[unidirectional], credit.limit))
         return False
 
-    def peers_stream_over(self, unidirectional: bool) -> None:
+    def peer_stream_closed(self, unidirectional: bool) -> None:
         """A stream that the peer opened has ended; it may be granted another."""
         limit = self.streams_in[unidirectional].consume(1)
         if limit is not None:

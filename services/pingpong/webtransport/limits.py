@@ -20,11 +20,11 @@ class Limits:
     initial_max_streams_uni: int = 128
     max_field_section: int = 16 << 10
     max_settings: int = 4 << 10
-    early_streams: int = 32
-    early_datagrams: int = 64
-    early_bytes: int = 128 << 10
+    max_buffered_streams: int = 32
+    max_buffered_datagrams: int = 64
+    max_buffered_bytes: int = 128 << 10
     """All that waits on a connection for sessions that are not there yet."""
-    silence: float = 10.0
+    header_timeout: float = 10.0
     """How long the peer may take over its SETTINGS, over a request, or over a stream's header.
 
     Just as long a stream or a datagram may wait for its session. A server's connection without a

@@ -34,10 +34,10 @@ from .states import CLIENT, SERVER, STOP_CODES, Event, State, after
 from .streams import Stream, StreamHandler, encode_stream_header
 from .varint import encode as encode_varint
 
-_SILENT = StreamHandler()
+_NO_HANDLER = StreamHandler()
 _PROHIBITED = (CapsuleType.WT_MAX_STREAM_DATA, CapsuleType.WT_STREAM_DATA_BLOCKED)
 """Over HTTP/3 QUIC does their work: an error also without flow control (section 5.4)."""
-_EARLY_CAPSULES = 16 << 10
+_MAX_BUFFERED_CAPSULES = 16 << 10
 """Bytes kept of a CONNECT stream whose request is not yet decided."""
 
 
@@ -87,18 +87,18 @@ class SessionOwner(Protocol):
         """Server: the request is complete."""
 
     def session_established(self, session: Session) -> None:
-        """The handler was called; what came early can be delivered."""
+        """The handler was called; what was buffered can be delivered."""
 
-    def session_over(self, session: Session) -> None:
+    def session_closed(self, session: Session) -> None:
         """The session is closed; its CONNECT stream may go on for a while."""
 
-    def request_over(self, session: Session) -> None:
+    def connect_stream_closed(self, session: Session) -> None:
         """Both halves of its CONNECT stream have ended."""
 
     def add_stream(self, stream: Stream) -> None:
         """The session has one more stream."""
 
-    def stream_over(self, stream_id: int) -> None:
+    def stream_closed(self, stream_id: int) -> None:
         """Both halves of one of its streams have ended."""
 
     def fail(self, error: ProtocolError, stream_id: int) -> None:
@@ -113,8 +113,8 @@ class Session:
     """
 
     __slots__ = (
-        *("_connect", "_datagram_prefix", "_early", "_limits", "_owner", "_quic", "_table"),
-        *("context", "draft", "draining", "flow", "handler", "id", "kept", "protocol"),
+        *("_connect", "_datagram_prefix", "_buffered", "_limits", "_owner", "_quic", "_table"),
+        *("context", "draft", "draining", "flow", "handler", "id", "handler_buffered", "protocol"),
         *("request", "state", "streams"),
     )
 
@@ -135,7 +135,7 @@ class Session:
         self.draining = False
         """Whether either side has asked to drain."""
         self.streams: set[Stream] = set()
-        self.kept = 0
+        self.handler_buffered = 0
         """Bytes that the handler keeps apart from any stream: it says so here."""
         self.flow: FlowControl | None = None
         """Flow control, where both sides have turned it on."""
@@ -147,7 +147,7 @@ class Session:
         self._limits = limits
         self._connect = ConnectStream(quic, session_id, limits.max_field_section)
         self._datagram_prefix = encode_varint(session_id >> 2)
-        self._early = b""
+        self._buffered = b""
 
     # What the user calls.
 
@@ -169,14 +169,14 @@ class Session:
     @property
     def buffered_bytes(self) -> int:
         """Bytes that are kept of the CONNECT stream, and by the handler."""
-        return self.kept + len(self._early) + self._connect.buffered_bytes
+        return self.handler_buffered + len(self._buffered) + self._connect.buffered_bytes
 
     def accept(self, handler: SessionHandler, protocol: str | None = None) -> None:
-        """Answer a request with 200; what came early is delivered before this returns.
+        """Answer a request with 200; what was buffered is delivered before this returns.
 
         `protocol` must be one of `request.protocols`, or None. Raises `StateError` where
         there is nothing to accept (any more), `ValueError` for another protocol. The
-        session may be over when this returns, by what came early.
+        session may be over when this returns, by what was buffered.
         """
         established = self._after(Event.ACCEPT)
         if protocol is not None and protocol not in self.request.protocols:
@@ -277,7 +277,7 @@ class Session:
                 self._receive_data(payload, arrival)
         if end_stream:
             self._receive_end()
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def read_request(self, headers: Headers, *, lenient: bool) -> RequestHead:
         """Server: read the request, now that the client's settings are here.
@@ -289,11 +289,11 @@ class Session:
         self.request = head.request
         return head
 
-    def decided(self) -> None:
+    def request_processed(self) -> None:
         """Server: a request that waited for the client's settings was decided on."""
         if not self._connect.receive_open:
             self._receive_end()
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def refuse(self, reason: str, *, by_peer: bool) -> None:
         """The request is not processed in any way (RFC 9114, section 4.1.1)."""
@@ -301,7 +301,7 @@ class Session:
         # A client may not use that one of its own accord.
         self._connect.abort(ErrorCode.H3_REQUEST_CANCELLED if self._quic.is_client else code)
         self._close(SessionClosed(by_peer=by_peer, error=reason, wire_code=code))
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def receive_reset(self, code: int, final_size: int) -> None:
         """The peer reset the CONNECT stream; ends the session as any other end does."""
@@ -311,7 +311,7 @@ class Session:
         self._close(
             SessionClosed(error=f"the peer reset the session: {error_name(code)}", wire_code=code)
         )
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def receive_stop(self, code: int) -> None:
         """The peer reads the CONNECT stream no more.
@@ -327,30 +327,30 @@ class Session:
                     error=f"the peer left the session: {error_name(code)}", wire_code=code
                 )
             )
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def fail(self, error: ProtocolError) -> None:
         """The peer broke the rules of this session: reset its CONNECT stream, end it."""
         self._connect.abort(error.code)
         self._close(SessionClosed(by_peer=False, error=str(error), wire_code=error.code))
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def connection_lost(self, closed: SessionClosed) -> None:
         """The connection below has gone."""
         self._connect.send_open = False
         self._close(closed)
 
-    def peer_drains(self) -> None:
+    def peer_draining(self) -> None:
         """WT_DRAIN_SESSION, or GOAWAY on the connection."""
         if self.state is State.ESTABLISHED and not self.draining:
             self.draining = True
             self.handler.session_draining(self)
 
-    def open_received(self, stream_id: int, header_size: int) -> Stream:
+    def receive_stream(self, stream_id: int, header_size: int) -> Stream:
         """The peer opened a stream of this session."""
         if self.flow is not None:
             self.flow.streams_in[bool(stream_id & 2)].receive(1)
-        stream = self._add_stream(stream_id, _SILENT, is_local=False, header_size=header_size)
+        stream = self._add_stream(stream_id, _NO_HANDLER, is_local=False, header_size=header_size)
         handler = self.handler.stream_opened(stream)
         if self.state is State.ESTABLISHED:
             stream.handler = handler
@@ -358,15 +358,15 @@ class Session:
 
     # What streams call.
 
-    def stream_over(self, stream: Stream) -> None:
+    def stream_closed(self, stream: Stream) -> None:
         """Both halves of a stream have ended, and what arrived has been read. May come again."""
         if stream not in self.streams:
             return
         self.streams.remove(stream)
-        stream.handler = _SILENT
-        self._owner.stream_over(stream.id)
+        stream.handler = _NO_HANDLER
+        self._owner.stream_closed(stream.id)
         if self.flow is not None and not stream.is_local:
-            self.flow.peers_stream_over(stream.is_unidirectional)
+            self.flow.peer_stream_closed(stream.is_unidirectional)
 
     def _add_stream(
         self, stream_id: int, handler: StreamHandler, *, is_local: bool, header_size: int
@@ -376,7 +376,7 @@ class Session:
             stream_id,
             handler,
             flow=self.flow,
-            over=self.stream_over,
+            on_closed=self.stream_closed,
             is_local=is_local,
             header_size=header_size,
         )
@@ -425,14 +425,14 @@ class Session:
         draft = self.draft
         self.handler = handler
         if draft.bare_capsules:
-            self._connect.leave_frames_out()
+            self._connect.use_bare_capsules()
         if draft.flow_control:
             self.flow = FlowControl(self._limits, draft.granted, self._connect.send_capsule)
         handler.session_established(self)
         self._owner.session_established(self)
-        early, self._early = self._early, b""
-        if early:
-            self._receive_data(early, self._quic.arrival)
+        buffered, self._buffered = self._buffered, b""
+        if buffered:
+            self._receive_data(buffered, self._quic.arrival)
 
     def _receive_data(self, payload: bytes, arrival: int) -> None:
         """Capsules, in the payload of DATA frames."""
@@ -443,8 +443,8 @@ class Session:
                     self._receive_capsule(kind, value, arrival)
         elif self.state is not State.CLOSED:
             # They mean something only once the session is accepted (section 3.2).
-            self._early += payload
-            if len(self._early) > _EARLY_CAPSULES:
+            self._buffered += payload
+            if len(self._buffered) > _MAX_BUFFERED_CAPSULES:
                 raise SessionProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, "capsules before 2xx")
 
     def _receive_capsule(self, kind: CapsuleType, value: bytes, arrival: int) -> None:
@@ -453,7 +453,7 @@ class Session:
             self._connect.end()
             self._close(SessionClosed(code=code, reason=reason))
         elif kind is CapsuleType.WT_DRAIN_SESSION:
-            self.peer_drains()
+            self.peer_draining()
         elif kind is CapsuleType.DATAGRAM:
             self.handler.datagram_received(self, value, arrival)
         elif kind in _PROHIBITED:
@@ -489,17 +489,17 @@ class Session:
         if following is self.state:
             return
         self.state = following
-        self._early = b""
+        self._buffered = b""
         if self.flow is not None:
-            self.flow.session_over()
+            self.flow.session_closed()
         handler, self.handler = self.handler, _CLOSED_HANDLER
-        self._owner.session_over(self)
+        self._owner.session_closed(self)
         try:
             handler.session_closed(self, closed)
         finally:
             for stream in list(self.streams):
                 stream.abandon(ErrorCode.WT_SESSION_GONE)
 
-    def _forget_if_over(self) -> None:
+    def _forget_if_closed(self) -> None:
         if not self._connect.send_open and not self._connect.receive_open:
-            self._owner.request_over(self)
+            self._owner.connect_stream_closed(self)

@@ -1,7 +1,7 @@
 """WebTransport streams: their headers, their two halves, their ends (draft-16, section 4).
 
 A stream is written to and read from by plain calls; what arrives goes to its handler.
-Each half ends once, by FIN or by reset; when both are over the stream is forgotten.
+Each half ends once, by FIN or by reset; when both have ended the stream is forgotten.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class StreamHandler:
         """`Stream.buffered` has fallen to what was given to `notify_writable`."""
 
 
-_SILENT = StreamHandler()
+_NO_HANDLER = StreamHandler()
 
 
 class Stream:
@@ -58,23 +58,23 @@ class Stream:
     """
 
     __slots__ = (
-        "_asked",
         "_end_pending",
         "_flow",
         "_header_size",
         "_held",
+        "_notify_pending",
         "_offset",
-        "_over",
+        "_on_closed",
         "_pending",
         "_quic",
         "_reading",
         "_unheld",
         "context",
         "handler",
+        "handler_buffered",
         "id",
         "is_local",
         "is_unidirectional",
-        "kept",
         "receive_open",
         "send_open",
     )
@@ -86,7 +86,7 @@ class Stream:
         handler: StreamHandler,
         *,
         flow: FlowControl | None,
-        over: Callable[[Stream], None],
+        on_closed: Callable[[Stream], None],
         is_local: bool,
         header_size: int,
     ) -> None:
@@ -101,18 +101,18 @@ class Stream:
         """Whether the peer's half can still bring something."""
         self._quic = quic
         self._flow = flow
-        self._over = over
+        self._on_closed = on_closed
         """To be called when both halves have ended, and what arrived has been read."""
         self._header_size = header_size if is_local else 0
         """Bytes at the start of our half that a reset must not take."""
         self._offset = 0 if is_local else header_size
         """Bytes of the peer's half so far, with its header: what a final size counts."""
-        self.kept = 0
+        self.handler_buffered = 0
         """Bytes of the stream that the handler keeps, other than by `hold`: it says so here."""
         self._pending: bytearray | None = None
         """Bytes that wait for session credit."""
         self._end_pending = False
-        self._asked = False
+        self._notify_pending = False
         """Whether `notify_writable` waits for its answer."""
         self._reading = True
         self._held = 0
@@ -124,10 +124,10 @@ class Stream:
         """Send bytes, and with `end_stream` end our half.
 
         Everything is taken; look at `buffered`, or ask `notify_writable`, to keep a slow
-        peer from making it grow. Raises `StateError` where our half is over.
+        peer from making it grow. Raises `StateError` where our half has ended.
         """
         if not self.send_open:
-            raise StateError("the stream's sending half is over")
+            raise StateError("the stream's sending half has ended")
         if self._flow is None:
             self._quic.send_stream(self.id, data, end_stream)
         else:
@@ -136,7 +136,7 @@ class Stream:
             self._end_send()
 
     def reset(self, code: int = 0) -> None:
-        """End our half early, with an application's code. Nothing if it is over."""
+        """End our half early, with an application's code. Does nothing if it has ended."""
         if self.send_open or self._pending is not None:
             self._reset(to_http3_code(code))
 
@@ -154,7 +154,7 @@ class Stream:
     @property
     def buffered_bytes(self) -> int:
         """Bytes of either half that are kept, and that QUIC does not know of."""
-        return self.kept + (len(self._pending) if self._pending else 0)
+        return self.handler_buffered + (len(self._pending) if self._pending else 0)
 
     def notify_writable(self, below: int) -> bool:
         """Have `StreamHandler.stream_writable` called, once, at `below` bytes or less.
@@ -163,9 +163,9 @@ class Stream:
         the stream is forgotten then, and has to be asked before its end. It is called also
         where our half has ended meanwhile, but not where the session has.
         """
-        if self._is_over or self.buffered <= below:
+        if self._is_closed or self.buffered <= below:
             return False
-        self._asked = True
+        self._notify_pending = True
         self._quic.notify_writable(self.id, below)
         return True
 
@@ -187,7 +187,7 @@ class Stream:
         self._quic.release(self.id, size)
         if self._flow is not None:
             self._flow.data_consumed(size)
-        self._forget_if_over()
+        self._forget_if_closed()
 
     # What the connection calls.
 
@@ -208,7 +208,7 @@ class Stream:
                 self.handler.stream_data_received(self, data, end_stream, arrival)
             flow.data_consumed(self._unheld)
         if end_stream:
-            self._forget_if_over()
+            self._forget_if_closed()
 
     def receive_reset(self, code: int, final_size: int) -> None:
         """The peer's half ended early; what it had sent by then counts against credit."""
@@ -221,7 +221,7 @@ class Stream:
             self._flow.data_consumed(unseen)
         if self._reading:
             self.handler.stream_reset_received(self, from_http3_code(code))
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def receive_stop(self, code: int) -> None:
         """The peer reads no more: our half is reset with its code (RFC 9000, section 3.5)."""
@@ -233,18 +233,18 @@ class Stream:
         self._reset_half(code)
         if unfinished:
             self.handler.stop_sending_received(self, from_http3_code(code))
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def writable(self) -> None:
         """The engine reports what `notify_writable` asked for."""
-        self._asked = False
+        self._notify_pending = False
         self.handler.stream_writable(self)
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def connection_lost(self) -> None:
         """The connection below has gone, and before it the session."""
         self.receive_open = False
-        self._forget_if_over()
+        self._forget_if_closed()
 
     # What the session and its flow control call.
 
@@ -253,12 +253,12 @@ class Stream:
 
         Also a half that was ended but is not yet sent, which may never be (section 6).
         """
-        self.handler = _SILENT
-        self._asked = False
+        self.handler = _NO_HANDLER
+        self._notify_pending = False
         self._stop(code)
         if self.is_local or not self.is_unidirectional:
             self._reset(code)
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def flush(self) -> None:
         """Send what waited for session credit, as far as it now suffices."""
@@ -295,7 +295,7 @@ class Stream:
 
     def _end_send(self) -> None:
         self.send_open = False
-        self._forget_if_over()
+        self._forget_if_closed()
 
     def _reset(self, code: int) -> None:
         self._drop_pending()
@@ -309,14 +309,14 @@ class Stream:
             self._flow.data_unsent(unsent)
 
     @property
-    def _is_over(self) -> bool:
+    def _is_closed(self) -> bool:
         if self.send_open or self.receive_open:
             return False
-        return not self._held and not self._asked and self._pending is None
+        return not self._held and not self._notify_pending and self._pending is None
 
-    def _forget_if_over(self) -> None:
-        if self._is_over:
-            self._over(self)
+    def _forget_if_closed(self) -> None:
+        if self._is_closed:
+            self._on_closed(self)
 
     def _drop_pending(self) -> None:
         if self._pending is not None and self._flow is not None:

@@ -99,4 +99,4 @@ class Surroundings:
 
 def hurry(monkeypatch: pytest.MonkeyPatch, shortest: float = 0.02) -> None:
     """Let lookups follow each other without a second between them."""
-    monkeypatch.setattr(timing, "SHORTEST", shortest)
+    monkeypatch.setattr(timing, "MIN_INTERVAL", shortest)

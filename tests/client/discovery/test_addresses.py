@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.client.discovery.addresses import Families, has_route, in_turns, is_address, normal
+from pingpong.client.discovery.addresses import (
+    Families,
+    has_route,
+    interleave_families,
+    is_address,
+    normalize,
+)
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1", "fe80::1%eth0", "::ffff:10.0.0.1"])
@@ -22,27 +28,27 @@ def test_no_address(host: str) -> None:
 
 def test_each_address_once_in_its_usual_form_and_order() -> None:
     told = ["10.0.0.2", "FD00:0::1", "10.0.0.1", "fd00::1", "::ffff:10.0.0.2", "fe80::1%eth0"]
-    assert normal(told) == ("10.0.0.2", "fd00::1", "10.0.0.1", "fe80::1%eth0")
+    assert normalize(told) == ("10.0.0.2", "fd00::1", "10.0.0.1", "fe80::1%eth0")
 
 
 @pytest.mark.parametrize(
     "address", ["0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "255.255.255.255", "?"]
 )
 def test_addresses_that_are_nobodys_are_left_out(address: str) -> None:
-    assert normal([address, "10.0.0.1"]) == ("10.0.0.1",)
+    assert normalize([address, "10.0.0.1"]) == ("10.0.0.1",)
 
 
 def test_families_take_turns() -> None:
-    assert in_turns(["fd00::1", "fd00::2", "fd00::3", "10.0.0.1"]) == (
+    assert interleave_families(["fd00::1", "fd00::2", "fd00::3", "10.0.0.1"]) == (
         "fd00::1", "10.0.0.1", "fd00::2", "fd00::3",
     )  # fmt: skip
-    assert in_turns(["10.0.0.1", "fd00::1"]) == ("10.0.0.1", "fd00::1")
-    assert in_turns([]) == ()
+    assert interleave_families(["10.0.0.1", "fd00::1"]) == ("10.0.0.1", "fd00::1")
+    assert interleave_families([]) == ()
 
 
 @given(st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"]), unique=True))
 def test_turns_lose_nothing_and_keep_the_order_of_each_family(addresses: list[str]) -> None:
-    taken = in_turns(addresses)
+    taken = interleave_families(addresses)
     assert sorted(taken) == sorted(addresses)
     for separator in ".", ":":
         family = [address for address in addresses if separator in address]

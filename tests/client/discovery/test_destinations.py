@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingpong.client.discovery.destinations import (
-    Cap,
     Destination,
     Source,
+    TargetLimit,
     destinations,
     read_sources,
 )
@@ -209,13 +209,13 @@ def named(*names: str) -> list[Destination]:
 
 
 def test_the_first_ones_are_taken() -> None:
-    cap = Cap(2)
+    cap = TargetLimit(2)
     assert list(cap.admit(named("a", "b", "c"))) == ["a", "b"]
     assert cap.left_out == 1
 
 
 def test_who_is_in_stays_in_when_another_comes_before_it() -> None:
-    cap = Cap(2)
+    cap = TargetLimit(2)
     cap.admit(named("b", "c"))
     assert list(cap.admit(named("a", "b", "c"))) == ["b", "c"]
     assert list(cap.admit(named("a", "c"))) == ["a", "c"]
@@ -224,7 +224,7 @@ def test_who_is_in_stays_in_when_another_comes_before_it() -> None:
 
 def test_of_one_name_the_first_is_taken() -> None:
     first, second = Destination("a", "https://a/1", ()), Destination("a", "https://a/2", ())
-    cap = Cap(2)
+    cap = TargetLimit(2)
     assert cap.admit([first, second]) == {"a": first}
     assert cap.left_out == 0
 
@@ -233,7 +233,7 @@ def test_of_one_name_the_first_is_taken() -> None:
 def test_never_above_the_limit_never_room_left_and_nobody_thrown_out(
     limit: int, rounds: list[list[str]]
 ) -> None:
-    cap = Cap(limit)
+    cap = TargetLimit(limit)
     before: set[str] = set()
     for names in rounds:
         inside = set(cap.admit(named(*names)))

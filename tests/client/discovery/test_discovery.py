@@ -26,7 +26,7 @@ SERVICE = "endpointslice://ns/svc"
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is busy is no name server that is gone."""
-    monkeypatch.setattr(discoveries, "FRESH_KNOWN", 60.0)
+    monkeypatch.setattr(discoveries, "REFRESH_TIMEOUT_KNOWN", 60.0)
 
 
 # By name
@@ -48,7 +48,7 @@ async def test_an_address_needs_no_lookup(names: NameServer, around: Surrounding
         await found.until("127.0.0.1:1", "[fe80::1%eth0]:2")
         assert found.addresses("[fe80::1%eth0]:2") == ("fe80::1%eth0",)
         assert len(found.told) == 1
-        assert await found.discovery.fresh("127.0.0.1:1") == found.told[0]["127.0.0.1:1"]
+        assert await found.discovery.refresh("127.0.0.1:1") == found.told[0]["127.0.0.1:1"]
         assert (names.queries, found.results) == ([], [])
 
 
@@ -133,7 +133,7 @@ async def test_too_many_are_left_out_and_take_a_place_when_one_is_free(
         names.set("a.test", "A", "10.0.0.1", "10.0.0.3", "10.0.0.4", ttl=0)
         await found.until(f"{NAME}[10.0.0.1]", f"{NAME}[10.0.0.3]")
         with pytest.raises(KeyError):
-            await found.discovery.fresh(f"{NAME}[10.0.0.4]")
+            await found.discovery.refresh(f"{NAME}[10.0.0.4]")
 
 
 async def test_names_hold_their_places_until_they_are_looked_up(
@@ -187,7 +187,7 @@ async def test_pods_come_drain_and_go(api: ApiServer, around: Surroundings) -> N
         api.put(endpoint_slice("svc-1", two, endpoint("10.0.0.9", pod="pod-1")))
         await found.until("pod-1", "pod-2")
         assert found.addresses("pod-1") == ("10.0.0.9",)
-        assert await found.discovery.fresh("pod-1") == found.discovery.destinations["pod-1"]
+        assert await found.discovery.refresh("pod-1") == found.discovery.destinations["pod-1"]
 
 
 async def test_pods_of_two_services_with_one_name(api: ApiServer, around: Surroundings) -> None:
@@ -222,7 +222,7 @@ async def test_a_fresh_lookup_finds_what_is_new_and_tells_it(
     async with around.find(URL) as found:
         await found.until_at(NAME, "10.0.0.1")
         names.set("a.test", "A", "10.0.0.2")
-        assert await found.discovery.fresh(NAME) == Destination(NAME, URL, ("10.0.0.2",))
+        assert await found.discovery.refresh(NAME) == Destination(NAME, URL, ("10.0.0.2",))
         assert found.addresses(NAME) == ("10.0.0.2",)
 
 
@@ -234,7 +234,7 @@ async def test_a_fresh_lookup_has_the_order_of_the_name_server(
     async with around.find(URL) as found:
         await found.until(NAME)
         names.set("a.test", "A", "10.0.0.2", "10.0.0.1")
-        assert (await found.discovery.fresh(NAME)).addresses == ("10.0.0.2", "10.0.0.1")
+        assert (await found.discovery.refresh(NAME)).addresses == ("10.0.0.2", "10.0.0.1")
         assert len(found.told) == 1
 
 
@@ -246,10 +246,10 @@ async def test_many_who_want_it_fresh_share_a_lookup_and_soon_after_there_is_non
     async with around.find(URL, per_address=True) as found:
         await found.lookups(1)
         names.queries.clear()
-        await asyncio.gather(*map(found.discovery.fresh, found.names))
+        await asyncio.gather(*map(found.discovery.refresh, found.names))
         assert names.asked("a.test", "A") == 1
         hurry(monkeypatch, 30.0)
-        await found.discovery.fresh(found.names[0])
+        await found.discovery.refresh(found.names[0])
         assert names.asked("a.test", "A") == 1
 
 
@@ -257,12 +257,12 @@ async def test_a_fresh_lookup_waits_so_long_and_then_has_the_last_good_answer(
     names: NameServer, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch, 0.0)
-    monkeypatch.setattr(discoveries, "FRESH_KNOWN", 0.05)
+    monkeypatch.setattr(discoveries, "REFRESH_TIMEOUT_KNOWN", 0.05)
     names.set("a.test", "A", "10.0.0.1")
     async with around.find(URL) as found:
         await found.until_at(NAME, "10.0.0.1")
         names.silence()
-        assert (await found.discovery.fresh(NAME)).addresses == ("10.0.0.1",)
+        assert (await found.discovery.refresh(NAME)).addresses == ("10.0.0.1",)
         assert found.results == [Result.OK]  # that one is still on its way
 
 
@@ -270,17 +270,17 @@ async def test_in_trouble_a_fresh_lookup_is_not_waited_for_long(
     names: NameServer, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch, 0.0)
-    monkeypatch.setattr(discoveries, "FRESH", 600.0)
-    monkeypatch.setattr(discoveries, "FRESH_KNOWN", 0.25)
+    monkeypatch.setattr(discoveries, "REFRESH_TIMEOUT", 600.0)
+    monkeypatch.setattr(discoveries, "REFRESH_TIMEOUT_KNOWN", 0.25)
     monkeypatch.setattr(resolvers, "_LIFETIME", 600.0)
     monkeypatch.setattr(resolvers, "_LOOKUP", 600.0)
     names.set("a.test", "A", "10.0.0.1")
     async with around.find(URL) as found:
         await found.until_at(NAME, "10.0.0.1")
         names.fail("a.test", "SERVFAIL")
-        await found.discovery.fresh(NAME)
+        await found.discovery.refresh(NAME)
         names.silence()
-        assert (await found.discovery.fresh(NAME)).addresses == ("10.0.0.1",)
+        assert (await found.discovery.refresh(NAME)).addresses == ("10.0.0.1",)
 
 
 async def test_a_destination_that_a_fresh_lookup_ends_is_returned_as_it_was(
@@ -291,7 +291,7 @@ async def test_a_destination_that_a_fresh_lookup_ends_is_returned_as_it_was(
     async with around.find(URL, per_address=True) as found:
         await found.until(f"{NAME}[10.0.0.1]")
         names.set("a.test", "A", "10.0.0.2")
-        assert (await found.discovery.fresh(f"{NAME}[10.0.0.1]")).addresses == ("10.0.0.1",)
+        assert (await found.discovery.refresh(f"{NAME}[10.0.0.1]")).addresses == ("10.0.0.1",)
         assert found.names == [f"{NAME}[10.0.0.2]"]
 
 
@@ -303,7 +303,7 @@ async def test_who_gives_up_a_fresh_lookup_does_not_end_it_for_others(
     async with around.find(URL) as found:
         await found.until_at(NAME, "10.0.0.1")
         names.set("a.test", "A", "10.0.0.2")
-        impatient = asyncio.create_task(found.discovery.fresh(NAME))
+        impatient = asyncio.create_task(found.discovery.refresh(NAME))
         await asyncio.sleep(0)
         impatient.cancel()
         await found.until_at(NAME, "10.0.0.2")
@@ -313,7 +313,7 @@ async def test_who_gives_up_a_fresh_lookup_does_not_end_it_for_others(
 async def test_there_is_nothing_fresh_of_what_is_unknown(around: Surroundings) -> None:
     async with around.find(URL) as found:
         with pytest.raises(KeyError):
-            await found.discovery.fresh("b.test:4433")
+            await found.discovery.refresh("b.test:4433")
 
 
 # Begin and end
@@ -349,13 +349,13 @@ async def test_a_fresh_lookup_on_its_way_ends_with_discovery(
     hurry(monkeypatch, 0.0)
     monkeypatch.setattr(resolvers, "_LIFETIME", 600.0)
     monkeypatch.setattr(resolvers, "_LOOKUP", 600.0)
-    monkeypatch.setattr(discoveries, "FRESH_KNOWN", 600.0)
+    monkeypatch.setattr(discoveries, "REFRESH_TIMEOUT_KNOWN", 600.0)
     names.set("a.test", "A", "10.0.0.1")
     async with around.find(URL) as found:
         await found.until_at(NAME, "10.0.0.1")
         asked = names.asked("a.test")
         names.silence()
-        fresh = asyncio.create_task(found.discovery.fresh(NAME))
+        fresh = asyncio.create_task(found.discovery.refresh(NAME))
         await eventually(lambda: names.asked("a.test") > asked)
     assert (await fresh).addresses == ("10.0.0.1",)
     await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})

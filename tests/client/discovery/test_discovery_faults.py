@@ -55,7 +55,7 @@ async def test_the_last_good_answer_is_kept_and_the_next_one_used(
         await found.lookups(2)
         (name,) = found.names
         assert found.addresses(name) == ("10.0.0.1",)
-        assert (await found.discovery.fresh(name)).addresses == ("10.0.0.1",)
+        assert (await found.discovery.refresh(name)).addresses == ("10.0.0.1",)
         assert len(found.told) == 1
         names.restore()
         names.set("a.test", "A", "10.0.0.2", ttl=0)
@@ -158,7 +158,7 @@ async def test_a_fault_of_the_resolver_does_not_end_discovery(around: Surroundin
         async with around.find(URL, resolver=Faulty()) as found:
             await found.until_at(NAME, "10.0.0.1")
     assert found.results == [Result.ERROR, Result.OK]
-    faults = [event for event in events if event["event"] == "discovery_fault"]
+    faults = [event for event in events if event["event"] == "discovery_crashed"]
     assert [fault["exc_info"] for fault in faults] == [True]
 
 

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from pingpong.client.discovery.lookups import (
     BOTH,
-    LONGEST_RETRY,
-    SHORTEST,
+    MAX_RETRY,
+    MIN_INTERVAL,
     Answer,
     DiscoveryError,
     Endpoint,
-    Lookups,
+    LookupState,
     Result,
     retry_delay,
 )
@@ -25,11 +25,11 @@ def answer(
     return Answer((Endpoint("a.test", 4433, addresses, missing=missing),), ttl)
 
 
-def lookups(interval: float = 30.0, now: float = 0.0, random: float = 0.0) -> Lookups:
-    return Lookups(interval, now, lambda: random)
+def lookups(interval: float = 30.0, now: float = 0.0, random: float = 0.0) -> LookupState:
+    return LookupState(interval, now, lambda: random)
 
 
-def addresses(of: Lookups) -> tuple[str, ...]:
+def addresses(of: LookupState) -> tuple[str, ...]:
     return tuple(address for endpoint in of.endpoints for address in endpoint.addresses)
 
 
@@ -65,7 +65,7 @@ def test_failures_are_followed_by_lookups_at_growing_distances() -> None:
     for _ in range(6):
         known.failed(NXDOMAIN, 100.0)
         distances.append(known.due - 100.0)
-    assert distances == [2.0, 4.0, 8.0, LONGEST_RETRY, LONGEST_RETRY, LONGEST_RETRY]
+    assert distances == [2.0, 4.0, 8.0, MAX_RETRY, MAX_RETRY, MAX_RETRY]
 
 
 def test_a_success_ends_the_growth() -> None:
@@ -79,7 +79,7 @@ def test_a_success_ends_the_growth() -> None:
 
 def test_retries_are_no_further_apart_than_the_interval() -> None:
     assert retry_delay(20, 3.0, 1.0) == 3.0
-    assert retry_delay(20, 0.2, 1.0) == SHORTEST
+    assert retry_delay(20, 0.2, 1.0) == MIN_INTERVAL
 
 
 def test_a_lookup_is_recent_for_a_second_whatever_came_of_it() -> None:
@@ -197,7 +197,7 @@ OUTCOMES = ANSWERS | st.sampled_from(
 def test_never_too_soon_never_too_late_and_nothing_good_is_lost(
     interval: float, random: float, outcomes: list[tuple[float, Answer | DiscoveryError]]
 ) -> None:
-    known = Lookups(interval, 0.0, lambda: random)
+    known = LookupState(interval, 0.0, lambda: random)
     now = 0.0
     for delay, outcome in outcomes:
         now += delay
@@ -208,7 +208,7 @@ def test_never_too_soon_never_too_late_and_nothing_good_is_lost(
         else:
             changed = known.succeeded(outcome, now)
         assert known.asked_at == now
-        assert SHORTEST - 1e-9 <= known.due - now <= max(SHORTEST, interval) + 1e-9
+        assert MIN_INTERVAL - 1e-9 <= known.due - now <= max(MIN_INTERVAL, interval) + 1e-9
         assert changed == (
             {(e.key, frozenset(e.addresses)) for e in known.endpoints}
             != {(e.key, frozenset(e.addresses)) for e in before}

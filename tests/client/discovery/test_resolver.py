@@ -1,4 +1,4 @@
-"""Lookups against a real name server."""
+"""LookupState against a real name server."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Told:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watches, "SHORTEST", 0.01)
+    monkeypatch.setattr(watches, "MIN_INTERVAL", 0.01)
     monkeypatch.setattr(watches, "retry_delay", lambda failures, interval, random: 0.01)
 
 

@@ -315,7 +315,7 @@ async def test_what_the_draining_server_still_owes_is_waited_for() -> None:
     handler = Choosing(choose)
     async with serving(handler) as server:
 
-        def settle() -> None:
+        def report_losses() -> None:
             old = handler.sessions[0]
             assert isinstance(old.handler, Answering)
             old.handler.answer(old, 2)
@@ -323,7 +323,7 @@ async def test_what_the_draining_server_still_owes_is_waited_for() -> None:
 
         said = script(
             ("moved to a new session", nothing),
-            ("bytes from", settle),
+            ("bytes from", report_losses),
             ("seq=2 ", interrupt),
         )
         status, said = await ping(server.port, "-i0.05", "-W20", said=said)

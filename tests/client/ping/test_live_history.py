@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingpong.client.ping.live.history import BARS, Cell, History, Mark, levels
-from pingpong.statistics import Outcome, Verdict
+from pingpong.statistics import Answer, AnswerStatus
 
 MS = 1_000_000
 
 
-def outcome(seq: int, verdict: Verdict = Verdict.OK, rtt: int = MS) -> Outcome:
-    return Outcome(seq, verdict, False, rtt, None)
+def answer(seq: int, status: AnswerStatus = AnswerStatus.OK, rtt: int = MS) -> Answer:
+    return Answer(seq, status, False, rtt, None)
 
 
 def marks(history: History, count: int = 100) -> list[Mark]:
@@ -24,17 +24,17 @@ def test_what_becomes_of_pings() -> None:
     history.not_sent(4, "datagram", "too large")
     history.unconnected(5, "datagram")
     assert marks(history) == [Mark.WAITING] * 3 + [Mark.NOT_SENT] * 2
-    history.answered(outcome(1), 64, False)
+    history.answered(answer(1), 64, False)
     history.unanswered(2, final=False)
     history.unanswered(3, final=False)
-    history.answered(outcome(3, Verdict.LATE, 5 * MS), 64, False)
+    history.answered(answer(3, AnswerStatus.LATE, 5 * MS), 64, False)
     assert history.last(4) == [
         Cell(Mark.LOST),
         Cell(Mark.LATE, 5 * MS),
         Cell(Mark.NOT_SENT),
         Cell(Mark.NOT_SENT),
     ]
-    history.answered(outcome(1, Verdict.DUPLICATE, 9 * MS), 64, False)
+    history.answered(answer(1, AnswerStatus.DUPLICATE, 9 * MS), 64, False)
     assert history.last_rtt_ns == 5 * MS
     assert history.last(5)[0] == Cell(Mark.ANSWERED, MS)
 
@@ -43,8 +43,8 @@ def test_only_the_last_are_remembered() -> None:
     history = History(4)
     for seq in range(1, 8):
         history.sent(seq, "datagram")
-    history.answered(outcome(2), 64, False)  # long forgotten
-    history.answered(outcome(4), 64, False)
+    history.answered(answer(2), 64, False)  # long forgotten
+    history.answered(answer(4), 64, False)
     assert marks(history) == [Mark.ANSWERED, Mark.WAITING, Mark.WAITING, Mark.WAITING]
     assert marks(history, 2) == [Mark.WAITING] * 2
 
@@ -52,7 +52,7 @@ def test_only_the_last_are_remembered() -> None:
 def test_forgetting() -> None:
     history = History()
     history.sent(1, "datagram")
-    history.answered(outcome(1), 64, False)
+    history.answered(answer(1), 64, False)
     history.forget()
     assert history.last(9) == []
     assert history.last_rtt_ns is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from pingpong.client.ping.live.history import Cell, Mark
-from pingpong.client.ping.live.picture import Frame, Row, Screen, draw
+from pingpong.client.ping.live.rendering import Frame, Row, Screen, draw
 from pingpong.link import State
 from pingpong.statistics import Distribution, Totals
 
@@ -50,7 +50,7 @@ def picture(*rows: Row, width: int = 140, height: int = 24, **options: bool) -> 
         rows,
         "datagram, 64 bytes, every 1 s",
         3723.4,
-        has_keys=options.pop("has_keys", True),
+        has_keyboard=options.pop("has_keyboard", True),
         is_frozen=options.pop("is_frozen", False),
     )
     return [line.plain for line in draw(frame, Screen(width, height, **options))]
@@ -124,7 +124,7 @@ def test_without_colour_late_ones_are_told_apart() -> None:
 
 
 def test_without_unicode_or_keys() -> None:
-    lines = picture(UP, DOWN, NEW, has_unicode=False, has_keys=False, is_frozen=True)
+    lines = picture(UP, DOWN, NEW, has_unicode=False, has_keyboard=False, is_frozen=True)
     assert all(line.isascii() for line in lines)
     assert any("__#x-" in line for line in lines)
     assert lines[-1].startswith("Ctrl-C quit")

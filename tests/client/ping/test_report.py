@@ -10,7 +10,7 @@ from pingpong.client.ping.json_report import JsonReport
 from pingpong.client.ping.report import TextReport
 from pingpong.client.ping.results import RunSummary, ShownOutage
 from pingpong.link import ConnectTimes, Peer
-from pingpong.statistics import Distribution, Outcome, Summary, Verdict
+from pingpong.statistics import Answer, AnswerStatus, Distribution, Summary
 
 URL = "https://localhost:4433/ping"
 PEER = Peer(
@@ -44,7 +44,7 @@ FULL = dataclasses.replace(
     server=SERVER,
     elapsed_ns=9_012_400_000,
 )
-OK = Outcome(1, Verdict.OK, False, 412_000, 51_000)
+OK = Answer(1, AnswerStatus.OK, False, 412_000, 51_000)
 FULL_RUN = RunSummary(FULL, PEER, CONNECT)
 TEXT = TextReport(URL)
 
@@ -59,7 +59,7 @@ def counts(**changes: int | None) -> str:
 def test_an_answer_to_nothing_is_no_answer(kind: type[TextReport] | type[JsonReport]) -> None:
     report = kind(URL)
     assert report.answer(PEER, OK, 64)
-    assert report.answer(PEER, Outcome(9, Verdict.UNKNOWN, False, None, None), 64) is None
+    assert report.answer(PEER, Answer(9, AnswerStatus.UNKNOWN, False, None, None), 64) is None
 
 
 class TestText:
@@ -73,23 +73,23 @@ class TestText:
         )
 
     @pytest.mark.parametrize(
-        ("outcome", "end"),
+        ("answer", "end"),
         [
             (OK, "seq=1 time=0.412 ms (server 0.051 ms)"),
             (OK._replace(server_ns=None), "seq=1 time=0.412 ms"),
-            (OK._replace(verdict=Verdict.LATE), "seq=1 time=0.412 ms (server 0.051 ms) late"),
+            (OK._replace(status=AnswerStatus.LATE), "seq=1 time=0.412 ms (server 0.051 ms) late"),
             (
-                OK._replace(verdict=Verdict.DUPLICATE),
+                OK._replace(status=AnswerStatus.DUPLICATE),
                 "seq=1 time=0.412 ms (server 0.051 ms) (DUP!)",
             ),
             (
-                OK._replace(verdict=Verdict.LATE, reordered=True, server_ns=None),
+                OK._replace(status=AnswerStatus.LATE, reordered=True, server_ns=None),
                 "seq=1 time=0.412 ms late reordered",
             ),
         ],
     )
-    def test_answer(self, outcome: Outcome, end: str) -> None:
-        assert TEXT.answer(PEER, outcome, 64) == f"64 bytes from 127.0.0.1: {end}"
+    def test_answer(self, answer: Answer, end: str) -> None:
+        assert TEXT.answer(PEER, answer, 64) == f"64 bytes from 127.0.0.1: {end}"
 
     @pytest.mark.parametrize(
         ("time_ns", "text"),
@@ -250,12 +250,12 @@ class TestJson:
         }
 
     @pytest.mark.parametrize(
-        ("verdict", "late", "duplicate"),
-        [(Verdict.LATE, True, False), (Verdict.DUPLICATE, False, True)],
+        ("status", "late", "duplicate"),
+        [(AnswerStatus.LATE, True, False), (AnswerStatus.DUPLICATE, False, True)],
     )
-    def test_marks(self, verdict: Verdict, late: bool, duplicate: bool) -> None:
-        outcome = Outcome(2, verdict, True, 1, None)
-        reply = json.loads(JsonReport(URL).answer(PEER, outcome, 64, at_ns=1_500_000_999) or "")
+    def test_marks(self, status: AnswerStatus, late: bool, duplicate: bool) -> None:
+        answer = Answer(2, status, True, 1, None)
+        reply = json.loads(JsonReport(URL).answer(PEER, answer, 64, at_ns=1_500_000_999) or "")
         assert reply["time"] == 1.5
         assert reply["server_ms"] is None
         assert reply["rtt_ms"] == 1e-06

@@ -120,7 +120,7 @@ class Probing:
         self.destinations: dict[str, Destination] = {}
         self.lookups: list[str] = []
         self.is_slow = False
-        """Lookups take for ever."""
+        """LookupState take for ever."""
         self.supervisor = Supervisor(chosen, self.metrics, self._look_up)
         self._log = log
 
@@ -236,8 +236,8 @@ class Path:
         """What was held arrives, in its order."""
         self.is_frozen = False
         held, self._held = self._held, []
-        for pass_on in held:
-            pass_on()
+        for forward in held:
+            forward()
 
     def close(self) -> None:
         for sock in (self._near, *self._far.values()):

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pingpong.link import keeper
 from pingpong.link import link as links
+from pingpong.link import reconnect
 from pingpong.link import session as sessions
 from pingpong.webtransport import ConnectionHandler, SessionHandler
 from pingpong.webtransport.session import Session
@@ -191,7 +191,7 @@ async def test_a_silent_path_is_left_before_it_is_called_dead_where_there_is_ano
                 path.is_dead = True
                 await until(lambda: "session_moved" in probes.story())
                 (moved,) = probes.events("session_moved")
-                assert moved["cause"] == "nothing was heard of it for 1 s"
+                assert moved["cause"] == "nothing was received of it for 1 s"
                 await until(probes.is_up)
                 assert probes.metrics.outages.count == 1
 
@@ -367,7 +367,7 @@ async def test_at_once_is_for_a_session_that_lasted(
     monkeypatch: pytest.MonkeyPatch, is_calm: bool
 ) -> None:
     """A server that drains every session is not run over."""
-    monkeypatch.setattr(keeper, "_CALM", 0 if is_calm else 600)
+    monkeypatch.setattr(reconnect, "_STABLE", 0 if is_calm else 600)
     options = {"backoff_min": 600, "backoff_max": 600}
     async with serving() as listener, probing(to(listener.port), **options) as probes:
         await probes.answered(1)

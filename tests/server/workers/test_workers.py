@@ -43,10 +43,10 @@ from tests.webtransport.udp.groups import Nat
 pytestmark = pytest.mark.process
 
 
-@pytest.fixture(params=["kernel", "handover"])
+@pytest.fixture(params=["kernel", "forwarder"])
 def steering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Who sees to it that packets reach their worker."""
-    if request.param == "handover":
+    if request.param == "forwarder":
         monkeypatch.setattr(group_module, "steer", lambda sockets: False)
     return str(request.param)
 
@@ -106,7 +106,7 @@ async def test_worker_that_is_killed_is_replaced_and_only_its_clients_notice(
             victim.send(1)
             number += 1
             # The other's packets come to its own worker, or are handed over by it alone.
-            assert steering == "handover" or await other.ping(number)
+            assert steering == "forwarder" or await other.ping(number)
             await asyncio.sleep(0.02)
         await replaced(server, 0, pid)
         assert victim.connection.closed is not None

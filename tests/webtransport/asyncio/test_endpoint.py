@@ -337,7 +337,7 @@ async def test_a_connection_catches_up_in_the_time_that_it_was_given() -> None:
 @pytest.fixture
 def no_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every packet has to wait."""
-    monkeypatch.setattr(fair_queue, "SHARE", 0.0)
+    monkeypatch.setattr(fair_queue, "QUANTUM", 0.0)
 
 
 @pytest.mark.usefixtures("no_share")

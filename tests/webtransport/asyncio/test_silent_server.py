@@ -29,6 +29,6 @@ async def test_settings_that_never_come(timeout: float, cause: Cause, text: str)
             url,
             certificate_hash=trusted().sha256,
             timeout=timeout,
-            limits=Limits(silence=1.0),
+            limits=Limits(header_timeout=1.0),
         )
     assert raised.value.cause is cause

@@ -140,8 +140,8 @@ def test_connections_leave_nothing_at_the_endpoints() -> None:
         assert end.unfinished_handshakes == 0
         assert end._routes == {}
         assert end.next_timer() is None
-        assert not end._touched
-        assert not end._answers
+        assert not end._to_transmit
+        assert not end._stateless_packets
     assert grown < 20_000
 
 

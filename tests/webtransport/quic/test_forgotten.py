@@ -237,7 +237,7 @@ def server_forgets(wire: Wire, session: Session) -> None:
     engine = wire.server.engine
     engine.give_up_at = wire.now
     engine.handle_timer(wire.now)
-    wire.server_end.touch(engine)
+    wire.server_end.request_transmit(engine)
     session.send_datagram(b"are you there")
     wire.run(3)
     assert wire.server_end.counters.resets_sent

@@ -16,7 +16,7 @@ from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.http3.frames import FrameType, encode_headers
 from pingpong.webtransport.quic.config import EndpointConfig, Windows
 from pingpong.webtransport.quic.endpoint import AioquicEndpoint
-from pingpong.webtransport.quic.guard import MAX_FRAMES
+from pingpong.webtransport.quic.hardening import MAX_FRAMES
 from pingpong.webtransport.quic.reassembly import (
     MAX_CRYPTO_BYTES,
     MAX_CRYPTO_PIECES,
@@ -157,7 +157,7 @@ def test_a_skipped_stream_can_still_be_used_once() -> None:
     attack.send(stream_frame(high, 0, stream_header(0, uni=True) + b"high"))
     low = 4 * 10 + 2
     wire.run()
-    assert not wire.server.engine.stream_is_over(low)
+    assert not wire.server.engine.is_receive_closed(low)
     attack.send(numbers(0x0F, low, 0, 6) + stream_header(0, uni=True) + b"low")
     assert attack.code is None
     assert attack.recorder.data == {high: b"high", low: b"low"}
@@ -167,7 +167,7 @@ def test_a_skipped_stream_can_still_be_used_once() -> None:
     attack.send(stream_frame(low, 0, b"again"))
     assert attack.code is None
     assert len(attack.recorder.opened) == 2
-    assert wire.server.engine.stream_is_over(low)
+    assert wire.server.engine.is_receive_closed(low)
     assert raw.closed is None
 
 

@@ -28,14 +28,14 @@ from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from pingpong.webtransport.quic import aioquic as seam
-from pingpong.webtransport.quic import guard, identity, reassembly, recovery, reset_stream_at
+from pingpong.webtransport.quic import hardening, identity, reassembly, recovery, reset_stream_at
 from pingpong.webtransport.quic.aioquic import HookedConnection
 from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.quic.connection import _IDLE_REASON
 from pingpong.webtransport.quic.connection_ids import ConnectionIds
 from tests.webtransport.wire import Wire, certificate
 
-MODULES = (seam, identity, guard, reassembly, recovery, reset_stream_at)
+MODULES = (seam, identity, hardening, reassembly, recovery, reset_stream_at)
 MOVED = (
     f"aioquic {aioquic.__version__} has moved something that pingpong/webtransport/quic/aioquic.py"
     " reaches for; adapt it there: "
@@ -327,7 +327,7 @@ def test_reset_that_is_pending_is_written_by_our_method() -> None:
     inner = quic._streams[stream.id]
     inner.sender.reset_pending = True
     quic._sent_resets[stream.id] = (7, 2)
-    wire.client.engine._touch()
+    wire.client.engine._request_transmit()
     wire.step()
     assert written == [inner], MOVED + "reset_pending is not what makes a reset be written"
 

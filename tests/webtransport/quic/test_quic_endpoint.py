@@ -176,7 +176,7 @@ def test_idle_timeout_is_reported_as_one() -> None:
 def test_timeout_is_not_what_a_peer_says() -> None:
     wire = Wire(raw_client=True)
     wire.raw.quic._quic.close(QuicErrorCode.INTERNAL_ERROR, 0, "Idle timeout")
-    wire.raw.quic._touch()
+    wire.raw.quic._request_transmit()
     wire.run(0.01)
     assert wire.server.closed is not None
     assert wire.server.closed.by_peer

@@ -61,7 +61,7 @@ def abused() -> tuple[Wire, Injector, Recorder]:
 
 def send(wire: Wire, injector: Injector, *frames: bytes) -> None:
     injector.frames += frames
-    wire.raw.quic._touch()
+    wire.raw.quic._request_transmit()
     wire.run()
 
 
@@ -211,7 +211,7 @@ def test_frame_for_a_stream_that_is_not_the_peers_to_reset(stream_id: int) -> No
 def test_truncated_frame_is_a_connection_error() -> None:
     wire, injector, _ = abused()
     injector.frames.append(reset_at(402, CODE, 100, 5)[:-1])
-    wire.raw.quic._touch()
+    wire.raw.quic._request_transmit()
     # Nothing may come behind it, or that would be its missing byte.
     wire.step()
     wire.run()

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from aioquic.quic.packet import QuicErrorCode
 
-from pingpong.webtransport.quic.answers import MAX_RESET_SIZE, MIN_RESET_SIZE, TokenBucket
 from pingpong.webtransport.quic.config import EndpointConfig
 from pingpong.webtransport.quic.connection_ids import ConnectionIds, SharedKeys
 from pingpong.webtransport.quic.endpoint import AioquicEndpoint
 from pingpong.webtransport.quic.identity import RESET_REASON
+from pingpong.webtransport.quic.stateless import MAX_RESET_SIZE, MIN_RESET_SIZE, TokenBucket
 from tests.webtransport.raw import Raw
 from tests.webtransport.wire import CLIENT, SERVER, Wire, certificate, hand_over, identity
 
@@ -218,7 +218,7 @@ def test_connection_that_was_given_up_is_reset_when_the_client_comes_back() -> N
     session, _, _, _ = wire.pair()
     wire.server.engine._quic.give_up(wire.now)
     wire.server.engine._report()
-    wire.server_end.touch(wire.server.engine)
+    wire.server_end.request_transmit(wire.server.engine)
     wire.server_end.transmit(wire.now)
     assert len(wire.server_end) == 0
     assert wire.server_end.counters.resets_sent == 0

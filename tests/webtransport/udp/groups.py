@@ -22,7 +22,7 @@ from pingpong.webtransport.asyncio import (
 from pingpong.webtransport.quic.config import EndpointConfig
 from pingpong.webtransport.quic.connection_ids import SharedKeys
 from pingpong.webtransport.session import Session
-from pingpong.webtransport.udp.handover import Handover, connect_inboxes
+from pingpong.webtransport.udp.forwarding import PacketForwarder, create_inboxes
 from pingpong.webtransport.udp.steering import bind_group, steer
 from tests.webtransport.asyncio.peers import trusted
 
@@ -46,7 +46,7 @@ class Group:
     """The workers, and what they have in common."""
 
     listeners: list[Listener]
-    handovers: list[Handover] = field(default_factory=list)
+    handovers: list[PacketForwarder] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -66,18 +66,18 @@ async def working(
     sockets = bind_group(host, 0, workers)
     if steered:
         assert steer(sockets)
-    inboxes, outboxes = connect_inboxes(workers)
+    inboxes, outboxes = create_inboxes(workers)
     group = Group([])
     keys = SharedKeys()
     for index in range(workers):
-        handover = Handover(inboxes[index], [outbox.dup() for outbox in outboxes])
-        group.handovers.append(handover)
+        forwarder = PacketForwarder(inboxes[index], [outbox.dup() for outbox in outboxes])
+        group.handovers.append(forwarder)
         group.listeners.append(
             listen(
                 Accepting(),
                 config=trusted().config(worker=index, workers=workers, keys=keys, **config),
                 sock=sockets[index],
-                handover=handover,
+                forwarder=forwarder,
             )
         )
     for outbox in outboxes:

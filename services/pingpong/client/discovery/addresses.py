@@ -26,7 +26,7 @@ def is_address(host: str) -> bool:
     return True
 
 
-def normal(addresses: Iterable[str]) -> tuple[str, ...]:
+def normalize(addresses: Iterable[str]) -> tuple[str, ...]:
     """The addresses that can be a host's, each once, in their usual form and in this order.
 
     Filters answer 0.0.0.0 or :: for names that they block: a ping to it would measure this host.
@@ -45,7 +45,7 @@ def normal(addresses: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def in_turns(addresses: Sequence[str]) -> tuple[str, ...]:
+def interleave_families(addresses: Sequence[str]) -> tuple[str, ...]:
     """IPv4 and IPv6 in turns, the first one's family first (RFC 8305, section 4)."""
     if not addresses:
         return ()
@@ -81,8 +81,8 @@ class Families:
         self._spoken: set[int] = set()
 
     def usable(self, addresses: Iterable[str]) -> tuple[str, ...]:
-        """The normal addresses whose version this host speaks; all, if it speaks none of them."""
-        found = normal(addresses)
+        """The normalized addresses whose version this host speaks; all, if it speaks none of them."""
+        found = normalize(addresses)
         tries: Counter[int] = Counter()
         spoken = tuple(address for address in found if self._speaks(address, tries))
         return spoken or found

@@ -27,7 +27,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from ...webtransport import mask_url
-from .addresses import in_turns, is_address
+from .addresses import interleave_families, is_address
 from .lookups import Endpoint
 
 Kind = Literal["address", "host", "srv", "endpointslice"]
@@ -154,7 +154,7 @@ def destinations(
             name = f"{where}{_shown(source.path)}{source.number}"
         url = _url(endpoint.host, endpoint.port, source.path)
         if not per_address or source.kind == "address":
-            yield Destination(name, url, in_turns(endpoint.addresses))
+            yield Destination(name, url, interleave_families(endpoint.addresses))
             continue
         for address in sorted(endpoint.addresses, key=_by_number):
             yield Destination(f"{name}[{address}]", url, (address,))
@@ -165,7 +165,7 @@ def _pods(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterato
         url = _url(endpoint.host, endpoint.port, source.path)
         if endpoint.pod is not None:
             name = endpoint.pod if alone else f"{source.label}[{endpoint.pod}]"
-            yield Destination(name, url, in_turns(endpoint.addresses))
+            yield Destination(name, url, interleave_families(endpoint.addresses))
             continue
         for address in sorted(endpoint.addresses, key=_by_number):
             yield Destination(f"{source.label}[{address}]", url, (address,))
@@ -177,10 +177,12 @@ def _ports(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterat
     for port in ports:
         name = source.label if port == ports[0] else f"{source.label}[{port}]"
         addresses = [a for e in endpoints if e.port == port for a in e.addresses]
-        yield Destination(name, _url(source.host, port, source.path), in_turns(addresses))
+        yield Destination(
+            name, _url(source.host, port, source.path), interleave_families(addresses)
+        )
 
 
-class Cap:
+class TargetLimit:
     """Limits the number of targets: those that are in stay in, and later ones wait."""
 
     def __init__(self, limit: int) -> None:

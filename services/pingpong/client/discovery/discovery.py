@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .addresses import Families
-from .destinations import Cap, Destination, Kind, Source, destinations, read_sources
+from .destinations import Destination, Kind, Source, TargetLimit, destinations, read_sources
 from .endpointslices import Slice, ready_endpoints
-from .lookups import Answer, DiscoveryError, Endpoint, Lookups, Result
+from .lookups import Answer, DiscoveryError, Endpoint, LookupState, Result
 from .resolver import Resolver
 
 if TYPE_CHECKING:
     from .watch import EndpointSliceWatch
 
-FRESH = 2.0
-"""Seconds that `Discovery.fresh` waits for a lookup, at most."""
-FRESH_KNOWN = 0.5
+REFRESH_TIMEOUT = 2.0
+"""Seconds that `Discovery.refresh` waits for a lookup, at most."""
+REFRESH_TIMEOUT_KNOWN = 0.5
 """The same where there is a good answer: a reconnect must not wait for a name server that is gone.
 It asks again where no server answers at the addresses known.
 """
@@ -52,11 +52,11 @@ class SourceState:
 
 
 @dataclass(slots=True, eq=False)
-class _Known:
+class _TrackedSource:
     """A source and what is known of it."""
 
     source: Source
-    lookups: Lookups
+    lookups: LookupState
     ask: Callable[[], Awaitable[Answer]] | None = None
     asking: asyncio.Task[None] | None = None
     watch: EndpointSliceWatch | None = None
@@ -89,15 +89,15 @@ class Discovery:
         self._sources = read_sources(servers)
         self._per_address = per_address
         self._interval = interval
-        self._cap = Cap(max_targets)
+        self._limit_targets = TargetLimit(max_targets)
         self._changed = changed
         self._counted = counted
         self._resolver = resolver or Resolver()
         self._families = families or Families()
         self._throttle = FailureLogThrottle()
         self._log = get_logger("pingpong.client.discovery")
-        self._known: tuple[_Known, ...] = ()
-        self._owners: dict[str, _Known] = {}
+        self._known: tuple[_TrackedSource, ...] = ()
+        self._owners: dict[str, _TrackedSource] = {}
         self._destinations: Mapping[str, Destination] = MappingProxyType({})
         services = [source for source in self._sources if source.kind == "endpointslice"]
         self._is_only_service = len(services) == 1
@@ -110,7 +110,7 @@ class Discovery:
     @property
     def left_out(self) -> int:
         """How many destinations there is no room for."""
-        return self._cap.left_out
+        return self._limit_targets.left_out
 
     @property
     def last_success(self) -> float:
@@ -136,7 +136,7 @@ class Discovery:
         if len(troubled) > _SHOWN:
             parts.append(f"and {len(troubled) - _SHOWN} more")
         if self.left_out:
-            parts.append(f"{self.left_out} targets above the limit of {self._cap.limit}")
+            parts.append(f"{self.left_out} targets above the limit of {self._limit_targets.limit}")
         return "; ".join(parts) or f"{len(states)} looked up"
 
     async def run(self) -> None:
@@ -157,11 +157,11 @@ class Discovery:
                 if known.asking is not None:
                     known.asking.cancel()
 
-    async def fresh(self, name: str) -> Destination:
+    async def refresh(self, name: str) -> Destination:
         """Look a destination up again, and return it as it is now.
 
         Its addresses are in the order of the answer, which name servers change to spread load. No
-        longer than `FRESH` is waited, or `FRESH_KNOWN`; without an answer by then it is the
+        longer than `REFRESH_TIMEOUT` is waited, or `REFRESH_TIMEOUT_KNOWN`; without an answer by then it is the
         last one that was good, and so it is where the last lookup ended less than a second ago, or
         where a watch follows the source. `changed` may be called meanwhile. Raises `KeyError` for a name
         that is none.
@@ -170,7 +170,11 @@ class Discovery:
         known = self._owners[name]
         now = asyncio.get_running_loop().time()
         if known.ask is not None and not known.lookups.is_recent(now):
-            timeout = FRESH_KNOWN if _count(known.lookups.endpoints) else FRESH
+            timeout = (
+                REFRESH_TIMEOUT_KNOWN
+                if _count_addresses(known.lookups.endpoints)
+                else REFRESH_TIMEOUT
+            )
             done, _ = await asyncio.wait({self._look_up(known)}, timeout=timeout)
             for task in done:
                 if not task.cancelled():
@@ -180,8 +184,8 @@ class Discovery:
                 return made
         return self._destinations.get(name, before)
 
-    def _begin(self, source: Source, now: float) -> _Known:
-        known = _Known(source, Lookups(self._interval, now))
+    def _begin(self, source: Source, now: float) -> _TrackedSource:
+        known = _TrackedSource(source, LookupState(self._interval, now))
         if source.kind == "address":
             assert isinstance(source.port, int)
             endpoint = Endpoint(source.host, source.port, (source.name,))
@@ -206,7 +210,7 @@ class Discovery:
         endpoint = Endpoint(source.host, source.port, found.addresses, missing=found.missing)
         return Answer((endpoint,), found.ttl)
 
-    async def _keep(self, known: _Known, pause: float) -> None:
+    async def _keep(self, known: _TrackedSource, pause: float) -> None:
         while True:
             await asyncio.sleep(pause)
             now = asyncio.get_running_loop().time()
@@ -215,13 +219,13 @@ class Discovery:
                 now = asyncio.get_running_loop().time()
             pause = max(0.0, known.lookups.due - now)
 
-    def _look_up(self, known: _Known) -> asyncio.Task[None]:
+    def _look_up(self, known: _TrackedSource) -> asyncio.Task[None]:
         """The lookup that is on its way, or a new one."""
         if known.asking is None or known.asking.done():
             known.asking = asyncio.create_task(self._ask_and_take(known))
         return known.asking
 
-    async def _ask_and_take(self, known: _Known) -> None:
+    async def _ask_and_take(self, known: _TrackedSource) -> None:
         assert known.ask is not None
         try:
             outcome: Answer | DiscoveryError = await known.ask()
@@ -229,11 +233,11 @@ class Discovery:
             outcome = failure
         except Exception as error:
             # Whatever an answer may have done to the parser: discovery goes on.
-            self._log.exception("discovery_fault", source=known.source.label)
+            self._log.exception("discovery_crashed", source=known.source.label)
             outcome = DiscoveryError(Result.ERROR, type(error).__name__)
         self._take(known, outcome)
 
-    def _take_slices(self, known: _Known, what: tuple[Slice, ...] | DiscoveryError) -> None:
+    def _take_slices(self, known: _TrackedSource, what: tuple[Slice, ...] | DiscoveryError) -> None:
         source = known.source
         if isinstance(what, DiscoveryError):
             self._take(known, what)
@@ -245,7 +249,7 @@ class Discovery:
         )
         self._take(known, Answer(endpoints) if endpoints else nothing)
 
-    def _take(self, known: _Known, outcome: Answer | DiscoveryError) -> None:
+    def _take(self, known: _TrackedSource, outcome: Answer | DiscoveryError) -> None:
         now = asyncio.get_running_loop().time()
         lookups = known.lookups
         is_first = lookups.result is None
@@ -264,7 +268,7 @@ class Discovery:
         if has_changed or is_first:
             self._rebuild()
 
-    def _log_result(self, known: _Known, now: float) -> None:
+    def _log_result(self, known: _TrackedSource, now: float) -> None:
         lookups, label = known.lookups, known.source.label
         if lookups.result is Result.OK:
             recovered = self._throttle.succeeded(label, now)
@@ -283,21 +287,21 @@ class Discovery:
                 source=label,
                 result=lookups.result,
                 error=lookups.error,
-                addresses_kept=_count(lookups.endpoints),
+                addresses_kept=_count_addresses(lookups.endpoints),
                 count=failed.count,
             )
 
     def _rebuild(self) -> None:
         """Make the destinations anew, and call `changed` if they differ."""
         candidates = []
-        owners: dict[str, _Known] = {}
+        owners: dict[str, _TrackedSource] = {}
         for known in self._known:
             for made in self._destinations_of(known, known.lookups.endpoints):
                 owners.setdefault(made.name, known)
                 candidates.append(made)
         chosen = {
             name: made
-            for name, made in self._cap.admit(candidates).items()
+            for name, made in self._limit_targets.admit(candidates).items()
             # Names that are not looked up yet only hold their places: the setting's order decides
             # who is left out, not the order of answers.
             if owners[name].lookups.result is not None
@@ -309,7 +313,7 @@ class Discovery:
             self._changed(self._destinations)
 
     def _destinations_of(
-        self, known: _Known, endpoints: Sequence[Endpoint]
+        self, known: _TrackedSource, endpoints: Sequence[Endpoint]
     ) -> tuple[Destination, ...]:
         source = known.source
         if not endpoints and source.kind == "host":
@@ -326,23 +330,25 @@ class Discovery:
         )
 
     def _log_left_out(self) -> None:
-        left_out = self._cap.left_out
+        left_out = self._limit_targets.left_out
         now = asyncio.get_running_loop().time()
         if not left_out:
-            self._throttle.succeeded(self._cap, now)
-        elif self._throttle.failed(self._cap, "", now) is not None:
-            self._log.warning("targets_left_out", left_out=left_out, max_targets=self._cap.limit)
+            self._throttle.succeeded(self._limit_targets, now)
+        elif self._throttle.failed(self._limit_targets, "", now) is not None:
+            self._log.warning(
+                "targets_left_out", left_out=left_out, max_targets=self._limit_targets.limit
+            )
 
 
 async def _for_ever() -> None:
     await asyncio.Event().wait()
 
 
-def _count(endpoints: Sequence[Endpoint]) -> int:
+def _count_addresses(endpoints: Sequence[Endpoint]) -> int:
     return sum(len(endpoint.addresses) for endpoint in endpoints)
 
 
-def _state(known: _Known, now: float, wall: float) -> SourceState:
+def _state(known: _TrackedSource, now: float, wall: float) -> SourceState:
     lookups = known.lookups
     succeeded_at = lookups.succeeded_at
     if known.ask is None and lookups.result is Result.OK:
@@ -353,5 +359,5 @@ def _state(known: _Known, now: float, wall: float) -> SourceState:
         lookups.result,
         lookups.error,
         None if succeeded_at is None else wall - (now - succeeded_at),
-        _count(lookups.endpoints),
+        _count_addresses(lookups.endpoints),
     )

@@ -10,12 +10,12 @@ import socket
 import threading
 from pathlib import Path
 
-from .addresses import normal
+from .addresses import normalize
 
 LOOPBACK = ("127.0.0.1", "::1")
 
 _MAX_THREADS = 4
-"""Lookups by the system at one time; it may take half a minute over each and can't be stopped."""
+"""LookupState by the system at one time; it may take half a minute over each and can't be stopped."""
 
 
 def is_localhost(name: str) -> bool:
@@ -55,7 +55,7 @@ class HostsFile:
                 words = line.partition("#")[0].lower().split()
                 if name in words[1:]:
                     found.append(words[0])
-        return normal(found)
+        return normalize(found)
 
 
 class SystemLookups:
@@ -95,7 +95,7 @@ class SystemLookups:
             found: tuple[str, ...] = ()
             with contextlib.suppress(OSError, UnicodeError):
                 entries = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-                found = normal(str(entry[4][0]) for entry in entries)
+                found = normalize(str(entry[4][0]) for entry in entries)
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(settle, found)
 

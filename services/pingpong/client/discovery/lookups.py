@@ -10,9 +10,9 @@ from ipaddress import ip_address
 
 from ...webtransport import printable
 
-SHORTEST = 1.0
+MIN_INTERVAL = 1.0
 """Seconds from one lookup of a source to the next, at least, whatever its TTL and the reason."""
-LONGEST_RETRY = 10.0
+MAX_RETRY = 10.0
 """Seconds to the next lookup after one that failed, at most."""
 
 _MAX_TEXT = 500
@@ -85,7 +85,7 @@ class Answer:
     problem: DiscoveryError | None = None
 
 
-class Lookups:
+class LookupState:
     """The lookups of one source: the last good answer, and when the next is due.
 
     An answer is asked for again when its TTL has passed, and after `interval` at most. A failure,
@@ -116,7 +116,7 @@ class Lookups:
 
     def is_recent(self, now: float) -> bool:
         """Whether the last lookup ended so lately that it is too soon for another one."""
-        return self.asked_at is not None and now - self.asked_at < SHORTEST
+        return self.asked_at is not None and now - self.asked_at < MIN_INTERVAL
 
     def succeeded(self, answer: Answer, now: float) -> bool:
         """Take an answer in, empty or not. Returns whether what is known has changed by it."""
@@ -153,17 +153,17 @@ class Lookups:
         part = _SPREAD * self._random()
         longest = self._interval * (1 - part)
         wanted = longest if ttl is None else min(ttl * (1 + part), longest)
-        return max(wanted, SHORTEST)
+        return max(wanted, MIN_INTERVAL)
 
 
 def retry_delay(failures: int, interval: float, random: float) -> float:
     """Seconds from a failure, the `failures`-th in a row, to the next attempt.
 
-    Drawn by `random`, from 0 to 1, between `SHORTEST` and a bound that doubles each time.
+    Drawn by `random`, from 0 to 1, between `MIN_INTERVAL` and a bound that doubles each time.
     """
-    longest = max(SHORTEST, min(interval, LONGEST_RETRY))
-    bound = min(SHORTEST * 2.0 ** min(failures, _MAX_DOUBLINGS), longest)
-    return SHORTEST + (bound - SHORTEST) * random
+    longest = max(MIN_INTERVAL, min(interval, MAX_RETRY))
+    bound = min(MIN_INTERVAL * 2.0 ** min(failures, _MAX_DOUBLINGS), longest)
+    return MIN_INTERVAL + (bound - MIN_INTERVAL) * random
 
 
 def _completed(endpoint: Endpoint, known: Endpoint | None) -> Endpoint:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...webtransport import ascii_host
-from .addresses import normal
+from .addresses import normalize
 from .hosts import LOOPBACK, HostsFile, SystemLookups, is_localhost
 from .lookups import BOTH, Answer, DiscoveryError, Endpoint, Result
 
@@ -134,7 +134,7 @@ class Resolver:
                 addresses += (record.address for record in answer)
                 ttls.append(answer.chaining_result.minimum_ttl)
         unknown = {v: f for v, f in failures.items() if f.result is not Result.NXDOMAIN}
-        if found := normal(addresses):
+        if found := normalize(addresses):
             return HostAddresses(found, min(ttls), frozenset(unknown))
         # That there is no such name holds for both families, whatever becomes of the other one.
         for failure in sorted(failures.values(), key=lambda f: f.result is not Result.NXDOMAIN):
@@ -314,7 +314,7 @@ def _additional_addresses(response: Any) -> dict[dns.name.Name, HostAddresses]:
             found.setdefault(rrset.name, []).append(rrset)
     return {
         name: HostAddresses(
-            normal(record.address for rrset in rrsets for record in rrset),
+            normalize(record.address for rrset in rrsets for record in rrset),
             min(rrset.ttl for rrset in rrsets),
         )
         for name, rrsets in found.items()

@@ -19,7 +19,7 @@ from kubernetes.aio.client import ApiException, DiscoveryV1Api
 
 from ... import cluster
 from .endpointslices import Slice
-from .lookups import LONGEST_RETRY, SHORTEST, DiscoveryError, Result, retry_delay
+from .lookups import MAX_RETRY, MIN_INTERVAL, DiscoveryError, Result, retry_delay
 
 WATCH = 120
 """Seconds after which the API server is to end a watch, at most, and it is begun anew."""
@@ -71,9 +71,9 @@ class EndpointSliceWatch:
             except Exception as error:
                 self._failures += 1
                 self._notify(self._failure(error))
-            pause = SHORTEST
+            pause = MIN_INTERVAL
             if self._failures:
-                pause = retry_delay(self._failures, LONGEST_RETRY, self._random())
+                pause = retry_delay(self._failures, MAX_RETRY, self._random())
             await asyncio.sleep(pause)
 
     async def _follow(self, api: DiscoveryV1Api) -> None:
@@ -90,7 +90,7 @@ class EndpointSliceWatch:
                 return
             except (aiohttp.ClientError, OSError):
                 return  # an API server that restarts: it is a failure if the list fails too
-            await asyncio.sleep(max(0.0, SHORTEST - (loop.time() - began)))
+            await asyncio.sleep(max(0.0, MIN_INTERVAL - (loop.time() - began)))
 
     async def _list(self, api: DiscoveryV1Api) -> None:
         """Take in all slices there are."""

@@ -28,7 +28,7 @@ from .results import RunSummary, unconnected
 from .target_run import TargetRun
 from .targets import OneAddress, SystemLookup, all_addresses, check_ca_file
 
-LOOK_AGAIN = 3.0
+LOOKUP_INTERVAL = 3.0
 """Seconds after which a name is looked up again, while what it led to is pinged."""
 TARGETS_APART = 0.01
 """Seconds from one target's ping to the next one's, at most: together they would wait for each
@@ -208,7 +208,7 @@ class PingCommand:
             started=self._started,
             until=self._until,
             offset=index * apart,
-            look_again=None if wanted.address is not None else LOOK_AGAIN,
+            lookup_interval=None if wanted.address is not None else LOOKUP_INTERVAL,
         )
 
     def _observer(self, text: TextReport, objects: JsonReport, label: str) -> Display:

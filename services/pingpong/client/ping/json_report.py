@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ...link import Peer
-from ...statistics import Distribution, Outcome, Verdict
+from ...statistics import Answer, AnswerStatus, Distribution
 from .results import RunSummary
 
 
@@ -24,24 +24,24 @@ class JsonReport:
         self._target = {"target": label} if label else {}
 
     def answer(
-        self, peer: Peer, outcome: Outcome, size: int, *, at_ns: int | None = None
+        self, peer: Peer, answer: Answer, size: int, *, at_ns: int | None = None
     ) -> str | None:
         """Return the object of an answer; None for one to an unknown probe."""
-        if outcome.rtt_ns is None:
+        if answer.rtt_ns is None:
             return None
         reply: dict[str, Any] = {**self._target}
         if at_ns is not None:
             # To the microsecond, as in the text: a float cannot hold today's nanoseconds.
             reply["time"] = at_ns // 1000 / 1e6
         reply |= {
-            "seq": outcome.seq,
+            "seq": answer.seq,
             "bytes": size,
             "from": peer.address,
-            "rtt_ms": _milliseconds(outcome.rtt_ns),
-            "server_ms": _milliseconds(outcome.server_ns),
-            "late": outcome.verdict is Verdict.LATE,
-            "duplicate": outcome.verdict is Verdict.DUPLICATE,
-            "reordered": outcome.reordered,
+            "rtt_ms": _milliseconds(answer.rtt_ns),
+            "server_ms": _milliseconds(answer.server_ns),
+            "late": answer.status is AnswerStatus.LATE,
+            "duplicate": answer.status is AnswerStatus.DUPLICATE,
+            "reordered": answer.reordered,
         }
         return json.dumps(reply)
 

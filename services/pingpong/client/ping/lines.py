@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ...link import Peer
 from ...settings import PingSettings
-from ...statistics import Outcome, Verdict
+from ...statistics import Answer, AnswerStatus
 from .json_report import JsonReport
 from .observer import Display
 from .report import TextReport
@@ -57,9 +57,9 @@ class TextLines(Display):
         """Write why."""
         self._write(self._report.not_sent(seq, reason, at_ns=self._now()))
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """Write the answer's line."""
-        self._write(self._report.answer(self._peer, outcome, size, at_ns=self._now()))
+        self._write(self._report.answer(self._peer, answer, size, at_ns=self._now()))
 
     def unanswered(self, seq: int, *, final: bool) -> None:
         """Write its number."""
@@ -101,9 +101,9 @@ class Dots(TextLines):
         """Draw a dot."""
         self._draw(".")
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """Take a dot back; copies of an answer have none."""
-        if outcome.verdict in (Verdict.OK, Verdict.LATE):
+        if answer.status in (AnswerStatus.OK, AnswerStatus.LATE):
             self._draw("\b \b")
 
     def unanswered(self, seq: int, *, final: bool) -> None:
@@ -157,7 +157,7 @@ class JsonLines(Display):
         """Say why."""
         self._complain(self._beside.failed(cause))
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """Write the answer's object."""
         at_ns = time.time_ns() if self._timestamps else None
-        self._write(self._report.answer(self._peer, outcome, size, at_ns=at_ns))
+        self._write(self._report.answer(self._peer, answer, size, at_ns=at_ns))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...link import ConnectTimes, Peer
-from ...statistics import Distribution, Outcome, Summary, Verdict
+from ...statistics import Answer, AnswerStatus, Distribution, Summary
 from . import formatting
 from .results import RunSummary, ShownOutage
 
@@ -28,22 +28,22 @@ class TextReport:
         )
 
     def answer(
-        self, peer: Peer, outcome: Outcome, size: int, *, at_ns: int | None = None
+        self, peer: Peer, answer: Answer, size: int, *, at_ns: int | None = None
     ) -> str | None:
         """Return the line of an answer; None for one to an unknown probe."""
-        if outcome.rtt_ns is None:
+        if answer.rtt_ns is None:
             return None
         line = (
             f"{formatting.count(size, 'byte')} from {peer.address}: "
-            f"seq={outcome.seq} time={formatting.milliseconds(outcome.rtt_ns)} ms"
+            f"seq={answer.seq} time={formatting.milliseconds(answer.rtt_ns)} ms"
         )
-        if outcome.server_ns is not None:
-            line += f" (server {formatting.milliseconds(outcome.server_ns)} ms)"
-        if outcome.verdict is Verdict.LATE:
+        if answer.server_ns is not None:
+            line += f" (server {formatting.milliseconds(answer.server_ns)} ms)"
+        if answer.status is AnswerStatus.LATE:
             line += " late"
-        if outcome.reordered:
+        if answer.reordered:
             line += " reordered"
-        if outcome.verdict is Verdict.DUPLICATE:
+        if answer.status is AnswerStatus.DUPLICATE:
             line += " (DUP!)"
         return self._line(line, at_ns)
 

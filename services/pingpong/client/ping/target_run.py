@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ... import link
 from ...link import Dialer, Link, LinkError, LinkOptions, Lookup, Observer, Peer, Resolved, Until
 from ...settings import PingSettings
-from ...statistics import Latencies, Outcome, Summary, Verdict
+from ...statistics import Answer, AnswerStatus, Latencies, Summary
 from ...webtransport import Address
 from .advice import with_advice
 from .observer import Display
@@ -32,7 +32,7 @@ class TargetRun(Observer):
 
     Pings are sent when `settings` say, whatever becomes of the connection: one that has no
     connection to go through is not sent, and counted as that. `until` says what ends it besides its
-    count. The name is looked up again each `look_again` seconds.
+    count. The name is looked up again each `lookup_interval` seconds.
 
     `started` is called when the first attempt to connect is over, whatever came of it; pings begin
     `offset` seconds later.
@@ -49,7 +49,7 @@ class TargetRun(Observer):
         started: Callable[[], None],
         until: Until,
         offset: float = 0.0,
-        look_again: float | None = None,
+        lookup_interval: float | None = None,
     ) -> None:
         options = LinkOptions(
             modes=(settings.mode,),
@@ -61,7 +61,7 @@ class TargetRun(Observer):
             offset=offset,
             until=until,
             backoff=_BACKOFF,
-            look_again=look_again,
+            lookup_interval=lookup_interval,
         )
         self.link = Link(name, self._look_up, dialer, self, options)
         self.error: LinkError | None = None
@@ -236,15 +236,15 @@ class TargetRun(Observer):
         self._not_sent += 1
         self._display.unconnected(seq, mode)
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """An answer came."""
-        if outcome.verdict is not Verdict.DUPLICATE and outcome.rtt_ns is not None:
-            self._rtt.add(outcome.rtt_ns)
-            if outcome.server_ns is not None:
-                self._server.add(outcome.server_ns)
+        if answer.status is not AnswerStatus.DUPLICATE and answer.rtt_ns is not None:
+            self._rtt.add(answer.rtt_ns)
+            if answer.server_ns is not None:
+                self._server.add(answer.server_ns)
         if self._down_on is None:
             self._lost = self._not_sent = 0
-        self._display.answered(outcome, size, is_first)
+        self._display.answered(answer, size, is_first)
 
     def unanswered(self, seq: int, *, final: bool) -> None:
         """Its timeout passed, or its session is over."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ...link import LinkError, Observer, Outage, Peer
-from ...statistics import Outcome, Settled, Verdict
+from ...statistics import Answer, AnswerStatus, LossReport
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .metrics import ProbeMetrics, TargetCounts
@@ -94,21 +94,21 @@ class Recorder(Observer):
         """Nothing was measured in that time."""
         self._metrics.skipped += slots
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """An answer came."""
-        if outcome.verdict is Verdict.DUPLICATE:
+        if answer.status is AnswerStatus.DUPLICATE:
             self._counts.duplicates += 1
             return
-        counts = self._counts.modes[outcome.kind]
-        counts.completed[outcome.verdict.value] += 1
-        if outcome.reordered:
+        counts = self._counts.modes[answer.kind]
+        counts.completed[answer.status.value] += 1
+        if answer.reordered:
             counts.reordered += 1
-        assert outcome.rtt_ns is not None
-        (counts.first_rtt if is_first else counts.rtt).observe(outcome.rtt_ns * 1e-9)
-        if outcome.server_ns is not None:
-            self._counts.server_time.observe(outcome.server_ns * 1e-9)
+        assert answer.rtt_ns is not None
+        (counts.first_rtt if is_first else counts.rtt).observe(answer.rtt_ns * 1e-9)
+        if answer.server_ns is not None:
+            self._counts.server_time.observe(answer.server_ns * 1e-9)
 
-    def copied(self, count: int) -> None:
+    def duplicated(self, count: int) -> None:
         """Packets came again."""
         self._counts.duplicates += count
 
@@ -118,9 +118,9 @@ class Recorder(Observer):
         counts = modes.get(mode) or next(iter(modes.values()))
         counts.completed["malformed"] += 1
 
-    def lost(self, settled: Settled) -> None:
+    def lost(self, report: LossReport) -> None:
         """Probes are lost for good, or more is known of where."""
-        for mode, count in settled.by_kind.items():
+        for mode, count in report.by_kind.items():
             self._counts.modes[mode].completed["lost"] += count
         for direction in ("out", "back", "unknown"):
-            self._counts.lost[direction] += getattr(settled, direction)
+            self._counts.lost[direction] += getattr(report, direction)

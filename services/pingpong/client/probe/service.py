@@ -113,7 +113,7 @@ class Service:
         return task
 
     async def _look_up(self, name: str) -> Destination:
-        return await self._discovery.fresh(name)
+        return await self._discovery.refresh(name)
 
     def _look_again(self) -> None:
         """SIGHUP: names are looked up, and files read, now."""
@@ -125,7 +125,7 @@ class Service:
 
     async def _look_up_again(self, name: str) -> None:
         with contextlib.suppress(KeyError):  # it may have left by now
-            await self._discovery.fresh(name)
+            await self._discovery.refresh(name)
 
     def _discovers(self) -> Result:
         is_over = self._discovering is None or self._discovering.done()

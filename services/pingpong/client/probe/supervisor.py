@@ -81,7 +81,7 @@ class Supervisor:
                 known.destination = destination
                 if known.link is not None:
                     found = self._resolved(destination)
-                    known.link.located([address for _, address in found.addresses])
+                    known.link.addresses_changed([address for _, address in found.addresses])
                     known.link.connect_now()
 
     def connect_now(self) -> None:

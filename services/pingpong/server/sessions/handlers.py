@@ -216,7 +216,7 @@ class PingSession(CountedSession):
             counters.dropped[mode, TOO_LARGE] += 1
             complete = error.messages
             may_go_on = False
-        stream.kept = messages.pending
+        stream.handler_buffered = messages.pending
         answers = b""
         count = size = 0
         for message in complete:

@@ -123,7 +123,7 @@ class UnidirectionalAnswers:
         elif len(self._waiting) < WAITING_ANSWERS:
             self._waiting.append((data, count, size))
             self._pending_bytes += len(data)
-            self._session.kept += len(data)
+            self._session.handler_buffered += len(data)
         else:
             self._drop(count, QUEUE_FULL)
 
@@ -133,14 +133,14 @@ class UnidirectionalAnswers:
         while self._waiting and self._session.can_open_stream(True):
             data, count, size = self._waiting.pop(0)
             self._pending_bytes -= len(data)
-            self._session.kept -= len(data)
+            self._session.handler_buffered -= len(data)
             self._open(data, count, size)
 
     def session_closed(self) -> None:
         """Count what still waits as dropped."""
         for _, count, _ in self._waiting:
             self._drop(count, CLOSED)
-        self._session.kept = 0
+        self._session.handler_buffered = 0
         self._waiting.clear()
         self._unread.clear()
 
@@ -181,10 +181,10 @@ class WholeMessage(StreamHandler):
     ) -> None:
         """Keep it until the end, or until it is too large."""
         self._data += data
-        stream.kept = len(self._data)
-        if stream.kept > self.max_size:
+        stream.handler_buffered = len(self._data)
+        if stream.handler_buffered > self.max_size:
             self._data.clear()
-            stream.kept = 0
+            stream.handler_buffered = 0
             self._too_large()
             stream.stop(MESSAGE_TOO_LARGE)
         elif end_stream:

@@ -26,7 +26,7 @@ from ...settings import ServeSettings
 from ...telemetry.logs import configure, get_logger
 from ...telemetry.metrics import to_json
 from ...webtransport import SharedKeys
-from ...webtransport.asyncio import Handover
+from ...webtransport.asyncio import PacketForwarder
 from ...webtransport.certificates import Certificate, parse_certificate
 from .. import ServeError
 from .control import Channel, Message
@@ -126,7 +126,7 @@ class _Process:
             settings,
             _certificate(message),
             sock=socket.socket(fileno=message["socket"]),
-            handover=Handover(socket.socket(fileno=message["inbox"]), outboxes),
+            forwarder=PacketForwarder(socket.socket(fileno=message["inbox"]), outboxes),
             index=message["index"],
             count=len(outboxes),
             keys=SharedKeys(retry, reset),

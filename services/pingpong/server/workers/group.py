@@ -12,7 +12,7 @@ from ...settings import ServeSettings
 from ...telemetry.health import Result
 from ...telemetry.logs import get_logger
 from ...telemetry.metrics import from_json, merge
-from ...webtransport.asyncio import bind_group, connect_inboxes, steer
+from ...webtransport.asyncio import bind_group, create_inboxes, steer
 from ...webtransport.certificates import Certificate
 from .. import ServeError, metrics
 from ..health import SELF_PING, WORKERS, Health, combine, while_draining
@@ -90,7 +90,7 @@ class WorkerGroup:
         self._sockets += sockets
         self._address = sockets[0].getsockname()[:2]
         steered = steer(sockets)
-        inboxes, outboxes = connect_inboxes(self._count)
+        inboxes, outboxes = create_inboxes(self._count)
         self._sockets += [*inboxes, *outboxes]
         keys = shared_keys(settings, self._certificate)
         slots = [
@@ -180,7 +180,7 @@ class WorkerGroup:
             except (WorkerLostError, ServeError) as error:
                 if not worker.ended.is_set():
                     self._logger.warning(
-                        "worker_does_not_stop", worker=worker.slot.index, error=str(error)
+                        "worker_stop_timed_out", worker=worker.slot.index, error=str(error)
                     )
                     worker.kill()
 
@@ -199,7 +199,7 @@ class WorkerGroup:
             for worker in self._workers:
                 worker.silence += 1
                 if worker.listening and worker.silence * TICK > KILL_AFTER:
-                    self._logger.error("worker_hangs", worker=worker.slot.index, pid=worker.pid)
+                    self._logger.error("worker_hung", worker=worker.slot.index, pid=worker.pid)
                     worker.kill()  # and it is replaced
 
     async def _supervise(self, index: int) -> None:
@@ -234,7 +234,7 @@ class WorkerGroup:
         try:
             await replacement.start(self._shares[index], certificate)
         except ServeError as error:
-            self._logger.error("worker_not_replaced", worker=index, error=str(error))
+            self._logger.error("worker_replacement_failed", worker=index, error=str(error))
             replacement.kill()
             if not replacement.pid:
                 replacement.ended.set()

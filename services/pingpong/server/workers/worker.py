@@ -24,7 +24,7 @@ from ...webtransport import (
     Session,
     SharedKeys,
 )
-from ...webtransport.asyncio import EndpointConfig, Handover, Limits, Listener, listen
+from ...webtransport.asyncio import EndpointConfig, Limits, Listener, PacketForwarder, listen
 from ...webtransport.certificates import Certificate
 from .. import ServeError, metrics
 from ..auth.access import Access
@@ -54,7 +54,7 @@ class PingServer(Router):
             settings.max_message_size, admission=admission, rate_limit=settings.rate_limit
         )
         self.protocol_errors = 0
-        self.unused_connections = 0
+        self.session_request_timeouts = 0
         self.self_ping: SelfPing | None = None
         self._logger = get_logger("pingpong.server").bind()
         self._over: asyncio.Future[None] | None = None
@@ -76,28 +76,28 @@ class PingServer(Router):
             state=session.state.value,
         )
 
-    def requests_over(self, connection: Connection) -> None:
-        """Wake `wait_over`."""
+    def connect_streams_closed(self, connection: Connection) -> None:
+        """Wake `wait_closed`."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """Wake `wait_over`: the requests are over with their connection."""
-        self.requests_over(connection)
+        """Wake `wait_closed`: the requests are over with their connection."""
+        self.connect_streams_closed(connection)
 
-    def connection_unused(self, connection: Connection) -> None:
+    def session_request_timed_out(self, connection: Connection) -> None:
         """Count a client that asked for no session in time."""
-        self.unused_connections += 1
-        self._logger.debug("connection_unused")
+        self.session_request_timeouts += 1
+        self._logger.debug("session_request_timed_out")
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """Count a peer that broke the rules."""
         self.protocol_errors += 1
-        self._logger.debug("protocol_error", error=str(error))
+        self._logger.debug("protocol_violated", error=str(error))
 
-    async def wait_over(self, connections: Collection[Connection]) -> None:
+    async def wait_closed(self, connections: Collection[Connection]) -> None:
         """Wait until all requests of these connections are over."""
-        while any(c.has_requests and c.closed is None for c in connections):
+        while any(c.has_connect_streams and c.closed is None for c in connections):
             self._over = asyncio.get_running_loop().create_future()
             await self._over
 
@@ -115,7 +115,7 @@ class Worker:
         certificate: Certificate,
         *,
         sock: socket | None = None,
-        handover: Handover | None = None,
+        forwarder: PacketForwarder | None = None,
         index: int = 0,
         count: int = 1,
         keys: SharedKeys | None = None,
@@ -123,7 +123,7 @@ class Worker:
         self._settings = settings
         self._certificate = certificate
         self._sock = sock
-        self._handover = handover
+        self._handover = forwarder
         self._index = index
         self._count = count
         self._keys = keys or SharedKeys()
@@ -170,13 +170,13 @@ class Worker:
                 config=config,
                 limits=limits,
                 sock=self._sock,
-                handover=self._handover,
+                forwarder=self._handover,
                 answered=self._handler.counters.send_delay.left,
             )
         except OSError as error:
             raise ServeError(listen_failure(settings, error)) from error
         buffer = listener.receive_buffer
-        self._logger.debug("socket", receive_buffer=buffer.got, asked=buffer.asked)
+        self._logger.debug("socket_opened", receive_buffer=buffer.got, asked=buffer.asked)
         self._lag.start()
         if settings.self_ping_interval:
             self._ping_itself(listener.local_address, settings.self_ping_interval)
@@ -245,17 +245,17 @@ class Worker:
         sessions = self._handler.admission.active
         if sessions:
             self._logger.info(
-                "draining",
+                "drain_started",
                 sessions=sessions,
                 timeout=self._settings.drain_timeout,
                 hint=SECOND_SIGNAL,
             )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
-                await self._handler.wait_over(tuple(listener.connections))
+                await self._handler.wait_closed(tuple(listener.connections))
         left = self._handler.admission.active
         if left:
-            self._logger.info("closing", sessions=left, reason=SHUTTING_DOWN)
+            self._logger.info("drain_timed_out", sessions=left, reason=SHUTTING_DOWN)
         answer_what_has_come(listener)
         await listener.close_sessions(0, SHUTTING_DOWN)
 
@@ -293,8 +293,8 @@ class Worker:
         yield metrics.RESETS_SENT.metric([((), packets.resets_sent)])
         negotiations = packets.version_negotiations
         yield metrics.VERSION_NEGOTIATIONS_SENT.metric([((), negotiations)])
-        handover = self._handover
-        yield metrics.HANDED_OVER.metric([((), handover.passed_packets if handover else 0)])
+        forwarder = self._handover
+        yield metrics.HANDED_OVER.metric([((), forwarder.forwarded_packets if forwarder else 0)])
         yield metrics.RETRIES_SENT.metric([((), packets.retries_sent)])
         yield metrics.RETRIES_INVALID.metric([((), packets.retries_invalid)])
         yield metrics.RECEIVED.metric(((mode,), n) for mode, n in messages.received.items())
@@ -307,7 +307,7 @@ class Worker:
         yield metrics.RECEIVED_BYTES.metric([((), messages.received_bytes)])
         yield metrics.SENT_BYTES.metric([((), messages.sent_bytes)])
         yield metrics.ANSWER_DURATION.metric([((), messages.answer_durations)])
-        dropped = packets.dropped_packets + (handover.dropped_packets if handover else 0)
+        dropped = packets.dropped_packets + (forwarder.dropped_packets if forwarder else 0)
         yield metrics.PACKETS_DROPPED.metric([((), dropped)])
         yield metrics.PACKETS_OVERFLOWED.metric([((), listener.overflowed_packets)])
         yield metrics.PACKETS_THROTTLED.metric([((), packets.throttled_packets)])
@@ -315,7 +315,7 @@ class Worker:
         yield metrics.PACKETS_UNSENT.metric([((), listener.unsent_packets)])
         errors = self._handler.protocol_errors + packets.protocol_errors
         yield metrics.PROTOCOL_ERRORS.metric([((), errors)])
-        unused = self._handler.unused_connections
+        unused = self._handler.session_request_timeouts
         yield metrics.CONNECTIONS_UNUSED.metric([((), unused)])
         yield metrics.TOKENS_RELOAD_FAILED.metric([((), int(self._access.token_reload_failed))])
         yield metrics.SELF_PINGS.metric([((), self_pings)])

@@ -20,7 +20,7 @@ from ..errors import (
 from ..events import Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig, Windows
-from ..udp.handover import Handover, connect_inboxes
+from ..udp.forwarding import PacketForwarder, create_inboxes
 from ..udp.steering import bind_group, steer
 from .connecting import connect, establish, open_connection
 from .connection import ClientConnection, SessionWaiter
@@ -41,9 +41,9 @@ __all__ = [
     "DatagramTooLargeError",
     "Draft",
     "EndpointConfig",
-    "Handover",
     "Limits",
     "Listener",
+    "PacketForwarder",
     "ReceiveStream",
     "Request",
     "SendStream",
@@ -59,7 +59,7 @@ __all__ = [
     "Windows",
     "bind_group",
     "connect",
-    "connect_inboxes",
+    "create_inboxes",
     "establish",
     "listen",
     "more_telling",

@@ -178,7 +178,7 @@ class ClientConnection(ConnectionHandler):
             for session in connection.sessions:
                 session.close()
             self.flush()
-            if connection.closed is None and connection.has_requests:
+            if connection.closed is None and connection.has_connect_streams:
                 self._over = self._over or asyncio.get_running_loop().create_future()
                 await asyncio.wait([self._over], timeout=timeout)
         finally:
@@ -192,7 +192,7 @@ class ClientConnection(ConnectionHandler):
         if not self.ready.done():
             self.ready.set_result(None)
 
-    def requests_over(self, connection: Connection) -> None:
+    def connect_streams_closed(self, connection: Connection) -> None:
         """Wake `close`: no request is left."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
@@ -204,7 +204,7 @@ class ClientConnection(ConnectionHandler):
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
         """Note the end, and fail what waits until the connection is ready."""
         self.closed = closed
-        self.requests_over(connection)
+        self.connect_streams_closed(connection)
         # The last call: without this the two would keep one another alive.
         connection.handler = ConnectionHandler()
         is_authenticated = connection.quic.close_is_authenticated

@@ -11,7 +11,7 @@ from ..quic.config import EndpointConfig, ServerIdentity
 from ..quic.connection_ids import worker_of
 from ..quic.endpoint import AioquicEndpoint
 from ..quic.engine import Address, QuicConnection, QuicEndpoint, QuicEvents
-from ..udp.handover import Handover
+from ..udp.forwarding import PacketForwarder
 from ..udp.pump import Pump
 
 _NANOSECOND = 1e-9
@@ -61,7 +61,7 @@ class UdpEndpoint:
 
     `answered` is called when the answers to a batch of packets have left, with what `flush` returned.
 
-    With `handover`, which it owns, it is one of several workers on a port, as `config` has it:
+    With `forwarder`, which it owns, it is one of several workers on a port, as `config` has it:
     packets of other workers' connections are passed on to them.
 
     `catch_up` is shared with other endpoints of the loop; without it, this one has its own.
@@ -73,7 +73,7 @@ class UdpEndpoint:
         config: EndpointConfig,
         accept: Callable[[QuicConnection], QuicEvents] | None = None,
         error_received: Callable[[OSError], None] | None = None,
-        handover: Handover | None = None,
+        forwarder: PacketForwarder | None = None,
         answered: Callable[[int], None] | None = None,
         catch_up: CatchUp | None = None,
     ) -> None:
@@ -84,16 +84,16 @@ class UdpEndpoint:
         self.pump = Pump(
             sock,
             self._loop,
-            receive=self._receive if handover is None else self._receive_or_pass_on,
+            receive=self._receive if forwarder is None else self._receive_or_forward,
             batch_received=self._batch_received,
             error_received=error_received,
         )
         self._is_client = accept is None
         self._answered = answered
-        self.handover = handover
+        self.forwarder = forwarder
         self._worker, self._workers = config.worker, config.workers
-        if handover is not None:
-            handover.start(
+        if forwarder is not None:
+            forwarder.start(
                 self._loop,
                 receive=self._receive,
                 note_source=self.pump.note_source,
@@ -147,7 +147,7 @@ class UdpEndpoint:
         pump = self.pump
         before = pump.received_packets
         pump.receive_pending()
-        taken = self.handover.receive_pending() if self.handover is not None else 0
+        taken = self.forwarder.receive_pending() if self.forwarder is not None else 0
         waited = self.engine.waiting_packets > 0 and not self._closed
         if waited:
             self._process_waiting()
@@ -180,20 +180,20 @@ class UdpEndpoint:
             self._answered = None
             self.engine.close()
             self.pump.close()
-            if self.handover is not None:
-                self.handover.close()
+            if self.forwarder is not None:
+                self.forwarder.close()
 
     # The engine's time is the packet's, as is everything that is measured from it.
 
     def _receive(self, data: bytes, address: Address, arrival: int) -> None:
         self.engine.receive(data, address, arrival * _NANOSECOND, arrival)
 
-    def _receive_or_pass_on(self, data: bytes, address: Address, arrival: int) -> None:
+    def _receive_or_forward(self, data: bytes, address: Address, arrival: int) -> None:
         worker = worker_of(data, self._workers)
         if worker == self._worker:
             self._receive(data, address, arrival)
-        elif self.handover is not None:
-            self.handover.pass_on(worker, data, address, arrival, self.pump.source(address))
+        elif self.forwarder is not None:
+            self.forwarder.forward(worker, data, address, arrival, self.pump.source(address))
 
     def _batch_received(self) -> None:
         try:

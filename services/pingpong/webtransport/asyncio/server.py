@@ -17,7 +17,7 @@ from ..quic.config import EndpointConfig
 from ..quic.engine import Address, EndpointCounters, QuicConnection
 from ..session import Session as CoreSession
 from ..states import State
-from ..udp.handover import Handover
+from ..udp.forwarding import PacketForwarder
 from ..udp.sockets import BufferSize, bind_udp
 from .endpoint import UdpEndpoint
 from .session import Session
@@ -139,15 +139,15 @@ class Listener(ConnectionHandler):
         """Pass it on: the connection refused a request by itself."""
         self._handler.request_refused(session, closed)
 
-    def requests_over(self, connection: Connection) -> None:
+    def connect_streams_closed(self, connection: Connection) -> None:
         """Pass it on, and wake `close_sessions` if it was the last one."""
-        self._handler.requests_over(connection)
+        self._handler.connect_streams_closed(connection)
         self._check_over()
 
-    def connection_unused(self, connection: Connection) -> None:
+    def session_request_timed_out(self, connection: Connection) -> None:
         """Pass it on, and log it for debugging."""
         logger.debug("peer %s asked for no session", connection.remote_address)
-        self._handler.connection_unused(connection)
+        self._handler.session_request_timed_out(connection)
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         """Pass it on, and log it for debugging."""
@@ -161,7 +161,7 @@ class Listener(ConnectionHandler):
         self._check_over()
 
     def _has_requests(self) -> bool:
-        return any(connection.has_requests for connection in self.connections)
+        return any(connection.has_connect_streams for connection in self.connections)
 
     def _check_over(self) -> None:
         if self._over is not None and not self._over.done() and not self._has_requests():
@@ -176,7 +176,7 @@ def listen(
     config: EndpointConfig,
     limits: Limits | None = None,
     sock: socket.socket | None = None,
-    handover: Handover | None = None,
+    forwarder: PacketForwarder | None = None,
     answered: Callable[[int], None] | None = None,
 ) -> Listener:
     """Take connections on a UDP port (0: any). Call it with a running loop.
@@ -198,13 +198,13 @@ def listen(
         if sock is None:
             sock = bind_udp(host, port)
         listener.endpoint = UdpEndpoint(
-            sock, config, listener.attach, handover=handover, answered=answered
+            sock, config, listener.attach, forwarder=forwarder, answered=answered
         )
     except BaseException:
         if sock is not None:
             sock.close()
-        if handover is not None:
-            handover.close()
+        if forwarder is not None:
+            forwarder.close()
         raise
     return listener
 

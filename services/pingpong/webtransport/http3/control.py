@@ -20,7 +20,7 @@ from .frames import (
     encode_settings,
 )
 
-_FURTHER_BYTES = 9
+_CONTINUATION_BYTES = 9
 """Bytes of seven bits behind a prefix that an integer of 62 bits can take."""
 
 
@@ -56,7 +56,7 @@ class CriticalStream:
         )
 
 
-class OwnControlStream(CriticalStream):
+class LocalControlStream(CriticalStream):
     """Our control stream."""
 
     __slots__ = ("_id", "_quic", "goaway_sent")
@@ -182,24 +182,24 @@ class QpackDecoderStream(CriticalStream):
     highest bit whether another follows.
     """
 
-    __slots__ = ("_further",)
+    __slots__ = ("_continuation",)
 
     def __init__(self) -> None:
         super().__init__("QPACK decoder")
-        self._further = 0
+        self._continuation = 0
         """How many further bytes the current integer may still have; 0 between instructions."""
 
     def receive_data(self, data: bytes) -> None:
         """Raises `ConnectionProtocolError` with QPACK_DECODER_STREAM_ERROR."""
         for byte in data:
-            if self._further:
-                self._further = self._further - 1 if byte >= 0x80 else 0
-                if byte >= 0x80 and not self._further:
+            if self._continuation:
+                self._continuation = self._continuation - 1 if byte >= 0x80 else 0
+                if byte >= 0x80 and not self._continuation:
                     raise ConnectionProtocolError(
                         ErrorCode.QPACK_DECODER_STREAM_ERROR, "an integer that is too long"
                     )
             elif byte & 0xC0 == 0x40:
-                self._further = _FURTHER_BYTES if byte & 0x3F == 0x3F else 0
+                self._continuation = _CONTINUATION_BYTES if byte & 0x3F == 0x3F else 0
             else:
                 raise ConnectionProtocolError(
                     ErrorCode.QPACK_DECODER_STREAM_ERROR, "acknowledges what was never sent"

@@ -2,7 +2,7 @@
 
     QuicConnection         aioquic's own
     IdentifiedConnection   `identity`: connection ids, keys, and how a connection ends
-    GuardedConnection      `guard`: what a peer sends, bounded by what it costs
+    HardenedConnection      `hardening`: what a peer sends, bounded by what it costs
     ResettingConnection    `reset_stream_at`: RESET_STREAM_AT, which aioquic does not know
     HookedConnection       here: credit, what is sent when, and the methods that `connection` calls
 
@@ -319,7 +319,7 @@ class HookedConnection(ResettingConnection):
         stream = self._streams.get(stream_id)
         return 0 if stream is None else int(stream.receiver.highest_offset)
 
-    def stream_is_over(self, stream_id: int) -> bool:
+    def is_receive_closed(self, stream_id: int) -> bool:
         """Whether the peer's half of a stream that it began has come and gone."""
         if stream_id >> 2 >= self._stream_limit(stream_id).used or stream_id in self._unopened:
             return False

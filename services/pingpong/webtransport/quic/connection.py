@@ -28,7 +28,7 @@ _IDLE_REASON = "Idle timeout"
 class Owner(Protocol):
     """What a connection reports to the endpoint that made it."""
 
-    def touch(self, connection: AioquicConnection) -> None:
+    def request_transmit(self, connection: AioquicConnection) -> None:
         """There may be something to transmit."""
 
     def buffers_counted(self, change: int) -> None:
@@ -66,6 +66,7 @@ class AioquicConnection:
         "_reported_end",
         "_writable_below",
         "arrival",
+        "buffered_bytes",
         "counted_handshake",
         "deadline",
         "events",
@@ -73,7 +74,6 @@ class AioquicConnection:
         "flow",
         "give_up_at",
         "is_client",
-        "kept_bytes",
         "max_datagram_size",
         "reset_stream_at",
         "reset_token",
@@ -103,7 +103,7 @@ class AioquicConnection:
         self._writable_below: dict[int, int] = {}
         self._count_buffers_at = _COUNT_BUFFERS_AFTER
         self.arrival = 0
-        self.kept_bytes = 0
+        self.buffered_bytes = 0
         """Bytes that were kept when they were last counted."""
         self.counted_handshake = False
         self.deadline: float | None = None
@@ -154,19 +154,19 @@ class AioquicConnection:
         """Open a stream that begins with `header`, and return its id."""
         stream_id: int = self._quic.get_next_available_stream_id(unidirectional)
         self._quic.send_stream_data(stream_id, header)
-        self._touch()
+        self._request_transmit()
         return stream_id
 
     def send_stream(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
         """Queue bytes on a stream."""
         if self._quic.write(stream_id, data, end_stream):
-            self._touch()
+            self._request_transmit()
 
     def send_datagram(self, data: bytes) -> bool:
         """Queue a datagram; false where the queue is full and it was dropped."""
         if not self._quic.queue_datagram(data):
             return False
-        self._touch()
+        self._request_transmit()
         return True
 
     def reset_stream(self, stream_id: int, code: int, reliable_size: int = 0) -> int:
@@ -174,13 +174,13 @@ class AioquicConnection:
         unsent = self._quic.reset(stream_id, code, reliable_size)
         if unsent is None:
             return 0
-        self._touch()
+        self._request_transmit()
         return unsent
 
     def stop_sending(self, stream_id: int, code: int) -> None:
         """Ask the peer to end its half."""
         if self._quic.stop(stream_id, code):
-            self._touch()
+            self._request_transmit()
 
     def buffered(self, stream_id: int) -> int:
         """Bytes of a stream that the peer has not acknowledged yet, sent or not."""
@@ -211,22 +211,22 @@ class AioquicConnection:
             quic.held[stream_id] = held - size
         elif held:
             del quic.held[stream_id]
-        self._touch()
+        self._request_transmit()
 
-    def stream_is_over(self, stream_id: int) -> bool:
+    def is_receive_closed(self, stream_id: int) -> bool:
         """Whether the peer's half of a stream that it began has come and gone."""
-        return self._quic.stream_is_over(stream_id)
+        return self._quic.is_receive_closed(stream_id)
 
     def ping(self) -> None:
         """Have the peer answer with an acknowledgement: keeps the connection from idling out."""
         self._quic.send_ping(0)
-        self._touch()
+        self._request_transmit()
 
     def close(self, code: int, reason: str = "", *, is_application: bool = True) -> None:
         """Close the connection with CONNECTION_CLOSE; a long reason is cut."""
         frame_type = None if is_application else int(QuicFrameType.PADDING)
         self._quic.close(code, frame_type, reason)
-        self._touch()
+        self._request_transmit()
 
     # What the endpoint calls.
 
@@ -241,14 +241,14 @@ class AioquicConnection:
         return self._quic.peer_certificate
 
     @property
-    def is_over(self) -> bool:
+    def is_discardable(self) -> bool:
         """Whether nothing more can come or go, and the endpoint may forget it."""
         return self._reported_end and self._quic.get_timer() is None
 
     def connect(self, address: Address, now: float) -> None:
         """Client: begin the handshake."""
         self._quic.connect(address, now)
-        self._touch()
+        self._request_transmit()
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
         """Take a packet in, and report what it brought."""
@@ -282,17 +282,17 @@ class AioquicConnection:
         elif self._queue:
             self._report()
         if quic.buffers.grown > self._count_buffers_at:
-            before = self.kept_bytes
+            before = self.buffered_bytes
             self._owner.buffers_counted(self.count_buffers() - before)
         return packets
 
     def count_buffers(self) -> int:
         """Count the bytes that are kept of this connection, here and by the user of its events."""
         self._count_buffers_at = self._quic.buffers.grown + _COUNT_BUFFERS_AFTER
-        self.kept_bytes = self._quic.buffered_bytes()
+        self.buffered_bytes = self._quic.buffered_bytes()
         if self.events is not None:
-            self.kept_bytes += self.events.buffered_bytes()
-        return self.kept_bytes
+            self.buffered_bytes += self.events.buffered_bytes()
+        return self.buffered_bytes
 
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called."""
@@ -331,9 +331,9 @@ class AioquicConnection:
 
     # The rest.
 
-    def _touch(self) -> None:
+    def _request_transmit(self) -> None:
         self._has_data = True
-        self._owner.touch(self)
+        self._owner.request_transmit(self)
 
     def _report(self) -> None:
         sink = self.events

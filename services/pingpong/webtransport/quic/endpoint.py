@@ -17,7 +17,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicHeader, QuicPacketType, pull_
 
 from ..certificates import Certificate
 from ..errors import ErrorCode
-from . import answers
+from . import stateless
 from .config import EndpointConfig, ServerIdentity
 from .connection import AioquicConnection
 from .connection_ids import (
@@ -35,9 +35,9 @@ from .retry import RetryTokens
 from .timers import Timers
 
 _SMALLEST_FIRST_ID = 8  # bytes of the id that a client makes up (RFC 9000, section 7.2)
-_ANSWERS_A_SECOND = 1_000.0
+_STATELESS_RATE = 1_000.0
 """Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
-_MOMENT = 0.002
+_PROCESSING_TIME = 0.002
 """Seconds that packets which wait are processed for, before the socket is read again."""
 _TIMER_GRANULARITY = 0.001
 """Timers may fire this much early or late: loops count in milliseconds."""
@@ -62,7 +62,7 @@ class AioquicEndpoint:
     ) -> None:
         self.counters = EndpointCounters()
         self._queue = FairQueue(clock)
-        self._strangers = Flow()
+        self._unmatched = Flow()
         """The packets of no connection: first ones of handshakes, and what belongs to nothing."""
         self._buffered = 0
         """Bytes that connections keep, as they were last counted."""
@@ -72,16 +72,16 @@ class AioquicEndpoint:
         self._routes: dict[bytes, AioquicConnection] = {}
         self._connections: set[AioquicConnection] = set()
         self._handshakes: dict[AioquicConnection, None] = {}
-        self._touched: OrderedDict[AioquicConnection, None] = OrderedDict()
+        self._to_transmit: OrderedDict[AioquicConnection, None] = OrderedDict()
         """Those that may have something to transmit."""
-        self._answers: list[tuple[Address, list[bytes]]] = []
+        self._stateless_packets: list[tuple[Address, list[bytes]]] = []
         self._timers: Timers[AioquicConnection] = Timers()
         self._ids = ConnectionIds(config.keys.reset, config.worker, config.workers)
         self._retry = RetryTokens(config.keys.retry)
         self._reset_tokens: dict[bytes, AioquicConnection] = {}
         """What a stateless reset of a connection's peer would end in."""
-        self._refusals = answers.TokenBucket(_ANSWERS_A_SECOND)
-        self._resets = answers.TokenBucket(_ANSWERS_A_SECOND)
+        self._refusals = stateless.TokenBucket(_STATELESS_RATE)
+        self._resets = stateless.TokenBucket(_STATELESS_RATE)
         self._server: QuicConfiguration | None = None
         if accept is not None:
             assert config.certificate is not None
@@ -130,10 +130,10 @@ class AioquicEndpoint:
         if not data:
             return
         connection = self._connection_of(data)
-        flow = self._strangers if connection is None else connection.flow
-        if self._queue.may_pass(flow):
+        flow = self._unmatched if connection is None else connection.flow
+        if self._queue.may_process(flow):
             self._process(flow, connection, data, address, now, arrival)
-        elif not self._queue.put(flow, (data, address, now, arrival), len(data)):
+        elif not self._queue.enqueue(flow, (data, address, now, arrival), len(data)):
             self.counters.throttled_packets += 1
 
     @property
@@ -144,8 +144,8 @@ class AioquicEndpoint:
     def process_waiting(self) -> None:
         """Process packets that wait, for some milliseconds; `transmit` afterwards."""
         queue = self._queue
-        end = queue.clock() + _MOMENT
-        while (taken := queue.take()) is not None:
+        end = queue.clock() + _PROCESSING_TIME
+        while (taken := queue.dequeue()) is not None:
             flow, packet = taken
             self._process(flow, self._connection_of(packet[0]), *packet)
             if queue.clock() >= end:
@@ -153,7 +153,7 @@ class AioquicEndpoint:
 
     def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
         """What is to be sent now, grouped: the packets to one address in their order."""
-        groups, touched = self._answers, self._touched
+        groups, touched = self._stateless_packets, self._to_transmit
         clock = self._queue.clock
         time = clock()
         try:
@@ -173,8 +173,8 @@ class AioquicEndpoint:
             # A handler has failed: what is left to do is not its connection's alone.
             self._wake()
             raise
-        self._queue.next_turn()
-        self._answers = []
+        self._queue.next_round()
+        self._stateless_packets = []
         return groups
 
     def next_timer(self) -> float | None:
@@ -189,7 +189,7 @@ class AioquicEndpoint:
             if timer is None or timer > due:
                 self._arm(connection)
                 continue
-            self._touched[connection] = None
+            self._to_transmit[connection] = None
             try:
                 connection.handle_timer(max(now, timer))
             except Exception:
@@ -202,7 +202,7 @@ class AioquicEndpoint:
             connection.discard_state()
         for table in (
             *(self._connections, self._handshakes, self._routes, self._reset_tokens),
-            *(self._touched, self._answers, self._timers),
+            *(self._to_transmit, self._stateless_packets, self._timers),
         ):
             table.clear()
         self._queue = FairQueue(self._queue.clock)
@@ -225,20 +225,20 @@ class AioquicEndpoint:
         # Some room is made, or the next few bytes would have all of them counted again.
         enough = self._config.max_buffered * 9 // 10
         while self._buffered > enough:
-            largest = max(self._connections, key=lambda connection: connection.kept_bytes)
-            self._buffered -= largest.kept_bytes
-            largest.kept_bytes = 0
+            largest = max(self._connections, key=lambda connection: connection.buffered_bytes)
+            self._buffered -= largest.buffered_bytes
+            largest.buffered_bytes = 0
             self.counters.buffers_exceeded += 1
             largest.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much is kept of this connection")
 
-    def touch(self, connection: AioquicConnection) -> None:
+    def request_transmit(self, connection: AioquicConnection) -> None:
         """The user of a connection has given it something to do.
 
         Where any is touched already, `transmit` is about to be called.
         """
-        if not self._touched:
+        if not self._to_transmit:
             self._wake()
-        self._touched[connection] = None
+        self._to_transmit[connection] = None
 
     def handshake_completed(self, connection: AioquicConnection) -> None:
         """A handshake is complete, on both sides as far as this one knows."""
@@ -295,10 +295,10 @@ class AioquicEndpoint:
         begun = clock()
         try:
             if connection is None:
-                connection = self._meet(data, address, now)
+                connection = self._receive_unmatched(data, address, now)
                 if connection is None:
                     return
-            self._touched[connection] = None
+            self._to_transmit[connection] = None
             connection.receive(data, address, now, arrival)
         finally:
             flow.spent += clock() - begun
@@ -311,9 +311,9 @@ class AioquicEndpoint:
             self._timers.set(connection, timer)
 
     def _forget(self, connection: AioquicConnection) -> None:
-        if connection in self._connections and connection.is_over:
+        if connection in self._connections and connection.is_discardable:
             self._connections.discard(connection)
-            self._buffered -= connection.kept_bytes
+            self._buffered -= connection.buffered_bytes
             self._handshakes.pop(connection, None)
             for connection_id in connection.connection_ids:
                 self._routes.pop(connection_id, None)
@@ -328,14 +328,16 @@ class AioquicEndpoint:
         if self._reset_tokens.get(token) is connection:
             del self._reset_tokens[token]
 
-    def _meet(self, data: bytes, address: Address, now: float) -> AioquicConnection | None:
+    def _receive_unmatched(
+        self, data: bytes, address: Address, now: float
+    ) -> AioquicConnection | None:
         """A packet of no connection: the one that it begins, if it does."""
         if (
             not data[0] & LONG_HEADER
             or self._server is None
             or len(data) < SMALLEST_MAX_DATAGRAM_SIZE
         ):
-            self._unknown(data, address, now)
+            self._receive_unroutable(data, address, now)
             return None
         try:
             header = pull_quic_header(Buffer(data=data), host_cid_length=CONNECTION_ID_SIZE)
@@ -347,7 +349,9 @@ class AioquicEndpoint:
             self.counters.dropped_packets += 1
         elif header.version not in versions:
             self.counters.version_negotiations += 1
-            self._answers.append((address, [answers.version_negotiation(header, versions)]))
+            self._stateless_packets.append(
+                (address, [stateless.version_negotiation(header, versions)])
+            )
         elif header.packet_type is QuicPacketType.INITIAL:
             return self._admit(header, address, now)
         else:
@@ -403,40 +407,40 @@ class AioquicEndpoint:
         """A handshake is not waited for any more."""
         connection.give_up_at = now
         connection.handle_timer(now)
-        self._touched[connection] = None
+        self._to_transmit[connection] = None
 
     def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
         self.counters.retries_sent += 1
         retry_id = self._ids.make()
         token = self._retry.make(address, header.destination_cid, retry_id, now)
-        self._answers.append((address, [answers.retry(header, retry_id, token)]))
+        self._stateless_packets.append((address, [stateless.retry(header, retry_id, token)]))
 
     def _refuse(self, header: QuicHeader, address: Address, code: int, now: float) -> None:
         if self._refusals.take(now):
-            self._answers.append((address, answers.refusal(header, code)))
+            self._stateless_packets.append((address, stateless.connection_refused(header, code)))
 
-    def _unknown(self, data: bytes, address: Address, now: float) -> None:
+    def _receive_unroutable(self, data: bytes, address: Address, now: float) -> None:
         """A packet that belongs to no connection, and begins none."""
         # The table is of keyed hashes: how long it takes says nothing about the tokens in it.
         connection = self._reset_tokens.get(data[-RESET_TOKEN_SIZE:])
         if (
             connection is not None
             and connection.address == address
-            and len(data) >= answers.MIN_RESET_SIZE
+            and len(data) >= stateless.MIN_RESET_SIZE
         ):
             self.counters.resets_received += 1
-            self._touched[connection] = None
+            self._to_transmit[connection] = None
             connection.reset_received(now)
             return
         if (
             self._server is not None
             and data[0] & (LONG_HEADER | FIXED_BIT) == FIXED_BIT
-            and len(data) > answers.MIN_RESET_SIZE
+            and len(data) > stateless.MIN_RESET_SIZE
             and self._resets.take(now)
         ):
             self.counters.resets_sent += 1
             token = self._ids.reset_token(data[SHORT_ID_AT : SHORT_ID_AT + CONNECTION_ID_SIZE])
-            self._answers.append((address, [answers.stateless_reset(len(data), token)]))
+            self._stateless_packets.append((address, [stateless.stateless_reset(len(data), token)]))
         else:
             self.counters.dropped_packets += 1
 

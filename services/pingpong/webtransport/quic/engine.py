@@ -157,7 +157,7 @@ class QuicConnection(Protocol):
     def release(self, stream_id: int, size: int) -> None:
         """`size` held bytes were consumed: credit for as many can be granted again."""
 
-    def stream_is_over(self, stream_id: int) -> bool:
+    def is_receive_closed(self, stream_id: int) -> bool:
         """Whether the peer's half of a stream that it began has come and gone."""
         ...
 

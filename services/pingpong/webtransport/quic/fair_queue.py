@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-SHARE = 0.002
+QUANTUM = 0.002
 """Seconds of a turn that a flow's packets are processed in as they come."""
 MAX_PACKETS = 512
 """Packets of a flow that may wait. A full window of an honest peer is half as many."""
@@ -26,45 +26,45 @@ Packet = tuple[Any, ...]
 class Flow:
     """What has a share of its own: a connection, or the packets of none, together."""
 
-    __slots__ = ("packets", "spent", "turn")
+    __slots__ = ("packets", "round", "spent")
 
     def __init__(self) -> None:
         self.packets: deque[Packet] | None = None
         """Those that wait; None where there are none."""
         self.spent = 0.0
         """Seconds of processing beyond what earlier turns have paid for."""
-        self.turn = 0
+        self.round = 0
 
 
 class FairQueue:
     """The packets that wait. `clock` gives seconds since any moment.
 
-    A turn is what happens between two calls of `next_turn`.
+    A turn is what happens between two calls of `next_round`.
     """
 
-    __slots__ = ("_flows", "_turn", "clock", "length")
+    __slots__ = ("_flows", "_round", "clock", "length")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.length = 0
         """Packets that wait."""
         self._flows: deque[Flow] = deque()
-        self._turn = 0
+        self._round = 0
 
-    def next_turn(self) -> None:
+    def next_round(self) -> None:
         """Every flow has a share again."""
-        self._turn += 1
+        self._round += 1
 
-    def may_pass(self, flow: Flow) -> bool:
+    def may_process(self, flow: Flow) -> bool:
         """Whether a flow's next packet is to be processed now; otherwise, `put` it here."""
         if flow.packets is not None:
             return False
-        if flow.turn != self._turn:
-            flow.spent = max(0.0, flow.spent - SHARE * (self._turn - flow.turn))
-            flow.turn = self._turn
-        return flow.spent < SHARE
+        if flow.round != self._round:
+            flow.spent = max(0.0, flow.spent - QUANTUM * (self._round - flow.round))
+            flow.round = self._round
+        return flow.spent < QUANTUM
 
-    def put(self, flow: Flow, packet: Packet, size: int = 0) -> bool:
+    def enqueue(self, flow: Flow, packet: Packet, size: int = 0) -> bool:
         """Have a packet of `size` bytes wait; false where it is to be dropped.
 
         That is where too many of its flow wait, or where it is too large.
@@ -81,7 +81,7 @@ class FairQueue:
         self.length += 1
         return True
 
-    def take(self) -> tuple[Flow, Packet] | None:
+    def dequeue(self) -> tuple[Flow, Packet] | None:
         """The next packet of the flow whose turn it is."""
         if not self._flows:
             return None

@@ -17,7 +17,7 @@ from aioquic.quic.stream import QuicStream
 
 from .. import varint
 from .connection_ids import ConnectionIds
-from .guard import GuardedConnection
+from .hardening import HardenedConnection
 from .reassembly import StreamReceiver
 
 RESET_STREAM_AT = 0x24
@@ -31,7 +31,7 @@ def _reset_error(code: QuicErrorCode, reason: str) -> QuicConnectionError:
     return QuicConnectionError(code, RESET_STREAM_AT, f"RESET_STREAM_AT: {reason}")
 
 
-class ResettingConnection(GuardedConnection):
+class ResettingConnection(HardenedConnection):
     """aioquic's connection with RESET_STREAM_AT."""
 
     def __init__(self, configuration: QuicConfiguration, ids: ConnectionIds, **kwargs: Any) -> None:
@@ -48,7 +48,7 @@ class ResettingConnection(GuardedConnection):
         self._pending_resets: dict[int, tuple[int, int, int]] = {}
         """RESET_STREAM_AT received before the data it promises: code, final, reliable size."""
 
-    _FRAMES = GuardedConnection._FRAMES | {
+    _FRAMES = HardenedConnection._FRAMES | {
         RESET_STREAM_AT: ("_handle_reset_stream_at_frame", EPOCHS("01"), 1)
     }
 

@@ -29,7 +29,7 @@ from .sockets import (
     SOL_UDP,
     UDP_GRO,
     UDP_SEGMENT,
-    dissolve,
+    disconnect,
     dont_fragment,
     enlarge,
     group_segments,
@@ -294,7 +294,7 @@ class Pump:
             if len(group) > 1 and exc.errno in _GSO_REFUSED:
                 return _SPLIT
             if self._connected and not retried and exc.errno in _ADDRESS_GONE:
-                self._take_another_address()
+                self._reconnect_socket()
                 return self._transmit(group, address, retried=True)
             self._failed(exc)
             # What came by ICMP was an earlier packet's, and this one is still to be sent.
@@ -305,13 +305,13 @@ class Pump:
         self.sent_packets += len(group)
         return _SENT
 
-    def _take_another_address(self) -> None:
+    def _reconnect_socket(self) -> None:
         """Connect anew: the source address that was chosen then is this host's no more.
 
         To QUIC that is a change of path like a NAT's (RFC 9000, section 9).
         """
         try:
-            dissolve(self._sock)
+            disconnect(self._sock)
             self._sock.connect(self._peer)
         except OSError:
             return  # no way leads there now; the next packet tries again

@@ -119,7 +119,7 @@ def enlarge(sock: socket.socket, option: int, force: int, asked: int) -> BufferS
     return BufferSize(asked, sock.getsockopt(socket.SOL_SOCKET, option) // factor)
 
 
-def dissolve(sock: socket.socket) -> None:
+def disconnect(sock: socket.socket) -> None:
     """Undo a UDP socket's connect, its choice of a source address included. Raises OSError."""
     # connect(2): an address of the family AF_UNSPEC does that; socket.connect can't name one.
     unspecified = bytes(128)

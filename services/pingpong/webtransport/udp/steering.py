@@ -3,7 +3,7 @@
 By itself the kernel picks by addresses and ports: a client that changes its address then reaches
 another socket, and a worker that has never heard of it. The filter picks by the connection id
 (see `connection_ids`), which stays. Where the kernel refuses it, or has glued packets of several
-connections into one, `handover` brings the packets to where they belong.
+connections into one, `forwarder` brings the packets to where they belong.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
-from ....statistics import Outcome, Verdict
+from ....statistics import Answer, AnswerStatus
 from ..observer import Display
 
 CAPACITY = 512
@@ -76,13 +76,13 @@ class History(Display):
         """Nothing became of it."""
         self._put(seq, _NOT_SENT)
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """It took this long; copies of an answer change nothing."""
-        if outcome.rtt_ns is None or outcome.verdict is Verdict.DUPLICATE:
+        if answer.rtt_ns is None or answer.status is AnswerStatus.DUPLICATE:
             return
-        self.last_rtt_ns = outcome.rtt_ns
-        is_late = outcome.verdict is Verdict.LATE
-        self._put(outcome.seq, Cell(Mark.LATE if is_late else Mark.ANSWERED, outcome.rtt_ns))
+        self.last_rtt_ns = answer.rtt_ns
+        is_late = answer.status is AnswerStatus.LATE
+        self._put(answer.seq, Cell(Mark.LATE if is_late else Mark.ANSWERED, answer.rtt_ns))
 
     def unanswered(self, seq: int, *, final: bool) -> None:
         """It may come late still."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Keys:
+class Keyboard:
     """Reports each key that is pressed, between `start` and `stop`; of none where stdin is no
     terminal.
 
@@ -29,13 +29,13 @@ class Keys:
                 self._fd = sys.stdin.fileno()
 
     @property
-    def are_there(self) -> bool:
+    def is_available(self) -> bool:
         """Whether there is a keyboard."""
         return self._fd >= 0
 
     def start(self) -> None:
         """Have keys come one by one, and not shown."""
-        if not self.are_there or self._before is not None:
+        if not self.is_available or self._before is not None:
             return
         self._before = termios.tcgetattr(self._fd)
         tty.setcbreak(self._fd, termios.TCSANOW)

@@ -18,12 +18,12 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from ....settings import PingSettings
-from ....statistics import Latencies, Outcome, Summary, Verdict, minus
+from ....statistics import Answer, AnswerStatus, Latencies, Summary, minus
 from ..formatting import count
 from ..target_run import TargetRun, follows_answers
 from .history import CAPACITY, History
-from .keyboard import Keys
-from .picture import Frame, Row, Screen, draw
+from .keyboard import Keyboard
+from .rendering import Frame, Row, Screen, draw
 
 REFRESH_SECONDS = 0.25
 """Seconds from one frame to the next, at least."""
@@ -41,11 +41,11 @@ class LiveTarget(History):
         self._baseline: Summary | None = None
         """What is not to be counted."""
 
-    def answered(self, outcome: Outcome, size: int, is_first: bool) -> None:
+    def answered(self, answer: Answer, size: int, is_first: bool) -> None:
         """Keep its time."""
-        super().answered(outcome, size, is_first)
-        if outcome.rtt_ns is not None and outcome.verdict in (Verdict.OK, Verdict.LATE):
-            self._times.add(outcome.rtt_ns)
+        super().answered(answer, size, is_first)
+        if answer.rtt_ns is not None and answer.status in (AnswerStatus.OK, AnswerStatus.LATE):
+            self._times.add(answer.rtt_ns)
 
     def reset(self, run: TargetRun) -> None:
         """Count from now on."""
@@ -85,7 +85,7 @@ class LiveView:
         self._targets: list[LiveTarget] = []
         self._runs: Sequence[TargetRun] = ()
         self._is_running = False
-        self._keys = Keys(self._pressed)
+        self._keyboard = Keyboard(self._pressed)
         self._live: Live | None = None
         """What is on the screen; None while nothing is."""
         self._began = time.monotonic()
@@ -143,13 +143,13 @@ class LiveView:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._keys.start()
+            self._keyboard.start()
             self._live.start()
 
     def _hide(self) -> None:
         live, self._live = self._live, None
         if live is not None:
-            self._keys.stop()
+            self._keyboard.stop()
             with suppress(OSError):  # the terminal may be gone
                 live.stop()
 
@@ -171,7 +171,9 @@ class LiveView:
                 seconds = began - self._began
             live = self._live
             if live is not None:
-                frame = Frame(rows, self._what, seconds, self._keys.are_there, self._is_frozen)
+                frame = Frame(
+                    rows, self._what, seconds, self._keyboard.is_available, self._is_frozen
+                )
                 try:
                     await asyncio.to_thread(self._draw_frame, live, frame)
                 except OSError:

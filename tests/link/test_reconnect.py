@@ -1,4 +1,4 @@
-"""When a session is wanted, and when the next attempt to make one is due."""
+"""When a session is pending, and when the next attempt to make one is due."""
 
 from __future__ import annotations
 
@@ -8,75 +8,77 @@ from hypothesis import strategies as st
 
 from pingpong.link import Backoff
 from pingpong.link.failures import Failure
-from pingpong.link.keeper import Keeper, Need, Want
+from pingpong.link.reconnect import ReconnectPolicy, ReconnectReason, ReconnectRequest
 
-DOUBTS = [need for need in Need if need.is_a_doubt]
+SUSPICIONS = [reason for reason in ReconnectReason if reason.is_suspicion]
 
 
-def keeper(*, shortest: float = 0.1, longest: float = 10.0, random: float = 1.0) -> Keeper:
+def keeper(*, shortest: float = 0.1, longest: float = 10.0, random: float = 1.0) -> ReconnectPolicy:
     """One with a session, which was made at 0."""
-    made = Keeper(Backoff(shortest, longest, lambda: random), 0.0)
-    made.settled(0.0)
+    made = ReconnectPolicy(Backoff(shortest, longest, lambda: random), 0.0)
+    made.satisfied(0.0)
     return made
 
 
 def test_the_first_session_is_wanted_at_once() -> None:
-    made = Keeper(Backoff(0.1, 10.0), 5.0)
-    assert made.wanted == Want(Need.START, "")
+    made = ReconnectPolicy(Backoff(0.1, 10.0), 5.0)
+    assert made.pending == ReconnectRequest(ReconnectReason.START, "")
     assert made.pause(5.0) == 0
-    made.settled(6.0)
-    assert made.wanted is None
+    made.satisfied(6.0)
+    assert made.pending is None
     assert made.pause(7.0) is None
 
 
-@pytest.mark.parametrize("need", [Need.DRAIN, Need.ELSEWHERE])
-def test_one_that_lasted_is_replaced_at_once_and_one_that_did_not_after_a_while(need: Need) -> None:
+@pytest.mark.parametrize("reason", [ReconnectReason.DRAIN, ReconnectReason.ADDRESS_CHANGED])
+def test_one_that_lasted_is_replaced_at_once_and_one_that_did_not_after_a_while(
+    reason: ReconnectReason,
+) -> None:
     """A server that drains every session is not run over."""
     made = keeper()
-    made.want(need, "", 0.9)
+    made.request(reason, "", 0.9)
     assert made.pause(0.9) == pytest.approx(0.1)
-    made.settled(1.0)
-    made.want(need, "", 2.0)
+    made.satisfied(1.0)
+    made.request(reason, "", 2.0)
     assert made.pause(2.0) == 0
 
 
-@pytest.mark.parametrize("need", [*DOUBTS, Need.ENDED])
-def test_another_one_after_a_moment(need: Need) -> None:
+@pytest.mark.parametrize("reason", [*SUSPICIONS, ReconnectReason.ENDED])
+def test_another_one_after_a_moment(reason: ReconnectReason) -> None:
     """Of many clients that lose their sessions at one moment."""
     made = keeper()
-    made.want(need, "why", 3.0)
-    assert made.wanted == Want(need, "why")
+    made.request(reason, "why", 3.0)
+    assert made.pending == ReconnectRequest(reason, "why")
     assert made.pause(3.0) == pytest.approx(0.1)
     assert made.pause(3.05) == pytest.approx(0.05)
     assert made.pause(9.0) == 0
 
 
-@pytest.mark.parametrize("doubt", DOUBTS)
-def test_only_what_is_certain_takes_the_place_of_a_reason(doubt: Need) -> None:
+@pytest.mark.parametrize("doubt", SUSPICIONS)
+def test_only_what_is_certain_takes_the_place_of_a_reason(doubt: ReconnectReason) -> None:
     made = keeper()
-    made.want(doubt, "first", 3.0)
-    for other in DOUBTS:
-        made.want(other, "later", 3.0)
-        assert made.wanted == Want(doubt, "first")
-    made.want(Need.ELSEWHERE, "it moved", 3.0)
-    for other in DOUBTS:
-        made.want(other, "later", 3.0)
-        # An answer on the old session would settle a doubt, but not this.
-        assert made.wanted == Want(Need.ELSEWHERE, "it moved")
+    made.request(doubt, "first", 3.0)
+    for other in SUSPICIONS:
+        made.request(other, "later", 3.0)
+        assert made.pending == ReconnectRequest(doubt, "first")
+    made.request(ReconnectReason.ADDRESS_CHANGED, "it moved", 3.0)
+    for other in SUSPICIONS:
+        made.request(other, "later", 3.0)
+        # An answer on the old session would report_losses a doubt, but not this.
+        assert made.pending == ReconnectRequest(ReconnectReason.ADDRESS_CHANGED, "it moved")
     assert made.pause(3.0) == pytest.approx(0.1)
-    made.want(Need.DRAIN, "it drains", 3.1)
-    assert made.wanted == Want(Need.DRAIN, "it drains")
-    made.want(Need.ENDED, "it is over", 3.2)
-    assert made.wanted == Want(Need.ENDED, "it is over")
+    made.request(ReconnectReason.DRAIN, "it drains", 3.1)
+    assert made.pending == ReconnectRequest(ReconnectReason.DRAIN, "it drains")
+    made.request(ReconnectReason.ENDED, "it is over", 3.2)
+    assert made.pending == ReconnectRequest(ReconnectReason.ENDED, "it is over")
 
 
 def test_where_a_draining_server_is_gone_its_successor_may_stand_already() -> None:
     made = keeper()
-    made.want(Need.DRAIN, "", 3.0)
+    made.request(ReconnectReason.DRAIN, "", 3.0)
     for _ in range(7):
         made.failed(Failure.OTHER, 3.0, 0.0)
     assert made.pause(3.0) == pytest.approx(6.4)
-    made.want(Need.ENDED, "", 3.5)
+    made.request(ReconnectReason.ENDED, "", 3.5)
     assert made.pause(3.5) == 0
     made.failed(Failure.OTHER, 3.5, 0.0)
     assert made.pause(3.5) == pytest.approx(0.1)
@@ -84,25 +86,25 @@ def test_where_a_draining_server_is_gone_its_successor_may_stand_already() -> No
 
 def test_failures_by_policy_are_followed_by_ever_longer_pauses() -> None:
     made = keeper()
-    made.want(Need.ENDED, "", 1.0)
+    made.request(ReconnectReason.ENDED, "", 1.0)
     pauses = []
     for _ in range(8):
         made.failed(Failure.OTHER, 1.0, 0.0)
         pauses.append(made.pause(1.0))
     assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0])
     # A session that did not last leaves it at that; one that did begins anew.
-    made.settled(2.0)
-    made.want(Need.ENDED, "", 3.0)
+    made.satisfied(2.0)
+    made.request(ReconnectReason.ENDED, "", 3.0)
     assert made.pause(3.0) == pytest.approx(10.0)
-    made.settled(4.0)
-    made.want(Need.ENDED, "", 14.0)
+    made.satisfied(4.0)
+    made.request(ReconnectReason.ENDED, "", 14.0)
     assert made.pause(14.0) == pytest.approx(0.1)
 
 
 def test_a_host_that_refuses_is_asked_again_soon() -> None:
     """It is there, and the server may be any moment."""
     made = keeper()
-    made.want(Need.ENDED, "", 1.0)
+    made.request(ReconnectReason.ENDED, "", 1.0)
     assert made.retry_delay is None
     for now in (1.0, 2.0, 5.0, 15.0):
         made.failed(Failure.REFUSED, now, 0.001)
@@ -122,7 +124,7 @@ def test_a_host_that_refuses_is_asked_again_soon() -> None:
 def test_a_refused_attempt_is_not_repeated_without_any_pause() -> None:
     """Each takes a handshake's work here."""
     made = keeper(random=0.0)
-    made.want(Need.ENDED, "", 1.0)
+    made.request(ReconnectReason.ENDED, "", 1.0)
     made.failed(Failure.REFUSED, 1.0, 0.001)
     assert made.pause(1.0) == pytest.approx(0.075)
 
@@ -131,20 +133,20 @@ def test_silences_that_pass_make_the_next_pause_no_longer() -> None:
     """Of a path that is dead for a moment again and again; each comes after a second."""
     made = keeper()
     for at in range(0, 40, 4):
-        made.want(Need.SILENT, "", at + 1.3)
+        made.request(ReconnectReason.UNRESPONSIVE, "", at + 1.3)
         assert made.pause(at + 1.3) == pytest.approx(0.1)
-        made.settled(at + 1.5)
+        made.satisfied(at + 1.5)
 
 
 def test_a_session_that_lasted_makes_the_next_end_a_first_one() -> None:
     made = keeper()
     pauses = []
     for at in (0.5, 1.0, 1.5, 4.0):
-        made.want(Need.ENDED, "", at)
+        made.request(ReconnectReason.ENDED, "", at)
         pause = made.pause(at)
         assert pause is not None
         pauses.append(pause)
-        made.settled(at)
+        made.satisfied(at)
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.1])
 
 
@@ -153,38 +155,38 @@ def test_after_an_attempt_that_was_not_answered_another_one_begins_soon(
     took: float, pause: float
 ) -> None:
     made = keeper()
-    made.want(Need.SILENT, "", 1.0)
+    made.request(ReconnectReason.UNRESPONSIVE, "", 1.0)
     for _ in range(10):
-        made.failed(Failure.SILENT, 1.0, took)
+        made.failed(Failure.NO_ANSWER, 1.0, took)
     assert made.pause(1.0) == pytest.approx(pause)
 
 
 @pytest.mark.parametrize("failure", Failure)
 def test_what_the_operator_sets_is_a_bound(failure: Failure) -> None:
     made = keeper(shortest=600.0, longest=600.0)
-    made.want(Need.ENDED, "", 1.0)
+    made.request(ReconnectReason.ENDED, "", 1.0)
     made.failed(failure, 1.0, 0.1)
     assert made.pause(1.0) == pytest.approx(600.0)
     made = keeper(shortest=0.01, longest=0.01)
-    made.want(Need.ENDED, "", 1.0)
+    made.request(ReconnectReason.ENDED, "", 1.0)
     made.failed(failure, 1.0, 0.1)
     assert made.pause(1.0) == pytest.approx(0.01)
 
 
 def test_news_end_a_pause() -> None:
     made = keeper(shortest=600.0, longest=600.0)
-    made.want(Need.ENDED, "", 1.0)
-    made.hurry(2.0)
+    made.request(ReconnectReason.ENDED, "", 1.0)
+    made.retry_now(2.0)
     assert made.pause(2.0) == 0
-    made.settled(2.0)
-    made.hurry(3.0)
+    made.satisfied(2.0)
+    made.retry_now(3.0)
     assert made.pause(3.0) is None
 
 
 STEPS = st.lists(
     st.tuples(
         st.floats(0, 30),
-        st.sampled_from([*Need, *Failure, "settled", "hurry"]),
+        st.sampled_from([*ReconnectReason, *Failure, "satisfied", "retry_now"]),
         st.floats(0, 10),
     ),
     max_size=60,
@@ -193,30 +195,30 @@ STEPS = st.lists(
 
 @given(STEPS, st.floats(0, 1))
 def test_however_it_goes(
-    steps: list[tuple[float, Need | Failure | str, float]], draw: float
+    steps: list[tuple[float, ReconnectReason | Failure | str, float]], draw: float
 ) -> None:
-    """A session is wanted until it was made, and no pause is longer than was set."""
+    """A session is pending until it was made, and no pause is longer than was set."""
     made = keeper(random=draw)
     now = 0.0
-    wanted = False
+    pending = False
     for passed, step, took in steps:
         now += passed
-        if isinstance(step, Need):
-            made.want(step, step.value, now)
-            wanted = True
+        if isinstance(step, ReconnectReason):
+            made.request(step, step.value, now)
+            pending = True
             # What is certain is never forgotten over a doubt.
-            if step in (Need.DRAIN, Need.ENDED):
-                assert made.wanted == Want(step, step.value)
-            elif step is Need.ELSEWHERE:
-                assert made.wanted is not None
-                assert not made.wanted.need.is_a_doubt
+            if step in (ReconnectReason.DRAIN, ReconnectReason.ENDED):
+                assert made.pending == ReconnectRequest(step, step.value)
+            elif step is ReconnectReason.ADDRESS_CHANGED:
+                assert made.pending is not None
+                assert not made.pending.reason.is_suspicion
         elif isinstance(step, Failure):
             made.failed(step, now, took)
-        elif step == "settled":
-            made.settled(now)
-            wanted = False
+        elif step == "satisfied":
+            made.satisfied(now)
+            pending = False
         else:
-            made.hurry(now)
+            made.retry_now(now)
         pause = made.pause(now)
-        assert (pause is not None) == (made.wanted is not None) == wanted
+        assert (pause is not None) == (made.pending is not None) == pending
         assert pause is None or 0 <= pause <= 10.0

@@ -66,7 +66,7 @@ _SKIPPED = 4
 """Skipped numbers that are remembered."""
 
 
-class GuardedConnection(IdentifiedConnection):
+class HardenedConnection(IdentifiedConnection):
     """aioquic's connection, with bounds on what it takes in."""
 
     _loss: Recovery

@@ -1,6 +1,6 @@
 """What a peer sends that belongs to no session: not yet, or not any more.
 
-A stream begins as a `Preface`, until its first bytes say what it is. What names a session
+A stream begins as a `UntypedStream`, until its first bytes say what it is. What names a session
 that is not there yet is kept within limits (draft-16, section 4.5): a client may send
 CONNECT, streams and datagrams in one flight, and packets overtake each other; even in
 order, datagrams are commonly packed before stream frames.
@@ -37,7 +37,7 @@ Refuse: TypeAlias = Callable[[int, ErrorCode, bool], None]
 """Ends both halves of a stream: its id, with what code, whether the peer's half is over."""
 
 
-class Preface:
+class UntypedStream:
     """A peer's stream of which too little has come to know what it is."""
 
     __slots__ = ("_begin", "_buffer", "_id", "_quic", "_refuse", "_stop_code")
@@ -69,7 +69,7 @@ class Preface:
         self._quic.reset_stream(self._id, code)
 
 
-class EarlyStream:
+class BufferedStream:
     """A stream whose header is read and whose session is not there yet."""
 
     __slots__ = (
@@ -86,7 +86,7 @@ class EarlyStream:
 
     def __init__(
         self,
-        kept: EarlyArrivals,
+        kept: SessionBuffers,
         refuse: Refuse,
         stream_id: int,
         session_id: int,
@@ -103,7 +103,7 @@ class EarlyStream:
         self._stop_code: int | None = None
 
     @property
-    def is_over(self) -> bool:
+    def is_receive_closed(self) -> bool:
         """Whether the peer's half has ended."""
         return self._ended or self._reset is not None
 
@@ -131,14 +131,14 @@ class EarlyStream:
             stream.receive_stop(self._stop_code)
 
 
-class EarlyArrivals:
+class SessionBuffers:
     """The streams and datagrams of one connection that wait for their sessions."""
 
     __slots__ = ("_bytes", "_datagram_count", "_datagrams", "_limits", "_streams")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._streams: dict[int, EarlyStream] = {}
+        self._streams: dict[int, BufferedStream] = {}
         self._datagrams: dict[int, list[bytes]] = {}
         self._datagram_count = 0
         self._bytes = 0
@@ -151,16 +151,16 @@ class EarlyArrivals:
         """Bytes that are kept."""
         return self._bytes
 
-    def add_stream(self, stream: EarlyStream) -> bool:
+    def add_stream(self, stream: BufferedStream) -> bool:
         """Keep a stream; false where there are too many of them."""
-        if len(self._streams) >= self._limits.early_streams:
+        if len(self._streams) >= self._limits.max_buffered_streams:
             return False
         self._streams[stream.id] = stream
         return True
 
-    def add_data(self, stream: EarlyStream, data: bytes) -> bool:
+    def add_data(self, stream: BufferedStream, data: bytes) -> bool:
         """Keep bytes of a kept stream; false, and nothing kept, where it is too much."""
-        if self._bytes + len(data) > self._limits.early_bytes:
+        if self._bytes + len(data) > self._limits.max_buffered_bytes:
             self.forget_stream(stream.id)
             return False
         self._bytes += len(data)
@@ -170,8 +170,8 @@ class EarlyArrivals:
     def add_datagram(self, session_id: int, data: bytes) -> bool:
         """Keep a datagram; false where it is dropped."""
         if (
-            self._datagram_count >= self._limits.early_datagrams
-            or self._bytes + len(data) > self._limits.early_bytes
+            self._datagram_count >= self._limits.max_buffered_datagrams
+            or self._bytes + len(data) > self._limits.max_buffered_bytes
         ):
             return False
         self._datagrams.setdefault(session_id, []).append(data)
@@ -179,7 +179,7 @@ class EarlyArrivals:
         self._bytes += len(data)
         return True
 
-    def take(self, session_id: int) -> tuple[list[EarlyStream], list[bytes]]:
+    def take(self, session_id: int) -> tuple[list[BufferedStream], list[bytes]]:
         """All that waits for a session, in the order of its arrival; it is forgotten here."""
         if not self._streams and not self._datagrams:
             return [], []
@@ -213,7 +213,7 @@ class EarlyArrivals:
         self._datagram_count = self._bytes = 0
 
 
-class Discarded:
+class DiscardedStream:
     """A peer's half that was refused; kept until it ends, so as not to begin again."""
 
     __slots__ = ("_id", "_streams")

@@ -23,7 +23,7 @@ _header = struct.Struct("=qHIIBBBB")
 """Arrival; port, flow, scope; whether it is IPv6; kind of the source; sizes of host and source."""
 
 
-def connect_inboxes(workers: int) -> tuple[list[socket.socket], list[socket.socket]]:
+def create_inboxes(workers: int) -> tuple[list[socket.socket], list[socket.socket]]:
     """The inboxes of as many workers, and the other ends of them, in the order of the workers."""
     inboxes: list[socket.socket] = []
     outboxes: list[socket.socket] = []
@@ -46,7 +46,7 @@ def encode(data: bytes, address: Address, arrival: int, source: Ancillary | None
     return head + name + value + data
 
 
-class Handover:
+class PacketForwarder:
     """One worker's way to the others, and theirs to it.
 
     `outboxes` lead to the inboxes of all workers, in their order, also to its own. It owns its
@@ -55,12 +55,12 @@ class Handover:
     and `batch_received()` after the last of several.
 
     Attributes, for reading only:
-        passed_packets, taken_packets: brought to other workers, and by them
+        forwarded_packets, received_from_others: brought to other workers, and by them
         dropped_packets: not brought, as the other worker's inbox was full, or it was gone
     """
 
     def __init__(self, inbox: socket.socket, outboxes: Sequence[socket.socket]) -> None:
-        self.passed_packets = self.taken_packets = self.dropped_packets = 0
+        self.forwarded_packets = self.received_from_others = self.dropped_packets = 0
         self._inbox = inbox
         self._outboxes = outboxes
         for sock in (inbox, *outboxes):
@@ -85,7 +85,7 @@ class Handover:
         self._batch_received = batch_received
         loop.add_reader(self._inbox.fileno(), self.receive_pending)
 
-    def pass_on(
+    def forward(
         self, worker: int, data: bytes, address: Address, arrival: int, source: Ancillary | None
     ) -> None:
         """Bring a packet to another worker. It is dropped where that does not keep up."""
@@ -94,7 +94,7 @@ class Handover:
         except OSError:
             self.dropped_packets += 1
         else:
-            self.passed_packets += 1
+            self.forwarded_packets += 1
 
     def receive_pending(self) -> int:
         """Take what was brought, at most a batch; how many packets it was."""
@@ -107,7 +107,7 @@ class Handover:
             except OSError:
                 break
             taken += 1
-            self.taken_packets += 1
+            self.received_from_others += 1
             try:
                 self._take(message)
             except Exception as exc:
@@ -140,5 +140,5 @@ class Handover:
     def _failed(self, exc: Exception) -> None:
         assert self._loop is not None
         self._loop.call_exception_handler(
-            {"message": "exception in a callback of a handover", "exception": exc}
+            {"message": "exception in a callback of a forwarder", "exception": exc}
         )

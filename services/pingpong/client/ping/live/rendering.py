@@ -55,7 +55,7 @@ class Frame:
     """How is pinged: `datagram, 64 bytes, every 1 s`."""
     seconds: float
     """Since it began."""
-    has_keys: bool = True
+    has_keyboard: bool = True
     is_frozen: bool = False
 
 
@@ -91,7 +91,7 @@ class _Layout:
     graph_width: int
     is_below: bool
     """Whether graphs stand below the numbers, not beside them."""
-    is_airy: bool
+    has_blank_lines: bool
     """Whether there is an empty line between two targets."""
 
 
@@ -107,7 +107,7 @@ def draw(frame: Frame, screen: Screen) -> list[Text]:
     body: list[Text] = []
     shown = 0
     for index, row in enumerate(rows):
-        lines = [Text("")] if layout.is_airy and index else []
+        lines = [Text("")] if layout.has_blank_lines and index else []
         lines.append(_row(index, row, layout, screen))
         if has_graph:
             graph = Text("  ").append_text(_graph(row.cells, layout.graph_width, screen))
@@ -172,8 +172,8 @@ def _lay_out(rows: Sequence[Row], notes: int, width: int, room: int) -> _Layout:
     label_width = max(min(label_width, longest), 0)
     if not is_below:
         graph_width = width - 4 - label_width - _width_of(columns, gap)
-    is_airy = is_below and 3 * len(rows) + notes - 1 <= room
-    return _Layout(columns, gap, label_width, graph_width, is_below, is_airy)
+    has_blank_lines = is_below and 3 * len(rows) + notes - 1 <= room
+    return _Layout(columns, gap, label_width, graph_width, is_below, has_blank_lines)
 
 
 def _columns(rows: Sequence[Row]) -> list[_Column]:
@@ -331,7 +331,7 @@ def _footer(frame: Frame, screen: Screen, width: int) -> Text:
     line = Text()
     for key, what in (
         (("q", "quit"), ("p", "freeze"), ("r", "reset"))
-        if frame.has_keys
+        if frame.has_keyboard
         else (("Ctrl-C", "quit"),)
     ):
         line.append(key, "bold").append(f" {what}   ", "dim")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pingpong.webtransport.asyncio import EndpointConfig
 from pingpong.webtransport.asyncio import endpoint as endpoint_module
 from pingpong.webtransport.quic.connection_ids import worker_of
-from pingpong.webtransport.udp import handover as handover_module
-from pingpong.webtransport.udp.handover import Handover, connect_inboxes, encode
+from pingpong.webtransport.udp import forwarding
+from pingpong.webtransport.udp.forwarding import PacketForwarder, create_inboxes, encode
 from pingpong.webtransport.udp.sources import IP_PKTINFO, IPV6_PKTINFO, Ancillary
 from tests.webtransport.asyncio.peers import on_a_loop, on_both_loops, until
 from tests.webtransport.udp.groups import Client, Nat, working
@@ -27,11 +27,11 @@ SOURCE_6: Ancillary = [(socket.IPPROTO_IPV6, IPV6_PKTINFO, bytes(range(20)))]
 class Inbox:
     """What was brought to a worker."""
 
-    def __init__(self, handover: Handover) -> None:
+    def __init__(self, forwarder: PacketForwarder) -> None:
         self.packets: list[tuple[bytes, Any, int]] = []
         self.sources: list[tuple[Any, int, bytes]] = []
         self.batches = 0
-        handover.start(
+        forwarder.start(
             asyncio.get_running_loop(),
             receive=lambda *packet: self.packets.append(packet),
             note_source=lambda *source: self.sources.append(source),
@@ -42,11 +42,11 @@ class Inbox:
         self.batches += 1
 
 
-def pair() -> tuple[Handover, Handover]:
-    inboxes, outboxes = connect_inboxes(2)
+def pair() -> tuple[PacketForwarder, PacketForwarder]:
+    inboxes, outboxes = create_inboxes(2)
     return (
-        Handover(inboxes[0], outboxes),
-        Handover(inboxes[1], [outbox.dup() for outbox in outboxes]),
+        PacketForwarder(inboxes[0], outboxes),
+        PacketForwarder(inboxes[1], [outbox.dup() for outbox in outboxes]),
     )
 
 
@@ -54,10 +54,10 @@ def pair() -> tuple[Handover, Handover]:
 async def test_packets_arrive_with_all_that_was_known_of_them() -> None:
     first, second = pair()
     here, there = Inbox(first), Inbox(second)
-    first.pass_on(1, b"one", IPV4, 1, None)
-    first.pass_on(1, b"two", IPV6, 2, SOURCE_6)
-    first.pass_on(1, bytes(65_000), IPV4, (1 << 62) + 1, SOURCE_4)
-    first.pass_on(1, b"", IPV4, 4, None)
+    first.forward(1, b"one", IPV4, 1, None)
+    first.forward(1, b"two", IPV6, 2, SOURCE_6)
+    first.forward(1, bytes(65_000), IPV4, (1 << 62) + 1, SOURCE_4)
+    first.forward(1, b"", IPV4, 4, None)
     await until(lambda: len(there.packets) == 4)
     assert there.packets == [
         (b"one", IPV4, 1),
@@ -70,8 +70,8 @@ async def test_packets_arrive_with_all_that_was_known_of_them() -> None:
         (IPV4, IP_PKTINFO, bytes(range(12))),
     ]
     assert there.batches >= 1
-    assert (first.passed_packets, second.taken_packets) == (4, 4)
-    second.pass_on(0, b"back", IPV6, 5, None)
+    assert (first.forwarded_packets, second.received_from_others) == (4, 4)
+    second.forward(0, b"back", IPV6, 5, None)
     await until(lambda: here.packets)
     assert here.packets == [(b"back", IPV6, 5)]
     first.close()
@@ -94,15 +94,15 @@ def test_any_packet_is_read_as_it_was_written(
     arrival: int,
     source: Ancillary | None,
 ) -> None:
-    inboxes, outboxes = connect_inboxes(1)
-    handover = Handover(inboxes[0], outboxes)
+    inboxes, outboxes = create_inboxes(1)
+    forwarder = PacketForwarder(inboxes[0], outboxes)
     packets: list[Any] = []
     sources: list[Any] = []
-    handover._receive = lambda *packet: packets.append(packet)
-    handover._note_source = lambda *noted: sources.append(noted)
+    forwarder._receive = lambda *packet: packets.append(packet)
+    forwarder._note_source = lambda *noted: sources.append(noted)
     address = (host, port, *more)
-    handover._take(encode(data, address, arrival, source))
-    handover.close()
+    forwarder._take(encode(data, address, arrival, source))
+    forwarder.close()
     assert packets == [(data, address, arrival)]
     assert sources == ([] if source is None else [(address, *source[0][1:])])
 
@@ -111,14 +111,14 @@ def test_any_packet_is_read_as_it_was_written(
 async def test_inbox_that_nobody_empties_costs_packets_and_not_more() -> None:
     first, second = pair()
     for _ in range(100_000):
-        first.pass_on(1, bytes(1_200), IPV4, 0, None)
+        first.forward(1, bytes(1_200), IPV4, 0, None)
         if first.dropped_packets:
             break
     assert first.dropped_packets == 1
-    assert first.passed_packets > 100
+    assert first.forwarded_packets > 100
     there = Inbox(second)
-    await until(lambda: len(there.packets) == first.passed_packets)
-    first.pass_on(1, b"room again", IPV4, 0, None)
+    await until(lambda: len(there.packets) == first.forwarded_packets)
+    first.forward(1, b"room again", IPV4, 0, None)
     await until(lambda: there.packets[-1][0] == b"room again")
     first.close()
     second.close()
@@ -128,8 +128,8 @@ async def test_inbox_that_nobody_empties_costs_packets_and_not_more() -> None:
 async def test_worker_that_is_gone_costs_packets_and_not_more() -> None:
     first, second = pair()
     second.close()
-    first.pass_on(1, b"x", IPV4, 0, None)
-    assert (first.passed_packets, first.dropped_packets) == (0, 1)
+    first.forward(1, b"x", IPV4, 0, None)
+    assert (first.forwarded_packets, first.dropped_packets) == (0, 1)
     first.close()
 
 
@@ -149,7 +149,7 @@ async def test_what_a_callback_raises_holds_up_no_other_packet() -> None:
 
     second._receive = receive
     for data in (b"good", b"bad", b"good"):
-        first.pass_on(1, data, IPV4, 0, None)
+        first.forward(1, data, IPV4, 0, None)
     await until(lambda: len(there.packets) == 2)
     assert [str(failure) for failure in failures] == ["no"]
     loop.set_exception_handler(before)
@@ -167,8 +167,8 @@ async def test_close_in_a_callback_ends_it_there() -> None:
         second.close()
 
     second._receive = receive
-    first.pass_on(1, b"one", IPV4, 0, None)
-    first.pass_on(1, b"two", IPV4, 0, None)
+    first.forward(1, b"one", IPV4, 0, None)
+    first.forward(1, b"two", IPV4, 0, None)
     second.receive_pending()
     assert [packet[0] for packet in there.packets] == [b"one"]
     assert there.batches == 0
@@ -188,7 +188,7 @@ async def test_connections_spread_over_the_workers(steered: bool) -> None:
         assert sum(group.connections) == 24
         # Random ids: that all lead to one worker happens once in 8 million times.
         assert all(group.connections)
-        passed = sum(handover.passed_packets for handover in group.handovers)
+        passed = sum(forwarder.forwarded_packets for forwarder in group.handovers)
         assert bool(passed) != steered
         for client in clients:
             await client.connection.close()
@@ -211,8 +211,8 @@ async def test_client_whose_address_changes_keeps_its_session(workers: int, stee
         assert len(ports) > 10
         assert client.connection.closed is None
         assert sum(group.connections) == 1
-        passed = sum(handover.passed_packets for handover in group.handovers)
-        taken = sum(handover.taken_packets for handover in group.handovers)
+        passed = sum(forwarder.forwarded_packets for forwarder in group.handovers)
+        taken = sum(forwarder.received_from_others for forwarder in group.handovers)
         assert passed == taken
         assert bool(passed) != steered
         assert sum(one.endpoint.engine.counters.resets_sent for one in group.listeners) == 0
@@ -265,7 +265,7 @@ async def test_answers_leave_from_the_address_that_was_asked() -> None:
                     client = await Client.join(group.port, config, host)
                     assert await client.ask(b"x") == b"x"
                     await client.connection.close()
-        assert sum(handover.passed_packets for handover in group.handovers)
+        assert sum(forwarder.forwarded_packets for forwarder in group.handovers)
 
 
 @on_a_loop
@@ -285,7 +285,7 @@ async def test_packet_that_was_handed_over_keeps_its_time_of_arrival() -> None:
             engine.receive = note  # type: ignore[method-assign]
         nat = await Nat.open(group.port)
         client = await Client.join(nat.port)
-        while not sum(handover.taken_packets for handover in group.handovers):
+        while not sum(forwarder.received_from_others for forwarder in group.handovers):
             await nat.rebind()
             await client.ask(b"x")
         assert all(0 < now - arrival < 1_000_000_000 for arrival, now in arrivals)
@@ -304,7 +304,7 @@ async def test_packets_that_the_kernel_has_glued_together_are_told_apart() -> No
         sock.sendto(b"".join(packets), ("127.0.0.1", group.port))
         counters = [listener.endpoint.engine.counters for listener in group.listeners]
         await until(lambda: [each.resets_sent for each in counters] == [2, 2])
-        assert [handover.passed_packets for handover in group.handovers] == [2, 0]
+        assert [forwarder.forwarded_packets for forwarder in group.handovers] == [2, 0]
         sock.close()
 
 
@@ -312,28 +312,28 @@ async def test_packets_that_the_kernel_has_glued_together_are_told_apart() -> No
 async def test_what_was_handed_over_is_taken_before_timers_act(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(handover_module, "_BATCH", 1)
+    monkeypatch.setattr(forwarding, "_BATCH", 1)
     # What is seen is the order, however long it takes.
     monkeypatch.setattr(endpoint_module, "CATCH_UP_MOST", 60.0)
     async with working(2, steered=False, idle_timeout=2.0) as group:
         config = EndpointConfig(worker=1, workers=2)
         client = await Client.join(group.port, config)
-        listener, handover = group.listeners[1], group.handovers[1]
+        listener, forwarder = group.listeners[1], group.handovers[1]
         engine = listener.endpoint.engine
         handle_timers = engine.handle_timers
         taken: list[int] = []
 
         def note(now: float) -> None:
-            taken.append(handover.taken_packets)
+            taken.append(forwarder.received_from_others)
             handle_timers(now)
 
         engine.handle_timers = note  # type: ignore[method-assign]
         timer = engine.next_timer()
         assert timer is not None
         taken.clear()
-        before = handover.taken_packets
+        before = forwarder.received_from_others
         for number in range(5):
-            group.handovers[0].pass_on(1, b"\x41\x01garbage%d" % number, IPV4, 0, None)
+            group.handovers[0].forward(1, b"\x41\x01garbage%d" % number, IPV4, 0, None)
         # The loop has something else to do until both have come.
         while time.monotonic() < timer:
             pass

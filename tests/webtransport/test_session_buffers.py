@@ -7,12 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from pingpong.webtransport.buffering import BufferedStream, SessionBuffers
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.streams import Stream
-from pingpong.webtransport.unclaimed import EarlyArrivals, EarlyStream
 
-LIMITS = Limits(early_streams=3, early_datagrams=4, early_bytes=50)
+LIMITS = Limits(max_buffered_streams=3, max_buffered_datagrams=4, max_buffered_bytes=50)
 
 
 class Refusals:
@@ -42,8 +42,8 @@ class Taker:
 
 
 @pytest.fixture
-def kept() -> EarlyArrivals:
-    return EarlyArrivals(LIMITS)
+def kept() -> SessionBuffers:
+    return SessionBuffers(LIMITS)
 
 
 @pytest.fixture
@@ -52,63 +52,63 @@ def connection() -> Refusals:
 
 
 @pytest.fixture
-def stream(kept: EarlyArrivals, connection: Refusals) -> EarlyStream:
-    early = EarlyStream(kept, connection.refuse_stream, 4, 0, 3)
+def stream(kept: SessionBuffers, connection: Refusals) -> BufferedStream:
+    early = BufferedStream(kept, connection.refuse_stream, 4, 0, 3)
     assert kept.add_stream(early)
     return early
 
 
-def delivered(stream: EarlyStream) -> list[tuple[Any, ...]]:
+def delivered(stream: BufferedStream) -> list[tuple[Any, ...]]:
     taker = Taker()
     stream.deliver(cast(Stream, taker), 0)
     return taker.given
 
 
 class TestStream:
-    def test_what_it_is(self, stream: EarlyStream) -> None:
+    def test_what_it_is(self, stream: BufferedStream) -> None:
         assert (stream.id, stream.session_id, stream.header_size) == (4, 0, 3)
-        assert not stream.is_over
+        assert not stream.is_receive_closed
 
-    def test_nothing_came(self, stream: EarlyStream) -> None:
+    def test_nothing_came(self, stream: BufferedStream) -> None:
         stream.receive(b"", False, 0)
         assert delivered(stream) == []
 
-    def test_bytes(self, stream: EarlyStream) -> None:
+    def test_bytes(self, stream: BufferedStream) -> None:
         stream.receive(b"one ", False, 0)
         stream.receive(b"two", False, 0)
         assert delivered(stream) == [("data", b"one two", False)]
 
     @pytest.mark.parametrize("data", [b"", b"bytes"])
-    def test_an_end(self, stream: EarlyStream, data: bytes) -> None:
+    def test_an_end(self, stream: BufferedStream, data: bytes) -> None:
         stream.receive(data, True, 0)
-        assert stream.is_over
+        assert stream.is_receive_closed
         assert delivered(stream) == [("data", data, True)]
 
-    def test_a_reset(self, stream: EarlyStream) -> None:
+    def test_a_reset(self, stream: BufferedStream) -> None:
         stream.receive(b"begun", False, 0)
         stream.receive_reset(7, 12)
-        assert stream.is_over
+        assert stream.is_receive_closed
         assert delivered(stream) == [("data", b"begun", False), ("reset", 7, 12)]
 
-    def test_a_reset_with_the_first_code(self, stream: EarlyStream) -> None:
+    def test_a_reset_with_the_first_code(self, stream: BufferedStream) -> None:
         stream.receive_reset(0, 0)
-        assert stream.is_over
+        assert stream.is_receive_closed
         assert delivered(stream) == [("reset", 0, 0)]
 
-    def test_a_request_to_stop(self, stream: EarlyStream) -> None:
+    def test_a_request_to_stop(self, stream: BufferedStream) -> None:
         stream.receive_stop(0)
         stream.receive(b"x", True, 0)
         assert delivered(stream) == [("data", b"x", True), ("stop", 0)]
 
 
 class TestLimits:
-    def test_streams(self, kept: EarlyArrivals, connection: Refusals) -> None:
-        streams = [EarlyStream(kept, connection.refuse_stream, 4 * i, 0, 2) for i in range(1, 5)]
+    def test_streams(self, kept: SessionBuffers, connection: Refusals) -> None:
+        streams = [BufferedStream(kept, connection.refuse_stream, 4 * i, 0, 2) for i in range(1, 5)]
         assert [kept.add_stream(stream) for stream in streams] == [True, True, True, False]
         assert kept.take(0) == (streams[:3], [])
         assert kept.add_stream(streams[3])
 
-    def test_datagrams(self, kept: EarlyArrivals) -> None:
+    def test_datagrams(self, kept: SessionBuffers) -> None:
         assert [kept.add_datagram(i % 2 * 4, b"%d" % i) for i in range(5)] == [True] * 4 + [False]
         assert kept.take(4) == ([], [b"1", b"3"])
         assert [kept.add_datagram(0, b"5"), kept.add_datagram(0, b"6")] == [True, True]
@@ -116,7 +116,7 @@ class TestLimits:
         assert kept.take(0) == ([], [b"0", b"2", b"5", b"6"])
 
     def test_bytes_of_one_stream(
-        self, kept: EarlyArrivals, stream: EarlyStream, connection: Refusals
+        self, kept: SessionBuffers, stream: BufferedStream, connection: Refusals
     ) -> None:
         stream.receive(bytes(50), False, 0)
         assert connection.refused == []
@@ -127,13 +127,13 @@ class TestLimits:
         assert kept.take(0) == ([], [bytes(50)])
 
     def test_a_stream_that_ends_with_too_much(
-        self, stream: EarlyStream, connection: Refusals
+        self, stream: BufferedStream, connection: Refusals
     ) -> None:
         stream.receive(bytes(51), True, 0)
         assert connection.refused == [(4, ErrorCode.WT_BUFFERED_STREAM_REJECTED, True)]
 
     def test_bytes_of_all_together(
-        self, kept: EarlyArrivals, stream: EarlyStream, connection: Refusals
+        self, kept: SessionBuffers, stream: BufferedStream, connection: Refusals
     ) -> None:
         assert kept.add_datagram(8, bytes(30))
         assert not kept.add_datagram(8, bytes(21))
@@ -145,8 +145,10 @@ class TestLimits:
         assert connection.refused == []
 
     def test_nothing_at_all(self, connection: Refusals) -> None:
-        kept = EarlyArrivals(Limits(early_streams=0, early_datagrams=0, early_bytes=0))
-        assert not kept.add_stream(EarlyStream(kept, connection.refuse_stream, 4, 0, 2))
+        kept = SessionBuffers(
+            Limits(max_buffered_streams=0, max_buffered_datagrams=0, max_buffered_bytes=0)
+        )
+        assert not kept.add_stream(BufferedStream(kept, connection.refuse_stream, 4, 0, 2))
         assert not kept.add_datagram(0, b"")
         assert kept.take(0) == ([], [])
         assert len(kept) == 0
@@ -160,9 +162,9 @@ class Early(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.kept = EarlyArrivals(LIMITS)
+        self.kept = SessionBuffers(LIMITS)
         self.connection = Refusals()
-        self.streams: list[EarlyStream] = []
+        self.streams: list[BufferedStream] = []
         self.data: dict[int, bytes] = {}
         self.datagrams: list[tuple[int, bytes]] = []
         self.next_id = 12
@@ -173,9 +175,11 @@ class Early(RuleBasedStateMachine):
 
     @rule(session_id=SESSIONS)
     def add_stream(self, session_id: int) -> None:
-        stream = EarlyStream(self.kept, self.connection.refuse_stream, self.next_id, session_id, 2)
+        stream = BufferedStream(
+            self.kept, self.connection.refuse_stream, self.next_id, session_id, 2
+        )
         self.next_id += 4
-        fits = len(self.streams) < LIMITS.early_streams
+        fits = len(self.streams) < LIMITS.max_buffered_streams
         assert self.kept.add_stream(stream) is fits
         if fits:
             self.streams.append(stream)
@@ -183,11 +187,11 @@ class Early(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 10), data=st.binary(max_size=30), end=st.booleans())
     def receive(self, index: int, data: bytes, end: bool) -> None:
-        living = [stream for stream in self.streams if not stream.is_over]
+        living = [stream for stream in self.streams if not stream.is_receive_closed]
         if not living:
             return
         stream = living[index % len(living)]
-        fits = self.size + len(data) <= LIMITS.early_bytes
+        fits = self.size + len(data) <= LIMITS.max_buffered_bytes
         refused = len(self.connection.refused)
         stream.receive(data, end, 0)
         if fits:
@@ -203,8 +207,8 @@ class Early(RuleBasedStateMachine):
     @rule(session_id=SESSIONS, data=st.binary(max_size=30))
     def add_datagram(self, session_id: int, data: bytes) -> None:
         fits = (
-            len(self.datagrams) < LIMITS.early_datagrams
-            and self.size + len(data) <= LIMITS.early_bytes
+            len(self.datagrams) < LIMITS.max_buffered_datagrams
+            and self.size + len(data) <= LIMITS.max_buffered_bytes
         )
         assert self.kept.add_datagram(session_id, data) is fits
         if fits:

@@ -76,7 +76,7 @@ def retry(header: QuicHeader, retry_id: bytes, token: bytes) -> bytes:
     )
 
 
-def refusal(header: QuicHeader, code: int) -> list[bytes]:
+def connection_refused(header: QuicHeader, code: int) -> list[bytes]:
     """The end of a connection that never began, in an Initial of the client's own keys."""
     crypto = CryptoPair()
     crypto.setup_initial(cid=header.destination_cid, is_client=False, version=header.version or 0)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .latencies import Distribution
 
 
-class Verdict(Enum):
+class AnswerStatus(Enum):
     """What an answer means."""
 
     OK = "ok"
@@ -22,20 +22,20 @@ class Verdict(Enum):
     """No such probe was sent, or it has been forgotten."""
 
 
-class Outcome(NamedTuple):
+class Answer(NamedTuple):
     """What there is to say about one answer."""
 
     seq: int
-    """As it was given to `Statistics.sent`; as it came when the verdict is UNKNOWN."""
-    verdict: Verdict
+    """As it was given to `Statistics.sent`; as it came when the status is UNKNOWN."""
+    status: AnswerStatus
     reordered: bool
     """Whether a probe sent later was answered before (as RFC 4737 has it; not of duplicates)."""
     rtt_ns: int | None
-    """The round trip without the server's own time; None when the verdict is UNKNOWN."""
+    """The round trip without the server's own time; None when the status is UNKNOWN."""
     server_ns: int | None
-    """The server's own time; None where it isn't reported, and when the verdict is UNKNOWN."""
+    """The server's own time; None where it isn't reported, and when the status is UNKNOWN."""
     kind: str = ""
-    """As it was given to `Statistics.sent`; "" when the verdict is UNKNOWN."""
+    """As it was given to `Statistics.sent`; "" when the status is UNKNOWN."""
 
 
 class Losses(NamedTuple):
@@ -46,7 +46,7 @@ class Losses(NamedTuple):
     unknown: int
 
 
-class Settled(NamedTuple):
+class LossReport(NamedTuple):
     """What came to be known of probes that are lost for good: more than was known before."""
 
     by_kind: dict[str, int]
