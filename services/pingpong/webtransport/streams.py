@@ -127,7 +127,7 @@ class Stream:
         `StateError` if our side has ended.
         """
         if not self.send_open:
-            raise StateError("the stream's sending half has ended")
+            raise StateError("the sending side of the stream has ended")
         if self._flow is None:
             self._quic.send_stream(self.id, data, end_stream)
         else:
