@@ -32,7 +32,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: $(RUNS) ## start a server and a client that pings it, until Ctrl-C
-	@PYTHONPATH=services $(VENV)/bin/python -m pingpong run $(ARGS)
+	@$(VENV)/bin/pingpong run $(ARGS)
 
 # Tests of processes wait more than they compute: two for each core keep it busy.
 test: $(MADE) $(PEERS) ## run the tests, in parallel
@@ -100,18 +100,25 @@ clean: ## remove the environment and all that was built
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find services tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The project itself is not installed here: that would download what builds it.
+# The project itself is not installed here, since that would download what builds it: Python finds
+# it by a .pth file, and the command is what pip would make of it.
 $(RUNS): pyproject.toml constraints.txt
-	rm -rf $(VENV)
+	@rm -rf $(VENV)
 	@$(make_environment)
+	@echo "Downloading what it takes to run, some 20 MB: 10 to 20 s"
 	@$(VENV)/bin/python -c 'import tomllib; \
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
 	  > $(VENV)/run.txt
 	@$(call install,--no-compile -c constraints.txt -r $(VENV)/run.txt)
+	@echo '$(CURDIR)/services' > "$$($(VENV)/bin/python -c \
+	  'import sysconfig; print(sysconfig.get_path("purelib"))')/pingpong-run.pth"
+	@printf '#!%s\nimport sys\nfrom pingpong.__main__ import main\nsys.exit(main())\n' \
+	  "$$($(VENV)/bin/python -c 'import sys; print(sys.executable)')" > $(VENV)/bin/pingpong
+	@chmod +x $(VENV)/bin/pingpong
 	@touch $@
 
 $(MADE): $(RUNS)
-	@echo "Adding what the tests and checks need: some 250 MB, a minute"
+	@echo "Downloading what tests and checks need, 800 MB on disk: about a minute"
 	@$(call install,pip -c constraints.txt -e '.[dev]')
 	@touch $@
 
@@ -146,7 +153,7 @@ else echo "$$python has neither pip nor ensurepip: on Debian and Ubuntu, apt ins
   exit 1; fi
 endef
 
-# $(1): what pip installs, $(2): the folder, or nothing for $(VENV). What it has come to is shown as names.
+# $(1): what pip installs, $(2): the folder, or nothing for $(VENV). Each name is shown as pip comes to it.
 define install
 set -e; $(find_python); folder=$(or $(2),$(VENV)); \
 if "$$folder/bin/python" -c 'import pip' 2>/dev/null; \

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import itertools
 import json
 import os
 import resource
@@ -30,7 +29,7 @@ from pingpong.link.schedule import Schedule, first_slot, spread
 from pingpong.settings import ProbeSettings
 from pingpong.telemetry.exposition import Format
 from pingpong.telemetry.logs import configure
-from pingpong.telemetry.process import process_source
+from pingpong.telemetry.process import standard_registry
 from pingpong.telemetry.scrapes import Scrapes
 from pingpong.webtransport.asyncio import EndpointConfig
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
@@ -104,6 +103,8 @@ class OurProbes:
 
     def __init__(self) -> None:
         self.metrics = ProbeMetrics()
+        self.longest = 0.0
+        """CPU time in seconds of the longest turn of the event loop while a text was made."""
         self._destinations: dict[str, Destination] = {}
         self._supervisor: Supervisor | None = None
 
@@ -114,7 +115,7 @@ class OurProbes:
     async def connect(self, port: int, names: list[str]) -> None:
         url = f"https://{HOST}:{port}/ping"
         self._destinations = {name: Destination(name, url, (HOST,)) for name in names}
-        settings = ProbeSettings(server=(url,), insecure=True, connect_timeout=_CONNECT)
+        settings = ProbeSettings(targets=(url,), insecure=True, connect_timeout=_CONNECT)
         self._supervisor = Supervisor(settings, self.metrics, self._look_up)
         self._supervisor.changed(self._destinations)
         async with asyncio.timeout(_CONNECT):
@@ -125,17 +126,23 @@ class OurProbes:
         return self._destinations[name]
 
     async def scrape(self, scrapes: int) -> list[float]:
-        """Have the text of the metrics made; how long each took, in seconds."""
-        process = process_source()
+        """Have the text of the metrics made; what CPU time each took, in seconds."""
+        registry = standard_registry(self.metrics)
 
         async def families() -> Any:
-            return itertools.chain(self.metrics.families(), process())
+            return registry.collect()
 
         took = []
         for _ in range(scrapes):
-            began = time.perf_counter()
-            await Scrapes(families).text(Format.TEXT, compressed=False)
-            took.append(time.perf_counter() - began)
+            text = asyncio.ensure_future(Scrapes(families).text(Format.TEXT, compressed=False))
+            cpu = 0.0
+            while not text.done():
+                began = time.thread_time()
+                await asyncio.sleep(0)
+                spent = time.thread_time() - began
+                cpu += spent
+                self.longest = max(self.longest, spent)
+            took.append(cpu)
             await asyncio.sleep(0.2)
         return took
 
@@ -171,6 +178,7 @@ async def run(
             "max": late[-1],
         },
         "scrapes": took,
+        "longest": probes.longest if isinstance(probes, OurProbes) else 0.0,
         "memory": resident_memory(),
     }
 

@@ -186,7 +186,7 @@ async def test_an_answer_takes_the_hops_that_are_drawn() -> None:
     async with working() as worker:
         url = f"https://127.0.0.1:{worker.port}/ping"
         target = Target.from_url(url, certificate_hash=certificate().sha256)
-        counts = TargetCounts(["datagram"])
+        counts = TargetCounts(["datagram"], (0.1,))
         recorder = Recorder("one", ProbeMetrics(), counts, FailureLogThrottle())
         # One that has to wait for its turn, on a busy machine, takes another way.
         options = LinkOptions(interval=0.02)

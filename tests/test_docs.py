@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import textwrap
@@ -12,15 +13,17 @@ from urllib.request import urlopen
 
 import pytest
 
+from pingpong.client.probe import metrics as client_metrics
+from pingpong.server import metrics as server_metrics
 from tests.client.ping.terminal import terminal
 from tests.support.docs import PAGES, ROOT, block, blocks
 from tests.support.processes import Process, run, serving
 from tools.docs_tables import filled, tables
 
 RUN_BY = {
-    ("README.md", "pip install"): "test_the_extras_that_are_installed_exist",
+    ("README.md", "python3 -m venv"): "test_the_extras_that_are_installed_exist",
     ("README.md", "pingpong serve"): "test_the_commands_of_a_server_and_a_client",
-    ("README.md", "pingpong ping https:"): "test_the_commands_of_a_server_and_a_client",
+    ("README.md", "pingpong ping localhost"): "test_the_commands_of_a_server_and_a_client",
     ("README.md", "pingpong probe"): "test_the_commands_of_a_prober_and_its_admin_port",
     ("README.md", "pingpong ping --live"): "test_the_command_of_the_live_view",
     ("README.md", "docker build"): "test_what_the_readme_says_of_kubernetes_is_what_its_page_says",
@@ -28,6 +31,8 @@ RUN_BY = {
 }
 """Which test runs a block of commands, by its page and how it begins; those of docs/kubernetes.md
 are typed by tests/e2e/test_kubernetes_docs.py, and what begins with `make` is a target."""
+OTHER_PROGRAMS = {"helm", "kubectl", "docker", "kind", "make", "pytest", "curl", "pip"}
+OTHER_OPTIONS = {"--help", "--version", "--set"}
 TITLE = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
 
@@ -54,6 +59,29 @@ def test_make_targets_that_are_named_exist(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?:^|`)make ([a-z0-9-]+)", PAGES[page], re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_metrics_that_are_named_exist(page: str) -> None:
+    named = set(re.findall(r"\bpingpong_(?:client|server)_\w+", PAGES[page]))
+    specs = [*server_metrics.SPECS, *client_metrics.SPECS]
+    there = {spec.name for spec in specs} | {
+        f"{spec.name}_{part}"
+        for spec in specs
+        if spec.kind == "histogram"
+        for part in ("bucket", "count", "sum")
+    }
+    assert named - there == set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith(("README", "docs/"))])
+def test_options_and_variables_that_are_named_exist(page: str) -> None:
+    settings = "".join(tables()["configuration.md"].values())
+    for code in re.findall(r"`([^`\n]+)`", PAGES[page]):
+        if code.split()[0] in OTHER_PROGRAMS:
+            continue
+        for name in re.findall(r"(?<![\w-])(--[a-z][a-z-]+|PINGPONG_[A-Z_]+)\b", code):
+            assert f"`{name}`" in settings or name in OTHER_OPTIONS, f"{page}: {name} in {code}"
 
 
 def anchors(text: str) -> set[str]:
@@ -88,8 +116,8 @@ def test_what_the_readme_says_of_kubernetes_is_what_its_page_says() -> None:
 def test_the_extras_that_are_installed_exist() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    [(pip, install, what)] = commands(block("README.md", "sh", "pip install"))
-    assert (pip, install) == ("pip", "install")
+    _, (pip, install, what), _ = commands(block("README.md", "sh", "pip install"))
+    assert (pip.rpartition("/")[2], install) == ("pip", "install")
     assert set(what.removeprefix(".[").removesuffix("]").split(",")) <= set(extras)
 
 
@@ -117,18 +145,35 @@ def test_the_commands_of_a_server_and_a_client() -> None:
     assert commands(block("README.md", "sh", "pingpong serve")) == [["pingpong", "serve"]]
     with serving() as (_, words):
         sha256 = words[2].removeprefix("--cert-hash=")
-        command = block("README.md", "sh", "pingpong ping https:").replace("SHA256", sha256)
-        command = command.replace("localhost:4433", urlsplit(words[1]).netloc)
+        command = block("README.md", "sh", "pingpong ping localhost").replace("SHA256", sha256)
+        command = command.replace("localhost", urlsplit(words[1]).netloc)
         assert command.split()[0] == "pingpong"
         status, out, _ = run(*command.split()[1:], "-c", "1")
     assert status == 0
     assert "1 sent, 1 received" in out
 
 
+def fields(name: str) -> set[str]:
+    """The fields of a table of docs/measuring.md."""
+    text = PAGES["docs/measuring.md"].split(f"<!-- fields: {name} -->")[1].split("<!-- end -->")[0]
+    first = [row.split("|")[1] for row in text.strip().splitlines()[2:]]
+    return {field for cell in first for field in re.findall(r"`(\w+)`", cell)}
+
+
+@pytest.mark.process
+def test_the_output_for_programs_has_these_fields() -> None:
+    with serving() as (_, words):
+        status, out, _ = run(*words, "--json", "-D", "-c1")
+    answer, summary = map(json.loads, out.splitlines())
+    assert status == 0
+    assert set(answer) == fields("answer")
+    assert set(summary) == fields("summary")
+
+
 @pytest.mark.process
 async def test_the_command_of_the_live_view() -> None:
     command = block("README.md", "sh", "pingpong ping --live")
-    _, *words = command.replace("a.example:4433", "127.0.0.1:1").split()
+    _, *words = command.replace("berlin.example", "127.0.0.1:1").split()
     async with terminal(*words) as screen:
         await screen.shows("2 targets")
         screen.press("q")
@@ -140,9 +185,9 @@ def test_the_commands_of_a_prober_and_its_admin_port() -> None:
     with serving() as (_, words):
         sha256 = words[2].removeprefix("--cert-hash=")
         command = block("README.md", "sh", "pingpong probe").replace("SHA256", sha256)
-        command = command.replace("localhost:4433", urlsplit(words[1]).netloc)
-        verb, *options = command.split()[1:]
-        with Process(verb, *options, "--admin-host=127.0.0.1", "--admin-port=0") as prober:
+        command = command.replace("localhost", urlsplit(words[1]).netloc)
+        command = command.replace("--admin-port 8081", "--admin-port 0 --admin-host 127.0.0.1")
+        with Process(*command.split()[1:]) as prober:
             port = prober.read_event("admin_listening")["port"]
             prober.read_event("target_up")
             curls = commands(block("docs/metrics.md", "sh", "curl "))

@@ -43,7 +43,7 @@ def test_no_such_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("words", "mistake"),
     [
-        (["ping"], "URL is missing"),
+        (["ping"], "TARGET is missing"),
         (["ping", "host", "--interval", "0"], "--interval 0: must be"),
         (["serve", "--bind-prot=1"], "--bind-prot: no such option; did you mean --bind-port?"),
         (["run", "-c", "0"], "--count 0: must be"),
@@ -70,7 +70,7 @@ def test_a_variable_that_is_no_setting(
     ("words", "module", "what", "extra"),
     [
         (["serve", "--auth=kubernetes"], "kubernetes", "--auth kubernetes", "server"),
-        (["probe", "--server=localhost"], "dns", "pingpong probe", "client"),
+        (["probe", "localhost"], "dns", "pingpong probe", "client"),
         (["ping", "--live", "localhost"], "rich", "--live", "client"),
     ],
 )

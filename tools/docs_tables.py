@@ -13,7 +13,8 @@ from pingpong.settings import (
     ServeSettings,
     settings_table,
 )
-from pingpong.telemetry.metrics import metrics_table
+from pingpong.telemetry.metrics import collected_table, metrics_table
+from pingpong.telemetry.process import standard_registry
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -24,7 +25,10 @@ def tables() -> dict[str, dict[str, str]]:
     specs = {"serve": server_metrics.SPECS, "probe": client_metrics.SPECS}
     return {
         "configuration.md": {f"settings: {cls.verb}": settings_table(cls) for cls in verbs},
-        "metrics.md": {f"metrics: {verb}": metrics_table(of) for verb, of in specs.items()},
+        "metrics.md": {
+            **{f"metrics: {verb}": metrics_table(of) for verb, of in specs.items()},
+            "metrics: process": collected_table(standard_registry().collect()),
+        },
     }
 
 

@@ -174,7 +174,7 @@ def _certificate(arguments: list[str]) -> int:
     from .server.tls.certificate_secrets import CertificateSecretsError, keep_certificates
 
     try:
-        keep_certificates(settings, datetime.now(UTC))
+        _run(keep_certificates(settings, datetime.now(UTC)))
     except CertificateSecretsError as error:
         flush()  # the logs go there too
         print(f"pingpong: {error}", file=sys.stderr)

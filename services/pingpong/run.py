@@ -30,10 +30,9 @@ class ServerFailedError(Exception):
 def describe(event: dict[str, Any]) -> str:
     """A server's log event as a line for people."""
     if event["event"] == "listening":
-        return (
-            f"listening on {event['host']} port {event['port']}, with a certificate made for it:"
-            f" SHA-256 {event['sha256'][:16]}…"
-        )
+        return f"listening on {event['host']} port {event['port']}, self-signed certificate"
+    if event["event"] == "command_suggested":
+        return f"from another terminal: {event['command']}"
     if event["event"] == "admin_listening":
         return f"health and metrics at http://{event['host']}:{event['port']}"
     if event["event"] == "stopping":
@@ -121,7 +120,7 @@ async def run(settings: RunSettings) -> int:
     try:
         async with _server(settings.log_level, terminal("server | ")) as event:
             ping = PingSettings(
-                urls=(f"https://127.0.0.1:{event['port']}/ping",),
+                targets=(f"https://127.0.0.1:{event['port']}/ping",),
                 cert_hash=bytes.fromhex(event["sha256"]),
                 count=settings.count,
                 interval=settings.interval,

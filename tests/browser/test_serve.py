@@ -15,7 +15,7 @@ from playwright.async_api import Browser
 
 from pingpong.webtransport.certificates import Certificate
 from tests.support.docs import block
-from tests.support.processes import environment
+from tests.support.processes import Process, environment
 
 # importlib mode: fixtures come from conftest.py, which no test imports by name.
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -189,14 +189,24 @@ async def test_sessions_beside_each_other(tab: Any, address: str) -> None:
     assert answers == ["pong 0", "pong 1", "pong 2", "pong 3"]
 
 
-async def test_the_example_in_the_docs(tab: Any, address: str, certificate: Certificate) -> None:
-    code = block("docs/browsers.md", "js", "new WebTransport").replace(
-        "https://localhost:4433", address
-    )
-    code = code.replace("2174a0ae…", certificate.sha256.hex())
-    logged = await tab.run(
-        address,
-        f"const lines = []; const console = {{log: (x) => lines.push(x)}}; {code}"
-        "\nwt.close(); return lines;",
-    )
-    assert logged == ["pong"]
+async def test_the_example_in_the_docs_on_the_page_that_they_name(browser: Browser) -> None:
+    with Process(
+        *("serve", "--bind-host=127.0.0.1", "--bind-port=0"),
+        *("--admin-host=127.0.0.1", "--admin-port=0", "--log-format=json"),
+    ) as server:
+        event = server.read_event("listening")
+        code = block("docs/browsers.md", "js", "new WebTransport")
+        code = code.replace("localhost:4433", f"127.0.0.1:{event['port']}")
+        code = code.replace("2174a0ae…", event["sha256"])
+        page = await browser.new_page()
+        try:
+            assert await page.evaluate("[location.href, typeof WebTransport]") == [
+                "about:blank",
+                "undefined",
+            ]
+            await page.goto(f"http://localhost:{event['admin_port']}/livez")
+            async with page.expect_console_message() as logged:
+                await page.evaluate(f"async () => {{ {code} }}")
+            assert (await logged.value).text == "pong"
+        finally:
+            await page.close()

@@ -50,9 +50,7 @@ class Site:
 @pytest_asyncio.fixture(loop_scope="module")
 async def site(certificate: Certificate) -> AsyncIterator[Site]:
     site = Site()
-    config = EndpointConfig(
-        certificate=certificate.certificate, private_key=certificate.private_key
-    )
+    config = EndpointConfig(certificate=certificate)
     site.server = await serve(site.handle, "127.0.0.1", 0, config=config, decide=site.decide)
     async with site.server:
         yield site

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tests.chart import kubernetes_schemas, object_rules, pod_security, program, release_rules
@@ -56,7 +57,7 @@ def _files(settings: Any, main: Object, template: Object) -> list[str]:
     wanted = {
         str(value)
         for name in type(settings).model_fields
-        if name.endswith("_file") and (value := getattr(settings, name)) is not None
+        if isinstance(value := getattr(settings, name), Path)
     }
     missing = [f"{path} is on no volume, those have {sorted(there)}" for path in wanted - {*there}]
     return missing + [f"{path} is mounted, but not read" for path in {*there} - wanted]

@@ -91,7 +91,7 @@ def test_cert_manager_makes_a_certificate_for_every_name_that_clients_use() -> N
     assert spec["issuerRef"] == {"name": "ca", "kind": "Issuer", "group": "cert-manager.io"}
     assert spec["privateKey"]["rotationPolicy"] == "Always"
     assert "duration" not in spec
-    [url] = settings_of(rendered, "client").server
+    [url] = settings_of(rendered, "client").targets
     assert url.removeprefix("https://").partition(":")[0] in spec["dnsNames"]
     assert files_of(rendered, "server")["/etc/pingpong/tls/tls.key"] == (
         f"secret {spec['secretName']} tls.key"
@@ -107,8 +107,8 @@ def test_times_and_names_of_cert_managers_certificate_can_be_set() -> None:
 @pytest.mark.parametrize(
     ("tls", "files", "field"),
     [
-        ({"caSecret": {"name": "ca", "key": "a.pem"}}, "secret ca a.pem", "ca_file"),
-        ({"caConfigMap": {"name": "ca"}}, "configMap ca ca.crt", "ca_file"),
+        ({"caSecret": {"name": "ca", "key": "a.pem"}}, "secret ca a.pem", "ca"),
+        ({"caConfigMap": {"name": "ca"}}, "configMap ca ca.crt", "ca"),
         ({"certHash": "ab" * 32}, None, "cert_hash"),
         ({"insecure": True}, None, "insecure"),
         ({"systemAuthorities": True}, None, None),
@@ -119,16 +119,16 @@ def test_whom_a_client_trusts_can_be_said(
 ) -> None:
     rendered = checked(SECRET, {"client": {"tls": tls}})
     read = settings_of(rendered, "client")
-    assert {name for name in ("ca_file", "cert_hash", "insecure") if getattr(read, name)} == (
+    assert {name for name in ("ca", "cert_hash", "insecure") if getattr(read, name)} == (
         {field} if field else set()
     )
     assert list(files_of(rendered, "client").values()) == ([files] if files else [])
 
 
 def test_servers_elsewhere_are_verified_by_the_systems_authorities() -> None:
-    rendered = checked({"client": {"servers": ["https://a.example/ping"]}})
+    rendered = checked({"client": {"targets": ["https://a.example/ping"]}})
     read = settings_of(rendered, "client")
-    assert (read.insecure, read.ca_file, read.cert_hash) == (False, None, None)
+    assert (read.insecure, read.ca, read.cert_hash) == (False, None, None)
 
 
 # ------------------------------------------------------------------ tokens
@@ -222,13 +222,13 @@ def test_a_client_that_follows_endpoint_slices_may_read_those_alone() -> None:
     ]
     assert role["metadata"]["namespace"] == "testing"
     assert rendered.one("RoleBinding")["subjects"][0]["name"] == "pingpong-client"
-    assert settings_of(rendered, "client").server == ("endpointslice://testing/pingpong-server",)
+    assert settings_of(rendered, "client").targets == ("endpointslice://testing/pingpong-server",)
     assert not rendered.has("ClusterRoleBinding")
 
 
 def test_endpoint_slices_of_other_namespaces_are_read_there() -> None:
     servers = ["endpointslice://a/x", "endpointslice://a/y", "endpointslice://b/x:web/ping"]
-    rendered = checked(SECRET, {"client": {"servers": servers}})
+    rendered = checked(SECRET, {"client": {"targets": servers}})
     assert sorted(role["metadata"]["namespace"] for role in rendered.of("Role")) == ["a", "b"]
     for binding in rendered.of("RoleBinding"):
         assert binding["subjects"][0]["namespace"] == "testing"

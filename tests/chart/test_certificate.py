@@ -186,7 +186,7 @@ def test_rights_can_be_left_to_somebody_else() -> None:
 
 @pytest.mark.parametrize("server", [*OTHER_MODES, {"enabled": False}], ids=str)
 def test_who_has_another_certificate_has_none_of_it(server: dict[str, Any]) -> None:
-    rendered = render({"server": server, "client": {"servers": ["https://a.example"]}})
+    rendered = render({"server": server, "client": {"targets": ["https://a.example"]}})
     assert not rendered.kinds() & {"Job", "CronJob", "Role", "RoleBinding", "Secret"}
 
 

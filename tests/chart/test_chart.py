@@ -86,7 +86,7 @@ def test_files_are_told_of_their_end_of_line() -> None:
 NOTES: list[dict[str, Any]] = [
     {},
     {"client": {"enabled": False}},
-    {"server": {"enabled": False}, "client": {"servers": ["https://a.example/ping"]}},
+    {"server": {"enabled": False}, "client": {"targets": ["https://a.example/ping"]}},
     {"server": {"kind": "DaemonSet"}, "client": {"kind": "DaemonSet"}},
     {"server": {"externalService": {"enabled": True}}},
     {"server": {"externalService": {"enabled": True, "type": "LoadBalancer"}}},
@@ -121,7 +121,7 @@ def test_the_notes_commands_are_read_by_the_program_in_the_clients_pod() -> None
     assert words[:2] == ["pingpong", "ping"]
     environ = program.variables(container(rendered.pods()["Deployment pingpong-client"], "client"))
     read = PingSettings.parse(words[2:], environ)
-    assert (read.insecure, str(read.ca_file)) == (False, "/etc/pingpong/ca/ca.crt")
+    assert (read.insecure, str(read.ca)) == (False, "/etc/pingpong/ca/ca.crt")
     assert read.count == 5
 
 

@@ -148,11 +148,11 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
     ),
     "a client without anything to ping": (
         "{server: {enabled: false}}",
-        r"nothing to ping: enable the server, or say in client\.servers",
+        r"nothing to ping: enable the server, or say in client\.targets",
     ),
     "slices of another server": (
-        "{client: {discovery: endpointslice, servers: [https://a.example]}}",
-        r"client\.discovery endpointslice .* contradicts client\.servers",
+        "{client: {discovery: endpointslice, targets: [https://a.example]}}",
+        r"client\.discovery endpointslice .* contradicts client\.targets",
     ),
     "pauses that shrink": (
         "{client: {settings: {backoffMin: 2, backoffMax: 1}}}",
@@ -163,7 +163,7 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
         r"client\.settings\.backoffMin \(0\.1\) is above backoffMax \(0\.01\)",
     ),
     "several to trust": (
-        "{client: {servers: [https://a.example], tls: {insecure: true, caSecret: {name: ca}}}}",
+        "{client: {targets: [https://a.example], tls: {insecure: true, caSecret: {name: ca}}}}",
         r"client\.tls says several times whom to trust \(insecure, caSecret\): leave one",
     ),
     "an authority for a self-signed certificate": (
@@ -280,7 +280,7 @@ def test_what_is_said_of_a_part_that_is_not_installed_contradicts_nothing() -> N
     assert render(
         yaml.safe_load(
             "{server: {enabled: false, kind: DaemonSet, replicas: 2, tls: {mode: secret},"
-            " drain: {gracePeriodSeconds: 1}}, client: {servers: [https://a.example]}}"
+            " drain: {gracePeriodSeconds: 1}}, client: {targets: [https://a.example]}}"
         )
     ).kinds() == {"Deployment", "ServiceAccount", "Pod"}
 

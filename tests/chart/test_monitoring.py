@@ -131,7 +131,7 @@ def test_a_component_that_is_not_installed_has_neither_service_nor_alerts(compon
         monitoring(serviceMonitor={}, prometheusRule={}), {component: {"enabled": False}}
     )
     if component == "server":
-        values["client"] = {"servers": ["ping.example.org"]}
+        values["client"] = {"targets": ["ping.example.org"]}
     rendered = render(values, api_versions=APIS)
     assert not rendered.has("Service", f"pingpong-{component}-metrics")
     [group] = rendered.one("PrometheusRule")["spec"]["groups"]
@@ -244,7 +244,7 @@ def test_with_every_alert_left_out_there_is_no_group() -> None:
         (
             {
                 "server": {"tls": {"mode": "selfSigned"}},
-                "client": {"servers": ["ping.example.org"]},
+                "client": {"targets": ["ping.example.org"]},
             },
             "3",
             "7",

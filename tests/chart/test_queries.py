@@ -143,8 +143,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         bound = ("--bind-host=127.0.0.1", "--bind-port=0", "--self-ping-interval=1")
         server = stack.enter_context(Process("serve", *LOOPBACK, *bound))
         listening = server.read_event("listening")
-        target = f"--server=https://127.0.0.1:{listening['port']}/ping"
-        probes = (f"--modes={MODES}", "--interval=0.1", f"--cert-hash={listening['sha256']}")
+        target = f"https://127.0.0.1:{listening['port']}/ping"
+        probes = (f"--mode={MODES}", "--interval=0.1", f"--cert-hash={listening['sha256']}")
         client = stack.enter_context(Process("probe", *LOOPBACK, target, *probes))
         ports = {
             "server": listening["admin_port"],

@@ -202,6 +202,6 @@ def test_who_asks_the_api_reaches_it_at_the_ports_it_listens_on(
 
 
 def test_servers_elsewhere_are_reached_at_any_udp_port() -> None:
-    rendered = policies(client={"servers": ["https://a.example:1234/ping"]})
+    rendered = policies(client={"targets": ["https://a.example:1234/ping"]})
     [data, _] = rendered.one("NetworkPolicy", "pingpong-client")["spec"]["egress"]
     assert data == {"ports": [{"port": 1, "endPort": 65535, "protocol": "UDP"}]}

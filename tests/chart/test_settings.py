@@ -35,9 +35,8 @@ OF_THE_CHART = {
     },
     "client": {
         "admin_port": "8080",
-        "server": "client.servers",
         "targets": "client.targets",
-        "ca_file": "client.tls",
+        "ca": "client.tls",
         "cert_hash": "client.tls.certHash",
         "insecure": "client.tls.insecure",
         "token_file": "client.auth",
@@ -135,7 +134,8 @@ def test_the_program_reads_every_setting_as_it_was_written(component: str) -> No
             "adminHost": "::",
             "maxTargets": 1_000_000,
             "discoveryInterval": 31_536_000,
-            "modes": ["uni", "datagram"],
+            "all": False,
+            "mode": ["uni", "datagram"],
             "interval": 0.05,
             "timeout": 2.5,
             "size": 1_048_576,
@@ -181,9 +181,9 @@ def test_numbers_of_any_kind_are_read_alike() -> None:
 
 
 def test_settings_of_the_command_line_are_read() -> None:
-    said = "client.settings.interval=0.5,client.settings.modes={stream,uni},client.settings.size=99"
+    said = "client.settings.interval=0.5,client.settings.mode={stream,uni},client.settings.size=99"
     read = settings_of("client", helm.parse_set_string(said))
-    assert (read.interval, read.modes, read.size) == (0.5, ("stream", "uni"), 99)
+    assert (read.interval, read.mode, read.size) == (0.5, ("stream", "uni"), 99)
 
 
 def test_numbers_of_the_charts_own_values_are_written_as_those_of_users(tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ def test_what_the_chart_makes_of_its_defaults() -> None:
     assert (server.bind_port, server.admin_port, server.auth) == (4433, 8080, "none")
     assert (server.drain_timeout, server.drain_stay_ready) == (25, False)
     client = settings_of("client", {})
-    assert client.server == ("https://pingpong-server.testing.svc:4433/ping",)
-    assert (client.targets, client.insecure, client.token_file) == ("address", False, None)
+    assert client.targets == ("https://pingpong-server.testing.svc:4433/ping",)
+    assert (client.all, client.insecure, client.token_file) == (True, False, None)
 
 
 def test_staying_ready_while_draining_is_handed_on() -> None:

@@ -238,13 +238,13 @@ def test_the_test_pings_with_what_the_client_has_and_belongs_to_no_service() -> 
     [main] = pod["spec"]["containers"]
     read = program.settings(main)
     assert (read.count, read.deadline, read.insecure) == (7, 20, False)
-    assert read.ca_file == program.settings(main_of("client")).ca_file
-    assert read.urls == ("https://pingpong-server.testing.svc:4433/ping",)
+    assert read.ca == program.settings(main_of("client")).ca
+    assert read.targets == ("https://pingpong-server.testing.svc:4433/ping",)
     assert main["image"] == main_of("client")["image"]
     assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "test"
     assert not render({"test": {"enabled": False}}).has("Pod")
 
 
 def test_servers_of_a_client_that_is_not_installed_are_not_tested() -> None:
-    values: dict[str, Any] = {"client": {"enabled": False, "servers": ["https://a..b:99999"]}}
+    values: dict[str, Any] = {"client": {"enabled": False, "targets": ["https://a..b:99999"]}}
     assert cluster.problems(render(values)) == []

@@ -96,7 +96,7 @@ async def test_probe(monkeypatch: pytest.MonkeyPatch) -> None:
             *(f"https://127.0.0.1:{server.port}/ping?{query}" for query in SECRETS),
             *(f"https://127.0.0.1:{port}/ping?key=s3cret" for port in (refusing.port, dead)),
         ]
-        options: dict[str, Any] = {"server": tuple(urls), "ready_requires": "all"}
+        options: dict[str, Any] = {"targets": tuple(urls), "ready_requires": "all"}
         async with running(monkeypatch, **options) as run:
             await until(lambda: len(run.events("target_up")) == 3)
             await until(lambda: len(run.events("connect_failed")) == 2)
@@ -108,7 +108,9 @@ async def test_probe(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sorted(noting.paths[:3]) == sorted(f"/ping?{query}" for query in SECRETS)
         for _, text in pages:
             assert "s3cret" not in text
-        assert json.loads(pages[0][1])["server"] == [url.partition("?")[0] + "?***" for url in urls]
+        assert json.loads(pages[0][1])["targets"] == [
+            url.partition("?")[0] + "?***" for url in urls
+        ]
         shown = f"127.0.0.1:{server.port}"
         assert list(names) == [
             *(shown, f"{shown}#2", f"{shown}#3"),
@@ -135,8 +137,8 @@ async def test_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_mistake_in_the_settings(given: str) -> None:
     for parse in (
         lambda: PingSettings.parse([given], {}),
-        lambda: PingSettings.parse([], {"PINGPONG_URLS": given}),
-        lambda: ProbeSettings.parse([f"--server={given}"], {}),
+        lambda: PingSettings.parse([], {"PINGPONG_TARGETS": given}),
+        lambda: ProbeSettings.parse([given], {}),
         lambda: ProbeSettings.parse(["--no-such-option", f"--x={given}", given], {}),
     ):
         with pytest.raises(SettingsError) as raised:
@@ -145,11 +147,11 @@ def test_a_mistake_in_the_settings(given: str) -> None:
 
 
 def test_what_is_shown_of_settings() -> None:
-    chosen = settings(server=("https://a/?s3cret", "srv://_s._udp.b/ping?s3cret"))
-    assert chosen.masked()["server"] == ["https://a/?***", "srv://_s._udp.b/ping?***"]
-    assert chosen.server == ("https://a/?s3cret", "srv://_s._udp.b/ping?s3cret")
+    chosen = settings(targets=("https://a/?s3cret", "srv://_s._udp.b/ping?s3cret"))
+    assert chosen.masked()["targets"] == ["https://a/?***", "srv://_s._udp.b/ping?***"]
+    assert chosen.targets == ("https://a/?s3cret", "srv://_s._udp.b/ping?s3cret")
     urls = PingSettings.parse(["https://a/?s3cret"], {})
-    assert urls.masked()["urls"] == ["https://a/?***"]
+    assert urls.masked()["targets"] == ["https://a/?***"]
 
 
 async def test_a_name_has_one_form_for_lookup_tls_and_http(

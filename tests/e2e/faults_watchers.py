@@ -80,8 +80,7 @@ def install_watchers(
     releases: list[Release] = []
     for way in ways:
         client: dict[str, object] = {
-            "targets": "name" if way == "name" else "address",
-            "settings": {"interval": INTERVAL},
+            "settings": {"all": way != "name", "interval": INTERVAL},
             "nodeSelector": {"kubernetes.io/hostname": control_plane(cluster)},
             "tolerations": [{"operator": "Exists"}],
         }
@@ -90,7 +89,7 @@ def install_watchers(
             releases.append(first)
             continue
         host = "pingpong-server"
-        client["servers"] = [
+        client["targets"] = [
             f"endpointslice://{releases[0].namespace}/{host}"
             if way == "pod"
             else f"https://{host}.{releases[0].namespace}.svc:4433/ping"

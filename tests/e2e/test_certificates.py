@@ -27,7 +27,7 @@ RELOAD_FAILED = "pingpong_server_certificate_reload_failed"
 CONNECTS = "pingpong_client_connects_total"
 FROM_SECRET = {"mode": "secret", "secretName": SECRET}
 # One target, whichever pod answers for it: the same prober connects again to the next pod.
-ONE_TARGET = {"discovery": "endpointslice", "targets": "name", "settings": {"interval": 0.05}}
+ONE_TARGET = {"discovery": "endpointslice", "settings": {"all": False, "interval": 0.05}}
 
 
 def names_in(namespace: str) -> list[str]:

@@ -124,13 +124,13 @@ def test_following_counts_scrapes_that_fail() -> None:
 
 
 def test_values_are_laid_over_others_as_helm_does_it() -> None:
-    base = {"image": {"tag": "e2e", "pullPolicy": "Never"}, "client": {"servers": ["a", "b"]}}
-    changes = {"image": {"tag": "new"}, "client": {"servers": ["c"], "replicas": None}}
+    base = {"image": {"tag": "e2e", "pullPolicy": "Never"}, "client": {"targets": ["a", "b"]}}
+    changes = {"image": {"tag": "new"}, "client": {"targets": ["c"], "replicas": None}}
     assert merged(base, changes) == {
         "image": {"tag": "new", "pullPolicy": "Never"},
-        "client": {"servers": ["c"], "replicas": None},
+        "client": {"targets": ["c"], "replicas": None},
     }
-    assert base["client"] == {"servers": ["a", "b"]}
+    assert base["client"] == {"targets": ["a", "b"]}
 
 
 def test_measures_are_printed_test_by_test() -> None:

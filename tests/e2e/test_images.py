@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
 
 TAG = "images-test"
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-WORDS = {"server": ("serve",), "client": ("probe", "--server=localhost")}
+WORDS = {"server": ("serve",), "client": ("probe", "localhost")}
 READY_WITHIN = 1.5
 """Seconds, on one CPU."""
 LARGEST = {"server": 130e6, "client": 150e6}

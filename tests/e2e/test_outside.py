@@ -188,10 +188,9 @@ def has_session(release: Release, server: Pod) -> bool:
 def through_cluster_ip(namespace: str) -> dict[str, Any]:
     """Values of a client that pings the Service with an address of its own."""
     return {
-        "servers": [f"https://{outside.SERVICE}.{namespace}.svc:4433/ping"],
-        "targets": "name",
+        "targets": [f"https://{outside.SERVICE}.{namespace}.svc:4433/ping"],
         "tls": {"insecure": True},
-        "settings": {"interval": 0.05},
+        "settings": {"interval": 0.05, "all": False},
     }
 
 

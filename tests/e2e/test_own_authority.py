@@ -89,7 +89,7 @@ def test_a_client_verifies_by_the_authority_which_upgrades_and_rollbacks_keep(
 
     # The client says whom it trusts, and it is the authority's file.
     config = json.loads(release.get(client, "/config").text)
-    assert (config["ca_file"], config["insecure"]) == ("/etc/pingpong/ca/ca.crt", False)
+    assert (config["ca"], config["insecure"]) == ("/etc/pingpong/ca/ca.crt", False)
     [started] = release.events(client, "started")
     assert started["trust"] == "the authorities in /etc/pingpong/ca/ca.crt"
     first = held(cluster, namespace)

@@ -9,8 +9,8 @@ from tests.e2e.release import Release, Values
 def visitor(install: Install, name: str, client: Values) -> Release:
     """One that trusts anybody; `client` are further values of it."""
     common: Values = {
-        "servers": ["https://pingpong-server:4433/ping"],
-        "targets": "name",
+        "targets": ["https://pingpong-server:4433/ping"],
+        "settings": {"all": False},
         "tls": {"insecure": True},
     }
     return install({"server": {"enabled": False}, "client": {**common, **client}}, name=name)

@@ -70,11 +70,7 @@ def endpoint(
 ) -> AioquicEndpoint:
     """An endpoint of ours; one that is a server gives each connection to `accept`."""
     made = certificate()
-    config = (
-        EndpointConfig(certificate=made.certificate, private_key=made.private_key)
-        if server
-        else EndpointConfig()
-    )
+    config = EndpointConfig(certificate=made) if server else EndpointConfig()
     return AioquicEndpoint(config, lambda: None, accept if server else None)
 
 

@@ -146,7 +146,7 @@ def test_it_works_with_what_its_image_has(bare: str) -> None:
             assert "1 sent, 1 received" in out
             return
         url, trust = words[1:]
-        probing = ("--server", url, trust, "--admin-host=127.0.0.1", "--admin-port=0")
+        probing = (url, trust, "--admin-host=127.0.0.1", "--admin-port=0")
         with Process("probe", *probing) as client:
             client.read_event("target_up")
 

@@ -133,7 +133,7 @@ class ProbeClient(Client):
     """A `pingpong probe`."""
 
     def __init__(self, link: Link, url: str, ca: Path) -> None:
-        settings = {"SERVER": url, "CA_FILE": ca, "INTERVAL": INTERVAL, "SIZE": SIZE}
+        settings = {"TARGETS": url, "CA": ca, "INTERVAL": INTERVAL, "SIZE": SIZE}
         super().__init__(
             link.client,
             *(sys.executable, "-m", "pingpong", "probe", "--log-format=json"),

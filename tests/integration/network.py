@@ -80,7 +80,7 @@ def probing(
     link: Link, server: Server, address: str = SERVER, **settings: object
 ) -> Iterator[Running]:
     """A `pingpong probe` at the client's end, with these settings (`interval=0.1`)."""
-    own = {"server": server.url(address), "cert_hash": server.sha256} | settings
+    own = {"targets": server.url(address), "cert_hash": server.sha256} | settings
     environ = {f"PINGPONG_{name.upper()}": str(value) for name, value in own.items()}
     with pingpong(link.client, "probe", "--log-format=json", **environ) as running:
         yield running

@@ -173,12 +173,12 @@ class Probe(Service):
     ) -> None:
         address = own_address()
         own: dict[str, Any] = FAST | {
-            "server": server if isinstance(server, str) else server.url,
+            "targets": server if isinstance(server, str) else server.url,
             "admin_host": address,
             "admin_port": ADMIN_PORT,
             "log_format": "json",
         }
-        if "cert_hash" in settings or "ca_file" in settings:
+        if "cert_hash" in settings or "ca" in settings:
             del own["insecure"]
         super().__init__(*command, "probe", admin=address, **(own | settings))
 

@@ -44,7 +44,7 @@ def pair(tmp_path: Path) -> Pair:
 
 def shown(server: Server, authority: Authority) -> float:
     """When the certificate ends that the server shows a new client, which trusts the authority."""
-    with probing(server, ca_file=authority.file) as probe:
+    with probing(server, ca=authority.file) as probe:
         return probe.metrics().total(PEER_NOT_AFTER)
 
 
@@ -88,7 +88,7 @@ def test_swapped(
     write(old)
     with (
         serving(place, workers=workers, **pair.settings) as server,
-        probing(server, ca_file=authority.file) as probe,
+        probing(server, ca=authority.file) as probe,
     ):
         assert probe.metrics().total(PEER_NOT_AFTER) == old.not_after.timestamp()
         swap(pair, new)
@@ -145,7 +145,7 @@ def test_a_bad_new_pair_is_kept_out(
     pair.write_in_place(old)
     with (
         serving(place, **pair.settings) as server,
-        probing(server, ca_file=authority.file) as probe,
+        probing(server, ca=authority.file) as probe,
     ):
         spoil(pair, authority, place)
         server.reload()
@@ -174,12 +174,12 @@ def test_expired_under_a_session(place: str, authority: Authority, pair: Pair) -
     pair.write_in_place(certificate)
     with serving(place, **pair.settings) as server:
         assert "expires in" in server.wait_event("certificate_expiry")["warning"]
-        with probing(server, ca_file=authority.file) as probe:
+        with probing(server, ca=authority.file) as probe:
             expired = server.wait_event("certificate_expiry", 2)
             assert "expired at" in expired["warning"]
             assert at(expired) >= certificate.not_after.timestamp()
             assert_undisturbed(probe)
-            with Probe(server, ca_file=authority.file) as late:
+            with Probe(server, ca=authority.file) as late:
                 assert_refused(late, "out of date")
             # What has expired can be replaced.
             pair.write_in_place(authority.issue(place))
@@ -216,7 +216,7 @@ def test_no_good_from_the_beginning(
     pair.write_in_place(authority.issue(host.format(place=place), ends=until))
     with (
         serving(place, **pair.settings) as server,
-        Probe(server, ca_file=authority.file) as probe,
+        Probe(server, ca=authority.file) as probe,
     ):
         assert_refused(probe, cause.format(place=place))
         # The server's end knows of it too; it pings itself with what it has.
@@ -236,7 +236,7 @@ def test_of_an_authority_that_nobody_knows(
     pair.write_in_place(Authority(tmp_path / "other").issue(place))
     with (
         serving(place, **pair.settings) as server,
-        Probe(server, ca_file=authority.file) as probe,
+        Probe(server, ca=authority.file) as probe,
     ):
         assert_refused(probe, "is not trusted")
         # Authorities are read anew for each attempt.

@@ -125,7 +125,7 @@ def test_each_address_is_a_target_while_it_is_there(
             return {f"{TARGET}[{server.address}]" for server in servers}
 
         names.set(NAME, "A", one.address, two.address, ttl=1)
-        with probing(TARGET, targets="address", **settings) as probe:
+        with probing(TARGET, all=True, **settings) as probe:
             up = "pingpong_client_session_up"
 
             def all_up(*servers: Any) -> Callable[[Any], bool]:

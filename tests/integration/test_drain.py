@@ -49,7 +49,7 @@ def test_sessions_move_to_another_server_first(names: NameServer, tmp_path: Path
     with serving() as one, serving() as other:
         names.set(NAME, "A", one.address, other.address, ttl=1)
         command = with_names(names, tmp_path)
-        with probing(f"{NAME}:{PORT}", command=command, modes=",".join(MODES)) as probe:
+        with probing(f"{NAME}:{PORT}", command=command, mode=",".join(MODES)) as probe:
             probe.wait_answers()
             servers = {server.address: server for server in (one, other)}
             drained = servers.pop(probe.wait_up()["address"])
@@ -72,7 +72,7 @@ def test_rolling_restart_of_two_servers(names: NameServer, tmp_path: Path) -> No
     with serving() as one, serving() as other:
         names.set(NAME, "A", one.address, other.address, ttl=1)
         command = with_names(names, tmp_path)
-        with probing(f"{NAME}:{PORT}", command=command, modes=",".join(MODES)) as probe:
+        with probing(f"{NAME}:{PORT}", command=command, mode=",".join(MODES)) as probe:
             probe.wait_answers()
             place = probe.wait_up()["address"]
             first, second = (one, other) if place == one.address else (other, one)

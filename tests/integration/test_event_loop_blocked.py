@@ -45,7 +45,7 @@ def wait_lag(probe: Probe, count: int) -> None:
 @pytest.mark.parametrize("hold_up", [stop, block])
 def test_the_network_is_not_blamed(hold_up: Callable[[Probe], None]) -> None:
     command = (sys.executable, "-c", _BLOCKABLE) if hold_up is block else PINGPONG
-    with serving() as server, probing(server, command=command, modes=",".join(MODES)) as probe:
+    with serving() as server, probing(server, command=command, mode=",".join(MODES)) as probe:
         before, began = probe.wait_answers(), time.monotonic()
         for count in range(1, BLOCKS + 1):
             hold_up(probe)

@@ -23,7 +23,7 @@ def test_all_modes_ping_over_a_link_with_ipv6s_smallest_mtu(link: Link, address:
     link.impair(Impairment(delay=0.005, mtu=IPV6_MTU, silent_mtu=True))
     with (
         serving(link) as server,
-        probing(link, server, address, modes=",".join(MODES), interval=0.05, size=1000) as probe,
+        probing(link, server, address, mode=",".join(MODES), interval=0.05, size=1000) as probe,
     ):
         metrics = probe.wait_metrics(
             lambda m: all(

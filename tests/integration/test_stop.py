@@ -104,7 +104,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
 
 
 def test_probe_stops_at_once() -> None:
-    with serving() as server, probing(server, modes=",".join(MODES)) as probe:
+    with serving() as server, probing(server, mode=",".join(MODES)) as probe:
         probe.wait_answers()
         probe.send(signal.SIGTERM)
         began = time.monotonic()

@@ -86,9 +86,7 @@ class Reflector:
 async def reflecting(certificate: Certificate) -> AsyncIterator[tuple[Server, Reflector]]:
     """A server of ours that does all this on `/ping`."""
     reflector = Reflector()
-    config = EndpointConfig(
-        certificate=certificate.certificate, private_key=certificate.private_key
-    )
+    config = EndpointConfig(certificate=certificate)
     server = await serve(
         reflector,
         "127.0.0.1",

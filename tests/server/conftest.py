@@ -22,8 +22,6 @@ def logged() -> Iterator[list[dict[str, Any]]]:
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     """The API server of the cluster that this process finds."""
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
     with ApiServer() as server:
-        monkeypatch.setenv("KUBECONFIG", server.kubeconfig(tmp_path))
+        server.make_found(monkeypatch, tmp_path)
         yield server

@@ -45,18 +45,19 @@ class TestHelp:
             assert inner not in text
         for name, field in cls.model_fields.items():
             assert field.description, name
+            name = str(field.validation_alias or name)
             assert name.upper().rstrip("S") in text or f"--{name.replace('_', '-')}" in text
 
     def test_ping(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         text = help_of(PingSettings, capsys, monkeypatch)
-        assert text.startswith("usage: pingpong ping [options] URL...\n")
+        assert text.startswith("usage: pingpong ping [options] TARGET...\n")
         for line in (
             "  -i, --interval SECONDS         time from one ping to the next (default: 1)",
             "  -c, --count N                  stop after N pings; without it, go on until",
             "  -q, --quiet                    show the summary only",
-            "      --ca, --ca-file FILE       trust the certificate authorities in this PEM",
+            "      --ca FILE                  trust the certificate authorities in this PEM",
         ):
             assert line in text.splitlines()
         assert "Exit status: 0, answers came from every target; 1" in text.replace("\n", " ")
@@ -81,7 +82,7 @@ class TestTable:
         lines = settings_table(PingSettings).splitlines()
         assert lines[:2] == ["| variable | flag | default | meaning |", "|---|---|---|---|"]
         assert len(lines) == 2 + len(PingSettings.model_fields)
-        assert lines[2].startswith("| `PINGPONG_URLS` | `URL...` |  | what to ping, one or ")
+        assert lines[2].startswith("| `PINGPONG_TARGETS` | `TARGET...` |  | what to ping, one or ")
         assert (
             "| `PINGPONG_INTERVAL` | `-i`, `--interval` | `1` | time from one ping to the next |"
             in lines
@@ -92,7 +93,7 @@ class TestTable:
     def test_every_default_is_a_value_that_its_variable_takes(self, cls: type[Settings]) -> None:
         rows = [line.split(" | ") for line in settings_table(cls).splitlines()[2:]]
         environ = {row[0].strip("| `"): row[2].strip("` ") for row in rows}
-        required = {name: "h" for name in ("urls", "server", "hosts") if name in cls.model_fields}
+        required = {name: "h" for name in ("targets", "hosts") if name in cls.model_fields}
         for name, value in required.items():
             environ[f"PINGPONG_{name.upper()}"] = value
         assert cls.parse([], environ) == cls(**required)

@@ -70,7 +70,7 @@ class TestSources:
         words = "-c5 -i .2 -W 3 -s 100 -qD -w 60 -4 --mode uni --json --ca ca.pem"
         settings = ping(*words.split(), "localhost")
         assert settings == PingSettings(
-            urls=("localhost",),
+            targets=("localhost",),
             count=5,
             interval=0.2,
             timeout=3,
@@ -81,16 +81,16 @@ class TestSources:
             ipv4=True,
             mode="uni",
             json_lines=True,
-            ca_file=Path("ca.pem"),
+            ca=Path("ca.pem"),
         )
 
     def test_long_flags_are_the_variables_in_kebab_case(self) -> None:
-        words = "--count 5 --json-lines --ca-file ca.pem --ipv6 --connect-timeout=9 --insecure"
+        words = "--count 5 --json --ca ca.pem --ipv6 --connect-timeout=9 --insecure"
         with pytest.raises(SettingsError, match="--insecure and --ca"):
             ping(*words.split(), "localhost")
         settings = ping(*words.split()[:-1], "localhost")
         assert (settings.count, settings.json_lines, settings.ipv6) == (5, True, True)
-        assert (settings.ca_file, settings.connect_timeout) == (Path("ca.pem"), 9)
+        assert (settings.ca, settings.connect_timeout) == (Path("ca.pem"), 9)
 
     @pytest.mark.parametrize(
         "argv", [["-c", "2", "h", "-q"], ["h", "-c2", "-q"], ["-q", "-c2", "--", "h"]]
@@ -98,7 +98,7 @@ class TestSources:
     def test_the_url_stands_anywhere(self, argv: list[str]) -> None:
         settings = ping(*argv)
         assert (settings.count, settings.quiet) == (2, True)
-        assert settings.urls == ("https://h:4433/ping",)
+        assert settings.targets == ("https://h:4433/ping",)
 
     def test_a_flag_wins_over_its_variable(self) -> None:
         settings = ping("-c", "2", "h", PINGPONG_COUNT="1", PINGPONG_INTERVAL="7")
@@ -108,7 +108,7 @@ class TestSources:
         assert ping("-c", "2", "h", PINGPONG_COUNT="many").count == 2
 
     def test_the_url_from_its_variable(self) -> None:
-        assert ping(PINGPONG_URLS="a.example b").urls == (
+        assert ping(PINGPONG_TARGETS="a.example b").targets == (
             "https://a.example:4433/ping",
             "https://b:4433/ping",
         )
@@ -190,7 +190,7 @@ class TestMistakes:
         )
 
     def test_missing_url(self) -> None:
-        assert mistakes(PingSettings) == ("URL is missing (or set PINGPONG_URLS)",)
+        assert mistakes(PingSettings) == ("TARGET is missing (or set PINGPONG_TARGETS)",)
 
     def test_words_that_are_none_of_ours(self) -> None:
         assert mistakes(PingSettings, "h", "--cuont=5", "--zzz") == (
@@ -206,10 +206,10 @@ class TestMistakes:
     def test_a_value_is_missing_or_too_much(self) -> None:
         assert mistakes(PingSettings, "h", "-c") == ("-c/--count: a value is missing",)
         (mistake,) = mistakes(PingSettings, "h", "--quiet=1")
-        assert mistake == "-q/--quiet: takes no value, got '1'"
+        assert mistake == "-q/--quiet/--no-quiet: takes no value, got '1'"
 
     def test_an_empty_value_of_a_flag_is_a_mistake(self) -> None:
-        assert mistakes(PingSettings, "h", "--ca", "") == ("--ca-file '': must not be empty",)
+        assert mistakes(PingSettings, "h", "--ca", "") == ("--ca '': must not be empty",)
         assert mistakes(ServeSettings, "--bind-host=") == ("--bind-host '': must not be empty",)
 
     def test_values_are_shown_on_one_line(self) -> None:
@@ -241,9 +241,9 @@ class TestMistakes:
             (ServeSettings, ["--tls-key-file", "-----BEGIN PRIVATE KEY-----\nSECRET"]),
             (ServeSettings, ["--token=SECRET"]),
             (ServeSettings, ["--allowed-origins", "https://me:SECRET@host/"]),
-            (ProbeSettings, ["--server=h", "--token-file=SECRET"]),
-            (ProbeSettings, ["--server=https://me:SECRET@host/"]),
-            (ProbeSettings, ["--server=h,https://me:SECRET@host/"]),
+            (ProbeSettings, ["h", "--token-file=SECRET"]),
+            (ProbeSettings, ["https://me:SECRET@host/"]),
+            (ProbeSettings, ["h,https://me:SECRET@host/"]),
             (PingSettings, ["h", "--count=SECRET"]),
             (PingSettings, ["h", "--cert-hash=SECRET"]),
             (PingSettings, ["https://host/?token=SECRET#x"]),
@@ -278,19 +278,19 @@ class TestMistakes:
         assert "does nothing without PINGPONG_AUTH=token" in mistake
 
     def test_no_server_to_probe(self) -> None:
-        assert mistakes(ProbeSettings) == ("--server is missing (or set PINGPONG_SERVER)",)
-        assert mistakes(ProbeSettings, PINGPONG_SERVER=" , ") == (
-            "PINGPONG_SERVER=' , ': must not be empty",
+        assert mistakes(ProbeSettings) == ("TARGET is missing (or set PINGPONG_TARGETS)",)
+        assert mistakes(ProbeSettings, PINGPONG_TARGETS=" , ") == (
+            "PINGPONG_TARGETS=' , ': must not be empty",
         )
 
     def test_one_of_several_values(self) -> None:
-        assert mistakes(ProbeSettings, "--server=a,http://b", "--modes=datagram,tcp") == (
-            "--server a,http://b: http://b must be host[:port], or begin with https://, srv:// or endpointslice://",
-            "--modes datagram,tcp: must be datagram, stream, streams or uni",
+        assert mistakes(ProbeSettings, "a,http://b", "--mode=datagram,tcp") == (
+            "TARGET a,http://b: http://b must be host[:port], or begin with https://, srv:// or endpointslice://",
+            "--mode datagram,tcp: must be datagram, stream, streams or uni",
         )
 
     def test_backoff_that_shrinks(self) -> None:
-        (mistake,) = mistakes(ProbeSettings, "--server=h", "--backoff-max=0.01")
+        (mistake,) = mistakes(ProbeSettings, "h", "--backoff-max=0.01")
         assert "must not be above PINGPONG_BACKOFF_MAX" in mistake
 
     def test_a_view_and_lines(self) -> None:

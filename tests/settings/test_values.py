@@ -41,8 +41,8 @@ class TestURL:
         ],
     )
     def test_accepted(self, given: str, url: str) -> None:
-        assert ping(given).urls == (url,)
-        assert ping(url).urls == (url,)
+        assert ping(given).targets == (url,)
+        assert ping(url).targets == (url,)
 
     @pytest.mark.parametrize(
         ("given", "reason"),
@@ -74,17 +74,17 @@ class TestURL:
     )
     def test_refused(self, given: str, reason: str) -> None:
         (mistake,) = mistakes(PingSettings, "--", given)
-        assert mistake.startswith("URL ")
+        assert mistake.startswith("TARGET ")
         assert reason in mistake
         assert "secret" not in mistake
 
     @given(st.text(max_size=40))
     def test_any_text_is_a_url_or_one_line(self, text: str) -> None:
         try:
-            urls = ping("--", text).urls
+            urls = ping("--", text).targets
         except SettingsError as error:
             (mistake,) = error.mistakes
-            assert mistake.startswith("URL ")
+            assert mistake.startswith("TARGET ")
             assert mistake.isprintable()
         else:
             assert urls
@@ -94,7 +94,7 @@ class TestURL:
 class TestSeveral:
     def test_urls_anywhere_among_the_options(self) -> None:
         settings = ping("a", "-c", "2", "b", "-q", "c,a")
-        assert settings.urls == tuple(f"https://{host}:4433/ping" for host in "abc")
+        assert settings.targets == tuple(f"https://{host}:4433/ping" for host in "abc")
         assert (settings.count, settings.quiet) == (2, True)
 
     @pytest.mark.parametrize(
@@ -111,10 +111,9 @@ class TestSeveral:
         ],
     )
     def test_sources_of_targets(self, given: str, sources: tuple[str, ...]) -> None:
-        assert ProbeSettings.parse(["--server", given], {}).server == sources
-        assert ProbeSettings.parse([], {"PINGPONG_SERVER": given}).server == sources
-        words = [f"--server={source}" for source in sources]
-        assert ProbeSettings.parse(words, {}).server == sources
+        assert ProbeSettings.parse([given], {}).targets == sources
+        assert ProbeSettings.parse([], {"PINGPONG_TARGETS": given}).targets == sources
+        assert ProbeSettings.parse(sources, {}).targets == sources
 
     @pytest.mark.parametrize(
         "given",
@@ -124,13 +123,13 @@ class TestSeveral:
         ],
     )
     def test_sources_that_are_none(self, given: str) -> None:
-        (mistake,) = mistakes(ProbeSettings, "--server", given)
+        (mistake,) = mistakes(ProbeSettings, given)
         assert f"must be {given.partition('://')[0]}://" in mistake
         assert "secret" not in mistake
 
     def test_modes_in_their_order_and_once(self) -> None:
-        settings = ProbeSettings.parse(["--server=h", "--modes=uni,datagram,uni"], {})
-        assert settings.modes == ("uni", "datagram")
+        settings = ProbeSettings.parse(["h", "--mode=uni,datagram,uni"], {})
+        assert settings.mode == ("uni", "datagram")
 
     def test_origins(self) -> None:
         settings = ServeSettings.parse(["--allowed-origins=https://A.example,http://b:1"], {})
@@ -170,6 +169,6 @@ class TestCertHash:
             assert ping("h", f"--cert-hash={text}").cert_hash == sha256
 
     def test_bytes_are_taken_as_they_are_and_shown_as_hex(self) -> None:
-        settings = PingSettings(urls=("h",), cert_hash=SHA256)
+        settings = PingSettings(targets=("h",), cert_hash=SHA256)
         assert settings.cert_hash == SHA256
         assert settings.masked()["cert_hash"] == SHA256.hex()

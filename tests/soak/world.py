@@ -181,16 +181,16 @@ class World:
         self.fixed = self._stack.enter_context(
             Probe(
                 ",".join(urls),
-                modes=",".join(MODES),
-                ca_file=self.authority.file,
+                mode=",".join(MODES),
+                ca=self.authority.file,
                 **common,
             )
         )
         self.changing = self._stack.enter_context(
             Probe(
                 f"{_NAME}:{self._port},endpointslice://ns/svc",
-                modes=",".join(CHANGING_MODES),
-                targets="address",
+                mode=",".join(CHANGING_MODES),
+                all=True,
                 discovery_interval=1,
                 **common,
             )

@@ -36,9 +36,7 @@ class Leaf(Certificate):
     def config(self, **options: Any) -> EndpointConfig:
         """With which an endpoint shows it."""
         return EndpointConfig(
-            certificate=self.certificate,
-            certificate_chain=self.chain,
-            private_key=self.private_key,
+            certificate=self,
             **options,
         )
 

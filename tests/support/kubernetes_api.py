@@ -1,6 +1,6 @@
 """A Kubernetes API server on loopback: EndpointSlices, TokenReviews and Secrets, with faults.
 
-In threads of its own; for the real `kubernetes` client, by a kubeconfig that it writes.
+In threads of its own; for the real client library, by a kubeconfig that it writes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 TOKEN = "a-token-that-no-log-may-show"
 GOOD = {"authenticated": True, "audiences": ["pingpong"], "user": {"username": "a"}}
@@ -122,6 +124,7 @@ class ApiServer:
         self._released = threading.Event()
         self._released.set()
         self._http = _Http(self)
+        self._is_secure = certificate is not None
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
@@ -133,10 +136,17 @@ class ApiServer:
     def port(self) -> int:
         return int(self._http.server_address[1])
 
-    def kubeconfig(self, folder: Path) -> str:
-        """Write a kubeconfig for this server, with a token."""
+    def make_found(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        """Have this process find it as the API server of its cluster."""
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("KUBECONFIG", self.kubeconfig(folder))
+
+    def kubeconfig(self, folder: Path, **user: Any) -> str:
+        """Write a kubeconfig for this server, with a token unless `user` is something else."""
         path = folder / "kubeconfig"
-        cluster = {"server": f"http://127.0.0.1:{self.port}"}
+        scheme = "https" if self._is_secure else "http"
+        cluster = {"server": f"{scheme}://127.0.0.1:{self.port}"}
         path.write_text(
             json.dumps(  # which is YAML, too
                 {
@@ -145,7 +155,7 @@ class ApiServer:
                     "current-context": "test",
                     "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
                     "clusters": [{"name": "test", "cluster": cluster}],
-                    "users": [{"name": "test", "user": {"token": TOKEN}}],
+                    "users": [{"name": "test", "user": user or {"token": TOKEN}}],
                 }
             )
         )

@@ -255,8 +255,7 @@ class Wire:
         )
         self.server_end = AioquicEndpoint(
             EndpointConfig(
-                certificate=made.certificate,
-                private_key=made.private_key,
+                certificate=made,
                 windows=windows,
                 idle_timeout=idle_timeout,
                 **server,

@@ -143,15 +143,15 @@ server.{{ $name }}.ipFamilies names two, which a Service of {{ $families.ipFamil
 {{- define "pingpong.check.client" -}}
 {{- $client := .Values.client }}
 {{- if $client.enabled }}
-{{- if not (or .Values.server.enabled $client.servers) }}
-client.enabled has nothing to ping: enable the server, or say in client.servers which ones
+{{- if not (or .Values.server.enabled $client.targets) }}
+client.enabled has nothing to ping: enable the server, or say in client.targets which ones
 {{- end }}
-{{- if and $client.servers (eq $client.discovery "endpointslice") }}
-client.discovery endpointslice is for this release's server and contradicts client.servers: write endpointslice://namespace/service there, and leave client.discovery at dns
+{{- if and $client.targets (eq $client.discovery "endpointslice") }}
+client.discovery endpointslice is for this release's server and contradicts client.targets: write endpointslice://namespace/service there, and leave client.discovery at dns
 {{- end }}
-{{- range $client.servers }}
+{{- range $client.targets }}
 {{- if not (include "pingpong.isSource" .) }}
-client.servers has {{ . }}, which is none of https://host[:port][/path], host[:port], srv://_service._udp.name and endpointslice://namespace/service[:port]: correct it
+client.targets has {{ . }}, which is none of https://host[:port][/path], host[:port], srv://_service._udp.name and endpointslice://namespace/service[:port]: correct it
 {{- end }}
 {{- end }}
 {{- $min := $client.settings.backoffMin | default 0.1 | float64 }}
@@ -165,7 +165,7 @@ test.deadlineSeconds ({{ int .Values.test.deadlineSeconds }}) is too short for t
 {{- end }}
 {{- end }}
 
-{{/* Not empty where a text is what `pingpong probe --server` takes. */}}
+{{/* Not empty where a text is what `pingpong probe` takes. */}}
 {{- define "pingpong.isSource" -}}
 {{- $label := "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?" }}
 {{- $host := `([A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])` }}

@@ -2,17 +2,17 @@
 
 {{/* Not empty where the client pings this release's server. */}}
 {{- define "pingpong.client.ownServer" -}}
-{{- if and .Values.server.enabled (not .Values.client.servers) }}true{{ end }}
+{{- if and .Values.server.enabled (not .Values.client.targets) }}true{{ end }}
 {{- end }}
 
 {{- define "pingpong.server.url" -}}
 https://{{ include "pingpong.server.name" . }}.{{ .Release.Namespace }}.svc:4433/ping
 {{- end }}
 
-{{/* PINGPONG_SERVER */}}
+{{/* PINGPONG_TARGETS */}}
 {{- define "pingpong.client.sources" -}}
-{{- if .Values.client.servers }}
-{{- join "," .Values.client.servers }}
+{{- if .Values.client.targets }}
+{{- join "," .Values.client.targets }}
 {{- else if eq .Values.client.discovery "endpointslice" -}}
 endpointslice://{{ .Release.Namespace }}/{{ include "pingpong.server.name" . }}
 {{- else }}
@@ -56,10 +56,8 @@ Whom the client trusts: `hash`, `anybody`, `secret`, `configMap`, `system`, or `
 {{- $client := .Values.client }}
 {{- $trust := include "pingpong.client.trust" . }}
 {{- include "pingpong.settings" $client.settings }}
-- name: PINGPONG_SERVER
-  value: {{ include "pingpong.client.sources" . | quote }}
 - name: PINGPONG_TARGETS
-  value: {{ $client.targets }}
+  value: {{ include "pingpong.client.sources" . | quote }}
 - name: PINGPONG_ADMIN_PORT
   value: "8080"
 {{- if eq $trust "anybody" }}
@@ -69,7 +67,7 @@ Whom the client trusts: `hash`, `anybody`, `secret`, `configMap`, `system`, or `
 - name: PINGPONG_CERT_HASH
   value: {{ $client.tls.certHash | quote }}
 {{- else if ne $trust "system" }}
-- name: PINGPONG_CA_FILE
+- name: PINGPONG_CA
   value: /etc/pingpong/ca/ca.crt
 {{- end }}
 {{- if ne $client.auth.mode "none" }}
@@ -146,7 +144,7 @@ Whom the client trusts: `hash`, `anybody`, `secret`, `configMap`, `system`, or `
 {{- if include "pingpong.client.ownServer" . }}
 {{- $targets = list (include "pingpong.server.url" .) }}
 {{- else if .Values.client.enabled }}
-{{- range .Values.client.servers }}
+{{- range .Values.client.targets }}
 {{- if not (regexMatch "^(srv|endpointslice)://" .) }}
 {{- $targets = append $targets . }}
 {{- end }}
@@ -157,5 +155,5 @@ Whom the client trusts: `hash`, `anybody`, `secret`, `configMap`, `system`, or `
 
 {{/* Not empty unless the server would refuse the test, which has the client's token. */}}
 {{- define "pingpong.test.admitted" -}}
-{{- if or .Values.client.servers (eq .Values.server.auth.mode "none") (ne .Values.client.auth.mode "none") }}true{{ end }}
+{{- if or .Values.client.targets (eq .Values.server.auth.mode "none") (ne .Values.client.auth.mode "none") }}true{{ end }}
 {{- end }}

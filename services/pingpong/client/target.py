@@ -18,7 +18,7 @@ def target_of(url: str, settings: PingSettings | ProbeSettings) -> Target:
             family = socket.AF_INET6
     return Target.from_url(
         url,
-        ca_file=None if settings.ca_file is None else str(settings.ca_file),
+        ca_file=None if settings.ca is None else str(settings.ca),
         certificate_hash=settings.cert_hash,
         insecure=settings.insecure,
         family=family,

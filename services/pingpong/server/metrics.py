@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from ..telemetry.metrics import Spec
-from ..telemetry.process import service_specs
-from .sessions.counters import (
-    ANSWER_BUCKETS,
-    DROP_REASONS,
-    ECHO,
-    MODES,
-    SESSION_BUCKETS,
-    Result,
-)
+from ..telemetry.process import MERGES, service_specs
+from .sessions.counters import DROP_REASONS, ECHO, MODES, Result
 
 HANDSHAKE_RESULTS = ("completed", "failed", "refused")
 
@@ -28,7 +21,6 @@ SESSION_DURATION = Spec(
     f"{_P}session_duration_seconds",
     "histogram",
     "How long sessions lasted that are over.",
-    buckets=SESSION_BUCKETS,
 )
 CONNECTIONS_ACTIVE = Spec(f"{_P}connections_active", "gauge", "QUIC connections that are open.")
 CONNECTIONS_UNUSED = Spec(
@@ -115,16 +107,15 @@ ANSWER_DURATION = Spec(
     f"{_P}answer_duration_seconds",
     "histogram",
     "The server's own time with a ping, from the packet's arrival to its answer.",
-    buckets=ANSWER_BUCKETS,
 )
 DRAINING = Spec(
-    f"{_P}draining", "gauge", "1 while the server asks its sessions to leave.", merge="max"
+    f"{_P}draining", "gauge", "1 while the server asks its sessions to leave.", merge=max
 )
 CERTIFICATE_NOT_AFTER = Spec(
     f"{_P}certificate_not_after_timestamp_seconds",
     "gauge",
     "When the certificate expires, in seconds since 1970.",
-    merge="min",
+    merge=min,
 )
 CERTIFICATE_RELOAD_FAILED = Spec(
     f"{_P}certificate_reload_failed",
@@ -136,7 +127,7 @@ TOKENS_RELOAD_FAILED = Spec(
     f"{_P}token_file_reload_failed",
     "gauge",
     "1 while the token file has changed, but cannot be used.",
-    merge="max",
+    merge=max,
 )
 WORKERS = Spec(f"{_P}workers", "gauge", "Worker processes that run.")
 WORKER_RESTARTS = Spec(
@@ -156,3 +147,6 @@ SPECS = (
     *(SELF_PINGS, WORKERS, WORKER_RESTARTS, EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO),
 )
 """All of them."""
+
+GAUGES = {**MERGES, **{spec.name: spec.merge for spec in SPECS if spec.kind == "gauge"}}
+"""How the gauges of several workers combine."""

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeAlias
+
+from prometheus_client import Metric
 
 from ..lifecycle import collect_garbage_seldom, stop_signal
 from ..settings import ServeSettings
 from ..telemetry.admin import Admin, AdminError
 from ..telemetry.health import Check
 from ..telemetry.logs import get_logger
-from ..telemetry.metrics import Family
 from ..telemetry.process import versions
 from ..webtransport import MAX_WORKERS
 from ..webtransport.certificates import Certificate
 from . import ServeError, metrics
 from .health import LIVENESS, READINESS
 from .resources import AllowedConnections, usable_cores, usable_memory
-from .tls.keeper import make_keeper
+from .tls.keeper import SELF_SIGNED, make_keeper
 from .workers.endpoint import shared_keys
 from .workers.group import WorkerGroup
 from .workers.worker import Worker
 
 _HOUSEKEEPING_INTERVAL = 1.0
 """Seconds between two checks of the files."""
+
+_ANY_ADDRESS = ("::", "0.0.0.0")
 
 Workers: TypeAlias = Worker | WorkerGroup
 """What answers: one worker in this process, or several processes."""
@@ -44,6 +52,26 @@ def make_workers(settings: ServeSettings, certificate: Certificate) -> Workers:
     return WorkerGroup(settings, certificate, count)
 
 
+def ping_command(settings: ServeSettings, port: int, certificate: Certificate) -> str:
+    """A command that pings the server from this machine, for a shell."""
+    host = "localhost" if settings.bind_host in _ANY_ADDRESS else settings.bind_host
+    url = f"https://{f'[{host}]' if ':' in host else host}:{port}/ping"
+    words = [*_program(), "ping", url, "--cert-hash", certificate.sha256.hex()]
+    if settings.auth != "none":
+        words += ["--token-file", str(settings.token_file or "FILE")]
+    return shlex.join(words)
+
+
+def _program() -> list[str]:
+    """What to type for this program, in this folder."""
+    if shutil.which("pingpong"):
+        return ["pingpong"]
+    script = Path(sys.executable).with_name("pingpong")
+    if not os.access(script, os.X_OK):
+        return [sys.executable, "-m", "pingpong"]
+    return [str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)]
+
+
 class Service:
     """The server as a whole, from its start to its end."""
 
@@ -53,6 +81,7 @@ class Service:
             settings.max_connections, usable_memory(), count_workers(settings)
         )
         settings = settings.model_copy(update={"max_connections": self._allowed.number})
+        self._settings = settings
         self._keeper = make_keeper(settings, datetime.now(UTC))
         self._workers = make_workers(settings, self._keeper.certificate)
         self._versions = versions()
@@ -105,6 +134,10 @@ class Service:
             not_after=certificate.not_after.isoformat(),
         )
         self._allowed.log(self._logger)
+        if self._keeper.origin == SELF_SIGNED:
+            # Clients refuse the certificate, unless its hash is typed in.
+            command = ping_command(self._settings, self._workers.port, certificate)
+            self._logger.info("command_suggested", command=command)
 
     async def _watch_files(self) -> None:
         while True:
@@ -127,13 +160,13 @@ class Service:
     def _check(self, name: str) -> Check:
         return Check(name, lambda: self._workers.health().result(name))
 
-    async def _families(self) -> Iterable[Family]:
+    async def _families(self) -> Iterable[Metric]:
         certificate = self._keeper.certificate
         return [
             *await self._workers.families(),
-            metrics.CERTIFICATE_NOT_AFTER.family([((), certificate.not_after.timestamp())]),
-            metrics.CERTIFICATE_RELOAD_FAILED.family([((), int(self._keeper.reload_failed))]),
-            metrics.BUILD_INFO.family([(tuple(self._versions.values()), 1)]),
+            metrics.CERTIFICATE_NOT_AFTER.metric([((), certificate.not_after.timestamp())]),
+            metrics.CERTIFICATE_RELOAD_FAILED.metric([((), int(self._keeper.reload_failed))]),
+            metrics.BUILD_INFO.metric([(tuple(self._versions.values()), 1)]),
         ]
 
 

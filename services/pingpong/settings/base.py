@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     """What the settings of every verb have in common."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=PREFIX, ser_json_bytes="hex"
+        frozen=True, extra="forbid", populate_by_name=True, ser_json_bytes="hex"
     )
 
     verb: ClassVar[str]
@@ -89,7 +89,7 @@ class Settings(BaseSettings):
             parse_args_method=Parser.parse_settings,
             add_argument_method=add_argument,
             cli_kebab_case=True,
-            cli_implicit_flags="toggle",
+            cli_implicit_flags="dual",
             cli_shortcuts={
                 name.replace("_", "-"): list(setting.flag.names)
                 for name, setting in settings.items()
@@ -99,8 +99,8 @@ class Settings(BaseSettings):
         )
         variables = EnvSettingsSource(cls)
         variables.env_vars = {
-            setting.variable.lower(): environ[setting.variable]
-            for setting in settings.values()
+            name: environ[setting.variable]
+            for name, setting in settings.items()
             if environ.get(setting.variable)
         }
         from_command_line = command_line(args=list(argv))()
@@ -155,7 +155,7 @@ class ConnectionSettings(Settings):
     connect_timeout: Annotated[Seconds, Flag("Connection", (), "SECONDS")] = Field(
         default=5.0, description="time to be connected in, the name's lookup included"
     )
-    ca_file: Annotated[FilePath | None, Flag("Connection", ("ca",), "FILE")] = Field(
+    ca: Annotated[FilePath | None, Flag("Connection", (), "FILE")] = Field(
         default=None,
         description="trust the certificate authorities in this PEM file, not the system's",
     )
@@ -176,7 +176,7 @@ class ConnectionSettings(Settings):
 
     @model_validator(mode="after")
     def _trust_is_one(self) -> Self:
-        if self.insecure and (self.cert_hash is not None or self.ca_file is not None):
+        if self.insecure and (self.cert_hash is not None or self.ca is not None):
             other = "--ca" if self.cert_hash is None else "--cert-hash"
             raise ValueError(f"--insecure and {other} exclude each other: trust any, or that one")
         return self
@@ -188,8 +188,8 @@ class ConnectionSettings(Settings):
             return "any certificate"
         if self.cert_hash is not None:
             return f"the certificate with SHA-256 {self.cert_hash.hex()}"
-        if self.ca_file is not None:
-            return f"the authorities in {self.ca_file}"
+        if self.ca is not None:
+            return f"the authorities in {self.ca}"
         return "the system's authorities"
 
 

@@ -240,7 +240,11 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def settings_of(cls: type[BaseModel]) -> list[Setting]:
     """The settings of ``cls`` by section, positionals first."""
     settings = [
-        Setting(name, field, next((m for m in field.metadata if isinstance(m, Flag)), None))
+        Setting(
+            str(field.validation_alias or name),
+            field,
+            next((m for m in field.metadata if isinstance(m, Flag)), None),
+        )
         for name, field in cls.model_fields.items()
     ]
 

@@ -64,7 +64,7 @@ class PingSettings(_Pings, ConnectionSettings):
         " --count by the --deadline; 2, one could not be connected to, or any other error.",
     )
 
-    urls: CliPositionalArg[
+    targets: CliPositionalArg[
         Annotated[
             tuple[str, ...],
             NoDecode,
@@ -90,7 +90,7 @@ class PingSettings(_Pings, ConnectionSettings):
     ipv6: Annotated[bool, Flag("Connection", ("6",))] = Field(
         default=False, description="use IPv6 only"
     )
-    all_addresses: Annotated[bool, Flag("Connection", ("all",))] = Field(
+    all: Annotated[bool, Flag("Connection")] = Field(
         default=False, description="ping every address of a name, each on a connection of its own"
     )
     live: Annotated[bool, Flag("Output")] = Field(
@@ -101,8 +101,11 @@ class PingSettings(_Pings, ConnectionSettings):
     timestamps: Annotated[bool, Flag("Output", ("D",))] = Field(
         default=False, description="begin each line with the time, as seconds since 1970"
     )
-    json_lines: Annotated[bool, Flag("Output", ("json",))] = Field(
-        default=False, description="a line of JSON for each answer and one for the summary"
+    # `json` is a method of pydantic's.
+    json_lines: Annotated[bool, Flag("Output")] = Field(
+        validation_alias="json",
+        default=False,
+        description="a line of JSON for each answer and one for the summary",
     )
     log_level: Annotated[LogLevel, Flag("Output", (), "LEVEL")] = Field(
         default="warning", description=LOG_LEVEL_HELP

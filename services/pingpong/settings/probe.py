@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_settings import NoDecode
+from pydantic_settings import CliPositionalArg, NoDecode
 
 from .base import ConnectionSettings, ServiceSettings
 from .command_line import Flag
 from .values import (
+    DEFAULT_PORT,
     MIN_SIZE,
     Count,
     Mode,
@@ -19,6 +22,30 @@ from .values import (
     comma_separated,
     read_source,
 )
+
+RTT_BUCKETS = (
+    *(0.00005, 0.0001, 0.0002, 0.0004, 0.0008, 0.0015, 0.003, 0.006),
+    *(0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0),
+)
+_MAX_BUCKETS = 30
+
+
+def _read_bucket(text: str) -> float:
+    try:
+        bound = float(text)
+    except ValueError:
+        bound = 0
+    if not 0 < bound < math.inf:
+        raise ValueError("must be seconds above 0, such as 0.001")
+    return bound
+
+
+def _check_buckets(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    if any(low >= high for low, high in itertools.pairwise(bounds)):
+        raise ValueError("must rise from each to the next")
+    if len(bounds) > _MAX_BUCKETS:
+        raise ValueError(f"must be {_MAX_BUCKETS} at most: each is a series of every target")
+    return bounds
 
 
 class ProbeSettings(ServiceSettings, ConnectionSettings):
@@ -30,20 +57,21 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         " reconnect whatever happens, and offer what was measured to Prometheus."
     )
 
-    server: Annotated[
-        tuple[str, ...],
-        NoDecode,
-        BeforeValidator(comma_separated(read_source)),
-        AfterValidator(at_least_one),
-        Flag("Targets", (), "SOURCES"),
+    targets: CliPositionalArg[
+        Annotated[
+            tuple[str, ...],
+            NoDecode,
+            BeforeValidator(comma_separated(read_source)),
+            AfterValidator(at_least_one),
+        ]
     ] = Field(
-        description="what to ping, separated by commas: https://host:4433/ping, or host[:port];"
-        " srv://_webtransport._udp.name; endpointslice://namespace/service"
+        description="what to ping, one or several: https://host[:port][/path], or host[:port] for"
+        f" https://host:{DEFAULT_PORT}/ping; srv://_webtransport._udp.name;"
+        " endpointslice://namespace/service"
     )
-    targets: Annotated[Literal["name", "address"], Flag("Targets", (), "KIND")] = Field(
-        default="name",
-        description="name: one target for each name, at whichever address answers; address: one"
-        " for each address of a name, every pod of a headless service",
+    all: Annotated[bool, Flag("Targets")] = Field(
+        default=False,
+        description="make each address of a name a target: every pod of a headless service",
     )
     max_targets: Annotated[Count, Flag("Targets", (), "N")] = Field(
         default=100, description="targets at one time; more are left out, and the log says so"
@@ -52,12 +80,12 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         default=30.0,
         description="look names up again after this long at most; sooner where DNS says so",
     )
-    modes: Annotated[
+    mode: Annotated[
         tuple[Mode, ...],
         NoDecode,
         BeforeValidator(comma_separated(lambda mode: mode)),
         AfterValidator(at_least_one),
-        Flag("Pings", (), "MODES"),
+        Flag("Pings", (), "MODE"),
     ] = Field(
         default=("datagram",),
         description="how pings travel, separated by commas: datagram (loss shows as loss), stream"
@@ -80,6 +108,18 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
     backoff_max: Annotated[Seconds, Flag("Connection", (), "SECONDS")] = Field(
         default=10.0,
         description="wait up to this long at most, after several have failed; a second at most where nothing answers, or the host says that nothing listens",
+    )
+    rtt_buckets: Annotated[
+        tuple[float, ...],
+        NoDecode,
+        BeforeValidator(comma_separated(_read_bucket)),
+        AfterValidator(at_least_one),
+        AfterValidator(_check_buckets),
+        Flag("Health", (), "SECONDS"),
+    ] = Field(
+        default_factory=lambda: RTT_BUCKETS,
+        description="upper bounds of the buckets of rtt_seconds, rising, separated by commas"
+        f" (default: {len(RTT_BUCKETS)} from 0.00005 to 3, each about twice the one before)",
     )
     ready_requires: Annotated[Literal["none", "any", "all"], Flag("Health", (), "WHICH")] = Field(
         default="none",

@@ -45,6 +45,11 @@ class ServeSettings(ServiceSettings):
     tls_key_file: Annotated[SecretFilePath | None, Flag("TLS", (), "FILE")] = Field(
         default=None, description="the certificate's private key, PEM, not encrypted"
     )
+    state_dir: Annotated[FilePath | None, Flag("TLS", (), "DIR")] = Field(
+        default=None,
+        description="keep the self-signed certificate and its key in this folder, so that its SHA-256"
+        " stays the same when the server starts again",
+    )
     workers: Annotated[int, Field(ge=0, le=64), Flag("Listening", (), "N")] = Field(
         default=1,
         description="processes that share the port; 0: one for each core",
@@ -138,5 +143,10 @@ class ServeSettings(ServiceSettings):
             given, missing = names if self.tls_key_file is None else reversed(names)
             raise ValueError(
                 f"{given} is set without {missing}: set both, or neither to have a certificate made"
+            )
+        if self.state_dir is not None and self.tls_cert_file is not None:
+            raise ValueError(
+                "PINGPONG_STATE_DIR (--state-dir) does nothing with PINGPONG_TLS_CERT_FILE"
+                " (--tls-cert-file): leave one of them out"
             )
         return self

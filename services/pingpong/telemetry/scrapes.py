@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Iterable
 
-from .exposition import Format, render
-from .metrics import Family
+from prometheus_client import Metric
 
-Families = Callable[[], Awaitable[Iterable[Family]]]
+from .exposition import Format, Text
 
-_CHUNK = 65_536
-"""Characters that leave together."""
+Families = Callable[[], Awaitable[Iterable[Metric]]]
+
 _REST = 3.0
 """Time of rest after a text, as a multiple of the time that it took; at most `_MAX_REST` seconds."""
 _MAX_REST = 1.0
@@ -69,9 +67,13 @@ class Scrapes:
             waiting, self._waiting = self._waiting, {}
             began = self._clock()
             try:
-                families = await self._gathered()
-                for (format, compressed), future in waiting.items():
-                    future.set_result(await _text(families, format, compressed))
+                texts = {key: Text(key[0], compressed=key[1]) for key in waiting}
+                for metric in await self._families():
+                    for text in texts.values():
+                        text.add(metric)
+                        await asyncio.sleep(0)
+                for key, future in waiting.items():
+                    future.set_result(texts[key].finish())
             except Exception as error:
                 for future in waiting.values():
                     if not future.done():
@@ -81,33 +83,3 @@ class Scrapes:
                     future.cancel()  # where it has no result yet: this task was cancelled
             now = self._clock()
             self._rest_until = now + min(_REST * (now - began), _MAX_REST)
-
-    async def _gathered(self) -> list[Family]:
-        families: dict[str, Family] = {}
-        for family in await self._families():
-            if families.setdefault(family.spec.name, family) is not family:
-                raise ValueError(f"two sources gave a family {family.spec.name}")
-            await asyncio.sleep(0)
-        return list(families.values())
-
-
-async def _text(families: Iterable[Family], format: Format, compressed: bool) -> list[bytes]:
-    # Metrics repeat themselves so much that the lowest level makes a twentieth of them, and takes
-    # less time than to send them as they are.
-    compress = zlib.compressobj(level=1, wbits=31) if compressed else None
-    chunks: list[bytes] = []
-    pieces: list[bytes] = []
-    size = 0
-    for text in render(families, format):
-        data = text.encode()
-        pieces.append(compress.compress(data) if compress else data)
-        size += len(pieces[-1])
-        if size >= _CHUNK:
-            chunks.append(b"".join(pieces))
-            pieces.clear()
-            size = 0
-        await asyncio.sleep(0)
-    if compress:
-        pieces.append(compress.flush())
-    chunks.append(b"".join(pieces))
-    return chunks

@@ -34,6 +34,7 @@ PrivateKey: TypeAlias = (
 
 BACKDATED = timedelta(hours=1)  # for clients whose clock is behind
 VALID = timedelta(days=13)
+_LIVES_LEFT = 3
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 
@@ -68,6 +69,23 @@ class Certificate:
     def not_after(self) -> datetime:
         """The end of its validity, with a time zone."""
         return self.certificate.not_valid_after_utc
+
+    @property
+    def names(self) -> set[x509.GeneralName]:
+        """The names and addresses that it is for."""
+        kind = x509.SubjectAlternativeName
+        try:
+            return set(self.certificate.extensions.get_extension_for_class(kind).value)
+        except (x509.ExtensionNotFound, ValueError):
+            return set()
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether it is to be replaced: less than a third of its life is left.
+
+        Also before its start: the clock was wrong when it was made, and has been set back since.
+        """
+        start, end = self.not_before, self.not_after
+        return not start <= now <= end - (end - start) / _LIVES_LEFT
 
     def warning(self, now: datetime) -> str | None:
         """What is wrong with using it at ``now`` (with a time zone); None: nothing."""

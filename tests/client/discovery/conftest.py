@@ -21,8 +21,10 @@ def names() -> Iterator[NameServer]:
 
 
 @pytest.fixture
-def api() -> Iterator[ApiServer]:
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """The API server of the cluster that this process finds."""
     with ApiServer() as server:
+        server.make_found(monkeypatch, tmp_path)
         yield server
 
 

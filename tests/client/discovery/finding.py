@@ -15,8 +15,6 @@ from pingpong.client.discovery import lookups as timing
 from pingpong.client.discovery.addresses import Families
 from pingpong.client.discovery.hosts import HostsFile, SystemLookups
 from pingpong.client.discovery.resolver import Resolver
-from pingpong.client.discovery.watch import EndpointSliceWatch, Notify, connect
-from tests.support.kubernetes_api import ApiServer
 from tests.support.nameserver import NameServer
 
 PATIENCE = 30
@@ -94,14 +92,6 @@ class Surroundings:
             hosts=HostsFile(self._folder / "hosts"),
             system=SystemLookups(self._folder / "nsswitch.conf"),
         )
-
-    def watch(self, api: ApiServer) -> Callable[[str, str, Notify], EndpointSliceWatch]:
-        config = api.kubeconfig(self._folder)
-
-        def make(namespace: str, service: str, told: Notify) -> EndpointSliceWatch:
-            return EndpointSliceWatch(namespace, service, told, connect=lambda: connect(config))
-
-        return make
 
     def find(self, *servers: str, **options: Any) -> contextlib.AbstractAsyncContextManager[Found]:
         return running(Found(*servers, **{"resolver": self.resolver(), **options}))

@@ -157,7 +157,7 @@ async def test_all_kinds_of_sources_beside_each_other(
     names.set("c.test", "A", "10.0.0.2")
     api.put(endpoint_slice("svc-1", endpoint("10.0.0.3", pod="pod-1")))
     servers = (URL, "srv://_s._udp.b.test", SERVICE, "https://10.0.0.4:1/")
-    async with around.find(*servers, watch=around.watch(api)) as found:
+    async with around.find(*servers) as found:
         await found.until(NAME, "c.test:4434", "ns/svc", "10.0.0.4:1")
         assert found.addresses("c.test:4434") == ("10.0.0.2",)
         assert found.discovery.destinations["ns/svc"] == Destination(
@@ -176,7 +176,7 @@ async def test_all_kinds_of_sources_beside_each_other(
 async def test_pods_come_drain_and_go(api: ApiServer, around: Surroundings) -> None:
     one, two = endpoint("10.0.0.1", pod="pod-1"), endpoint("10.0.0.2", pod="pod-2")
     api.put(endpoint_slice("svc-1", one))
-    async with around.find(SERVICE, watch=around.watch(api), per_address=True) as found:
+    async with around.find(SERVICE, per_address=True) as found:
         await found.until("pod-1")
         api.put(endpoint_slice("svc-1", one, two))
         await found.until("pod-1", "pod-2")
@@ -194,7 +194,7 @@ async def test_pods_of_two_services_with_one_name(api: ApiServer, around: Surrou
     api.put(endpoint_slice("svc-1", endpoint("10.0.0.1", pod="web-0")))
     api.put(endpoint_slice("new-1", endpoint("10.0.0.2", pod="web-0"), service="new"))
     servers = (SERVICE, "endpointslice://ns/new")
-    async with around.find(*servers, watch=around.watch(api), per_address=True) as found:
+    async with around.find(*servers, per_address=True) as found:
         await found.until("ns/svc[web-0]", "ns/new[web-0]")
 
 
@@ -202,7 +202,7 @@ async def test_a_service_scaled_to_nothing_keeps_its_last_pods(
     api: ApiServer, around: Surroundings
 ) -> None:
     api.put(endpoint_slice("svc-1", endpoint("10.0.0.1", pod="pod-1")))
-    async with around.find(SERVICE, watch=around.watch(api), per_address=True) as found:
+    async with around.find(SERVICE, per_address=True) as found:
         await found.until("pod-1")
         api.put(endpoint_slice("svc-1"))
         await eventually(lambda: Result.EMPTY in found.results)
@@ -334,7 +334,7 @@ async def test_at_the_end_nothing_is_left_behind(
     monkeypatch.setattr(resolvers, "_LOOKUP", 600.0)
     names.silence()
     api.put(endpoint_slice("svc-1", endpoint("10.0.0.1", pod="pod-1")))
-    async with around.find(URL, SERVICE, watch=around.watch(api)) as found:
+    async with around.find(URL, SERVICE) as found:
         await found.until("ns/svc")
         await eventually(lambda: names.asked("a.test") > 0 and api.watches == 1)
     told = len(found.told)

@@ -108,7 +108,7 @@ async def test_the_last_good_pods_are_kept_while_the_api_server_refuses(
     api: ApiServer, around: Surroundings
 ) -> None:
     api.put(endpoint_slice("svc-1", endpoint("10.0.0.1", pod="pod-1")))
-    async with around.find(SERVICE, watch=around.watch(api), per_address=True) as found:
+    async with around.find(SERVICE, per_address=True) as found:
         await found.until("pod-1")
         await eventually(lambda: api.watches == 1)
         api.instead = lambda request: 403
@@ -235,7 +235,7 @@ async def test_a_watch_that_stands_is_a_success_all_the_time(
     api: ApiServer, around: Surroundings
 ) -> None:
     api.put(endpoint_slice("svc-1", endpoint("10.0.0.1", pod="pod-1")))
-    async with around.find(SERVICE, watch=around.watch(api)) as found:
+    async with around.find(SERVICE) as found:
         await found.until("ns/svc")
         before = found.discovery.last_success
         await eventually(lambda: found.discovery.last_success > before + 0.01)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes import client
-from kubernetes.config import incluster_config
 
 from pingpong.client.discovery import watch as watches
 from pingpong.client.discovery.endpointslices import Slice
 from pingpong.client.discovery.lookups import DiscoveryError, Result
-from pingpong.client.discovery.watch import EndpointSliceWatch, connect
+from pingpong.client.discovery.watch import EndpointSliceWatch
 from tests.client.discovery.finding import PATIENCE, eventually
 from tests.support.kubernetes_api import (
     SLICES,
@@ -72,28 +69,27 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "retry_delay", lambda failures, interval, random: 0.01)
 
 
-@pytest.fixture
-def api() -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        server.put(endpoint_slice("svc-1", endpoint("10.0.0.1", pod="pod-1")))
-        yield server
-
-
-@pytest.fixture
-async def told(api: ApiServer, tmp_path: Path) -> AsyncIterator[Told]:
-    """What is told of ns/svc, from when the watch has begun."""
+@asynccontextmanager
+async def watching() -> AsyncIterator[Told]:
+    """A watch of ns/svc, and what it tells."""
     told = Told()
-    config = api.kubeconfig(tmp_path)
-    watch = EndpointSliceWatch("ns", "svc", told, connect=lambda: connect(config))
-    watch.start()
-    await told.names("svc-1")
-    await eventually(lambda: api.watches == 1)
-    yield told
-    watch.stop()
-    assert watch.thread is not None
-    api.end_watches(abruptly=True)
-    await asyncio.to_thread(watch.thread.join, PATIENCE)
-    assert not watch.thread.is_alive()
+    task = asyncio.create_task(EndpointSliceWatch("ns", "svc", told).run())
+    try:
+        yield told
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
+@pytest.fixture
+async def told(api: ApiServer) -> AsyncIterator[Told]:
+    """What is told of ns/svc, from when the watch has begun."""
+    api.put(endpoint_slice("svc-1", endpoint("10.0.0.1", pod="pod-1")))
+    async with watching() as told:
+        await told.names("svc-1")
+        await eventually(lambda: api.watches == 1)
+        yield told
 
 
 async def test_all_slices_of_the_service_are_told_at_first(api: ApiServer, told: Told) -> None:
@@ -175,7 +171,7 @@ async def test_a_watch_that_breaks_is_no_failure_while_a_list_succeeds(
             "the API server forbids it: grant get, list and watch on"
             " endpointslices.discovery.k8s.io in the namespace ns",
         ),
-        (401, Result.FORBIDDEN, "the API server does not accept the token"),
+        (401, Result.FORBIDDEN, "the API server does not accept the credentials"),
         (404, Result.ERROR, "the API server has no EndpointSlices: Kubernetes 1.21 or later"),
         (500, Result.ERROR, "the API server answered 500 Internal Server Error"),
         (429, Result.ERROR, "the API server answered 429 Too Many Requests"),
@@ -225,101 +221,32 @@ async def test_an_api_server_that_does_not_answer(
     await told.names("svc-1")
 
 
-async def test_no_api_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with ApiServer() as gone:
-        config = gone.kubeconfig(tmp_path)
-    told = Told()
-    watch = EndpointSliceWatch("ns", "svc", told, connect=lambda: connect(config))
-    watch.start()
-    failure = await told.failure()
-    watch.stop()
+async def test_no_api_server(api: ApiServer, caplog: pytest.LogCaptureFixture) -> None:
+    api.close()
+    async with watching() as told:
+        failure = await told.failure()
     assert failure.result is Result.ERROR
-    assert str(failure) == "no way to the API server: Connection refused"
-    assert watch.thread is not None
-    await asyncio.to_thread(watch.thread.join, PATIENCE)
+    assert str(failure) == "cannot connect to the API server: Connection refused"
     # It is said once: by us.
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
 async def test_outside_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    missing = str(tmp_path / "none")
-    told = Told()
-    watch = EndpointSliceWatch("ns", "svc", told, connect=lambda: connect(missing))
-    watch.start()
-    failure = await told.failure()
-    watch.stop()
-    assert str(failure) == (
-        f"not in a pod with a service account, and no {missing}: set KUBECONFIG"
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    async with watching() as told:
+        failure = await told.failure()
+    assert failure.result is Result.ERROR
+    assert str(failure).startswith(
+        f"no cluster to follow EndpointSlices in: there is no {tmp_path}"
     )
 
 
-def test_in_a_pod_its_service_account_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_cancelled_in_the_midst_of_a_watch_it_leaves_nothing_behind(
+    api: ApiServer, told: Told
 ) -> None:
-    for variable, name, text in (
-        ("SERVICE_TOKEN_FILENAME", "token", TOKEN),
-        ("SERVICE_CERT_FILENAME", "ca.crt", "an authority"),
-    ):
-        (tmp_path / name).write_text(text)
-        monkeypatch.setattr(incluster_config, variable, str(tmp_path / name))
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    monkeypatch.setattr(client, "ApiClient", lambda settings: settings)  # which reads the authority
-    settings: Any = connect(str(tmp_path / "none"))
-    assert settings.host == "https://[fd00::1]:443"
-    assert settings.api_key == {"BearerToken": f"bearer {TOKEN}"}
-    assert settings.ssl_ca_cert == str(tmp_path / "ca.crt")
-
-
-@pytest.mark.parametrize("text", ["", "a: [", f"users: {TOKEN}", f"users: *{TOKEN}", "- 1"])
-def test_a_kubeconfig_that_is_none_does_not_show_what_is_in_it(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "kubeconfig"
-    path.write_text(text)
-    with pytest.raises(DiscoveryError, match=f"cannot use {path}: ") as failed:
-        connect(str(path))
-    assert TOKEN not in str(failed.value)
-    assert "\n" not in str(failed.value)
-
-
-async def test_stopped_in_the_midst_of_a_watch_it_ends_at_once(
-    api: ApiServer, tmp_path: Path
-) -> None:
-    told = Told()
-    config = api.kubeconfig(tmp_path)
-    watch = EndpointSliceWatch("ns", "svc", told, connect=lambda: connect(config))
-    watch.start()
-    await eventually(lambda: api.watches == 1)
-    watch.stop()
-    assert watch.thread is not None
-    await asyncio.to_thread(watch.thread.join, PATIENCE)
-    assert not watch.thread.is_alive()
-
-
-async def test_stopped_it_tells_nothing_more(api: ApiServer, tmp_path: Path) -> None:
-    told = Told()
-    config = api.kubeconfig(tmp_path)
-    watch = EndpointSliceWatch("ns", "svc", told, connect=lambda: connect(config))
-    watch.start()
-    await eventually(lambda: api.watches == 1)
-    await told.names("svc-1")
-    before = len(told.all)
+    async with watching():
+        await eventually(lambda: api.watches == 2)
+    # The API server notices when it writes.
     api.put(endpoint_slice("svc-2", endpoint("10.0.0.2")))
-    while len(watch._slices) < 2:  # without a turn of this loop
-        time.sleep(0.001)
-    watch.stop()
-    assert watch.thread is not None
-    await asyncio.to_thread(watch.thread.join, PATIENCE)
-    assert len(told.all) == before
-
-
-async def test_a_watch_whose_api_server_is_gone_without_a_word_is_found_out(
-    api: ApiServer, tmp_path: Path
-) -> None:
-    options = connect(api.kubeconfig(tmp_path)).configuration.socket_options
-    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in options
-    idle, between, tries = (
-        next(value for level, name, value in options if (level, name) == (socket.IPPROTO_TCP, key))
-        for key in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-    )
-    assert idle + between * tries <= 60
+    api.put(endpoint_slice("svc-3", endpoint("10.0.0.2")))
+    await told.names("svc-1", "svc-2", "svc-3")

@@ -53,9 +53,7 @@ def start(
         host,
         port,
         config=EndpointConfig(
-            certificate=made.certificate,
-            certificate_chain=made.chain,
-            private_key=made.private_key,
+            certificate=made,
             **config,
         ),
     )

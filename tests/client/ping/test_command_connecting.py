@@ -179,7 +179,7 @@ async def test_families() -> None:
 def test_an_address_with_a_zone() -> None:
     """The zone is for this machine alone: the server is not told of it."""
     settings = PingSettings.parse(["https://[fe80::1%25eth0]:4433/ping"], {})
-    target = target_of(settings.urls[0], settings)
+    target = target_of(settings.targets[0], settings)
     assert target.host == "fe80::1%eth0"
     assert target.authority == "[fe80::1]:4433"
     assert target.identity.server_name == "fe80::1"

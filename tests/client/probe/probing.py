@@ -44,7 +44,7 @@ def to(port: int, name: str = "target", path: str = "/ping", *addresses: str) ->
 def settings(**options: Any) -> ProbeSettings:
     """Fast ones, for a server with the tests' certificate."""
     known: dict[str, Any] = {
-        "server": ("https://127.0.0.1/ping",),
+        "targets": ("https://127.0.0.1/ping",),
         "cert_hash": self_signed().sha256,
         "interval": INTERVAL,
         "backoff_min": 0.01,
@@ -69,7 +69,7 @@ async def serving_on(port: int, host: str = "127.0.0.1") -> AsyncIterator[Listen
         Router(1 << 16),
         host,
         port,
-        config=EndpointConfig(certificate=made.certificate, private_key=made.private_key),
+        config=EndpointConfig(certificate=made),
     )
     try:
         yield listener

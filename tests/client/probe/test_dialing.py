@@ -80,7 +80,7 @@ async def test_another_certificate() -> None:
 async def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
     missing = tmp_path / "ca.pem"
     async with serving() as listener:
-        error = await failing("tls", to(listener.port), cert_hash=None, ca_file=missing)
+        error = await failing("tls", to(listener.port), cert_hash=None, ca=missing)
     assert error == f"cannot read {missing}: No such file or directory"
 
 
@@ -90,7 +90,7 @@ async def test_an_expired_certificate(tmp_path: Path) -> None:
     authorities = tmp_path / "ca.pem"
     authorities.write_bytes(leaf.authority_pem)
     async with serving(with_certificate=leaf) as listener:
-        error = await failing("tls", to(listener.port), cert_hash=None, ca_file=authorities)
+        error = await failing("tls", to(listener.port), cert_hash=None, ca=authorities)
     assert "out of date" in error
 
 
@@ -139,7 +139,7 @@ async def test_the_authorities_are_read_anew_at_each_connection(tmp_path: Path) 
     file.write_bytes(Authority().pem)
     async with (
         serving(with_certificate=leaf) as listener,
-        probing(to(listener.port), cert_hash=None, ca_file=file) as probes,
+        probing(to(listener.port), cert_hash=None, ca=file) as probes,
     ):
         await until(lambda: probes.counts().connects["tls"])
         file.write_bytes(leaf.authority_pem)

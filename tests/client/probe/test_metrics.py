@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from pingpong.client.discovery import Result
 from pingpong.client.probe import metrics
@@ -20,7 +19,7 @@ from pingpong.client.probe.metrics import (
 )
 from pingpong.link import CONNECT_RESULTS
 from pingpong.link.failures import FAILURES
-from pingpong.telemetry.exposition import Format, render
+from pingpong.settings.probe import RTT_BUCKETS
 from pingpong.telemetry.metrics import Spec
 from pingpong.webtransport.asyncio import Cause
 
@@ -38,16 +37,15 @@ build_info{version,python,aioquic} log_lines_dropped_total{} first_rtt_seconds{t
 
 def made(*targets: str, modes: tuple[str, ...] = ("datagram",)) -> ProbeMetrics:
     metrics = ProbeMetrics()
-    metrics.targets = {name: TargetCounts(modes) for name in targets}
+    metrics.targets = {name: TargetCounts(modes, RTT_BUCKETS) for name in targets}
     return metrics
 
 
 def samples(metrics: ProbeMetrics) -> dict[str, float]:
-    """What a scrape says, series by series, without the prefix."""
-    text = "".join(render(metrics.families(), Format.TEXT))
+    """The values, series by series, without the prefix."""
     found = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
+    for metric in metrics.collect():
+        for sample in metric.samples:
             labels = ",".join(f"{name}={value}" for name, value in sample.labels.items())
             name = sample.name.removeprefix("pingpong_client_")
             found[f"{name}{{{labels}}}"] = sample.value
@@ -64,24 +62,27 @@ def test_names_and_labels() -> None:
 def test_every_spec_is_listed_and_has_its_values() -> None:
     assert {one for one in vars(metrics).values() if isinstance(one, Spec)} == set(SPECS)
     elsewhere = {DISCOVERY_LAST_SUCCESS, EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO}
-    assert {family.spec for family in made().families()} == set(SPECS) - elsewhere
+    names = {spec.metric([]).name for spec in set(SPECS) - elsewhere}
+    assert {metric.name for metric in made().collect()} == names
 
 
 def test_no_scrape_has_more_probes_completed_than_sent() -> None:
     metrics = made("a")
     counts = metrics.targets["a"].modes["datagram"]
     found = {}
-    for family in metrics.families():
-        found[family.spec] = sum(value for value in family.rows.values() if isinstance(value, int))
+    for metric in metrics.collect():
+        found[metric.name] = sum(sample.value for sample in metric.samples)
         counts.sent += 1
         counts.completed["ok"] += 1
-    assert found[COMPLETED] <= found[SENT]
+    assert found[COMPLETED.metric([]).name] <= found[SENT.metric([]).name]
 
 
 def test_labels_are_of_their_closed_sets() -> None:
-    for family in made("a", modes=MODES).families():
-        for labels in family.rows:
-            family.spec.check(labels)
+    specs = {spec.metric([]).name: spec for spec in SPECS}
+    for metric in made("a", modes=MODES).collect():
+        for sample in metric.samples:
+            for label, values in specs[metric.name].labels.items():
+                assert values is None or sample.labels[label] in values
 
 
 def test_lookups_have_discovery_s_results() -> None:
@@ -124,14 +125,24 @@ def test_values() -> None:
     metrics.skipped = 3
     found = samples(metrics)
     assert found["probes_sent_total{target=a,mode=datagram}"] == 7
-    assert found["rtt_seconds_bucket{target=a,mode=datagram,le=0.002}"] == 0
-    assert found["rtt_seconds_bucket{target=a,mode=datagram,le=0.004}"] == 1
+    assert found["rtt_seconds_bucket{target=a,mode=datagram,le=0.0015}"] == 0
+    assert found["rtt_seconds_bucket{target=a,mode=datagram,le=0.003}"] == 1
     assert found["rtt_seconds_sum{target=a,mode=datagram}"] == pytest.approx(0.003)
     assert found["session_up{target=a}"] == 1
     assert found["peer_certificate_not_after_timestamp_seconds{target=a}"] == 1.5e9
     assert found["sessions_closed_total{reason=idle}"] == 1
     assert found["outage_seconds_sum{}"] == 12.5
     assert found["schedule_skipped_total{}"] == 3
+
+
+def test_targets_may_come_and_go_between_slices() -> None:
+    metrics = made(*map(str, range(300)))
+    seen: set[str] = set()
+    for number, metric in enumerate(metrics.collect()):
+        seen |= {sample.labels.get("target", "") for sample in metric.samples}
+        metrics.targets[f"new {number}"] = TargetCounts(["datagram"], RTT_BUCKETS)
+        metrics.targets.pop(str(number), None)
+    assert {str(number) for number in range(300)} <= seen
 
 
 def test_every_cause_of_a_failed_connect_has_a_label() -> None:

@@ -71,7 +71,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     # The collector is the whole process's.
     monkeypatch.setattr(service, "collect_garbage_seldom", lambda: None)
-    options.setdefault("server", tuple(f"https://127.0.0.1:{port}/ping" for port in ports))
+    options.setdefault("targets", tuple(f"https://127.0.0.1:{port}/ping" for port in ports))
     chosen = settings(admin_host="127.0.0.1", admin_port=0, **options)
     with logging() as log:
         run = Running(asyncio.create_task(service.probe(chosen)), log)
@@ -88,7 +88,7 @@ async def test_probes_until_it_is_told_to_stop(monkeypatch: pytest.MonkeyPatch) 
     async with serving() as listener, running(monkeypatch, port := listener.port) as run:
         await until(lambda: run.events("target_up"))
         (started,) = run.events("started")
-        assert started["server"] == [f"https://127.0.0.1:{port}/ping"]
+        assert started["targets"] == [f"https://127.0.0.1:{port}/ping"]
         assert started["trust"].startswith("the certificate with SHA-256 ")
         signal.raise_signal(signal.SIGINT)
         assert await run.task == 0
@@ -186,7 +186,7 @@ def probe_process(*words: str) -> Process:
 
 @pytest.mark.process
 def test_the_process_ends_soon_and_with_0() -> None:
-    with probe_process(f"--server=https://127.0.0.1:{closed_port()}/ping") as process:
+    with probe_process(f"https://127.0.0.1:{closed_port()}/ping") as process:
         process.read_event("started")
         process.send(signal.SIGTERM)
         began = time.monotonic()

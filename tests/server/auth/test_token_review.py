@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pingpong.server import ServeError
 from pingpong.server.auth import token_review
-from pingpong.server.auth.token_review import TokenReviewer, TokenReviewError
+from pingpong.server.auth.token_review import TokenReviewer
 from pingpong.server.sessions.admission import (
     TOO_MANY_WAIT,
     UNVERIFIED_TOKEN,
@@ -24,7 +21,6 @@ from pingpong.server.sessions.admission import (
     Refusal,
 )
 from pingpong.server.sessions.counters import Result
-from tests.support.certificates import Authority
 from tests.support.held import held
 from tests.support.kubernetes_api import GOOD, REVIEWS, ApiServer, jwt
 from tests.support.kubernetes_api import TOKEN as OWN_TOKEN
@@ -73,11 +69,10 @@ class Reviewing:
             while not condition():
                 await asyncio.sleep(0.002)
 
-
-def threads() -> list[str]:
-    """Those that ask."""
-    names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith("token-review-")]
+    async def turns(self) -> None:
+        """Let the event loop take some turns."""
+        for _ in range(20):
+            await asyncio.sleep(0)
 
 
 Start = Callable[..., Awaitable[Reviewing]]
@@ -97,7 +92,7 @@ async def start(clock: Clock) -> AsyncIterator[Start]:
 
     yield start
     for reviewing in made:
-        reviewing.reviewer.close()
+        await reviewing.reviewer.close()
 
 
 # What the API server says
@@ -250,20 +245,15 @@ async def test_how_many_tokens_may_wait_is_bounded(api: ApiServer, start: Start)
     assert await reviewing.ask(jwt("one too many")) is None
 
 
-async def test_the_event_loop_goes_on_while_the_api_server_is_slow(
-    api: ApiServer, start: Start
-) -> None:
+async def test_a_few_are_asked_about_at_a_time(api: ApiServer, start: Start) -> None:
     reviewing = await start()
     api.hold()
     decisions = [reviewing.begin(jwt(f"{number}")) for number in range(8)]
-    longest = 0.0
-    while len(api.reviewed) < 4:
-        began = time.thread_time()
-        await asyncio.sleep(0)
-        longest = max(longest, time.thread_time() - began)
+    await reviewing.until(lambda: len(api.reviewed) == 4)
+    await reviewing.turns()
+    assert len(api.reviewed) == 4
     api.release()
     assert await asyncio.gather(*decisions) == [None] * 8
-    assert longest < 0.05
 
 
 async def test_one_whose_decision_fails_is_nothing_to_the_others(
@@ -284,16 +274,15 @@ async def test_one_whose_decision_fails_is_nothing_to_the_others(
     assert len(failures) == 1
 
 
-async def test_after_close_nobody_is_told_anything(api: ApiServer, start: Start) -> None:
+async def test_close_cancels_what_is_asked_and_what_waits(api: ApiServer, start: Start) -> None:
     reviewing = await start()
     api.hold()
-    decided = reviewing.begin()
-    await reviewing.until(lambda: len(api.reviewed) == 1)
-    reviewing.reviewer.close()
-    api.release()
-    await reviewing.until(lambda: not threads())
-    await asyncio.sleep(0)
-    assert not decided.done()
+    decisions = [reviewing.begin(jwt(f"{number}")) for number in range(8)]
+    await reviewing.until(lambda: len(api.reviewed) == 4)
+    await reviewing.reviewer.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not any(decision.done() for decision in decisions)
+    assert await reviewing.ask(jwt("late")) == TOO_MANY_WAIT
 
 
 # An API server that cannot be asked
@@ -325,7 +314,7 @@ async def test_errors_are_tried_once_more_and_never_let_anybody_in(
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [(403, "system:auth-delegator"), (401, "own service account"), (404, "answered 404")],
+    [(403, "system:auth-delegator"), (401, "check the service account"), (404, "answered 404")],
 )
 async def test_what_only_an_operator_can_change_is_not_tried_again(
     api: ApiServer, start: Start, status: int, advice: str, logged: Events
@@ -351,7 +340,7 @@ async def test_an_api_server_that_does_not_answer_in_time(
 ) -> None:
     reviewing = await start(timeout=0.1)
     api.hold()
-    await assert_unverified(reviewing, logged, "cannot be asked: ReadTimeoutError")
+    await assert_unverified(reviewing, logged, "the API server does not answer")
 
 
 async def test_an_api_server_that_is_not_there(
@@ -359,7 +348,9 @@ async def test_an_api_server_that_is_not_there(
 ) -> None:
     reviewing = await start()
     api.close()
-    await assert_unverified(reviewing, logged, "cannot be asked: NewConnectionError")
+    await assert_unverified(
+        reviewing, logged, "cannot connect to the API server: Connection refused"
+    )
     for seconds in range(1, 65):
         clock.passed = seconds
         assert await reviewing.ask(jwt(f"{seconds}")) == UNVERIFIED_TOKEN
@@ -406,53 +397,9 @@ async def test_the_client_librarys_own_logs_show_no_token(
 async def test_no_cluster_is_an_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(TokenReviewError) as caught:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(ServeError) as caught:
         await TokenReviewer("pingpong").start()
     text = str(caught.value)
     assert text.startswith("no cluster to verify tokens with (PINGPONG_AUTH=kubernetes): ")
-    assert "KUBECONFIG" in text
-    assert "\n" not in text
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(TokenReviewError, match="no cluster"):
-        await TokenReviewer("pingpong").start()
-
-
-async def test_in_a_pod_its_own_token_is_read_again(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from kubernetes.config import incluster_config
-
-    certificate = Authority().issue("127.0.0.1")
-    (tmp_path / "server.pem").write_bytes(certificate.private_pem())
-    (tmp_path / "ca.crt").write_bytes(certificate.authority_pem)
-    (tmp_path / "token").write_text("own-token-1")
-    api = ApiServer(tmp_path / "server.pem")
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.port))
-    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
-    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
-    now = datetime.now()
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return now
-
-    times = SimpleNamespace(datetime=Later, timedelta=timedelta)
-    monkeypatch.setattr(incluster_config, "datetime", times)
-    try:
-        reviewing = await start()
-        assert await reviewing.ask(jwt("first")) is None
-        (tmp_path / "token").write_text("own-token-2")
-        now += timedelta(seconds=61)
-        assert await reviewing.ask(jwt("second")) is None
-        credentials = [request.credential for request in api.requests]
-        assert [one and one.lower() for one in credentials] == [
-            "bearer own-token-1",
-            "bearer own-token-2",
-        ]
-    finally:
-        api.close()
+    assert "set KUBECONFIG" in text

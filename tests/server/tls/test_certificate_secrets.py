@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -135,7 +135,7 @@ def test_a_damaged_authority_is_left_for_a_person_to_decide(
     [
         (403, "get", f"cannot get the Secret {AUTHORITY} in the namespace testing: the service"),
         (403, "create", "a Role must allow it to create secrets"),
-        (401, "get", "the API server does not know who asks"),
+        (401, "get", "the API server does not accept the credentials"),
         (404, "create", "there is no namespace testing"),
         (500, "create", "the API server answered 500"),
         (422, "create", "the API server answered 422"),
@@ -167,20 +167,20 @@ def test_an_api_server_that_is_not_there(
     with ApiServer() as gone:
         gone.kubeconfig(tmp_path)
     assert run() == 1
-    assert "the API server cannot be asked: NewConnectionError" in complaint(capsys)
+    assert "cannot connect to the API server: Connection refused" in complaint(capsys)
 
 
 def test_no_cluster_at_all(
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert run() == 1
     said = complaint(capsys)
     assert said.startswith("pingpong: no cluster to keep certificates in: ")
-    assert said.endswith("set KUBECONFIG")
+    assert "set KUBECONFIG" in said
 
 
 @pytest.mark.parametrize(
@@ -257,14 +257,14 @@ def test_a_secret_that_is_deleted_before_it_is_written_is_made_anew(
     assert fits(api)
 
 
-def test_an_authority_that_was_renewed_is_published_first_by_a_later_attempt_too(
+async def test_an_authority_that_was_renewed_is_published_first_by_a_later_attempt_too(
     api: ApiServer,
 ) -> None:
     start = datetime.now(UTC)
     now = start + AUTHORITY_VALID - RENEW_AUTHORITY + timedelta(days=1)
     settings = CertificateSettings(hosts=tuple(HOSTS), namespace="testing")
-    keep_certificates(settings, start)
-    keep_certificates(settings, now - CERTIFICATE_VALID + timedelta(days=10))
+    await keep_certificates(settings, start)
+    await keep_certificates(settings, now - CERTIFICATE_VALID + timedelta(days=10))
     before = api.data(CERTIFICATE)
 
     def interfere(request: Request) -> int | None:
@@ -275,7 +275,7 @@ def test_an_authority_that_was_renewed_is_published_first_by_a_later_attempt_too
         return 409
 
     api.instead = interfere
-    keep_certificates(settings, now)
+    await keep_certificates(settings, now)
     after = api.data(CERTIFICATE)
     assert after["ca.crt"] == api.data(AUTHORITY)["ca.crt"] != before["ca.crt"]
     assert after["tls.crt"] == before["tls.crt"]
@@ -291,24 +291,10 @@ def test_who_is_never_first_gives_up(
     assert len(written(api)) == 10
 
 
-def test_many_at_once_end_with_one_authority_and_what_it_has_signed(api: ApiServer) -> None:
-    count = 8
-    together = threading.Barrier(count)
-    done: list[int] = []
-
-    def one(number: int) -> None:
-        hosts = (*HOSTS, f"{number % 2}.example")
-        together.wait(10)
-        settings = CertificateSettings(hosts=hosts, namespace="testing")
-        keep_certificates(settings, datetime.now(UTC))
-        done.append(number)
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sorted(done) == list(range(count))
+async def test_many_at_once_end_with_one_authority_and_what_it_has_signed(api: ApiServer) -> None:
+    hosts = ((*HOSTS, f"{number % 2}.example") for number in range(8))
+    runs = [CertificateSettings(hosts=names, namespace="testing") for names in hosts]
+    await asyncio.gather(*(keep_certificates(settings, datetime.now(UTC)) for settings in runs))
     assert fits(api)
-    # The authority was made once, whoever did it.
+    # The authority was made once.
     assert sum(request == Request("update", AUTHORITY) for request in api.requests) == 0

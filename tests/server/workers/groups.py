@@ -69,10 +69,14 @@ async def replaced(server: WorkerGroup, index: int, pid: int) -> None:
 
 async def values(server: WorkerGroup, name: str) -> dict[tuple[str, ...], Any]:
     """A metric of the whole server."""
-    for family in await server.families():
-        if family.spec.name == f"pingpong_server_{name}":
-            return dict(family.rows)
-    raise AssertionError(f"no {name}")
+    found = {
+        tuple(sample.labels.values()): sample.value
+        for metric in await server.families()
+        for sample in metric.samples
+        if sample.name == f"pingpong_server_{name}"
+    }
+    assert found, f"no {name}"
+    return found
 
 
 async def value(server: WorkerGroup, name: str) -> float:

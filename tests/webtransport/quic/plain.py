@@ -43,9 +43,7 @@ class PlainPeer:
         limits = key_limits or KeyLimits()
         if role == "client":
             self._end = AioquicEndpoint(
-                EndpointConfig(
-                    certificate=made.certificate, private_key=made.private_key, key_limits=limits
-                ),
+                EndpointConfig(certificate=made, key_limits=limits),
                 lambda: None,
                 self.raw.attach,
             )

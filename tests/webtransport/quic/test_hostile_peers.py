@@ -441,7 +441,7 @@ def timed_wire() -> Wire:
     wire = Wire(raw_client=True)
     made = certificate()
     wire.server_end = AioquicEndpoint(
-        EndpointConfig(certificate=made.certificate, private_key=made.private_key),
+        EndpointConfig(certificate=made),
         lambda: None,
         wire.server.attach,
         clock=Clock(0.0004),

@@ -382,7 +382,7 @@ def test_certificate_is_verified_against_a_ca_file(tmp_path: Path) -> None:
 def test_new_certificate_is_for_new_handshakes() -> None:
     wire = Wire()
     made = Authority().issue("localhost")
-    wire.server_end.use_certificate(made.certificate, made.chain, made.private_key)
+    wire.server_end.use_certificate(made)
     new = Raw()
     wire.client_end.connect(
         SERVER, ServerIdentity("localhost", certificate_hash=made.sha256), new.attach, wire.now

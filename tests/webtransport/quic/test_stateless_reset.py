@@ -22,9 +22,7 @@ OTHER = ("198.51.100.9", 7)
 def server(keys: SharedKeys) -> AioquicEndpoint:
     """One that was started anew."""
     made = certificate()
-    config = EndpointConfig(
-        certificate=made.certificate, private_key=made.private_key, keys=keys, idle_timeout=60
-    )
+    config = EndpointConfig(certificate=made, keys=keys, idle_timeout=60)
     return AioquicEndpoint(config, lambda: None, Raw().attach)
 
 

@@ -53,7 +53,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One entry of `PINGPONG_SERVER`.
+    """One entry of `PINGPONG_TARGETS`.
 
     `name` is what is looked up: a host's name or its address, an SRV record's name, or a service.
     `port` is a number, the name of a service's port, or None: the service says it.

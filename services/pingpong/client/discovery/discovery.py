@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
@@ -15,7 +16,9 @@ from .destinations import Destination, Kind, Source, TargetLimit, destinations, 
 from .endpointslices import Slice, ready_endpoints
 from .lookups import Answer, DiscoveryError, Endpoint, LookupState, Result
 from .resolver import Resolver
-from .watch import EndpointSliceWatch, Notify
+
+if TYPE_CHECKING:
+    from .watch import EndpointSliceWatch
 
 REFRESH_TIMEOUT = 2.0
 """Seconds that `Discovery.refresh` waits for a lookup, at most."""
@@ -29,8 +32,6 @@ _APART = 0.002
 
 _SHOWN = 3
 """Sources in trouble that a summary names."""
-
-Watch = Callable[[str, str, Notify], EndpointSliceWatch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,6 @@ class Discovery:
         changed: Callable[[Mapping[str, Destination]], None],
         counted: Callable[[Result], None] = lambda result: None,
         resolver: Resolver | None = None,
-        watch: Watch = EndpointSliceWatch,
         families: Families | None = None,
     ) -> None:
         self._sources = read_sources(servers)
@@ -93,7 +93,6 @@ class Discovery:
         self._changed = changed
         self._counted = counted
         self._resolver = resolver or Resolver()
-        self._make_watch = watch
         self._families = families or Families()
         self._throttle = FailureLogThrottle()
         self._log = get_logger("pingpong.client.discovery")
@@ -151,12 +150,10 @@ class Discovery:
                     if known.ask is not None:
                         group.create_task(self._keep(known, index * _APART))
                     if known.watch is not None:
-                        known.watch.start()
+                        group.create_task(known.watch.run())
                 group.create_task(_for_ever())
         finally:
             for known in self._known:
-                if known.watch is not None:
-                    known.watch.stop()
                 if known.asking is not None:
                     known.asking.cancel()
 
@@ -194,11 +191,13 @@ class Discovery:
             endpoint = Endpoint(source.host, source.port, (source.name,))
             known.lookups.succeeded(Answer((endpoint,)), now)
         elif source.kind == "endpointslice":
+            # It imports kubernetes, which is large.
+            from .watch import EndpointSliceWatch
 
             def notify(what: tuple[Slice, ...] | DiscoveryError) -> None:
                 self._take_slices(known, what)
 
-            known.watch = self._make_watch(source.namespace, source.name, notify)
+            known.watch = EndpointSliceWatch(source.namespace, source.name, notify)
         else:
             known.ask = lambda: self._ask(source)
         return known

@@ -20,6 +20,10 @@ _ADVICE = {
     Cause.STATUS: _LOG,
     Cause.SESSION: _LOG,
 }
+_HASH_ADVICE = (
+    "if that is the server's, as its log has it, give that to --cert-hash; a server with"
+    " --state-dir keeps its certificate"
+)
 _STATUS_ADVICE = {
     404: "is the path right? pingpong answers on /ping",
     405: "is the path right? pingpong answers on /ping",
@@ -41,6 +45,8 @@ def _advice(failure: LinkError, settings: PingSettings) -> str:
     if error.cause is Cause.NAME and (settings.ipv4 or settings.ipv6):
         letter = "-4" if settings.ipv4 else "-6"
         return f"check the name, or leave out {letter}: it may have addresses of the other kind"
+    if error.cause is Cause.CERTIFICATE and settings.cert_hash is not None:
+        return _HASH_ADVICE
     if error.status == 401:
         if settings.token_file is None:
             return "the server wants a token: give --token-file FILE"

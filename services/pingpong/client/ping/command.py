@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from .labels import labels, titles
 from .lines import Dots, JsonLines, TextLines
 from .observer import Display
 from .report import TextReport
-from .results import RunSummary
+from .results import RunSummary, unconnected
 from .target_run import TargetRun
 from .targets import OneAddress, SystemLookup, all_addresses, check_ca_file
 
@@ -110,6 +111,7 @@ class PingCommand:
         self._has_written = False
         self._over = False
         """Whether the summary is out: nothing more is to be said."""
+        self._began_ns = time.monotonic_ns()
 
     async def run(self) -> int:
         """Connect, ping, sum up. Returns the exit status."""
@@ -124,7 +126,11 @@ class PingCommand:
             self._output.complain(mistake)
             return EXIT_ERROR
         if not await self._until_stopped(asyncio.ensure_future(self._find_targets())):
-            return EXIT_NO_ANSWER
+            self._list_targets()
+            self._add_reports()
+            self._runs = [None] * len(self._wanted)
+            return self._sum_up()
+        self._add_reports()
         self._runs = [self._make_run(index, wanted) for index, wanted in enumerate(self._wanted)]
         try:
             return await self._ping()
@@ -153,14 +159,10 @@ class PingCommand:
     async def _find_targets(self) -> None:
         """List the targets: the URLs, or with --all every address of each."""
         settings = self._settings
-        urls = settings.urls
+        urls = settings.targets
         names = labels(urls)
-        if not settings.all_addresses:
-            several = len(urls) > 1
-            self._wanted = [
-                _Wanted(url, shown, name if several else "")
-                for url, shown, name in zip(urls, titles(urls), names, strict=True)
-            ]
+        if not settings.all:
+            self._list_targets()
             return
         targets = [target_of(url, settings) for url in urls]
         found = await asyncio.gather(
@@ -175,22 +177,34 @@ class PingCommand:
                 label = name if name == address else f"{name} ({address})"
                 self._wanted.append(_Wanted(url, shown, label, one))
 
+    def _list_targets(self) -> None:
+        """List the URLs as they are."""
+        urls = self._settings.targets
+        several = len(urls) > 1
+        self._wanted = [
+            _Wanted(url, shown, name if several else "")
+            for url, shown, name in zip(urls, titles(urls), labels(urls), strict=True)
+        ]
+
+    def _add_reports(self) -> None:
+        width = max(len(wanted.label) for wanted in self._wanted)
+        for wanted in self._wanted:
+            self._text.append(TextReport(wanted.title, wanted.label, width))
+            self._json.append(JsonReport(mask_url(wanted.url), wanted.label))
+
     def _make_run(self, index: int, wanted: _Wanted) -> TargetRun | None:
         settings = self._settings
         apart = min(TARGETS_APART, settings.interval / len(self._wanted))
-        width = max(len(other.label) for other in self._wanted)
-        text = TextReport(wanted.title, wanted.label, width)
-        self._text.append(text)
-        self._json.append(JsonReport(mask_url(wanted.url), wanted.label))
         if wanted.error is not None:
             return None
+        text = self._text[index]
         target = target_of(wanted.url, settings)
         return TargetRun(
             target.host,
             wanted.address or SystemLookup(target),
             self._dialer,
             settings,
-            self._observer(text, self._json[-1], wanted.label or labels([wanted.url])[0]),
+            self._observer(text, self._json[index], wanted.label or labels([wanted.url])[0]),
             started=self._started,
             until=self._until,
             offset=index * apart,
@@ -242,7 +256,8 @@ class PingCommand:
         alone = len(summaries) == 1
         for index, summary in enumerate(summaries):
             # A program reads one summary of each target, whatever became of it.
-            if summary.peer is not None or not alone or self._settings.json_lines:
+            is_shown = summary.error is None or summary.peer is not None
+            if is_shown or not alone or self._settings.json_lines:
                 self._print_summary(index, summary)
         self._over = True
         if self._stop.done() and (cause := self._stop.result()) is not None:
@@ -259,9 +274,10 @@ class PingCommand:
         return EXIT_OK if summary.pings.received >= (wanted or 1) else EXIT_NO_ANSWER
 
     def _not_begun(self, wanted: _Wanted) -> RunSummary:
-        assert wanted.error is not None
-        error = with_advice(wanted.error, self._settings)
-        return RunSummary(Summary(), None, ConnectTimes(), connections=0, error=error)
+        nothing = RunSummary(Summary(), None, ConnectTimes(), connections=0)
+        if wanted.error is not None:
+            return replace(nothing, error=with_advice(wanted.error, self._settings))
+        return replace(nothing, unconnected=unconnected(time.monotonic_ns() - self._began_ns, ()))
 
     # What happens meanwhile.
 

@@ -80,7 +80,7 @@ class JsonReport:
                 "address": None if peer is None else peer.address,
                 "draft": None if peer is None else peer.draft,
                 "protocol": None if peer is None else peer.protocol,
-                "error": run.error,
+                "error": run.error or (run.unconnected and f"not connected {run.unconnected}"),
             }
         )
 

@@ -96,7 +96,8 @@ class TextReport:
         """Return the lines of the summary, without those that have nothing to say."""
         title = f"--- {self._url} pingpong statistics ---"
         if run.peer is None:
-            return f"{title}\nnot connected{f': {run.error}' if run.error else ''}"
+            reason = f": {run.error}" if run.error else f" {run.unconnected}"
+            return f"{title}\nnot connected{reason}"
         lines = [
             title,
             _counts(run),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ...link import ConnectTimes, Peer
 from ...statistics import Summary
+from ...webtransport import Address
+from . import formatting
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +47,14 @@ class RunSummary:
     """Pings a second, of a flood."""
     error: str | None = None
     """What ended the run before its time, or has kept it from beginning."""
+    unconnected: str | None = None
+    """Where it was stopped before the first session, without an error: what had been tried."""
+
+
+def unconnected(waited_ns: int, addresses: Collection[Address]) -> str:
+    """Say how long it took to be stopped, and what had been tried: for `RunSummary`."""
+    waited = f"after {formatting.duration(waited_ns)}"
+    if not addresses:
+        return f"{waited}: the name's lookup had not ended"
+    tried = ", ".join(f"{address[0]} UDP port {address[1]}" for address in addresses)
+    return f"{waited}: no answer yet from {tried}"

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 
 from ... import link
-from ...link import Dialer, Link, LinkError, LinkOptions, Lookup, Observer, Peer, Until
+from ...link import Dialer, Link, LinkError, LinkOptions, Lookup, Observer, Peer, Resolved, Until
 from ...settings import PingSettings
 from ...statistics import Answer, AnswerStatus, Latencies, Summary
+from ...webtransport import Address
 from .advice import with_advice
 from .observer import Display
-from .results import RunSummary, ShownOutage
+from .results import RunSummary, ShownOutage, unconnected
 
 _AT_ONCE = 0.5
 """Seconds between a slot that came after a pause of the process, and the signal that reports it."""
@@ -62,11 +63,15 @@ class TargetRun(Observer):
             backoff=_BACKOFF,
             lookup_interval=lookup_interval,
         )
-        self.link = Link(name, lookup, dialer, self, options)
+        self.link = Link(name, self._look_up, dialer, self, options)
         self.error: LinkError | None = None
         """What ended it before its time, or has kept it from being connected so far."""
         self.cause: str | None = None
         """Why the target is not up, as far as that is known."""
+        self._lookup = lookup
+        self._addresses: dict[Address, None] = {}
+        """To which the name has led, in the order in which it did."""
+        self._created_ns = time.monotonic_ns()
         self._settings = settings
         self._display = display
         self._started = started
@@ -132,6 +137,9 @@ class TargetRun(Observer):
             server=self._server.distribution(),
         )
         is_flood = self._settings.flood and elapsed > 0
+        stopped = None
+        if peer is None and self.error is None:
+            stopped = unconnected(now - self._created_ns, self._addresses)
         return RunSummary(
             pings=pings,
             peer=peer,
@@ -143,6 +151,7 @@ class TargetRun(Observer):
             outage_ns=outage_ns,
             rate=pings.sent * _NANOSECONDS / elapsed if is_flood else None,
             error=None if self.error is None else with_advice(self.error, self._settings),
+            unconnected=stopped,
         )
 
     def continued(self) -> None:
@@ -153,6 +162,11 @@ class TargetRun(Observer):
             self._gap = (0.0, 0)
         else:
             self._is_continued = True
+
+    async def _look_up(self) -> Resolved:
+        found = await self._lookup()
+        self._addresses.update(dict.fromkeys(address for _, address in found.addresses))
+        return found
 
     # `Observer`: the target and its sessions.
 

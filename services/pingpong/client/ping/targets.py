@@ -18,7 +18,7 @@ both families together, before it takes the first that answers."""
 
 def check_ca_file(settings: PingSettings) -> str | None:
     """What is wrong with the file of authorities, if there is one; a sentence for people."""
-    file = settings.ca_file
+    file = settings.ca
     if file is None:
         return None
     try:

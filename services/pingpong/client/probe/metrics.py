@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from prometheus_client import Metric
+
 from ...link import CLOSE_REASONS, CONNECT_RESULTS
-from ...telemetry.metrics import BucketCounts, Family, Spec
+from ...telemetry.metrics import BucketCounts, Spec
 from ...telemetry.process import service_specs
 
 MODES = ("datagram", "stream", "streams", "uni")
@@ -18,15 +20,11 @@ DIRECTIONS = ("out", "back", "unknown")
 PHASES = ("resolve", "handshake", "session")
 DISCOVERY_RESULTS = ("ok", "empty", "nxdomain", "timeout", "servfail", "forbidden", "error")
 
-RTT_BUCKETS = (
-    *(0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032),
-    *(0.064, 0.128, 0.256, 0.512, 1.0, 2.5),
-)
-FIRST_RTT_BUCKETS = (0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 2.5)
-SERVER_TIME_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.004, 0.016, 0.064, 0.256, 1.0)
-CONNECT_BUCKETS = (0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 2.5, 5.0)
+FIRST_RTT_BUCKETS = (0.0001, 0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 3.0)
+SERVER_TIME_BUCKETS = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.004, 0.016, 0.064, 0.256, 1.0)
+CONNECT_BUCKETS = (0.00025, 0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 5.0)
 OUTAGE_BUCKETS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0)
-"""All of them seconds."""
+"""All of them seconds; those of round trips are a setting."""
 
 _P = "pingpong_client_"
 _TARGET = {"target": None}
@@ -47,21 +45,18 @@ RTT = Spec(
     "Round trips of answered probes, without the server's own time, and without each session's"
     " first probe.",
     _TARGET_MODE,
-    RTT_BUCKETS,
 )
 FIRST_RTT = Spec(
     f"{_P}first_rtt_seconds",
     "histogram",
     "Round trips of the first probe of each session, sent as soon as the session is there.",
     _TARGET_MODE,
-    FIRST_RTT_BUCKETS,
 )
 SERVER_TIME = Spec(
     f"{_P}server_time_seconds",
     "histogram",
     "The server's own time with a probe, as it says; not in the round trip.",
     _TARGET,
-    SERVER_TIME_BUCKETS,
 )
 LOST = Spec(
     f"{_P}lost_total",
@@ -87,7 +82,6 @@ CONNECT_DURATION = Spec(
     "histogram",
     "How long the steps of connecting took that succeeded.",
     {**_TARGET, "phase": PHASES},
-    CONNECT_BUCKETS,
 )
 CONNECTS = Spec(
     f"{_P}connects_total",
@@ -100,14 +94,12 @@ SESSION_UP = Spec(
     "gauge",
     "1 while the target has a session that answers.",
     _TARGET,
-    merge="max",
 )
 CERTIFICATE_NOT_AFTER = Spec(
     f"{_P}peer_certificate_not_after_timestamp_seconds",
     "gauge",
     "When the certificate expires that the target showed last, in seconds since 1970.",
     _TARGET,
-    merge="min",
 )
 SESSIONS_CLOSED = Spec(
     f"{_P}sessions_closed_total",
@@ -121,7 +113,6 @@ OUTAGE = Spec(
     "histogram",
     "Outages that are over, from the last answer before to the first one after, without the time in"
     " which the client was stopped, or paused before it connected again.",
-    buckets=OUTAGE_BUCKETS,
 )
 TARGETS = Spec(f"{_P}targets", "gauge", "Targets that are probed.")
 DISCOVERY = Spec(
@@ -134,7 +125,6 @@ DISCOVERY_LAST_SUCCESS = Spec(
     f"{_P}discovery_last_success_timestamp_seconds",
     "gauge",
     "When a lookup of targets last succeeded, in seconds since 1970; 0 before.",
-    merge="max",
 )
 SKIPPED = Spec(
     f"{_P}schedule_skipped_total",
@@ -157,10 +147,10 @@ class ModeCounts:
 
     __slots__ = ("completed", "first_rtt", "reordered", "rtt", "sent")
 
-    def __init__(self) -> None:
+    def __init__(self, rtt_buckets: tuple[float, ...]) -> None:
         self.sent = 0
         self.completed = dict.fromkeys(RESULTS, 0)
-        self.rtt = BucketCounts(RTT_BUCKETS)
+        self.rtt = BucketCounts(rtt_buckets)
         self.first_rtt = BucketCounts(FIRST_RTT_BUCKETS)
         self.reordered = 0
 
@@ -179,8 +169,8 @@ class TargetCounts:
         "server_time",
     )
 
-    def __init__(self, modes: Iterable[str]) -> None:
-        self.modes = {mode: ModeCounts() for mode in modes}
+    def __init__(self, modes: Iterable[str], rtt_buckets: tuple[float, ...]) -> None:
+        self.modes = {mode: ModeCounts(rtt_buckets) for mode in modes}
         self.server_time = BucketCounts(SERVER_TIME_BUCKETS)
         self.duplicates = 0
         self.lost = dict.fromkeys(DIRECTIONS, 0)
@@ -208,54 +198,51 @@ class ProbeMetrics:
         """A lookup has ended; one of `DISCOVERY_RESULTS`."""
         self.lookups[result] += 1
 
-    def families(self) -> Iterator[Family]:
-        """The values now; each family is complete when it is given."""
-        yield from self._of_modes()
-        yield from self._of_targets()
-        closed = self.sessions_closed.items()
-        yield SESSIONS_CLOSED.family(((reason,), count) for reason, count in closed)
-        yield OUTAGE.family([((), self.outages)])
-        yield TARGETS.family([((), len(self.targets))])
-        yield DISCOVERY.family(((result,), count) for result, count in self.lookups.items())
-        yield SKIPPED.family([((), self.skipped)])
-
-    def _of_modes(self) -> Iterator[Family]:
-        # Probes go on between two families: in this order no more are completed than were sent.
-        yield COMPLETED.family(
+    def collect(self) -> Iterator[Metric]:
+        """The values now, in slices: between two of them probes go on, and targets come and go."""
+        # In this order no more are completed than were sent.
+        yield from COMPLETED.slices(
             ((*labels, result), count)
             for labels, counts in self._modes()
             for result, count in counts.completed.items()
         )
-        yield SENT.family((labels, counts.sent) for labels, counts in self._modes())
-        yield RTT.family((labels, counts.rtt) for labels, counts in self._modes())
-        yield FIRST_RTT.family((labels, counts.first_rtt) for labels, counts in self._modes())
-        yield REORDERED.family((labels, counts.reordered) for labels, counts in self._modes())
+        yield from SENT.slices((labels, counts.sent) for labels, counts in self._modes())
+        yield from RTT.slices((labels, counts.rtt) for labels, counts in self._modes())
+        yield from FIRST_RTT.slices((labels, counts.first_rtt) for labels, counts in self._modes())
+        yield from REORDERED.slices((labels, counts.reordered) for labels, counts in self._modes())
+        yield from self._of_targets()
+        closed = self.sessions_closed.items()
+        yield SESSIONS_CLOSED.metric(((reason,), count) for reason, count in closed)
+        yield OUTAGE.metric([((), self.outages)])
+        yield TARGETS.metric([((), len(self.targets))])
+        yield DISCOVERY.metric(((result,), count) for result, count in self.lookups.items())
+        yield SKIPPED.metric([((), self.skipped)])
 
-    def _of_targets(self) -> Iterator[Family]:
-        targets = self.targets
-        yield SERVER_TIME.family(((name,), one.server_time) for name, one in targets.items())
-        yield DUPLICATES.family(((name,), one.duplicates) for name, one in targets.items())
-        yield LOST.family(
+    def _of_targets(self) -> Iterator[Metric]:
+        targets = list(self.targets.items())
+        yield from SERVER_TIME.slices(((name,), one.server_time) for name, one in targets)
+        yield from DUPLICATES.slices(((name,), one.duplicates) for name, one in targets)
+        yield from LOST.slices(
             ((name, direction), count)
-            for name, one in targets.items()
+            for name, one in targets
             for direction, count in one.lost.items()
         )
-        yield CONNECT_DURATION.family(
+        yield from CONNECT_DURATION.slices(
             ((name, phase), counts)
-            for name, one in targets.items()
+            for name, one in targets
             for phase, counts in one.connect_duration.items()
         )
-        yield CONNECTS.family(
+        yield from CONNECTS.slices(
             ((name, result), count)
-            for name, one in targets.items()
+            for name, one in targets
             for result, count in one.connects.items()
         )
-        yield SESSION_UP.family(((name,), int(one.is_up)) for name, one in targets.items())
-        yield CERTIFICATE_NOT_AFTER.family(
-            ((name,), one.not_after) for name, one in targets.items() if one.not_after is not None
+        yield from SESSION_UP.slices(((name,), int(one.is_up)) for name, one in targets)
+        yield from CERTIFICATE_NOT_AFTER.slices(
+            ((name,), one.not_after) for name, one in targets if one.not_after is not None
         )
 
     def _modes(self) -> Iterator[tuple[tuple[str, str], ModeCounts]]:
-        for name, target in self.targets.items():
+        for name, target in list(self.targets.items()):
             for mode, counts in target.modes.items():
                 yield (name, mode), counts

@@ -7,13 +7,14 @@ import contextlib
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
+from prometheus_client import Metric
+
 from ...lifecycle import collect_garbage_seldom, stop_signal
 from ...settings import ProbeSettings
 from ...telemetry.admin import Admin, AdminError
 from ...telemetry.health import Check, LoopLag, Result
 from ...telemetry.logs import dropped_lines, get_logger
-from ...telemetry.metrics import Family
-from ...telemetry.process import process_source, versions
+from ...telemetry.process import standard_registry, versions
 from ..discovery import Destination, Discovery
 from ..output import terminal
 from .metrics import (
@@ -44,15 +45,15 @@ class Service:
         self._metrics = ProbeMetrics()
         self._supervisor = Supervisor(settings, self._metrics, self._look_up)
         self._discovery = Discovery(
-            settings.server,
-            per_address=settings.targets == "address",
+            settings.targets,
+            per_address=settings.all,
             max_targets=settings.max_targets,
             interval=settings.discovery_interval,
             changed=self._supervisor.changed,
             counted=self._metrics.count_lookup,
         )
         self._lag = LoopLag()
-        self._process = process_source()
+        self._registry = standard_registry(self._metrics, self)
         self._versions = versions()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._discovering: asyncio.Task[None] | None = None
@@ -98,8 +99,8 @@ class Service:
     def _log_started(self) -> None:
         self._log.info(
             "started",
-            server=list(self._settings.server),
-            modes=list(self._settings.modes),
+            targets=list(self._settings.targets),
+            mode=list(self._settings.mode),
             interval=self._settings.interval,
             trust=self._settings.trust,
             admin_port=self._admin.port,
@@ -130,17 +131,15 @@ class Service:
         is_over = self._discovering is None or self._discovering.done()
         return Result(not is_over, "has ended" if is_over else "runs")
 
-    async def _families(self) -> Iterable[Family]:
-        return self._one_by_one()
+    def collect(self) -> Iterator[Metric]:
+        """Metrics beside those of the probes, for Prometheus."""
+        yield DISCOVERY_LAST_SUCCESS.metric([((), self._discovery.last_success)])
+        yield EVENT_LOOP_LAG.metric([((), self._lag.counts)])
+        yield LOG_LINES_DROPPED.metric([((), dropped_lines())])
+        yield BUILD_INFO.metric([(tuple(self._versions.values()), 1)])
 
-    def _one_by_one(self) -> Iterator[Family]:
-        # Not all at once: probes pass in between.
-        yield from self._metrics.families()
-        yield DISCOVERY_LAST_SUCCESS.family([((), self._discovery.last_success)])
-        yield EVENT_LOOP_LAG.family([((), self._lag.counts)])
-        yield LOG_LINES_DROPPED.family([((), dropped_lines())])
-        yield BUILD_INFO.family([(tuple(self._versions.values()), 1)])
-        yield from self._process()
+    async def _families(self) -> Iterable[Metric]:
+        return self._registry.collect()
 
 
 async def probe(settings: ProbeSettings) -> int:

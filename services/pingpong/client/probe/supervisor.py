@@ -113,7 +113,8 @@ class Supervisor:
 
     def _add(self, name: str, destination: Destination) -> None:
         target = self._targets[name] = _Supervised(destination)
-        counts = self._metrics.targets[name] = TargetCounts(self._settings.modes)
+        settings = self._settings
+        counts = self._metrics.targets[name] = TargetCounts(settings.mode, settings.rtt_buckets)
         target.task = self._loop.create_task(self._supervise(name, target, counts))
         self._log.info(
             "target_added",
@@ -139,7 +140,7 @@ class Supervisor:
         backoff = Backoff(_SHORTEST_RESTART, _LONGEST_RESTART)
         settings = self._settings
         options = LinkOptions(
-            modes=settings.modes,
+            modes=settings.mode,
             size=settings.size,
             interval=settings.interval,
             timeout=settings.timeout,

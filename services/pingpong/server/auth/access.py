@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from ...settings import ServeSettings
 from .. import ServeError
 from ..sessions.admission import Admission
 from ..sessions.handlers import PATHS
-from .token_review import TokenReviewer, TokenReviewError
 from .tokens import TokenFile, TokenFileError
+
+if TYPE_CHECKING:
+    from .token_review import TokenReviewer
 
 
 class Access:
@@ -25,6 +28,9 @@ class Access:
             except TokenFileError as error:
                 raise ServeError(f"{error} (--token-file)") from error
         elif settings.auth == "kubernetes":
+            # It imports kubernetes, which is large.
+            from .token_review import TokenReviewer
+
             self._reviewer = TokenReviewer(settings.token_audience)
         try:
             self.admission = Admission(
@@ -43,17 +49,14 @@ class Access:
     async def start(self) -> None:
         """Get ready to verify tokens. Raises `ServeError` where there is no cluster to ask."""
         if self._reviewer is not None:
-            try:
-                await self._reviewer.start()
-            except TokenReviewError as error:
-                raise ServeError(str(error)) from error
+            await self._reviewer.start()
 
     def check(self) -> None:
         """Read the token file again if it has changed."""
         if self._file is not None:
             self._file.check(time.monotonic())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Verify no more tokens."""
         if self._reviewer is not None:
-            self._reviewer.close()
+            await self._reviewer.close()

@@ -8,25 +8,33 @@ What the API server answered is remembered for a while, so that it is not asked 
 a token that was revoked opens sessions for `GOOD_FOR` seconds at most. While the API server cannot
 be asked, every token is refused with 503, not as a wrong one.
 
-Asking blocks, so threads do it, a few; how many tokens may wait for them is bounded too.
+A few reviews are asked for at a time; how many tokens may wait for one is bounded too.
 """
+
+# mypy: untyped-calls-exclude=kubernetes
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import hashlib
 import json
-import queue
-import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import AsyncExitStack
+from typing import Any
 
+from kubernetes.aio.client import (
+    ApiException,
+    AuthenticationV1Api,
+    V1TokenReview,
+    V1TokenReviewSpec,
+)
+
+from ... import cluster
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
-from .. import cluster
+from .. import ServeError
 from ..sessions.admission import TOO_MANY_WAIT, UNVERIFIED_TOKEN, WRONG_TOKEN, Decided, Refusal
 
 GOOD_FOR = 60.0
@@ -36,21 +44,17 @@ BAD_FOR = 10.0
 REMEMBERED = 4096
 """Tokens of each kind that are remembered."""
 
-_THREADS = 4
+_AT_A_TIME = 4
+"""Reviews that are asked for at a time."""
 _ATTEMPTS = 2
 _ASK_WITHIN = 5.0
 """Seconds after which a token that still waits is not asked about any more: its client is gone."""
+_PROBE = b"e30.e30.e30"
+"""A token that is reviewed at the start, to find out whether reviews are allowed."""
 _END_OF_TIME = 1e12
 """Seconds since 1970 that no expiry is beyond."""
 _LEEWAY = 60.0
 """Seconds by which the clock here may be ahead of the API server's."""
-
-Ask = Callable[[str], bool]
-"""Asks the API server about a token; blocks. Raises `ReviewFailedError`."""
-
-
-class TokenReviewError(Exception):
-    """There is no cluster to ask; the text is one line that says what to do."""
 
 
 class ReviewFailedError(Exception):
@@ -62,62 +66,6 @@ class ReviewFailedError(Exception):
     def __init__(self, text: str, *, is_passing: bool) -> None:
         super().__init__(text)
         self.is_passing = is_passing
-
-
-# In a thread: asking.
-
-
-def connect(audience: str, timeout: float) -> Ask:
-    """Get ready to ask: in a pod as its service account, elsewhere as KUBECONFIG says.
-
-    Slow: it imports the client library. Raises `TokenReviewError`.
-    """
-    from kubernetes import client
-
-    try:
-        api_client = cluster.connect("verify tokens with (PINGPONG_AUTH=kubernetes)")
-    except cluster.ClusterError as error:
-        raise TokenReviewError(str(error)) from None
-    api = client.AuthenticationV1Api(api_client)
-    return functools.partial(_ask, client, api, audience, timeout)
-
-
-def _ask(client: Any, api: Any, audience: str, timeout: float, token: str) -> bool:
-    body = client.V1TokenReview(
-        api_version="authentication.k8s.io/v1",
-        kind="TokenReview",
-        spec=client.V1TokenReviewSpec(token=token, audiences=[audience]),
-    )
-    try:
-        status = api.create_token_review(body, _request_timeout=timeout).status
-    except client.ApiException as error:
-        raise _refused(error.status or 0, error.reason) from None
-    except Exception as error:
-        # Its text may show what was sent, or what came: the token.
-        raise ReviewFailedError(
-            f"the API server cannot be asked: {type(error).__name__}", is_passing=True
-        ) from None
-    # One that knows nothing of audiences says that it is good, and leaves them out.
-    return bool(status and status.authenticated and audience in (status.audiences or ()))
-
-
-def _refused(status: int, reason: object) -> ReviewFailedError:
-    text = cluster.refusal(status, reason)
-    if status == 403:
-        text = (
-            "this server's service account may not create tokenreviews: bind it to the ClusterRole"
-            " system:auth-delegator"
-        )
-    return ReviewFailedError(text, is_passing=status == 429 or status >= 500)
-
-
-# On the event loop: which requests wait, and which tokens are known.
-
-
-class _Job(NamedTuple):
-    digest: bytes
-    token: str
-    asked_at: float
 
 
 class _Recent:
@@ -141,7 +89,7 @@ class TokenReviewer:
 
     At most `max_waiting` tokens wait for an answer; however many ask with the same token, it is
     asked about once, or twice with a `pause` between where that may help. `timeout` bounds each
-    asking; both are in seconds. Methods are for the event loop that runs when `start` is called.
+    asking; both are in seconds.
     """
 
     def __init__(
@@ -162,35 +110,39 @@ class TokenReviewer:
         self._wall_clock = wall_clock
         self._logger = get_logger("pingpong.server.token_review")
         self._throttle = FailureLogThrottle()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._connection = AsyncExitStack()
+        self._api: AuthenticationV1Api | None = None
+        self._slots = asyncio.Semaphore(_AT_A_TIME)
+        self._reviews: set[asyncio.Task[None]] = set()
         self._waiting: dict[bytes, list[Decided]] = {}
-        self._expires: dict[bytes, float | None] = {}
         self._good = _Recent()
         self._bad = _Recent()
 
-    async def start(self, ask: Ask | None = None) -> None:
-        """Get ready. Raises `TokenReviewError` where there is no cluster to ask."""
-        if ask is None:
-            ask = await asyncio.to_thread(connect, self._audience, self._timeout)
-        loop = asyncio.get_running_loop()
-        for number in range(_THREADS):
-            # Daemons: the end of the process does not wait for an API server that is silent.
-            threading.Thread(
-                target=self._work, args=(ask, loop), name=f"token-review-{number}", daemon=True
-            ).start()
-        # What is wrong with the way there is logged now, not when the first client comes.
-        self.authorize(b"e30.e30.e30", lambda refusal: None)
+    async def start(self) -> None:
+        """Find the cluster. Raises `ServeError` where there is none."""
+        try:
+            api_client = await self._connection.enter_async_context(
+                cluster.connect("verify tokens with (PINGPONG_AUTH=kubernetes)")
+            )
+        except cluster.ClusterError as error:
+            raise ServeError(str(error)) from None
+        self._api = AuthenticationV1Api(api_client)
+        # What is wrong with the connection is logged now, not when the first client comes.
+        self.authorize(_PROBE, lambda refusal: None)
 
     @property
     def waiting(self) -> int:
         """Tokens that wait for the API server's answer."""
         return len(self._waiting)
 
-    def close(self) -> None:
-        """Let the threads end when they have nothing to do; pending requests get no decision."""
+    async def close(self) -> None:
+        """Cancel what is being asked; pending requests get no decision."""
         self._waiting.clear()
-        for _ in range(_THREADS):
-            self._jobs.put(None)
+        self._max_waiting = 0  # What comes from now on is refused.
+        for review in self._reviews:
+            review.cancel()
+        await asyncio.gather(*self._reviews, return_exceptions=True)
+        await self._connection.aclose()
 
     def authorize(self, token: bytes, decided: Decided) -> None:
         """Decide at once where the token is known, otherwise later: `admission.Authority`."""
@@ -216,12 +168,52 @@ class TokenReviewer:
             decided(TOO_MANY_WAIT)
         else:
             self._waiting[digest] = [decided]
-            self._expires[digest] = expires
-            self._jobs.put(_Job(digest, token.decode("ascii"), now))
+            review = asyncio.create_task(self._review(digest, token.decode("ascii"), expires, now))
+            self._reviews.add(review)
+            review.add_done_callback(self._reviews.discard)
 
-    def _settle(self, digest: bytes, answer: bool | ReviewFailedError) -> None:
+    async def _review(
+        self, digest: bytes, token: str, expires: float | None, asked_at: float
+    ) -> None:
+        async with self._slots:
+            answer = await self._ask_twice(token, asked_at)
+        self._settle(digest, answer, expires)
+
+    async def _ask_twice(self, token: str, asked_at: float) -> bool | ReviewFailedError:
+        failed = ReviewFailedError("too many tokens wait to be verified", is_passing=True)
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(self._pause)
+            if self._clock() - asked_at > _ASK_WITHIN:
+                break
+            try:
+                return await self._ask(token)
+            except ReviewFailedError as error:
+                failed = error
+                if not error.is_passing:
+                    break
+        return failed
+
+    async def _ask(self, token: str) -> bool:
+        """Ask the API server about a token. Raises `ReviewFailedError`."""
+        assert self._api is not None, "the reviewer has not been started"
+        review = V1TokenReview(
+            api_version="authentication.k8s.io/v1",
+            kind="TokenReview",
+            spec=V1TokenReviewSpec(token=token, audiences=[self._audience]),
+        )
+        try:
+            answer = await self._api.create_token_review(review, _request_timeout=self._timeout)
+        except Exception as error:
+            raise _failure(error) from None
+        status = answer.status
+        # An API server that does not know audiences answers "authenticated" without any.
+        return bool(status and status.authenticated and self._audience in (status.audiences or ()))
+
+    def _settle(
+        self, digest: bytes, answer: bool | ReviewFailedError, expires: float | None
+    ) -> None:
         now = self._clock()
-        expires = self._expires.pop(digest)
         refusal: Refusal | None = None
         if isinstance(answer, ReviewFailedError):
             refusal = UNVERIFIED_TOKEN
@@ -241,30 +233,17 @@ class TokenReviewer:
             # Each on its own: one that fails is nothing to the others.
             loop.call_soon(decided, refusal)
 
-    # In the threads.
 
-    def _work(self, ask: Ask, loop: asyncio.AbstractEventLoop) -> None:
-        while (job := self._jobs.get()) is not None:
-            answer = self._review(ask, job)
-            try:
-                loop.call_soon_threadsafe(self._settle, job.digest, answer)
-            except RuntimeError:
-                return  # The loop is closed, and no request waits.
-
-    def _review(self, ask: Ask, job: _Job) -> bool | ReviewFailedError:
-        failed = ReviewFailedError("too many tokens wait to be verified", is_passing=True)
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                time.sleep(self._pause)
-            if self._clock() - job.asked_at > _ASK_WITHIN:
-                break
-            try:
-                return ask(job.token)
-            except ReviewFailedError as error:
-                failed = error
-                if not error.is_passing:
-                    break
-        return failed
+def _failure(error: Exception) -> ReviewFailedError:
+    if isinstance(error, ApiException) and error.status is not None:
+        text = cluster.explain(error)
+        if error.status == 403:
+            text = (
+                "this server's service account may not create tokenreviews: bind it to the"
+                " ClusterRole system:auth-delegator"
+            )
+        return ReviewFailedError(text, is_passing=error.status == 429 or error.status >= 500)
+    return ReviewFailedError(cluster.explain(error), is_passing=True)
 
 
 def _claims(token: bytes) -> dict[str, Any] | None:

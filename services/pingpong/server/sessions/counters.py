@@ -38,8 +38,8 @@ DROP_REASONS = (TOO_LARGE, QUEUE_FULL, UNREAD, CLOSED, MALFORMED, RATE)
 """Why a message gets no answer: all there are."""
 
 ANSWER_BUCKETS = (
-    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
-    *(0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+    *(0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005),
+    *(0.01, 0.02, 0.05, 0.1, 0.25, 1.0),
 )
 """Seconds, for a histogram of the server's own time with a message."""
 

@@ -5,24 +5,26 @@ resourceVersion): where another was first, it reads both again and decides anew.
 holds a key that does not belong to its certificate, and all runs end with one authority.
 """
 
+# mypy: untyped-calls-exclude=kubernetes
+
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kubernetes.aio.client import ApiClient, ApiException, CoreV1Api, V1ObjectMeta, V1Secret
+
+from ... import cluster
 from ...settings import CertificateSettings
 from ...telemetry.logs import get_logger
 from ...webtransport.certificates import CertificateError
-from .. import cluster
 from .issuing import Data, Kept, keep_authority, keep_certificate
 
-if TYPE_CHECKING:
-    from kubernetes.client import ApiClient
-
-_TIMEOUT = (5.0, 10.0)
-"""Seconds to connect to the API server in, and without a byte from it."""
+_TIMEOUT = 15.0
+"""Seconds that a request to the API server may take."""
 _ATTEMPTS = 10
 """Attempts, each after another writer was first."""
 _LABELS = {"app.kubernetes.io/managed-by": "pingpong"}
@@ -43,31 +45,28 @@ class _NotFoundError(Exception):
 @dataclass(frozen=True)
 class _Held:
     data: Data
-    secret: Any = None
-    """The client library's object; None where there is no such Secret."""
+    secret: V1Secret | None = None
+    """None where there is no such Secret."""
 
 
 class _Secrets:
     """The Secrets of a namespace, read and written by the client library."""
 
     def __init__(self, api_client: ApiClient, namespace: str) -> None:
-        from kubernetes import client
-
-        self._client = client
-        self._api = client.CoreV1Api(api_client)
+        self._api = CoreV1Api(api_client)
         self._namespace = namespace
 
-    def read(self, name: str) -> _Held:
+    async def read(self, name: str) -> _Held:
         """What a Secret holds: nothing where there is none."""
         try:
-            secret = self._call("get", name, self._api.read_namespaced_secret, name)
+            secret = await self._call("get", name, self._api.read_namespaced_secret, name)
         except _NotFoundError:
             return _Held({})
         return _Held(
             {key: base64.b64decode(value) for key, value in (secret.data or {}).items()}, secret
         )
 
-    def write(self, name: str, held: _Held, data: Data) -> None:
+    async def write(self, name: str, held: _Held, data: Data) -> None:
         """Put these keys into a Secret that still holds what was read.
 
         Raises `_ConflictError` where it holds something else, or is gone.
@@ -79,67 +78,66 @@ class _Secrets:
             secret = held.secret
             secret.data = {**(secret.data or {}), **encoded}
             try:
-                self._call("update", name, self._api.replace_namespaced_secret, name, body=secret)
+                await self._call(
+                    "update", name, self._api.replace_namespaced_secret, name, body=secret
+                )
             except _NotFoundError:
                 raise _ConflictError from None
             return
-        metadata = self._client.V1ObjectMeta(name=name, labels=_LABELS)
-        secret = self._client.V1Secret(
+        metadata = V1ObjectMeta(name=name, labels=_LABELS)
+        secret = V1Secret(
             api_version="v1", kind="Secret", metadata=metadata, type="Opaque", data=encoded
         )
         try:
-            self._call("create", name, self._api.create_namespaced_secret, body=secret)
+            await self._call("create", name, self._api.create_namespaced_secret, body=secret)
         except _NotFoundError:
             raise CertificateSecretsError(f"there is no namespace {self._namespace}") from None
 
-    def _call(self, verb: str, name: str, method: Any, *arguments: Any, **options: Any) -> Any:
-        what = f"cannot {verb} the Secret {name} in the namespace {self._namespace}"
+    async def _call(
+        self, verb: str, name: str, method: Callable[..., Awaitable[Any]], *names: str, **body: Any
+    ) -> Any:
         try:
-            return method(*arguments, self._namespace, _request_timeout=_TIMEOUT, **options)
-        except self._client.ApiException as error:
-            status = error.status or 0
-            if status == 404:
-                raise _NotFoundError from None
-            if status == 409:
-                raise _ConflictError from None
-            text = cluster.refusal(status, error.reason)
-            if status == 403:
-                text = f"the service account may not: a Role must allow it to {verb} secrets"
-            raise CertificateSecretsError(f"{what}: {text}") from None
+            return await method(*names, self._namespace, _request_timeout=_TIMEOUT, **body)
         except Exception as error:
-            # Its text may show what was sent: a private key.
+            text = cluster.explain(error)
+            if isinstance(error, ApiException):
+                if error.status == 404:
+                    raise _NotFoundError from None
+                if error.status == 409:
+                    raise _ConflictError from None
+                if error.status == 403:
+                    text = f"the service account may not: a Role must allow it to {verb} secrets"
             raise CertificateSecretsError(
-                f"{what}: the API server cannot be asked: {type(error).__name__}"
+                f"cannot {verb} the Secret {name} in the namespace {self._namespace}: {text}"
             ) from None
 
 
-def keep_certificates(settings: CertificateSettings, now: datetime) -> None:
+async def keep_certificates(settings: CertificateSettings, now: datetime) -> None:
     """Make or renew what both Secrets hold, where that is due at `now` (with a time zone).
 
     Raises:
         CertificateSecretsError: they cannot be read, written, or used.
     """
     try:
-        api_client = cluster.connect("keep certificates in")
+        async with cluster.connect("keep certificates in") as api_client:
+            secrets = _Secrets(api_client, settings.namespace)
+            for _ in range(_ATTEMPTS):
+                try:
+                    await _keep(secrets, settings, now)
+                except _ConflictError:
+                    continue
+                return
     except cluster.ClusterError as error:
         raise CertificateSecretsError(str(error)) from None
-    with api_client:
-        secrets = _Secrets(api_client, settings.namespace)
-        for _ in range(_ATTEMPTS):
-            try:
-                _keep(secrets, settings, now)
-            except _ConflictError:
-                continue
-            return
     raise CertificateSecretsError(
         f"others write the Secrets {settings.authority_secret} and {settings.certificate_secret} all"
         f" the time: given up after {_ATTEMPTS} attempts"
     )
 
 
-def _keep(secrets: _Secrets, settings: CertificateSettings, now: datetime) -> None:
+async def _keep(secrets: _Secrets, settings: CertificateSettings, now: datetime) -> None:
     name = settings.authority_secret
-    held = secrets.read(name)
+    held = await secrets.read(name)
     try:
         authority = keep_authority(held.data, now)
     except CertificateError as error:
@@ -148,15 +146,15 @@ def _keep(secrets: _Secrets, settings: CertificateSettings, now: datetime) -> No
             " restore it, or delete it to have another authority made, which clients must then trust"
         ) from None
     if authority.data is not None:
-        secrets.write(name, held, authority.data)
+        await secrets.write(name, held, authority.data)
         _log("authority_made", name, authority)
     name = settings.certificate_secret
-    held_certificate = secrets.read(name)
+    held_certificate = await secrets.read(name)
     certificate = keep_certificate(
         held_certificate.data, authority.certificate, settings.hosts, now
     )
     if certificate.data is not None:
-        secrets.write(name, held_certificate, certificate.data)
+        await secrets.write(name, held_certificate, certificate.data)
     _log("certificate_issued" if certificate.reason else "certificate_kept", name, certificate)
 
 

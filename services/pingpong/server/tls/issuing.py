@@ -33,9 +33,6 @@ CERTIFICATE_VALID = timedelta(days=365)
 RENEW_AUTHORITY = 2 * CERTIFICATE_VALID
 """An authority is renewed with so much left: it outlives each certificate that it has signed."""
 
-_LIVES_LEFT = 3
-"""A certificate is renewed when less than a third of its life is left."""
-
 CERTIFICATE, KEY, TRUSTED = "tls.crt", "tls.key", "ca.crt"
 """Keys of the certificate's Secret."""
 AUTHORITY, AUTHORITY_KEY = "ca.crt", "ca.key"
@@ -97,7 +94,7 @@ def keep_certificate(
                 held.get(CERTIFICATE, b""), held.get(KEY, b""), CERTIFICATE, KEY
             )
             reason = _fault(current, authority, hosts, now)
-            if not reason and held.get(TRUSTED) == trusted and _is_due(current, now):
+            if not reason and held.get(TRUSTED) == trusted and current.is_due(now):
                 reason = "less than a third of its life was left"
         except CertificateError as error:
             reason = str(error)
@@ -121,16 +118,11 @@ def _fault(
     certificate = current.certificate
     if not any(_has_signed(each, certificate) for each in _all_of(authority)):
         return "another authority had signed it"
-    if _names(certificate) != set(alternative_names(hosts)):
+    if current.names != set(alternative_names(hosts)):
         return "its names were others"
     if not current.not_before <= now <= current.not_after:
         return "it was not valid"
     return ""
-
-
-def _is_due(current: Certificate, now: datetime) -> bool:
-    start, end = current.not_before, current.not_after
-    return now > end - (end - start) / _LIVES_LEFT
 
 
 def _all_of(certificate: Certificate) -> tuple[x509.Certificate, ...]:
@@ -151,11 +143,3 @@ def _has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> b
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
-
-
-def _names(certificate: x509.Certificate) -> set[x509.GeneralName]:
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
-        return set()
-    return set(found.value)

@@ -8,8 +8,10 @@ that every handshake shows the certificate.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -23,18 +25,21 @@ from ...telemetry.logs import get_logger
 from ...webtransport.certificates import (
     Certificate,
     CertificateError,
+    alternative_names,
     make_certificate,
     parse_certificate,
     unreadable,
 )
 from .. import ServeError
 
+SELF_SIGNED = "self_signed"
 EXPIRES_SOON = timedelta(days=7)
 """Time before a certificate's end; its issuer should have renewed it long ago then."""
 
+STORED = "self-signed.pem"
+"""The certificate and its key, in the folder for the server's state."""
+_LOGGER = "pingpong.server.certificates"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?")
-_LIVES_LEFT = 3
-"""A self-signed certificate is replaced when less than a third of its life is left."""
 
 
 class CertificateKeeper(ABC):
@@ -48,7 +53,7 @@ class CertificateKeeper(ABC):
 
     def __init__(self, certificate: Certificate) -> None:
         self.certificate = certificate
-        self._logger = get_logger("pingpong.server.certificates")
+        self._logger = get_logger(_LOGGER)
 
     @property
     def reload_failed(self) -> bool:
@@ -77,22 +82,76 @@ class SelfSignedCertificates(CertificateKeeper):
     """Self-signed certificates for names and addresses, each replaced before it expires.
 
     Browsers accept one by its hash only when it is valid for 14 days altogether or less. Clients
-    that trust it by its hash need the new hash.
+    that trust it by its hash need the new hash. With `folder` the certificate is kept there, and
+    used again by the next process.
     """
 
-    origin = "self_signed"
+    origin = SELF_SIGNED
 
-    def __init__(self, hosts: Sequence[str], now: datetime) -> None:
-        """Raises `ValueError` as `make_certificate` does."""
-        super().__init__(make_certificate(hosts, now))
+    def __init__(self, hosts: Sequence[str], now: datetime, folder: Path | None = None) -> None:
+        """Raises `ValueError` as `make_certificate` does, and `OSError` of the folder."""
         self._hosts = hosts
+        self._file = None if folder is None else folder / STORED
+        stored = self._read(now)
+        super().__init__(stored or make_certificate(hosts, now))
+        if stored is None:
+            self._write()
 
     def _renew(self, now: datetime) -> Certificate | None:
-        start, end = self.certificate.not_before, self.certificate.not_after
-        # A clock that was wrong when the certificate was made may have been set back since.
-        if start <= now <= end - (end - start) / _LIVES_LEFT:
+        if not self.certificate.is_due(now):
             return None
         return make_certificate(self._hosts, now)
+
+    def check(self, now: datetime) -> Certificate | None:
+        """Return another certificate that is to be used from now on; None: the same as before."""
+        certificate = super().check(now)
+        if certificate is not None:
+            try:
+                self._write()
+            except OSError as error:
+                self._logger.error("certificate_not_stored", file=str(self._file), error=str(error))
+        return certificate
+
+    def _read(self, now: datetime) -> Certificate | None:
+        """The stored certificate; None where there is none that can be used."""
+        if self._file is None:
+            return None
+        try:
+            data = self._file.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            certificate = parse_certificate(data, data, self._file, self._file)
+        except CertificateError as error:
+            reason = str(error)
+        else:
+            if certificate.names != set(alternative_names(self._hosts)):
+                reason = "it is for other names"
+            elif certificate.is_due(now):
+                reason = "less than a third of its life is left"
+            else:
+                return certificate
+        get_logger(_LOGGER).warning(
+            "stored_certificate_replaced", file=str(self._file), reason=reason
+        )
+        return None
+
+    def _write(self) -> None:
+        """Store the certificate and its key: whole, or as it was before."""
+        if self._file is None:
+            return
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Only the owner can read it, from its first byte on.
+        descriptor, name = tempfile.mkstemp(dir=self._file.parent, prefix=f".{STORED}.")
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(self.certificate.private_pem())
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(name, self._file)
+        except BaseException:
+            os.unlink(name)
+            raise
 
 
 class CertificateFiles(CertificateKeeper):
@@ -192,10 +251,16 @@ def make_keeper(settings: ServeSettings, now: datetime) -> CertificateKeeper:
     """
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         try:
-            return SelfSignedCertificates(own_hosts(settings.bind_host), now)
+            return SelfSignedCertificates(own_hosts(settings.bind_host), now, settings.state_dir)
         except ValueError as error:
             raise ServeError(
                 f"cannot listen on {settings.bind_host}: {error} (--bind-host)"
+            ) from None
+        except OSError as error:
+            raise ServeError(
+                f"cannot keep a certificate in {settings.state_dir}:"
+                f" {(error.strerror or str(error)).lower()}; check its path and permissions"
+                " (--state-dir, PINGPONG_STATE_DIR)"
             ) from None
     try:
         return CertificateFiles(settings.tls_cert_file, settings.tls_key_file, now)

@@ -24,6 +24,7 @@ import uvloop
 from ...lifecycle import collect_garbage_seldom
 from ...settings import ServeSettings
 from ...telemetry.logs import configure, get_logger
+from ...telemetry.metrics import to_json
 from ...webtransport import SharedKeys
 from ...webtransport.asyncio import PacketForwarder
 from ...webtransport.certificates import Certificate, parse_certificate
@@ -173,7 +174,7 @@ class _Process:
 
 
 async def _families(worker: Worker) -> list[Message]:
-    return [family.to_json() for family in await worker.families()]
+    return to_json(await worker.families())
 
 
 if __name__ == "__main__":

@@ -35,9 +35,7 @@ def endpoint_config(
     """
     max_connections = settings.max_connections or MOST_CONNECTIONS
     return EndpointConfig(
-        certificate=certificate.certificate,
-        certificate_chain=certificate.chain,
-        private_key=certificate.private_key,
+        certificate=certificate,
         idle_timeout=settings.idle_timeout,
         max_connections=max_connections,
         max_handshakes=settings.max_handshakes,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterable
-from typing import Any
+
+from prometheus_client import Metric
 
 from ...settings import ServeSettings
 from ...telemetry.health import Result
 from ...telemetry.logs import get_logger
-from ...telemetry.metrics import Family, merge
+from ...telemetry.metrics import from_json, merge
 from ...webtransport.asyncio import bind_group, create_inboxes, steer
 from ...webtransport.certificates import Certificate
 from .. import ServeError, metrics
@@ -52,7 +52,7 @@ class WorkerGroup:
         self._workers: list[WorkerProcess] = []
         self._supervisors: list[asyncio.Task[None]] = []
         self._ticking: asyncio.Task[None] | None = None
-        self._past: list[Family] = []
+        self._past: list[Metric] = []
         """What workers have counted that have ended."""
         self._restarts = 0
         self._stopping = False
@@ -133,16 +133,15 @@ class WorkerGroup:
             results |= while_draining(self._settings.drain_stay_ready)
         return Health(results)
 
-    async def families(self) -> list[Family]:
+    async def families(self) -> list[Metric]:
         """The metrics of all workers, also of those that have ended, as one."""
         await asyncio.gather(*[self._publish(worker) for worker in self._workers])
-        published = [_families(worker.published) for worker in self._workers]
-        past = [Family.from_json(family.to_json()) for family in self._past]
+        published = [from_json(worker.published) for worker in self._workers]
         alive = sum(worker.listening for worker in self._workers)
         return [
-            *merge([*published, past]),
-            metrics.WORKERS.family([((), alive)]),
-            metrics.WORKER_RESTARTS.family([((), self._restarts)]),
+            *merge([*published, self._past], metrics.GAUGES),
+            metrics.WORKERS.metric([((), alive)]),
+            metrics.WORKER_RESTARTS.metric([((), self._restarts)]),
         ]
 
     def use_certificate(self, certificate: Certificate) -> None:
@@ -249,13 +248,9 @@ class WorkerGroup:
 
     def _remember(self, worker: WorkerProcess) -> None:
         # Counters go on; a gauge, such as the sessions that are open, is over with the worker.
-        counted = [family for family in _families(worker.published) if family.spec.kind != "gauge"]
+        counted = [one for one in from_json(worker.published) if one.type != "gauge"]
         worker.published = []
-        self._past = merge([self._past, counted])
-
-
-def _families(published: Iterable[dict[str, Any]]) -> list[Family]:
-    return [Family.from_json(family) for family in published]
+        self._past = merge([self._past, counted], metrics.GAUGES)
 
 
 def next_backoff(last: float, lived: float) -> float:

@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from socket import socket
 
+from prometheus_client import Metric
+
 from ...ping import PROTOCOL
 from ...settings import ServeSettings
 from ...telemetry.health import LoopLag, Result
 from ...telemetry.logs import dropped_lines, get_logger
-from ...telemetry.metrics import Family
-from ...telemetry.process import process_source
+from ...telemetry.process import standard_registry
 from ...webtransport import (
     Address,
     Connection,
@@ -30,11 +31,12 @@ from ..auth.access import Access
 from ..health import DRAIN, EVENT_LOOP, SELF_PING, WORKERS, Health, while_draining
 from ..self_ping import SelfPing
 from ..sessions.admission import Admission
-from ..sessions.counters import MessageCounters
+from ..sessions.counters import DROP_REASONS, ECHO, MODES, MessageCounters
 from ..sessions.handlers import PingSession, Router
 from .endpoint import endpoint_config, listen_failure, loopback
 
 SHUTTING_DOWN = "the server is shutting down"
+SECOND_SIGNAL = "waits for them to leave, so many seconds at most; a second Ctrl-C ends it at once"
 
 MAX_DATAGRAM = 65_535
 
@@ -131,7 +133,7 @@ class Worker:
         self._self_ping: SelfPing | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._lag = LoopLag()
-        self._process = process_source()
+        self._registry = standard_registry(self)
         self._logger = get_logger("pingpong.server")
 
     @property
@@ -214,18 +216,16 @@ class Worker:
             results |= while_draining(self._settings.drain_stay_ready)
         return Health(results)
 
-    async def families(self) -> list[Family]:
+    async def families(self) -> list[Metric]:
         """Its metrics, as they are now."""
-        return list(self._families())
+        return list(self._registry.collect())
 
     def use_certificate(self, certificate: Certificate) -> None:
         """Show another certificate in handshakes that begin from now on."""
         self._certificate = certificate
         if self._listener is None:
             return  # it will be listened with
-        self._listening.use_certificate(
-            certificate.certificate, certificate.chain, certificate.private_key
-        )
+        self._listening.use_certificate(certificate)
 
     def reload(self) -> None:
         """Read again what is in files."""
@@ -244,7 +244,12 @@ class Worker:
         listener.drain()
         sessions = self._handler.admission.active
         if sessions:
-            self._logger.info("drain_started", sessions=sessions)
+            self._logger.info(
+                "drain_started",
+                sessions=sessions,
+                timeout=self._settings.drain_timeout,
+                hint=SECOND_SIGNAL,
+            )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 await self._handler.wait_closed(tuple(listener.connections))
@@ -258,7 +263,7 @@ class Worker:
         """Close what is left, at once."""
         self._end_tasks()
         self._lag.close()
-        self._access.close()
+        await self._access.close()
         if self._listener is not None:
             await self._listener.close(0, SHUTTING_DOWN, timeout=0)
 
@@ -266,59 +271,60 @@ class Worker:
         for task in self._tasks:
             task.cancel()
 
-    def _families(self) -> Iterator[Family]:
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of its own, for Prometheus."""
         admission, messages = self._handler.admission, self._handler.counters
         sessions = admission.counters
         listener = self._listening
         packets = listener.counters
         self_pings = self._self_ping.count if self._self_ping is not None else 0
-        yield metrics.SESSIONS_ACTIVE.family([((), sessions.active)])
-        yield metrics.SESSIONS.family(((name,), n) for name, n in sessions.results.items())
-        yield metrics.SESSION_DURATION.family([((), sessions.durations)])
-        yield metrics.CONNECTIONS_ACTIVE.family([((), len(listener.connections))])
-        yield metrics.HANDSHAKES_ACTIVE.family([((), listener.unfinished_handshakes)])
-        yield metrics.HANDSHAKES.family(
+        yield metrics.SESSIONS_ACTIVE.metric([((), sessions.active)])
+        yield metrics.SESSIONS.metric(((name,), n) for name, n in sessions.results.items())
+        yield metrics.SESSION_DURATION.metric([((), sessions.durations)])
+        yield metrics.CONNECTIONS_ACTIVE.metric([((), len(listener.connections))])
+        yield metrics.HANDSHAKES_ACTIVE.metric([((), listener.unfinished_handshakes)])
+        yield metrics.HANDSHAKES.metric(
             [
                 (("completed",), packets.handshakes),
                 (("failed",), packets.handshake_failures),
                 (("refused",), packets.refused_connections),
             ]
         )
-        yield metrics.RESETS_SENT.family([((), packets.resets_sent)])
+        yield metrics.RESETS_SENT.metric([((), packets.resets_sent)])
         negotiations = packets.version_negotiations
-        yield metrics.VERSION_NEGOTIATIONS_SENT.family([((), negotiations)])
+        yield metrics.VERSION_NEGOTIATIONS_SENT.metric([((), negotiations)])
         forwarder = self._handover
-        yield metrics.HANDED_OVER.family([((), forwarder.forwarded_packets if forwarder else 0)])
-        yield metrics.RETRIES_SENT.family([((), packets.retries_sent)])
-        yield metrics.RETRIES_INVALID.family([((), packets.retries_invalid)])
-        yield metrics.RECEIVED.family(((mode,), n) for mode, n in messages.received.items())
-        yield metrics.ANSWERED.family(((mode,), n) for mode, n in messages.answered.items())
-        yield metrics.DROPPED.family(
+        yield metrics.HANDED_OVER.metric([((), forwarder.forwarded_packets if forwarder else 0)])
+        yield metrics.RETRIES_SENT.metric([((), packets.retries_sent)])
+        yield metrics.RETRIES_INVALID.metric([((), packets.retries_invalid)])
+        yield metrics.RECEIVED.metric(((mode,), n) for mode, n in messages.received.items())
+        yield metrics.ANSWERED.metric(((mode,), n) for mode, n in messages.answered.items())
+        yield metrics.DROPPED.metric(
             ((mode, reason), messages.dropped[mode, reason])
-            for mode, reason in metrics.DROPPED.series()
+            for mode in (*MODES, ECHO)
+            for reason in DROP_REASONS
         )
-        yield metrics.RECEIVED_BYTES.family([((), messages.received_bytes)])
-        yield metrics.SENT_BYTES.family([((), messages.sent_bytes)])
-        yield metrics.ANSWER_DURATION.family([((), messages.answer_durations)])
+        yield metrics.RECEIVED_BYTES.metric([((), messages.received_bytes)])
+        yield metrics.SENT_BYTES.metric([((), messages.sent_bytes)])
+        yield metrics.ANSWER_DURATION.metric([((), messages.answer_durations)])
         dropped = packets.dropped_packets + (forwarder.dropped_packets if forwarder else 0)
-        yield metrics.PACKETS_DROPPED.family([((), dropped)])
-        yield metrics.PACKETS_OVERFLOWED.family([((), listener.overflowed_packets)])
-        yield metrics.PACKETS_THROTTLED.family([((), packets.throttled_packets)])
-        yield metrics.BUFFERS_EXCEEDED.family([((), packets.buffers_exceeded)])
-        yield metrics.PACKETS_UNSENT.family([((), listener.unsent_packets)])
+        yield metrics.PACKETS_DROPPED.metric([((), dropped)])
+        yield metrics.PACKETS_OVERFLOWED.metric([((), listener.overflowed_packets)])
+        yield metrics.PACKETS_THROTTLED.metric([((), packets.throttled_packets)])
+        yield metrics.BUFFERS_EXCEEDED.metric([((), packets.buffers_exceeded)])
+        yield metrics.PACKETS_UNSENT.metric([((), listener.unsent_packets)])
         errors = self._handler.protocol_errors + packets.protocol_errors
-        yield metrics.PROTOCOL_ERRORS.family([((), errors)])
+        yield metrics.PROTOCOL_ERRORS.metric([((), errors)])
         unused = self._handler.session_request_timeouts
-        yield metrics.CONNECTIONS_UNUSED.family([((), unused)])
-        yield metrics.TOKENS_RELOAD_FAILED.family([((), int(self._access.token_reload_failed))])
-        yield metrics.SELF_PINGS.family([((), self_pings)])
+        yield metrics.CONNECTIONS_UNUSED.metric([((), unused)])
+        yield metrics.TOKENS_RELOAD_FAILED.metric([((), int(self._access.token_reload_failed))])
+        yield metrics.SELF_PINGS.metric([((), self_pings)])
         if self._count == 1:
-            yield metrics.WORKERS.family([((), 1)])
-            yield metrics.WORKER_RESTARTS.family([((), 0)])
-        yield metrics.DRAINING.family([((), int(admission.draining))])
-        yield metrics.EVENT_LOOP_LAG.family([((), self._lag.counts)])
-        yield metrics.LOG_LINES_DROPPED.family([((), dropped_lines())])
-        yield from self._process()
+            yield metrics.WORKERS.metric([((), 1)])
+            yield metrics.WORKER_RESTARTS.metric([((), 0)])
+        yield metrics.DRAINING.metric([((), int(admission.draining))])
+        yield metrics.EVENT_LOOP_LAG.metric([((), self._lag.counts)])
+        yield metrics.LOG_LINES_DROPPED.metric([((), dropped_lines())])
 
 
 def answer_what_has_come(listener: Listener) -> None:

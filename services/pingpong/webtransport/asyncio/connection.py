@@ -8,7 +8,8 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from cryptography import x509
 
 from ..connection import Connection, ConnectionHandler
 from ..errors import ProtocolError
@@ -101,8 +102,8 @@ class ClientConnection(ConnectionHandler):
         return self.connection.quic.idle_timeout
 
     @property
-    def peer_certificate(self) -> Any:
-        """The server's certificate, of the cryptography package; None before it has shown one."""
+    def peer_certificate(self) -> x509.Certificate | None:
+        """The server's certificate; None before it has shown one."""
         return self.connection.quic.peer_certificate
 
     @property

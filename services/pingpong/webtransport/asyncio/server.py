@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
 
+from ..certificates import Certificate
 from ..connection import Connection, ConnectionHandler
 from ..errors import ErrorCode, ProtocolError, SessionClosedError, StreamResetError
 from ..events import ConnectionClosed, Request, SessionClosed
@@ -79,9 +79,9 @@ class Listener(ConnectionHandler):
         """Answer what waits in the socket, at most a batch; whether there was any."""
         return self.endpoint.receive_pending()
 
-    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
+    def use_certificate(self, certificate: Certificate) -> None:
         """Show another certificate in handshakes that begin from now on."""
-        self.endpoint.engine.use_certificate(certificate, chain, private_key)
+        self.endpoint.engine.use_certificate(certificate)
 
     def attach(self, quic: QuicConnection) -> Connection:
         """Make the HTTP/3 connection on a new QUIC connection."""
@@ -193,8 +193,8 @@ def listen(
     """
     listener = Listener(handler, limits or Limits())
     try:
-        if config.certificate is None or config.private_key is None:
-            raise ValueError("a server needs a certificate and its key")
+        if config.certificate is None:
+            raise ValueError("a server needs a certificate: config=EndpointConfig(certificate=…)")
         if sock is None:
             sock = bind_udp(host, port)
         listener.endpoint = UdpEndpoint(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .connection_ids import SharedKeys
+
+if TYPE_CHECKING:  # who only connects need not wait for cryptography's import
+    from ..certificates import Certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,11 @@ class ServerIdentity:
 class EndpointConfig:
     """What an endpoint is made with. Times in seconds.
 
-    `certificate`, `certificate_chain` and `private_key` are of the cryptography package;
-    an endpoint without them only connects.
+    An endpoint without a certificate only connects. Raises `TypeError` for a certificate of
+    another kind, such as a file's name.
     """
 
-    certificate: Any = None
-    certificate_chain: Sequence[Any] = ()
-    private_key: Any = None
+    certificate: Certificate | None = None
     idle_timeout: float = 15.0
     max_connections: int = 10_000
     max_handshakes: int = 256
@@ -84,3 +84,14 @@ class EndpointConfig:
     """
     keys: SharedKeys = field(default_factory=SharedKeys)
     """The same for all workers of a port, and for those that take their place."""
+
+    def __post_init__(self) -> None:
+        if self.certificate is not None:
+            from ..certificates import Certificate
+
+            if not isinstance(self.certificate, Certificate):
+                raise TypeError(
+                    "certificate is a pingpong.webtransport.certificates.Certificate, not"
+                    f" {type(self.certificate).__name__}: read one from files with"
+                    " read_certificate(certificate_file, private_key_file)"
+                )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from typing import Any, ClassVar, Protocol
 
@@ -10,7 +9,8 @@ from aioquic import tls
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from ..errors import ErrorCode
 from .aioquic import HookedConnection, StreamCreditReceived
@@ -238,8 +238,8 @@ class AioquicConnection:
         return self._quic.connection_ids
 
     @property
-    def peer_certificate(self) -> Any:
-        """Client: the server's certificate (of the cryptography package), or None."""
+    def peer_certificate(self) -> x509.Certificate | None:
+        """Client: the server's certificate, or None."""
         return self._quic.peer_certificate
 
     @property
@@ -383,10 +383,10 @@ class AioquicConnection:
             self._begin()
 
     def _report_handshake(self, event: events.HandshakeCompleted) -> None:
-        if self._certificate_hash is not None and not self._is_pinned():
+        if self._certificate_hash is not None and (seen := self._hash()) != self._certificate_hash:
             self.close(
                 QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.bad_certificate,
-                "the certificate's SHA-256 is another",
+                f"its SHA-256 is {seen.hex()}, not the one that was given",
                 is_application=False,
             )
             # Ignore what the wrong server sent with its handshake.
@@ -403,9 +403,10 @@ class AioquicConnection:
         if self.events is not None:
             self.events.handshake_completed()
 
-    def _is_pinned(self) -> bool:
-        der = self._quic.peer_certificate.public_bytes(Encoding.DER)
-        return hashlib.sha256(der).digest() == self._certificate_hash
+    def _hash(self) -> bytes:
+        certificate = self._quic.peer_certificate
+        assert certificate is not None
+        return certificate.fingerprint(hashes.SHA256())
 
     def _repeat_close(self) -> list[tuple[bytes, Address]]:
         # Send it less and less often, so that two closing sides do not answer each other for ever

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
 from aioquic.quic.packet import QuicErrorCode, QuicHeader, QuicPacketType, pull_quic_header
 
+from ..certificates import Certificate
 from ..errors import ErrorCode
 from . import stateless
 from .config import EndpointConfig, ServerIdentity
@@ -82,7 +82,8 @@ class AioquicEndpoint:
         self._resets = stateless.TokenBucket(_STATELESS_RATE)
         self._server: QuicConfiguration | None = None
         if accept is not None:
-            self.use_certificate(config.certificate, config.certificate_chain, config.private_key)
+            assert config.certificate is not None
+            self.use_certificate(config.certificate)
 
     def __len__(self) -> int:
         """The number of connections, with those in the closing or draining period."""
@@ -115,9 +116,9 @@ class AioquicEndpoint:
         connection.connect(address, now)
         return connection
 
-    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
+    def use_certificate(self, certificate: Certificate) -> None:
         """Use another certificate in new handshakes."""
-        self._server = for_server(self._config, certificate, chain, private_key)
+        self._server = for_server(self._config, certificate)
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
         """Process a UDP payload. Reports its events before it returns, or in `process_waiting`.
@@ -456,14 +457,12 @@ def for_client(config: EndpointConfig, identity: ServerIdentity) -> QuicConfigur
     return configuration
 
 
-def for_server(
-    config: EndpointConfig, certificate: Any, chain: Sequence[Any], private_key: Any
-) -> QuicConfiguration:
-    """The configuration of a server with a certificate of the cryptography package."""
+def for_server(config: EndpointConfig, certificate: Certificate) -> QuicConfiguration:
+    """The configuration of a server with a certificate."""
     configuration = _for_any(config, is_client=False)
-    configuration.certificate = certificate
-    configuration.certificate_chain = list(chain)
-    configuration.private_key = private_key
+    configuration.certificate = certificate.certificate
+    configuration.certificate_chain = list(certificate.chain)
+    configuration.private_key = certificate.private_key
     return configuration
 
 

@@ -13,9 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import ServerIdentity
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from ..certificates import Certificate
 
 Address = Any
 """A socket address as the socket module has it; opaque to the engine's users."""
@@ -91,8 +96,8 @@ class QuicConnection(Protocol):
         ...
 
     @property
-    def peer_certificate(self) -> Any:
-        """Client: the server's certificate (of the cryptography package), or None."""
+    def peer_certificate(self) -> x509.Certificate | None:
+        """Client: the server's certificate, or None."""
         ...
 
     @property
@@ -213,8 +218,8 @@ class QuicEndpoint(Protocol):
         """
         ...
 
-    def use_certificate(self, certificate: Any, chain: Sequence[Any], private_key: Any) -> None:
-        """Use another certificate (of the cryptography package) in new handshakes."""
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Use another certificate in new handshakes."""
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
         """Process a UDP payload. Reports its events before it returns, or in `process_waiting`."""

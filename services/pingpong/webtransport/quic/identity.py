@@ -26,6 +26,7 @@ from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketNumberWindow, QuicPacketSpace
+from cryptography import x509
 
 from .config import KeyLimits
 from .connection_ids import ConnectionIds
@@ -97,7 +98,7 @@ class IdentifiedConnection(QuicConnection):
         self._is_discarded = False
         self._duplicates = 0
         """Of a connection that has ended: what `duplicate_packets` was then."""
-        self._certificate: Any = None
+        self._certificate: x509.Certificate | None = None
         """Of a connection that has ended: the peer's."""
         first = self._host_cids[0]
         first.cid = self.host_cid = self._local_initial_source_connection_id = ids.make()
@@ -204,7 +205,7 @@ class IdentifiedConnection(QuicConnection):
     # What the seam asks for.
 
     @property
-    def peer_certificate(self) -> Any:
+    def peer_certificate(self) -> x509.Certificate | None:
         """The certificate that the peer has shown, None before it has."""
         return self._certificate if self._is_discarded else self.tls._peer_certificate
 
