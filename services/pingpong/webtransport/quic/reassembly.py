@@ -31,8 +31,10 @@ class TooManyPiecesError(Exception):
 class Buffers:
     """The buffers of several streams.
 
-    Attributes: pieces: pieces that wait for missing bytes before them size: bytes of these pieces
-    grown: bytes that were ever added, here or to other buffers of the connection
+    Attributes:
+        pieces: pieces that wait for missing bytes before them
+        size: bytes of these pieces
+        grown: bytes that were ever added, here or to other buffers of the connection
     """
 
     __slots__ = ("grown", "pieces", "size")
