@@ -19,12 +19,19 @@ from tests.chart.rendering import CHART, container, loaded, merged, render
 from tests.chart.schema_values import Generator, nested
 from tools.chart_tables import schema_of
 
+ADMIN = {
+    "admin_port": "8080",
+    "admin_tls_cert_file": "admin.tls.secretName",
+    "admin_tls_key_file": "admin.tls.secretName",
+    "admin_token_file": "admin.auth.tokenSecret",
+    "admin_basic_auth_file": "admin.auth.basicAuthSecret",
+}
 COMPONENTS: dict[str, type[Settings]] = {"server": ServeSettings, "client": ProbeSettings}
 OF_THE_CHART = {
     "server": {
         # What Services and probes lead to.
         "bind_port": "4433",
-        "admin_port": "8080",
+        **ADMIN,
         "drain_timeout": "server.drain.timeoutSeconds",
         "drain_stay_ready": "server.drain.stayReady",
         "tls_cert_file": "server.tls",
@@ -34,7 +41,7 @@ OF_THE_CHART = {
         "token_audience": "server.auth.audience",
     },
     "client": {
-        "admin_port": "8080",
+        **ADMIN,
         "targets": "client.targets",
         "ca": "client.tls",
         "cert_hash": "client.tls.certHash",

@@ -125,7 +125,7 @@ def bare(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     """A service; `python -m pingpong` finds only what its image has."""
     service = str(request.param)
     names = missing(service)
-    assert {"pytest", "aiohttp"} <= names
+    assert "pytest" in names
     assert ("dns" in names) == (service == "server")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT.format(missing=names))
     found = {"PYTHONPATH": f"{tmp_path}:{ROOT / 'services'}"}

@@ -126,6 +126,14 @@ class Settings(BaseSettings):
                     mistakes.append(f"{given}: {reason or 'must be ' + setting.allowed}")
             raise SettingsError(mistakes) from None
 
+    def _both_or_neither(self, one: str, other: str, neither: str) -> None:
+        names = [
+            f"{PREFIX}{name.upper()} (--{name.replace('_', '-')})"
+            for name in sorted((one, other), key=lambda name: getattr(self, name) is None)
+        ]
+        if (getattr(self, one) is None) != (getattr(self, other) is None):
+            raise ValueError(f"{names[0]} is set without {names[1]}: set both, or {neither}")
+
     def masked(self) -> dict[str, Any]:
         """All values, ready for JSON: bytes as hex, secrets as asterisks, also those in URLs."""
         values: dict[str, Any] = shown(self.model_dump(mode="json"))
@@ -141,12 +149,37 @@ class ServiceSettings(Settings):
     admin_port: Annotated[Port, Flag("Health", (), "PORT")] = Field(
         default=8080, description="TCP port of health and metrics; 0 takes a free one and logs it"
     )
+    admin_tls_cert_file: Annotated[FilePath | None, Flag("Health", (), "FILE")] = Field(
+        default=None,
+        description="answer on the admin port over TLS, with the certificate and its chain in this"
+        " PEM file; read again when it changes",
+    )
+    admin_tls_key_file: Annotated[SecretFilePath | None, Flag("Health", (), "FILE")] = Field(
+        default=None, description="that certificate's private key, PEM, not encrypted"
+    )
+    admin_token_file: Annotated[SecretFilePath | None, Flag("Health", (), "FILE")] = Field(
+        default=None,
+        description="ask for a bearer token on the admin port, but for /livez and /readyz: one of"
+        " those in this file, one a line; read again when it changes",
+    )
+    admin_basic_auth_file: Annotated[SecretFilePath | None, Flag("Health", (), "FILE")] = Field(
+        default=None,
+        description="the same with basic authentication: user:password in clear, one a line; with"
+        " both files, either is enough",
+    )
     log_level: Annotated[LogLevel, Flag("Logs", (), "LEVEL")] = Field(
         default="info", description=LOG_LEVEL_HELP
     )
     log_format: Annotated[LogFormat, Flag("Logs", (), "FORMAT")] = Field(
         default="auto", description="json, console, or auto: console in a terminal, json elsewhere"
     )
+
+    @model_validator(mode="after")
+    def _admin_certificate_has_its_key(self) -> Self:
+        self._both_or_neither(
+            "admin_tls_cert_file", "admin_tls_key_file", "neither to answer without TLS"
+        )
+        return self
 
 
 class ConnectionSettings(Settings):

@@ -17,6 +17,7 @@ from .values import (
     Count,
     Mode,
     PingSize,
+    Port,
     Seconds,
     at_least_one,
     comma_separated,
@@ -68,6 +69,10 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         description="what to ping, one or several: https://host[:port][/path], or host[:port] for"
         f" https://host:{DEFAULT_PORT}/ping; srv://_webtransport._udp.name;"
         " endpointslice://namespace/service"
+    )
+    # Not the server's, so that both run on one machine without settings.
+    admin_port: Annotated[Port, Flag("Health", (), "PORT")] = Field(
+        default=8081, description="TCP port of health and metrics; 0 takes a free one and logs it"
     )
     all: Annotated[bool, Flag("Targets")] = Field(
         default=False,

@@ -135,15 +135,7 @@ class ServeSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            names = [
-                "PINGPONG_TLS_CERT_FILE (--tls-cert-file)",
-                "PINGPONG_TLS_KEY_FILE (--tls-key-file)",
-            ]
-            given, missing = names if self.tls_key_file is None else reversed(names)
-            raise ValueError(
-                f"{given} is set without {missing}: set both, or neither to have a certificate made"
-            )
+        self._both_or_neither("tls_cert_file", "tls_key_file", "neither to have a certificate made")
         if self.state_dir is not None and self.tls_cert_file is not None:
             raise ValueError(
                 "PINGPONG_STATE_DIR (--state-dir) does nothing with PINGPONG_TLS_CERT_FILE"
