@@ -157,8 +157,8 @@ def test_a_state_folder_that_is_none(tmp_path: Path) -> None:
     file.write_text("")
     line = fails("--bind-port=0", f"--state-dir={file}")
     assert line == (
-        f"pingpong: cannot keep a certificate in {file}: not a directory; check its path and"
-        " permissions (--state-dir, PINGPONG_STATE_DIR)"
+        f"pingpong: --state-dir (PINGPONG_STATE_DIR): cannot keep a certificate in {file}:"
+        " not a directory; check its path and permissions"
     )
 
 
