@@ -28,6 +28,7 @@ RUN_BY = {
     ("README.md", "pingpong ping --live"): "test_the_command_of_the_live_view",
     ("README.md", "docker build"): "test_what_the_readme_says_of_kubernetes_is_what_its_page_says",
     ("docs/metrics.md", "curl "): "test_the_commands_of_a_prober_and_its_admin_port",
+    ("docs/metrics.md", "pingpong serve --admin-tls"): "tests/admin/test_services.py",
 }
 """Which test runs a block of commands, by its page and how it begins; those of docs/kubernetes.md
 are typed by tests/e2e/test_kubernetes_docs.py, and what begins with `make` is a target."""
