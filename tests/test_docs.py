@@ -31,6 +31,7 @@ RUN_BY = {
     ("charts/pingpong/README.md", "--set-json"): "test_the_annotations_for_prometheus_are_set",
     ("charts/pingpong/RUNBOOK.md", "kubectl get pods"): "tests/e2e/test_kubernetes_docs.py",
     ("docs/metrics.md", "curl "): "test_the_commands_of_a_prober_and_its_admin_port",
+    ("docs/metrics.md", "pingpong serve --admin-tls"): "tests/admin/test_services.py",
 }
 """Which test runs a block of commands, by its page and how it begins; those of docs/kubernetes.md
 are typed by tests/e2e/test_kubernetes_docs.py, and what begins with `make` is a target."""
@@ -184,7 +185,7 @@ def test_the_commands_of_a_prober_and_its_admin_port() -> None:
         sha256 = words[2].removeprefix("--cert-hash=")
         command = block("README.md", "sh", "pingpong probe").replace("SHA256", sha256)
         command = command.replace("localhost", urlsplit(words[1]).netloc)
-        command = command.replace("--admin-port 8081", "--admin-port 0 --admin-host 127.0.0.1")
+        command = f"{command.strip()} --admin-port 0 --admin-host 127.0.0.1"
         with Process(*command.split()[1:]) as prober:
             port = prober.read_event("admin_listening")["port"]
             prober.read_event("target_up")
