@@ -227,8 +227,8 @@ def test_admin_port_in_use() -> None:
 def test_a_token_file_that_is_not_there() -> None:
     line = fails("--bind-port=0", "--auth=token", "--token-file=/nowhere/tokens")
     assert line == (
-        "pingpong: cannot read the token file /nowhere/tokens: no such file or directory;"
-        " check its path and permissions (--token-file)"
+        "pingpong: --token-file (PINGPONG_TOKEN_FILE): cannot read the token file /nowhere/tokens: no such file or directory;"
+        " check its path and permissions"
     )
 
 
