@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import signal
@@ -11,9 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+import pingpong
 from pingpong import __main__, __version__
 from tests.support.certificates import self_signed
-from tests.support.processes import Process, run, serving
+from tests.support.processes import Process, environment, run, serving
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +129,50 @@ def test_interrupted_before_the_verb_could_handle_it(monkeypatch: pytest.MonkeyP
     assert __main__.main(["ping", "localhost"]) == 130
 
 
+def test_a_python_that_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    assert __main__.main(["ping", "localhost"]) == 2
+    assert capsys.readouterr().err == "pingpong: needs Python 3.11 or newer, and this is 3.10\n"
+
+
+def test_the_command_s_own_files_can_be_read_by_an_old_python() -> None:
+    """So that it is the command that says what is wrong, and not the compiler."""
+    for module in (pingpong, __main__):
+        assert module.__file__ is not None
+        ast.parse(Path(module.__file__).read_bytes(), feature_version=(3, 8))
+
+
 # The command as a process
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        (["ping", "localhost"], "pydantic.main"),
+        (["ping", "localhost"], "uvloop"),
+        (["serve"], "pingpong.telemetry.logs"),
+        (["probe", "localhost"], "pingpong.settings.base"),
+        (["run"], "uvloop"),
+    ],
+)
+def test_interrupted_during_the_start(words: list[str], module: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "pingpong", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(),
+    )  # fmt: skip
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rstrip().endswith(f" {module}"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert "Traceback" not in rest
+    assert process.returncode == 130
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,8 @@ async def test_a_pin_and_no_check_at_all() -> None:
         error = await failure(url, certificate_hash=bytes(32))
         assert error.cause is Cause.CERTIFICATE
         assert str(error) == (
-            "the certificate is not trusted: the certificate's SHA-256 is another"
+            "the certificate is not trusted: its SHA-256 is"
+            f" {trusted().sha256.hex()}, not the one that was given"
         )
 
 
