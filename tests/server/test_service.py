@@ -178,7 +178,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         server.send(signal.SIGTERM)
         event = server.read_event("drain_started")
         assert (event["sessions"], event["timeout"]) == (1, 25)
-        assert "a second Ctrl-C ends it" in event["hint"]
+        assert "a second Ctrl-C ends the server" in event["hint"]
         server.send(signal.SIGTERM)
         status, _, err = server.finish()
         assert status == 128 + signal.SIGTERM
