@@ -171,7 +171,7 @@ class Worker:
                 limits=limits,
                 sock=self._sock,
                 forwarder=self._handover,
-                answered=self._handler.counters.send_delay.left,
+                answered=self._handler.counters.send_delay.record_sent,
             )
         except OSError as error:
             raise ServeError(listen_failure(settings, error)) from error
