@@ -57,6 +57,14 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
         " {issuerRef: {name: ca}, duration: 24h, renewBefore: 24h}}}}",
         r"renewBefore \(24h\) must be less than .* \(24h\).*lower it",
     ),
+    "a name in a certificate that the admin port does not have": (
+        "{admin: {tls: {serverName: a.example}}}",
+        r"admin\.tls\.serverName \(a\.example\) does nothing without admin\.tls\.secretName: set",
+    ),
+    "a key of a Secret that the admin port does not have": (
+        "{admin: {auth: {tokenSecret: {scrapeKey: one}}}}",
+        r"scrapeKey \(one\) does nothing without admin\.auth\.tokenSecret\.name: set",
+    ),
     "one port on the nodes for two things": (
         "{server: {externalService: {enabled: true, type: LoadBalancer, externalTrafficPolicy: Local,"
         " healthCheckNodePort: 30001, adminPort: {enabled: true, nodePort: 30001}}}}",
@@ -161,6 +169,10 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
     "pauses that shrink below the default": (
         "{client: {settings: {backoffMax: 0.01}}}",
         r"client\.settings\.backoffMin \(0\.1\) is above backoffMax \(0\.01\)",
+    ),
+    "buckets that do not rise": (
+        "{client: {settings: {rttBuckets: [0.001, 0.1, 0.05]}}}",
+        r"client\.settings\.rttBuckets has 0\.05 after 0\.1",
     ),
     "several to trust": (
         "{client: {targets: [https://a.example], tls: {insecure: true, caSecret: {name: ca}}}}",

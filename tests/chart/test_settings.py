@@ -19,12 +19,19 @@ from tests.chart.rendering import CHART, container, loaded, merged, render
 from tests.chart.schema_values import Generator, nested
 from tools.chart_tables import schema_of
 
+ADMIN = {
+    "admin_port": "8080",
+    "admin_tls_cert_file": "admin.tls.secretName",
+    "admin_tls_key_file": "admin.tls.secretName",
+    "admin_token_file": "admin.auth.tokenSecret",
+    "admin_basic_auth_file": "admin.auth.basicAuthSecret",
+}
 COMPONENTS: dict[str, type[Settings]] = {"server": ServeSettings, "client": ProbeSettings}
 OF_THE_CHART = {
     "server": {
         # What Services and probes lead to.
         "bind_port": "4433",
-        "admin_port": "8080",
+        **ADMIN,
         "drain_timeout": "server.drain.timeoutSeconds",
         "drain_stay_ready": "server.drain.stayReady",
         "tls_cert_file": "server.tls",
@@ -34,7 +41,7 @@ OF_THE_CHART = {
         "token_audience": "server.auth.audience",
     },
     "client": {
-        "admin_port": "8080",
+        **ADMIN,
         "targets": "client.targets",
         "ca": "client.tls",
         "cert_hash": "client.tls.certHash",
@@ -142,6 +149,7 @@ def test_the_program_reads_every_setting_as_it_was_written(component: str) -> No
             "connectTimeout": 31_536_000,
             "backoffMin": 1e-7,
             "backoffMax": 20_000_000,
+            "rttBuckets": [0.00005, 0.001, 2],
             "readyRequires": "all",
             "logLevel": "debug",
             "logFormat": "json",
@@ -168,7 +176,7 @@ def test_without_a_word_the_programs_defaults_hold(component: str) -> None:
             adapter: TypeAdapter[Any] = TypeAdapter(cast("Any", info.annotation))
             assert said[name] == adapter.validate_python(changed[name])
         elif name not in made:
-            assert said[name] == info.default, name
+            assert said[name] == info.get_default(call_default_factory=True), name
 
 
 def test_numbers_of_any_kind_are_read_alike() -> None:

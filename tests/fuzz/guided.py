@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_INSTRUMENTED = ["pingpong", "aioquic", "h11"]
+_INSTRUMENTED = ["pingpong", "aioquic"]
 _MAX_SIZE = 600
 _SLOWER = 20
 

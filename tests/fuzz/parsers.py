@@ -5,12 +5,8 @@ What is fed in pieces has to mean the same however it was cut.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any, cast
-
-import h11
-import structlog
+from typing import Any
 
 from pingpong.ping import (
     HEADER_SIZE,
@@ -21,7 +17,6 @@ from pingpong.ping import (
     answer_ping,
     decode_pong,
 )
-from pingpong.telemetry.http1 import HttpServer, Request, Response, plain
 from pingpong.webtransport.capsules import CapsuleDecoder, CapsuleType, decode_close, decode_limit
 from pingpong.webtransport.drafts import (
     NoWebTransportError,
@@ -205,82 +200,6 @@ def retry_tokens(data: bytes) -> None:
         raise Finding(f"token: {sent!r} of {made_for} is good for {used_by}")
 
 
-# The admin port.
-
-_LOOP = asyncio.new_event_loop()
-_LINES = (
-    *(b"GET / HTTP/1.1", b"HEAD /metrics?x=%00&y HTTP/1.1", b"POST /config HTTP/1.1"),
-    *(b"GET http://[::1 HTTP/1.1", b"GET //[ HTTP/1.1", b"GET /\xc3\xa9 HTTP/1.1", b"GET / HTTP/1.0"),
-    *(b"GET  / HTTP/1.1", b"OPTIONS * HTTP/1.1", b"CONNECT a:1 HTTP/1.1", b"GET /?a=b;c&&=d HTTP/1.1"),
-    *(b"GET / HTTP/2.0", b"\x16\x03\x01", b"GET /a?%zz#f HTTP/1.1", b"G\0T / HTTP/1.1"),
-)  # fmt: skip
-_HEADERS = (
-    *(b"Host: a", b"Host: a", b"Host: a\r\nHost: b", b"Connection: close", b"Connection: upgrade"),
-    *(b"Content-Length: 3", b"Content-Length: 99999999999999999999", b"Content-Length: -1"),
-    *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Expect: 100-continue", b"X:"),
-    *(b"X : y", b" folded", b"X: \xff", b"X: \0", b"Upgrade: h2c", b"Accept: */*, text/html;q=x"),
-)
-_BODIES = (b"", b"abc", b"3\r\nabc\r\n0\r\n\r\n", b"ffffffffffffffffff\r\n", b"0\r\nA: b\r\n\r\n")
-
-
-class _Writer:
-    """What a server writes to, and no socket."""
-
-    def __init__(self) -> None:
-        self.written = bytearray()
-        self.ended = False
-        self.transport = self
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    async def drain(self) -> None:
-        pass
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def abort(self) -> None:
-        self.ended = True
-
-
-async def _page(request: Request) -> Response:
-    return plain(200, request.path, *request.query.values(), *request.headers.values())
-
-
-def http1(data: bytes) -> None:
-    source = Source(data)
-    stream = b""
-    for _ in range(1 + source.below(3)):
-        head = [source.pick(_LINES)]
-        head += [source.pick(_HEADERS) for _ in range(source.below(5))]
-        stream += b"\r\n".join(head) + b"\r\n\r\n" + source.pick(_BODIES)
-    if source.chance(4):
-        stream = source.damaged(stream)
-    _LOOP.run_until_complete(_serve(source.pieces(stream)))
-
-
-async def _serve(pieces: list[bytes]) -> None:
-    server = HttpServer(_page)
-    server._log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
-    reader, writer = asyncio.StreamReader(), _Writer()
-    for piece in pieces:
-        reader.feed_data(piece)
-    reader.feed_eof()
-    await server._serve(reader, cast(asyncio.StreamWriter, writer))
-    if not writer.ended:
-        raise Finding("http: the connection is left open")
-    if not writer.written:
-        return
-    client = h11.Connection(h11.CLIENT)
-    client.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
-    client.send(h11.EndOfMessage())
-    client.receive_data(bytes(writer.written))
-    while (event := client.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
-        if isinstance(event, h11.Response) and event.status_code in (500, 503):
-            raise Finding(f"http: {bytes(writer.written)!r}")
-
-
 PARSERS: dict[str, Callable[[bytes], None]] = {
     "capsules": capsules,
     "http-frames": http_frames,
@@ -288,5 +207,4 @@ PARSERS: dict[str, Callable[[bytes], None]] = {
     "field-sections": field_sections,
     "pings": pings,
     "retry-tokens": retry_tokens,
-    "http1": http1,
 }

@@ -22,6 +22,16 @@ client.tls.insecure is false, but no client can verify a self-signed certificate
 {{- end }}
 {{- end }}
 
+{{- define "pingpong.check.admin" -}}
+{{- $admin := .Values.admin }}
+{{- if and $admin.tls.serverName (not $admin.tls.secretName) }}
+admin.tls.serverName ({{ $admin.tls.serverName }}) does nothing without admin.tls.secretName: set the Secret with the certificate, or take the name out
+{{- end }}
+{{- if and $admin.auth.tokenSecret.scrapeKey (not $admin.auth.tokenSecret.name) }}
+admin.auth.tokenSecret.scrapeKey ({{ $admin.auth.tokenSecret.scrapeKey }}) does nothing without admin.auth.tokenSecret.name: set the Secret with the tokens, or take the key out
+{{- end }}
+{{- end }}
+
 {{- define "pingpong.check.auth" -}}
 {{- $server := .Values.server.auth }}
 {{- $client := .Values.client.auth }}

@@ -58,8 +58,7 @@ Whom the client trusts: `hash`, `anybody`, `secret`, `configMap`, `system`, or `
 {{- include "pingpong.settings" $client.settings }}
 - name: PINGPONG_TARGETS
   value: {{ include "pingpong.client.sources" . | quote }}
-- name: PINGPONG_ADMIN_PORT
-  value: "8080"
+{{- include "pingpong.admin.env" . }}
 {{- if eq $trust "anybody" }}
 - name: PINGPONG_INSECURE
   value: "true"

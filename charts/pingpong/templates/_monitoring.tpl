@@ -23,6 +23,9 @@ monitoring.{{ untitle $kind }} is left out: this cluster does not know monitorin
 {{- $values := index . 1 -}}
 port: admin
 path: /metrics
+{{- with include "pingpong.admin.scrape" (index . 0) | trim }}
+{{ . }}
+{{- end }}
 {{- with $values.interval }}
 interval: {{ . }}
 {{- end }}

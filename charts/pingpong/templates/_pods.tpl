@@ -68,23 +68,34 @@ resources:
 {{- end }}
 {{- end }}
 
-{{/* Takes the values `probes`. */}}
+{{/* Takes (list $ probes). */}}
 {{- define "pingpong.probes" -}}
+{{- $probes := index . 1 }}
+{{- $scheme := include "pingpong.admin.scheme" (index . 0) }}
 startupProbe:
   httpGet:
     path: /livez
     port: admin
-  {{- toYaml .startup | nindent 2 }}
+    {{- with $scheme }}
+    scheme: {{ . }}
+    {{- end }}
+  {{- toYaml $probes.startup | nindent 2 }}
 livenessProbe:
   httpGet:
     path: /livez
     port: admin
-  {{- toYaml .liveness | nindent 2 }}
+    {{- with $scheme }}
+    scheme: {{ . }}
+    {{- end }}
+  {{- toYaml $probes.liveness | nindent 2 }}
 readinessProbe:
   httpGet:
     path: /readyz
     port: admin
-  {{- toYaml .readiness | nindent 2 }}
+    {{- with $scheme }}
+    scheme: {{ . }}
+    {{- end }}
+  {{- toYaml $probes.readiness | nindent 2 }}
 {{- end }}
 
 {{/* How many pods there are, and how they are replaced. Takes (list $ values). */}}

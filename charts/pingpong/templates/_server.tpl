@@ -5,8 +5,7 @@
 {{- include "pingpong.settings" $server.settings }}
 - name: PINGPONG_BIND_PORT
   value: "4433"
-- name: PINGPONG_ADMIN_PORT
-  value: "8080"
+{{- include "pingpong.admin.env" . }}
 - name: PINGPONG_DRAIN_TIMEOUT
   value: {{ include "pingpong.text" $server.drain.timeoutSeconds | quote }}
 {{- if $server.drain.stayReady }}

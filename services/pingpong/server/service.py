@@ -14,9 +14,9 @@ from typing import TypeAlias
 
 from prometheus_client import Metric
 
+from ..admin import Admin, AdminError
 from ..lifecycle import collect_garbage_seldom, stop_signal
 from ..settings import ServeSettings
-from ..telemetry.admin import Admin, AdminError
 from ..telemetry.health import Check
 from ..telemetry.logs import get_logger
 from ..telemetry.process import versions
@@ -86,12 +86,10 @@ class Service:
         self._workers = make_workers(settings, self._keeper.certificate)
         self._versions = versions()
         self._admin = Admin(
-            settings.admin_host,
-            settings.admin_port,
+            settings,
             liveness=[self._check(name) for name in LIVENESS],
             readiness=[self._check(name) for name in READINESS],
             families=self._families,
-            config=settings.masked,
             version=self._versions,
         )
 
@@ -155,6 +153,7 @@ class Service:
     def _reload(self) -> None:
         self._logger.info("reloading", signal="SIGHUP")
         self._check_files()
+        self._admin.check_files()
         self._workers.reload()
 
     def _check(self, name: str) -> Check:

@@ -1,1 +1,1 @@
-"""Logs, metrics, health, and the admin port that serves them."""
+"""Logs, metrics and health."""

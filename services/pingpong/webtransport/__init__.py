@@ -22,7 +22,7 @@ capsules), RFC 9204 (QPACK, static table only).
 """
 
 from .connection import Connection, ConnectionHandler
-from .drafts import Draft
+from .drafts import Credit, Draft, Version
 from .errors import (
     DatagramTooLargeError,
     ErrorCode,
@@ -33,9 +33,9 @@ from .errors import (
 from .events import ConnectionClosed, Headers, Request, SessionClosed
 from .hosts import ascii_host, host_of
 from .limits import Limits
-from .quic.config import EndpointConfig, Windows
+from .quic.config import EndpointConfig, KeyLimits, Windows
 from .quic.connection_ids import MAX_WORKERS, SharedKeys
-from .quic.engine import Address
+from .quic.engine import Address, QuicConnection
 from .session import Session, SessionHandler
 from .states import State
 from .streams import Stream, StreamHandler
@@ -50,13 +50,16 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "ConnectionHandler",
+    "Credit",
     "DatagramTooLargeError",
     "Draft",
     "EndpointConfig",
     "ErrorCode",
     "Headers",
+    "KeyLimits",
     "Limits",
     "ProtocolError",
+    "QuicConnection",
     "Request",
     "Session",
     "SessionClosed",
@@ -66,6 +69,7 @@ __all__ = [
     "StateError",
     "Stream",
     "StreamHandler",
+    "Version",
     "WebTransportError",
     "Windows",
     "ascii_host",

@@ -30,8 +30,9 @@ class Request:
     protocols: tuple[str, ...] = ()
     headers: Headers = ()
 
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of a field, or None."""
+    def header(self, name: str | bytes) -> bytes | None:
+        """The first value of a field, or None; `name` is in lower case."""
+        name = name.encode() if isinstance(name, str) else name
         for key, value in self.headers:
             if key == name:
                 return value

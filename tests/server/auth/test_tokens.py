@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingpong.server.auth import tokens
-from pingpong.server.auth.tokens import TokenFile, TokenFileError, parse_tokens
+from pingpong.server.auth.tokens import TokenFile
 from pingpong.server.sessions.admission import WRONG_TOKEN, Refusal
+from pingpong.settings import credentials
+from pingpong.settings.credentials import CredentialsError, parse_tokens
 
 ONE = b"one-token-of-some-length"
 TWO = b"another.token/of+some~length=="
@@ -73,15 +74,15 @@ def test_whatever_is_in_it_an_error_does_not_show_it(data: bytes) -> None:
     secret = b"SECRET" + data.replace(b"\n", b"") + b"TERCES"
     try:
         text = repr(parse_tokens(secret))
-    except TokenFileError as error:
+    except CredentialsError as error:
         text = str(error)
     assert "SECRET" not in text
-    assert text.startswith(("line 1 is no token: ", "Tokens("))
+    assert text.startswith(("line 1 is no token: ", "Credentials("))
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\r\n", b"# nothing\n  # yet", b"\xef\xbb\xbf"])
 def test_no_token_at_all(data: bytes) -> None:
-    with pytest.raises(TokenFileError, match=r"holds no token: write at least one"):
+    with pytest.raises(CredentialsError, match=r"holds no token: write at least one"):
         parse_tokens(data)
 
 
@@ -89,7 +90,7 @@ def test_no_token_at_all(data: bytes) -> None:
     "line", [b"two words", b"a#b", b"Bearer abc", b"a=b", b"\x00", b"t\xc3\xb6ken", b"a:b", b'"a"']
 )
 def test_a_line_that_is_no_token_is_named_by_its_number(line: bytes) -> None:
-    with pytest.raises(TokenFileError, match=r"\Aline 3 is no token: one a line"):
+    with pytest.raises(CredentialsError, match=r"\Aline 3 is no token: one a line"):
         parse_tokens(ONE + b"\n\n" + line + b"\n" + TWO)
 
 
@@ -127,7 +128,7 @@ def test_every_token_is_compared_whole_whichever_is_good(
         return hmac.compare_digest(one, other)
 
     file = TokenFile(path)
-    monkeypatch.setattr(tokens, "hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr(credentials, "hmac", SimpleNamespace(compare_digest=compare))
     for number in range(6):
         compared.clear()
         ask(file, b"token-number-%d-of-five" % number)
@@ -139,7 +140,7 @@ def test_every_token_is_compared_whole_whichever_is_good(
 
 
 def test_a_missing_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(TokenFileError) as caught:
+    with pytest.raises(CredentialsError) as caught:
         TokenFile(tmp_path / "none")
     text = str(caught.value)
     assert text.startswith(f"cannot read the token file {tmp_path / 'none'}: no such file")
@@ -149,14 +150,14 @@ def test_a_missing_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", [b"", b"# none yet\n", b"a secret password"])
 def test_a_file_that_cannot_be_used_is_an_error(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(TokenFileError) as caught:
+    with pytest.raises(CredentialsError) as caught:
         TokenFile(path)
     assert str(caught.value).startswith(f"the token file {path} cannot be used: ")
     assert "secret" not in str(caught.value)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(TokenFileError, match="cannot read the token file"):
+    with pytest.raises(CredentialsError, match="cannot read the token file"):
         TokenFile(tmp_path)
 
 

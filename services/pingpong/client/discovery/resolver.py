@@ -217,7 +217,7 @@ class Resolver:
         nearest = next(failures[result] for result in order if result in failures)
         if nearest.result is Result.NXDOMAIN and len(candidates) > 1:
             raise DiscoveryError(
-                Result.NXDOMAIN, f"{name} does not exist, in any domain of the search list"
+                Result.NXDOMAIN, f"{name} does not exist, nor in any domain of the search list"
             )
         raise nearest
 

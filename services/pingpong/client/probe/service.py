@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from prometheus_client import Metric
 
+from ...admin import Admin, AdminError
 from ...lifecycle import collect_garbage_seldom, stop_signal
 from ...settings import ProbeSettings
-from ...telemetry.admin import Admin, AdminError
 from ...telemetry.health import Check, LoopLag, Result
 from ...telemetry.logs import dropped_lines, get_logger
 from ...telemetry.process import standard_registry, versions
@@ -58,8 +58,7 @@ class Service:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._discovering: asyncio.Task[None] | None = None
         self._admin = Admin(
-            settings.admin_host,
-            settings.admin_port,
+            settings,
             liveness=[self._lag.check(), Check("discovery", self._discovers)],
             readiness=[
                 target_check(settings.ready_requires, self._supervisor.statuses),
@@ -67,7 +66,6 @@ class Service:
                 Check("discovery", lambda: Result(True, self._discovery.summary())),
             ],
             families=self._families,
-            config=settings.masked,
             version=self._versions,
         )
 
@@ -119,6 +117,7 @@ class Service:
         """SIGHUP: names are looked up, and files read, now."""
         destinations = self._discovery.destinations
         self._log.info("looking_again", targets=len(destinations))
+        self._admin.check_files()
         self._supervisor.connect_now()
         for name in destinations:
             self._begin(self._look_up_again(name))

@@ -6,10 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from ...settings import ServeSettings
+from ...settings.credentials import CredentialsError
 from .. import ServeError
 from ..sessions.admission import Admission
 from ..sessions.handlers import PATHS
-from .tokens import TokenFile, TokenFileError
+from .tokens import TokenFile
 
 if TYPE_CHECKING:
     from .token_review import TokenReviewer
@@ -25,7 +26,7 @@ class Access:
         if settings.auth == "token" and settings.token_file is not None:
             try:
                 self._file = TokenFile(settings.token_file)
-            except TokenFileError as error:
+            except CredentialsError as error:
                 raise ServeError(f"{error} (--token-file)") from error
         elif settings.auth == "kubernetes":
             # It imports kubernetes, which is large.

@@ -134,7 +134,7 @@ class WorkerProcess:
         answers with an error.
         """
         if self._channel is None or self.ended.is_set():
-            raise WorkerLostError("it has ended")
+            raise WorkerLostError("it exited")
         self._request_count += 1
         number = self._request_count
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ PATIENCE = 30.0
 class Answer:
     status: int
     headers: Mapping[str, str]
+    """By names in lower case; the values of one name that comes again, a line each."""
     body: bytes
 
     @property
@@ -36,11 +38,11 @@ class Peer:
         async with asyncio.timeout(PATIENCE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             status_line, *lines = head.rstrip().split("\r\n")
-            headers = {}
+            headers: dict[str, str] = {}
             for line in lines:
                 name, _, value = line.partition(":")
-                assert name.lower() not in headers
-                headers[name.lower()] = value.strip()
+                before = f"{headers[name.lower()]}\n" if name.lower() in headers else ""
+                headers[name.lower()] = before + value.strip()
             length = int(headers["content-length"]) if has_body else 0
             body = await self.reader.readexactly(length)
         return Answer(int(status_line.split()[1]), headers, body)
@@ -54,23 +56,32 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int, host: str = "127.0.0.1") -> AsyncIterator[Peer]:
-    reader, writer = await asyncio.open_connection(host, port)
+async def connected(
+    port: int, host: str = "127.0.0.1", context: ssl.SSLContext | None = None
+) -> AsyncIterator[Peer]:
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(host, port, ssl=context)
     try:
         yield Peer(reader, writer)
     finally:
         writer.close()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
 
 
 async def ask(
-    port: int, target: str, method: str = "GET", *, host: str = "127.0.0.1", **headers: str
+    port: int,
+    target: str,
+    method: str = "GET",
+    *,
+    host: str = "127.0.0.1",
+    context: ssl.SSLContext | None = None,
+    **headers: str,
 ) -> Answer:
     """One request on a connection of its own."""
     lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    async with connected(port, host) as peer:
+    async with connected(port, host, context) as peer:
         peer.send("".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1"))
         answer = await peer.answer(has_body=method != "HEAD")
         assert await peer.rest() == b""

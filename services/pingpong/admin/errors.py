@@ -1,0 +1,7 @@
+"""Why there is no admin port."""
+
+from __future__ import annotations
+
+
+class AdminError(Exception):
+    """The admin port cannot start; the text says in one line why, and what to do."""

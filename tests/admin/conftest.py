@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.telemetry.conftest import logs, unconfigured
+
+__all__ = ["logs", "unconfigured"]
