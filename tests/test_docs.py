@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import ssl
 import textwrap
 import tomllib
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -17,6 +19,7 @@ from pingpong.client.probe import metrics as client_metrics
 from pingpong.server import metrics as server_metrics
 from tests.chart.rendering import render
 from tests.client.ping.terminal import terminal
+from tests.support.certificates import Authority
 from tests.support.docs import PAGES, ROOT, block, blocks
 from tests.support.processes import Process, run, serving
 from tools.docs_tables import filled, tables
@@ -32,6 +35,7 @@ RUN_BY = {
     ("charts/pingpong/README.md", "helm upgrade"): "tests/e2e/test_rollout.py",
     ("charts/pingpong/README.md", "--set-json"): "test_the_annotations_for_prometheus_are_set",
     ("charts/pingpong/RUNBOOK.md", "kubectl get pods"): "tests/e2e/test_kubernetes_docs.py",
+    ("docs/metrics.md", "pingpong serve --admin"): "test_the_commands_of_an_admin_port_with_tls",
     ("docs/metrics.md", "curl "): "test_the_commands_of_a_prober_and_its_admin_port",
 }
 """Which test runs a block of commands, by its page and how it begins; those of docs/kubernetes.md
@@ -86,7 +90,9 @@ def test_options_and_variables_that_are_named_exist(page: str) -> None:
         if code.split()[0] in OTHER_PROGRAMS:
             continue
         for name in re.findall(r"(?<![\w-])(--[a-z][a-z-]+|PINGPONG_[A-Z_]+)\b", code):
-            assert f"`{name}`" in settings or name in OTHER_OPTIONS, f"{page}: {name} in {code}"
+            positive = name.replace("--no-", "--")
+            known = f"`{positive}`" in settings or name in OTHER_OPTIONS
+            assert known, f"{page}: {name} in {code}"
 
 
 def anchors(text: str) -> set[str]:
@@ -200,8 +206,7 @@ def test_the_commands_of_a_prober_and_its_admin_port() -> None:
         sha256 = words[2].removeprefix("--cert-hash=")
         command = block("README.md", "sh", "pingpong probe").replace("SHA256", sha256)
         command = command.replace("localhost", urlsplit(words[1]).netloc)
-        command = command.replace("--admin-port 8081", "--admin-port 0 --admin-host 127.0.0.1")
-        with Process(*command.split()[1:]) as prober:
+        with Process(*command.split()[1:], "--admin-host=127.0.0.1", "--admin-port=0") as prober:
             port = prober.read_event("admin_listening")["port"]
             prober.read_event("target_up")
             curls = commands(block("docs/metrics.md", "sh", "curl "))
@@ -212,3 +217,29 @@ def test_the_commands_of_a_prober_and_its_admin_port() -> None:
                 with urlopen(url) as answer:
                     assert answer.status == 200
                     assert answer.read()
+
+
+@pytest.mark.process
+def test_the_commands_of_an_admin_port_with_tls(tmp_path: Path) -> None:
+    issued = Authority().issue("localhost")
+    for name, content in issued.secret(issued.authority_pem).items():
+        (tmp_path / name).write_bytes(content)
+    token = "0123456789abcdef" * 4
+    (tmp_path / "tokens").write_text(token)
+    serve, curl = commands(block("docs/metrics.md", "sh", "--admin-tls-cert-file"))
+    assert serve[0] == "pingpong"
+    # Files are in a folder of their own here, and ports are free ones.
+    options = [
+        str(tmp_path / before) if (tmp_path / before).exists() else before for before in serve[2:]
+    ]
+    bound = ("--bind-host=127.0.0.1", "--bind-port=0", "--admin-host=127.0.0.1", "--admin-port=0")
+    with Process(serve[1], *options, *bound, "--log-format=json") as server:
+        port = server.read_event("admin_listening")["port"]
+        _, cacert, authority, header, field, address = curl
+        assert (cacert, header) == ("--cacert", "-H")
+        name, _, value = field.replace("$TOKEN", token).partition(": ")
+        request = Request(address.replace(":8080", f":{port}"), headers={name: value})
+        trust = ssl.create_default_context(cafile=str(tmp_path / authority))
+        with urlopen(request, context=trust) as answer:
+            assert answer.status == 200
+            assert b"pingpong_server_" in answer.read()
