@@ -25,7 +25,7 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak format constraints python clean
+.PHONY: help run test test-quick e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak format package constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -82,6 +82,12 @@ format: $(MADE) ## put the source, and the tables of the docs, into their form
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/python tools/docs_tables.py
 	$(VENV)/bin/python tools/chart_tables.py
+
+package: $(MADE) ## build wheel and source distribution in dist/, and check them
+	rm -rf dist
+	$(VENV)/bin/python -m build
+	$(VENV)/bin/python -m twine check --strict dist/*
+	$(VENV)/bin/python tools/check_package.py
 
 constraints: ## pin the newest versions that pyproject.toml allows
 	rm -rf $(VENV)-new

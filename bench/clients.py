@@ -23,7 +23,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent, StreamDataReceived
 
 from pingpong.link.pinger import Pinger, SendError
-from pingpong.ping import DEFAULT_SIZE, PROTOCOL, encode_ping, frame
+from pingpong.ping import DEFAULT_SIZE, PROTOCOL, Mode, encode_ping, frame
 from pingpong.statistics import Answer
 from pingpong.webtransport.asyncio import (
     ClientConnection,
@@ -39,7 +39,7 @@ from pingpong.webtransport.quic.engine import QuicConnection
 
 from .servers import HOST, IDLE_TIMEOUT
 
-MODES = ("datagram", "stream", "streams")
+MODES: tuple[Mode, ...] = ("datagram", "stream", "streams")
 
 _MESSAGE = encode_ping(1, 1, DEFAULT_SIZE)
 _FRAMED = frame(_MESSAGE)
@@ -52,7 +52,7 @@ _GIVE_UP = 30.0
 class Client(Protocol):
     """A session that pings; `answered` is called with how many answers have come."""
 
-    def begin(self, mode: str) -> None:
+    def begin(self, mode: Mode) -> None:
         """Pings are sent in this mode from now on."""
 
     def send(self) -> bool:
@@ -73,7 +73,7 @@ class AioquicClient(QuicConnectionProtocol):
         self.answered: Answered
         self.established: asyncio.Future[None] = self._loop.create_future()
         self._h3: H3Connection
-        self._mode = ""
+        self._mode: Mode = "datagram"
         self._session = -1
         self._stream: int | None = None
         self._received = 0
@@ -115,7 +115,7 @@ class AioquicClient(QuicConnectionProtocol):
         self.transmit()
         await self.established
 
-    def begin(self, mode: str) -> None:
+    def begin(self, mode: Mode) -> None:
         self._mode = mode
 
     def send(self) -> bool:
@@ -142,7 +142,7 @@ class BareClient:
     def __init__(self, endpoint: UdpEndpoint, answered: Answered) -> None:
         self._endpoint = endpoint
         self._answered = answered
-        self._mode = ""
+        self._mode: Mode = "datagram"
         self._quic: QuicConnection
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._received = 0
@@ -158,7 +158,7 @@ class BareClient:
         self._endpoint.connect((HOST, port), ServerIdentity(HOST, insecure=True), attach)
         await self._ready
 
-    def begin(self, mode: str) -> None:
+    def begin(self, mode: Mode) -> None:
         self._mode = mode
 
     def send(self) -> bool:
@@ -231,7 +231,7 @@ class OurClient:
     def __init__(self, client: ClientConnection, answered: Answered) -> None:
         self._client = client
         self._seq = 0
-        self._mode = ""
+        self._mode: Mode = "datagram"
         self._pinger = _Pinger(client, answered)
 
     async def establish(self) -> None:
@@ -239,7 +239,7 @@ class OurClient:
         await establish(self._client, self._pinger, protocols=(PROTOCOL,), timeout=30)
         assert self._pinger.is_v1
 
-    def begin(self, mode: str) -> None:
+    def begin(self, mode: Mode) -> None:
         self._mode = mode
 
     def send(self) -> bool:
@@ -294,7 +294,7 @@ class Clients:
         for _ in range(count):
             await OurClient(first, self.answered).establish()
 
-    async def ping(self, mode: str, outstanding: int, count: int) -> None:
+    async def ping(self, mode: Mode, outstanding: int, count: int) -> None:
         """Send so many pings, at most `outstanding` of them unanswered at one time in all.
 
         Those that are lost, and counted, are sent again.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import signal
@@ -11,9 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+import pingpong
 from pingpong import __main__, __version__
 from tests.support.certificates import self_signed
-from tests.support.processes import Process, run, serving
+from tests.support.processes import Process, environment, run, serving
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,22 +33,44 @@ def test_usage_names_every_verb() -> None:
         assert f"\n  {verb} " in __main__.USAGE
 
 
-@pytest.mark.parametrize("words", [[], ["pong"]])
-def test_no_such_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = set()
+    for words in (["help", "serve"], ["serve", "--help"], ["serve", "-h"]):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            __main__.main(words)
+        texts.add(capsys.readouterr().out)
+    (text,) = texts
+    assert text.startswith("usage: pingpong serve [options]")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ""),
+        (["tracer"], "pingpong: there is no verb tracer\n\n"),
+        (["help", "tracer"], "pingpong: there is no verb tracer\n\n"),
+        (["pnig", "host"], "pingpong: there is no verb pnig; did you mean ping?\n\n"),
+        (
+            ["localhost", "-c", "3"],
+            "pingpong: there is no verb localhost; did you mean `pingpong ping localhost -c 3`?\n\n",
+        ),
+        (["--count=1"], "pingpong: --count stands before the verb: options come after it\n\n"),
+    ],
+)
+def test_no_such_verb(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(words) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.endswith(__main__.USAGE)
-    assert ("there is no verb 'pong'" in captured.err) == bool(words)
+    assert captured.err == said + __main__.USAGE
 
 
 @pytest.mark.parametrize(
     ("words", "mistake"),
     [
         (["ping"], "TARGET is missing"),
-        (["ping", "host", "--interval", "0"], "--interval 0: must be"),
+        (["ping", "host", "--interval", "0"], "--interval 0 (PINGPONG_INTERVAL): must be"),
         (["serve", "--bind-prot=1"], "--bind-prot: no such option; did you mean --bind-port?"),
-        (["run", "-c", "0"], "--count 0: must be"),
+        (["run", "-c", "0"], "--count 0 (PINGPONG_COUNT): must be"),
     ],
 )
 def test_mistakes(words: list[str], mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,9 +93,14 @@ def test_a_variable_that_is_no_setting(
 @pytest.mark.parametrize(
     ("words", "module", "what", "extra"),
     [
-        (["serve", "--auth=kubernetes"], "kubernetes", "--auth kubernetes", "server"),
+        (
+            ["serve", "--auth=kubernetes"],
+            "kubernetes",
+            "--auth kubernetes (PINGPONG_AUTH)",
+            "server",
+        ),
         (["probe", "localhost"], "dns", "pingpong probe", "client"),
-        (["ping", "--live", "localhost"], "rich", "--live", "client"),
+        (["ping", "--live", "localhost"], "rich", "--live (PINGPONG_LIVE)", "client"),
     ],
 )
 def test_what_needs_an_extra_that_is_not_installed(
@@ -87,8 +116,8 @@ def test_what_needs_an_extra_that_is_not_installed(
         patch.setattr(importlib.util, "find_spec", lambda name: None if name == module else name)
         assert __main__.main(words) == 2
     assert capsys.readouterr().err.splitlines()[0] == (
-        f"pingpong: {what} needs more than is installed:"
-        f" pip install 'pingpong-webtransport[{extra}]'"
+        f"pingpong: {what} needs the package {module}: run `pip install '.[{extra}]'` in a clone of"
+        f" pingpong, or use the {extra}'s image, pingpong-{extra}"
     )
 
 
@@ -100,7 +129,50 @@ def test_interrupted_before_the_verb_could_handle_it(monkeypatch: pytest.MonkeyP
     assert __main__.main(["ping", "localhost"]) == 130
 
 
+def test_a_python_that_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    assert __main__.main(["ping", "localhost"]) == 2
+    assert capsys.readouterr().err == "pingpong: needs Python 3.11 or newer, and this is 3.10\n"
+
+
+def test_the_command_s_own_files_can_be_read_by_an_old_python() -> None:
+    """So that it is the command that says what is wrong, and not the compiler."""
+    for module in (pingpong, __main__):
+        assert module.__file__ is not None
+        ast.parse(Path(module.__file__).read_bytes(), feature_version=(3, 8))
+
+
 # The command as a process
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        (["ping", "localhost"], "pydantic.main"),
+        (["ping", "localhost"], "uvloop"),
+        (["serve"], "pingpong.telemetry.logs"),
+        (["probe", "localhost"], "pingpong.settings.base"),
+        (["run"], "uvloop"),
+    ],
+)
+def test_interrupted_during_the_start(words: list[str], module: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "pingpong", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(),
+    )  # fmt: skip
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rstrip().endswith(f" {module}"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert "Traceback" not in rest
+    assert process.returncode == 130
 
 
 @pytest.fixture(scope="module")

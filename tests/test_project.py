@@ -99,6 +99,13 @@ def test_the_version_is_said_once(project: dict[str, Any]) -> None:
     assert places == ["__init__.py"]
 
 
+def test_what_the_source_distribution_lists_exists(project: dict[str, Any]) -> None:
+    """`make package` looks into the one that is built."""
+    listed = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert [path for path in listed if not (ROOT / path.lstrip("/")).exists()] == []
+    assert (SERVICES / "pingpong" / "py.typed").exists()
+
+
 def test_every_ignored_lint_rule_has_a_reason_beside_it() -> None:
     rules = 0
     for table in re.findall(
@@ -152,3 +159,11 @@ def test_make_says_what_to_do_without_a_python(tmp_path: Path) -> None:
     found = make("python", f"PYTHON={tmp_path}/none")
     assert found.returncode != 0
     assert "make PYTHON=" in found.stderr
+
+
+@pytest.mark.process
+def test_make_says_which_package_a_python_without_pip_lacks(tmp_path: Path) -> None:
+    fake(tmp_path, "python3.11", 'case "$*" in *"import pip"* | *ensurepip*) exit 1 ;; esac')
+    found = make("run", f"VENV={tmp_path}/venv", f"PYTHON={tmp_path}/python3.11")
+    assert found.returncode != 0
+    assert "apt install python3-venv" in found.stderr

@@ -31,10 +31,10 @@ verbs:
   certificate  make or renew a server's certificate, and its authority, in Kubernetes
 
 options:
-  --help     this text; `pingpong VERB --help` for a verb's options
-  --version  the version of pingpong
+  --help     show this text; `pingpong VERB --help` or `pingpong help VERB` for a verb's options
+  --version  show the version
 
-Every option is an environment variable too: PINGPONG_ and its name.
+Each option can be given as an environment variable as well: --log-level as PINGPONG_LOG_LEVEL.
 """
 
 EXIT_FAILED = 1
@@ -90,8 +90,12 @@ def _require(module: str, extra: str, what: str) -> None:
     from .settings import SettingsError
 
     if importlib.util.find_spec(module) is None:
-        install = f"pip install 'pingpong-webtransport[{extra}]'"
-        raise SettingsError([f"{what} needs more than is installed: {install}"])
+        raise SettingsError(
+            [
+                f"{what} needs the package {module}: run `pip install '.[{extra}]'` in a clone of"
+                f" pingpong, or use the {extra}'s image, pingpong-{extra}"
+            ]
+        )
 
 
 def _begin_logs(settings: ServiceSettings) -> None:
@@ -108,7 +112,7 @@ def _serve(arguments: list[str]) -> int:
 
     settings = ServeSettings.parse(arguments, os.environ)
     if settings.auth == "kubernetes":
-        _require("kubernetes", "server", "--auth kubernetes")
+        _require("kubernetes", "server", "--auth kubernetes (PINGPONG_AUTH)")
     _begin_logs(settings)
     from .server import ServeError
     from .server.service import serve
@@ -136,25 +140,27 @@ def _probe(arguments: list[str]) -> int:
 
 
 def _ping(arguments: list[str]) -> int:
-    from .client.ping.command import ping
     from .settings import PingSettings
-    from .telemetry.logs import configure
 
     settings = PingSettings.parse(arguments, os.environ)
     if settings.live:
-        _require("rich", "client", "--live")
+        _require("rich", "client", "--live (PINGPONG_LIVE)")
     for warning in _unknown_variables():
         print(f"pingpong: {warning}", file=sys.stderr)
+    from .client.ping.command import ping
+    from .telemetry.logs import configure
+
     configure(settings.log_level, "auto")
     return _run(ping(settings))
 
 
 def _try_out(arguments: list[str]) -> int:
-    from .run import run
     from .settings import RunSettings
-    from .telemetry.logs import configure
 
     settings = RunSettings.parse(arguments, os.environ)
+    from .run import run
+    from .telemetry.logs import configure
+
     configure("warning", "auto")
     return _run(run(settings))
 
@@ -191,6 +197,21 @@ VERBS = {
 }
 
 
+def _no_such_verb(words: list[str]) -> str:
+    import re
+
+    from .settings.command_line import nearest
+    from .settings.values import quoted
+
+    verb = words[0]
+    if verb.startswith("-"):
+        return f"{quoted(verb.partition('=')[0])} stands before the verb: options come after it"
+    hint = nearest(verb, list(VERBS))
+    if not hint and re.fullmatch(r"localhost|\S*[.:]\S*", verb):
+        hint = f"; did you mean `pingpong ping {' '.join(map(quoted, words))}`?"
+    return f"there is no verb {quoted(verb)}{hint}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb. Returns the exit status: 2 where the words after it are wrong.
 
@@ -205,6 +226,9 @@ def main(arguments: list[str] | None = None) -> int:
     _open_standard_streams()
     words = sys.argv[1:] if arguments is None else arguments
     verb = words[0] if words else ""
+    if verb == "help" and len(words) > 1:
+        words = [*words[1:], "--help"]
+        verb = words[0]
     if verb in ("--help", "-h", "help"):
         print(USAGE, end="")
         return 0
@@ -213,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if verb not in VERBS:
         if verb:
-            print(f"pingpong: there is no verb {verb!r}\n", file=sys.stderr)
+            print(f"pingpong: {_no_such_verb(words)}\n", file=sys.stderr)
         print(USAGE, end="", file=sys.stderr)
         return EXIT_USAGE
     from .settings import SettingsError

@@ -19,7 +19,7 @@ while each v1 message is preceded by its length (`frame` and `Deframer`).
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from .webtransport import decode_varint, encode_varint
 
@@ -31,6 +31,10 @@ HEADER_SIZE = 36
 
 DEFAULT_SIZE = 64
 """The size of a message by default, in bytes."""
+
+Mode: TypeAlias = Literal["datagram", "stream", "streams", "uni"]
+"""How pings travel: in datagrams; all on one bidirectional stream; each on a new bidirectional
+stream; each on a new unidirectional stream, and answered on another."""
 
 PING = b"ping"
 PONG = b"pong"

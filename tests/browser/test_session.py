@@ -261,7 +261,7 @@ async def test_close_of_the_browser_ends_what_is_open_here(tab: Any, site: Site)
 async def test_reset_of_the_server(tab: Any, site: Site, code: int) -> None:
     async def server(session: Session) -> None:
         stream = await session.incoming_bidirectional_streams.get()
-        stream.writable.reset(code)
+        stream.writable.abort(code)
         await session.closed
 
     script = """

@@ -170,6 +170,10 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
         "{client: {settings: {backoffMax: 0.01}}}",
         r"client\.settings\.backoffMin \(0\.1\) is above backoffMax \(0\.01\)",
     ),
+    "buckets that do not rise": (
+        "{client: {settings: {rttBuckets: [0.001, 0.1, 0.05]}}}",
+        r"client\.settings\.rttBuckets has 0\.05 after 0\.1",
+    ),
     "several to trust": (
         "{client: {targets: [https://a.example], tls: {insecure: true, caSecret: {name: ca}}}}",
         r"client\.tls says several times whom to trust \(insecure, caSecret\): leave one",

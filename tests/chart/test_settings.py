@@ -149,6 +149,7 @@ def test_the_program_reads_every_setting_as_it_was_written(component: str) -> No
             "connectTimeout": 31_536_000,
             "backoffMin": 1e-7,
             "backoffMax": 20_000_000,
+            "rttBuckets": [0.00005, 0.001, 2],
             "readyRequires": "all",
             "logLevel": "debug",
             "logFormat": "json",
@@ -175,7 +176,7 @@ def test_without_a_word_the_programs_defaults_hold(component: str) -> None:
             adapter: TypeAdapter[Any] = TypeAdapter(cast("Any", info.annotation))
             assert said[name] == adapter.validate_python(changed[name])
         elif name not in made:
-            assert said[name] == info.default, name
+            assert said[name] == info.get_default(call_default_factory=True), name
 
 
 def test_numbers_of_any_kind_are_read_alike() -> None:

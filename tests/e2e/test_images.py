@@ -21,7 +21,7 @@ from tests.e2e.containers import Container, Docker, removing
 from tests.e2e.layers import BYTE_CODE, File, layers
 from tests.e2e.waiting import Stopwatch, eventually
 from tests.images.dockerfiles import ROOT, SERVICES, is_sent, read
-from tests.images.extras import installed, named, uninstalled
+from tests.images.extras import ASKING, installed, named
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +30,7 @@ HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 WORDS = {"server": ("serve",), "client": ("probe", "localhost")}
 READY_WITHIN = 1.5
 """Seconds, on one CPU."""
-LARGEST = {"server": 130e6, "client": 150e6}
+LARGEST = {"server": 165e6, "client": 175e6}
 """Bytes that an image may have above the one that it is based on."""
 PING = ("ping", "https://localhost:4433/ping", "--insecure", "-c", "2", "-i", "0.1")
 Start = Callable[..., Container]
@@ -115,7 +115,7 @@ def test_nothing_is_written(
 ) -> None:
     container = start(images[service], *WORDS[service], options=("--cap-drop=ALL",))
     container.wait_ready()
-    modules = container.execute("python", "-c", "import pingpong.run, kubernetes.client")
+    modules = container.execute("python", "-c", "import pingpong.run, kubernetes.aio")
     assert modules.ok, modules.output
     assert container.stop()[0] == 0
     assert docker("diff", container.name) == ""
@@ -137,7 +137,8 @@ def test_byte_code_is_used_for_all_that_is_imported(
     docker: Docker, images: dict[str, str], service: str
 ) -> None:
     module = {"client": "client.probe.service", "server": "server.service"}[service]
-    code = f"import pingpong.__main__, pingpong.{module}, pingpong.settings, uvloop"
+    modules = ("__main__", module, "settings", *ASKING[service])
+    code = "import uvloop, " + ", ".join(f"pingpong.{name}" for name in modules)
     said = docker("run", "--rm", "--entrypoint=python", images[service], "-v", "-c", code)
     assert f"pingpong/{service}/__pycache__" in said
     assert re.findall(r"^# code object from '?(/\S+\.py)\b", said, re.M) == []
@@ -154,7 +155,7 @@ def test_it_has_what_the_service_needs_and_nothing_else(
     """
     said = docker("run", "--rm", "--entrypoint=python", images[service], "-c", code)
     has = {canonicalize_name(name) for name in said.split()}
-    assert has <= installed(service) - uninstalled(service)
+    assert has <= installed(service)
     assert has >= {canonicalize_name(Requirement(text).name) for text in named(service)}
 
 
@@ -180,7 +181,7 @@ def test_layers(
         outside = {path for path in layer if not f"{path}/".startswith(f"{folder}/")}
         assert outside == {"opt", "opt/pingpong"}
     for path in dependencies:
-        assert not re.search(r"/(pip|setuptools|wheel|pytest|aiohttp|watchfiles)(/|$)", path)
+        assert not re.search(r"/(pip|setuptools|wheel|pytest|watchfiles)(/|$)", path)
         assert not re.search(
             r"\.(whl|key|pem)$|/\.cache|pip\.conf|direct_url\.json",
             path.replace("certifi/cacert.pem", ""),
@@ -192,8 +193,8 @@ def test_layers(
 
 
 def assert_compiled(layer: Mapping[str, File]) -> None:
-    """Every source has byte code, which is taken without a look at the source."""
-    sources = [path for path in layer if path.endswith(".py")]
+    """Every source but of kubernetes has byte code, which is taken without a look at the source."""
+    sources = [path for path in layer if path.endswith(".py") and "/kubernetes/" not in path]
     assert sources
     for path in sources:
         folder, _, name = path.rpartition("/")

@@ -19,7 +19,7 @@ from aioquic.quic.packet import push_ack_frame
 from aioquic.quic.rangeset import RangeSet
 
 from pingpong.link.pinger import Pinger, SendError
-from pingpong.ping import PROTOCOL
+from pingpong.ping import PROTOCOL, Mode
 from pingpong.server.sessions.counters import DATAGRAM, MALFORMED, MODES, TOO_LARGE, MessageCounters
 from pingpong.server.sessions.handlers import Router
 from pingpong.statistics import Answer
@@ -126,11 +126,11 @@ class Client(ConnectionHandler):
     def established(self) -> bool:
         return self.session is not None and self.session.state is State.ESTABLISHED
 
-    def ping(self, mode: str = "datagram") -> None:
+    def ping(self, mode: Mode = "datagram") -> None:
         self.sent += 1
         self.pinger.ping(self.sent, mode)
 
-    def try_to_ping(self, mode: str) -> bool:
+    def try_to_ping(self, mode: Mode) -> bool:
         """Ping, unless there is no session, or the peer does not allow it."""
         if not self.established:
             return False

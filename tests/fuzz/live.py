@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aioquic import tls
 
+from pingpong.ping import Mode
 from pingpong.webtransport import varint
 from pingpong.webtransport.quic.connection import AioquicConnection
 from tests.fuzz import content, frames
@@ -20,7 +21,7 @@ _SHARE = 400
 """Inputs that one connection gets at most."""
 _OTHERS_EVERY = 16
 """Inputs between two pings of the healthy peer."""
-PINGS = ("datagram", "stream", "streams", "uni")
+PINGS: tuple[Mode, ...] = ("datagram", "stream", "streams", "uni")
 _STREAMS = {"server": [0, 2, 4, 6, 8, 10], "client": [0, 3, 1, 5, 7, 11]}
 """Those that a peer can send on, the session's own and the control stream first."""
 
@@ -148,7 +149,7 @@ class Live:
             for packets in sent.values():
                 hostile.take(packets)
 
-    def _ping(self, client: Client, mode: str) -> None:
+    def _ping(self, client: Client, mode: Mode) -> None:
         """Have the victim send a ping, if it can."""
         if client.try_to_ping(mode) and mode in ("stream", "streams"):
             quic = client.connection.quic

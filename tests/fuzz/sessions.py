@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from aioquic.quic.packet import QuicErrorCode
 
+from pingpong.ping import Mode
 from pingpong.server.sessions.handlers import Router
 from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.connection import Connection
@@ -33,7 +34,7 @@ ADDRESSES = (("192.0.2.1", 50_000), ("192.0.2.1", 50_001), ("198.51.100.9", 7))
 GOOD = (ErrorCode.H3_NO_ERROR, QuicErrorCode.APPLICATION_ERROR, ErrorCode.H3_MISSING_SETTINGS)
 """The second says the first before the handshake is complete (RFC 9000, section 10.2.3); the third
 is said where the link has lost SETTINGS for longer than they are waited for."""
-MODES = ("datagram", "stream", "streams", "uni")
+MODES: tuple[Mode, ...] = ("datagram", "stream", "streams", "uni")
 _STEPS = 60
 _HORIZON = 60.0
 """Seconds in which, with a good link, everything comes to its end."""

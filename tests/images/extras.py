@@ -1,4 +1,4 @@
-"""What each image is to have of other distributions, as pyproject.toml and its Dockerfile say."""
+"""What each image is to have of other distributions, as pyproject.toml says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.images.dockerfiles import ROOT, read
+from tests.images.dockerfiles import ROOT
+
+ASKING = {
+    "server": ("server.auth.token_review", "server.tls.certificate_secrets"),
+    "client": ("client.discovery.watch",),
+}
+"""The modules of a service that ask the Kubernetes API."""
 
 
 def named(service: str) -> list[str]:
@@ -34,11 +40,3 @@ def installed(service: str) -> frozenset[str]:
             found.add(name)
             waiting += [(Requirement(text), one) for text in requires(name) or () for one in extras]
     return frozenset(found)
-
-
-@cache
-def uninstalled(service: str) -> frozenset[str]:
-    """What the image's Dockerfile takes away again."""
-    text = "".join(each.text for each in read(service).stages["dependencies"].all("RUN"))
-    words = text.partition(" uninstall ")[2].partition("&&")[0].split()
-    return frozenset(canonicalize_name(word) for word in words if not word.startswith("-"))

@@ -10,7 +10,7 @@ import pytest
 
 from pingpong.link import pinger as pinger_module
 from pingpong.link.pinger import Pinger, SendError
-from pingpong.ping import PROTOCOL, frame
+from pingpong.ping import PROTOCOL, Mode, frame
 from pingpong.server.sessions.counters import MessageCounters
 from pingpong.server.sessions.handlers import Router
 from pingpong.statistics import Answer, AnswerStatus, Summary
@@ -22,7 +22,7 @@ from pingpong.webtransport.session import Session
 from tests.webtransport.wire import LATENCY, Recorder, Wire
 
 RTT = round(2 * LATENCY * 1e9)
-MODES = ("datagram", "stream", "streams", "uni")
+MODES: tuple[Mode, ...] = ("datagram", "stream", "streams", "uni")
 
 
 class Noting(Pinger):
@@ -42,7 +42,7 @@ class Noting(Pinger):
         self.sizes.append(size)
         self.times.append(at_ns)
 
-    def malformed(self, mode: str) -> None:
+    def malformed(self, mode: Mode) -> None:
         self.malformed_by_mode[mode] += 1
 
     def drain_received(self) -> None:
@@ -57,7 +57,7 @@ class Pinging:
 
     def __init__(
         self,
-        mode: str,
+        mode: Mode,
         *,
         v1: bool = True,
         size: int = 64,
@@ -90,7 +90,7 @@ class Pinging:
 
 @pytest.mark.parametrize("v1", [True, False], ids=["v1", "plain"])
 @pytest.mark.parametrize("mode", MODES)
-async def test_every_ping_is_answered(mode: str, v1: bool) -> None:
+async def test_every_ping_is_answered(mode: Mode, v1: bool) -> None:
     pinging = Pinging(mode, v1=v1, size=100)
     pinging.send(1, 2)
     pinging.send(3)
@@ -108,7 +108,7 @@ async def test_every_ping_is_answered(mode: str, v1: bool) -> None:
 
 
 @pytest.mark.parametrize("mode", ["streams", "uni"])
-async def test_nothing_is_left_of_many(mode: str) -> None:
+async def test_nothing_is_left_of_many(mode: Mode) -> None:
     pinging = Pinging(mode)
     for seq in range(1, 301):
         pinging.send(seq)
@@ -250,7 +250,7 @@ async def test_bidirectional_streams_of_the_server_are_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_the_end_is_told_once_and_sending_fails(mode: str) -> None:
+async def test_the_end_is_told_once_and_sending_fails(mode: Mode) -> None:
     pinging = Pinging(mode)
     pinging.send(1)
     (session,) = pinging.wire.server.sessions

@@ -3,6 +3,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -11,8 +13,9 @@ import pytest
 
 from pingpong.server import ServeError
 from pingpong.server.resources import usable_cores
+from pingpong.server.service import ping_command
 from pingpong.server.tls.keeper import make_keeper, own_hosts
-from pingpong.settings import ServeSettings
+from pingpong.settings import PingSettings, ServeSettings
 from tests.support.certificates import Authority
 from tests.support.processes import Process, run, serving
 
@@ -77,6 +80,44 @@ def test_usable_cores(
     assert usable_cores(tmp_path / "none") == 3
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bind_host": "::"}, ["https://localhost:4433/ping"]),
+        ({"bind_host": "192.0.2.7"}, ["https://192.0.2.7:4433/ping"]),
+        ({"bind_host": "2001:db8::7"}, ["https://[2001:db8::7]:4433/ping"]),
+        (
+            {"bind_host": "0.0.0.0", "auth": "token", "token_file": "a b"},
+            ["https://localhost:4433/ping", "--token-file", "a b"],
+        ),
+    ],
+)
+def test_the_command_that_is_suggested(changes: dict[str, object], words: list[str]) -> None:
+    made = make_keeper(settings(), NOW).certificate
+    given = ServeSettings.model_validate(changes)
+    command = shlex.split(ping_command(given, 4433, made))
+    parsed = PingSettings.parse(command[command.index("ping") + 1 :], {})
+    expected = PingSettings.parse([*words, "--cert-hash", made.sha256.hex()], {})
+    assert parsed == expected
+    assert shutil.which(command[0])
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_suggested_command_pings_a_server_that_kept_its_certificate(
+    tmp_path: Path, workers: int
+) -> None:
+    words = (f"--state-dir={tmp_path}", f"--workers={workers}")
+    commands = []
+    for _ in range(2):
+        with serving(*words) as (server, _):
+            command = server.read_event("command_suggested")["command"]
+            pinging = shlex.split(command)
+            assert run(*pinging[pinging.index("ping") :], "-c1")[0] == 0
+            commands.append(command.partition("--cert-hash")[2])
+    assert commands[0] == commands[1]
+
+
 # Where it cannot start
 
 
@@ -108,6 +149,17 @@ def test_key_of_another_certificate(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+def test_a_state_folder_that_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    line = fails("--bind-port=0", f"--state-dir={file}")
+    assert line == (
+        f"pingpong: cannot keep a certificate in {file}: not a directory; check its path and"
+        " permissions (--state-dir, PINGPONG_STATE_DIR)"
+    )
+
+
+@pytest.mark.process
 def test_no_key(tmp_path: Path) -> None:
     cert_file, key_file = write_certificate(tmp_path)
     key_file.unlink()
@@ -124,7 +176,9 @@ def test_a_second_signal_ends_it_at_once() -> None:
         client.read_until("seq=1 ")
         client.send(signal.SIGSTOP)  # so that there is something to wait for
         server.send(signal.SIGTERM)
-        assert server.read_event("drain_started")["sessions"] == 1
+        event = server.read_event("drain_started")
+        assert (event["sessions"], event["timeout"]) == (1, 25)
+        assert "a second Ctrl-C ends it" in event["hint"]
         server.send(signal.SIGTERM)
         status, _, err = server.finish()
         assert status == 128 + signal.SIGTERM
@@ -139,7 +193,8 @@ def test_with_no_session_it_ends_in_order_and_at_once(number: signal.Signals) ->
         status, out, err = server.finish()
         assert (status, out) == (0, "")
         events = [json.loads(line)["event"] for line in err.splitlines()]
-        assert events == ["stopping", "stopped"]
+        assert events[-2:] == ["stopping", "stopped"]
+        assert "drain_started" not in events
 
 
 @pytest.mark.process

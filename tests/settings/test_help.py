@@ -45,8 +45,8 @@ class TestHelp:
             assert inner not in text
         for name, field in cls.model_fields.items():
             assert field.description, name
-            name = str(field.validation_alias or name)
-            assert name.upper().rstrip("S") in text or f"--{name.replace('_', '-')}" in text
+            name = str(field.alias or name)
+            assert name.upper().rstrip("S") in text or f"{name.replace('_', '-')}" in text
 
     def test_ping(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -56,7 +56,7 @@ class TestHelp:
         for line in (
             "  -i, --interval SECONDS         time from one ping to the next (default: 1)",
             "  -c, --count N                  stop after N pings; without it, go on until",
-            "  -q, --quiet                    show the summary only",
+            "  -q, --[no-]quiet               show the summary only",
             "      --ca FILE                  trust the certificate authorities in this PEM",
         ):
             assert line in text.splitlines()

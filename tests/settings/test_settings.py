@@ -17,7 +17,6 @@ from pingpong.settings import (
     SettingsError,
     unknown_variables,
 )
-from pingpong.settings.values import MIN_SIZE
 from tests.settings.parsing import ALL, SHA256, mistakes, ping
 
 
@@ -80,13 +79,15 @@ class TestSources:
             deadline=60,
             ipv4=True,
             mode="uni",
-            json_lines=True,
+            json=True,
             ca=Path("ca.pem"),
         )
 
     def test_long_flags_are_the_variables_in_kebab_case(self) -> None:
         words = "--count 5 --json --ca ca.pem --ipv6 --connect-timeout=9 --insecure"
-        with pytest.raises(SettingsError, match="--insecure and --ca"):
+        with pytest.raises(
+            SettingsError, match=r"--insecure \(PINGPONG_INSECURE\) and --ca \(PINGPONG_CA\)"
+        ):
             ping(*words.split(), "localhost")
         settings = ping(*words.split()[:-1], "localhost")
         assert (settings.count, settings.json_lines, settings.ipv6) == (5, True, True)
@@ -106,6 +107,16 @@ class TestSources:
 
     def test_a_flag_wins_even_over_a_wrong_variable(self) -> None:
         assert ping("-c", "2", "h", PINGPONG_COUNT="many").count == 2
+
+    def test_every_flag_can_be_taken_back(self) -> None:
+        for cls in ALL:
+            for name, field in cls.model_fields.items():
+                if field.annotation is bool:
+                    option = f"--no-{(field.alias or name).replace('_', '-')}"
+                    environ = {f"PINGPONG_{(field.alias or name).upper()}": "true"}
+                    words = [] if cls is ServeSettings or cls is RunSettings else ["h"]
+                    assert getattr(cls.parse(words, environ), name) is True
+                    assert getattr(cls.parse([*words, option], environ), name) is False
 
     def test_the_url_from_its_variable(self) -> None:
         assert ping(PINGPONG_TARGETS="a.example b").targets == (
@@ -155,38 +166,45 @@ class TestMistakes:
             PINGPONG_MAX_SESSIONS="many",
             PINGPONG_LOG_LEVEL="loud",
         ) == (
-            "--bind-port 70000: must be a whole number from 0 to 65535",
-            "PINGPONG_IDLE_TIMEOUT=0: must be a number of seconds above 0, at most 31536000",
-            "PINGPONG_MAX_SESSIONS=many: must be a whole number from 1 to 1000000",
-            "PINGPONG_LOG_LEVEL=loud: must be debug, info, warning or error",
-            "--log-format xml: must be auto, json or console",
+            "--bind-port 70000 (PINGPONG_BIND_PORT): must be a whole number from 0 to 65535",
+            "PINGPONG_IDLE_TIMEOUT=0 (--idle-timeout): must be a number of seconds above 0, at most 31536000",
+            "PINGPONG_MAX_SESSIONS=many (--max-sessions): must be a whole number from 1 to 1000000",
+            "PINGPONG_LOG_LEVEL=loud (--log-level): must be debug, info, warning or error",
+            "--log-format xml (PINGPONG_LOG_FORMAT): must be auto, json or console",
         )
 
     @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5"])
     def test_optional_values_too(self, value: str) -> None:
         assert mistakes(PingSettings, "h", f"--count={value}") == (
-            f"--count {value}: must be a whole number from 1 to 1000000",
+            f"--count {value} (PINGPONG_COUNT): must be a whole number from 1 to 1000000",
         )
+
+    @pytest.mark.parametrize(
+        "words", [["-c", "-1"], ["-qc", "-1"], ["-c-1"], ["--count", "-1"], ["--count=-1"]]
+    )
+    def test_a_negative_value_is_a_value(self, words: list[str]) -> None:
+        (mistake,) = mistakes(PingSettings, *words, "h", "-4")
+        assert mistake.startswith("--count -1 (PINGPONG_COUNT): must be a whole number from 1")
+        (mistake,) = mistakes(PingSettings, "h", "-i", "-.5")
+        assert mistake.startswith("--interval -.5 (PINGPONG_INTERVAL): must be a number of seconds")
 
     @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e400", "s", "31536001"])
     @pytest.mark.parametrize("name", ["interval", "timeout", "deadline", "connect-timeout"])
     def test_durations(self, name: str, value: str) -> None:
+        variable = f"PINGPONG_{name.upper().replace('-', '_')}"
         assert mistakes(PingSettings, "h", f"--{name}={value}") == (
-            f"--{name} {value}: must be a number of seconds above 0, at most 31536000",
+            f"--{name} {value} ({variable}): must be a number of seconds above 0, at most 31536000",
         )
 
     def test_size_is_at_least_the_header(self) -> None:
-        assert ping("h", "-s", str(MIN_SIZE)).size == MIN_SIZE
-        (mistake,) = mistakes(PingSettings, "h", "-s", str(MIN_SIZE - 1))
-        assert mistake == "--size 35: must be a whole number from 36 to 1048576"
-
-    def test_the_header_is_that_of_the_ping_protocol(self) -> None:
-        assert MIN_SIZE == HEADER_SIZE
+        assert ping("h", "-s", str(HEADER_SIZE)).size == HEADER_SIZE
+        (mistake,) = mistakes(PingSettings, "h", "-s", str(HEADER_SIZE - 1))
+        assert mistake == "--size 35 (PINGPONG_SIZE): must be a whole number from 36 to 1048576"
 
     def test_mode_and_boolean(self) -> None:
         assert mistakes(PingSettings, "h", "--mode", "tcp", PINGPONG_INSECURE="maybe") == (
-            "--mode tcp: must be datagram, stream, streams or uni",
-            "PINGPONG_INSECURE=maybe: must be true or false",
+            "--mode tcp (PINGPONG_MODE): must be datagram, stream, streams or uni",
+            "PINGPONG_INSECURE=maybe (--insecure): must be true or false",
         )
 
     def test_missing_url(self) -> None:
@@ -199,37 +217,79 @@ class TestMistakes:
         )
         assert mistakes(ServeSettings, "h") == ("h: one argument too many",)
 
+    def test_a_renamed_setting_is_refused_with_its_new_name(self) -> None:
+        for old, new in (
+            ("--server=h", "TARGET... (PINGPONG_TARGETS)"),
+            ("--targets", "--all (PINGPONG_ALL)"),
+            ("--modes", "--mode (PINGPONG_MODE)"),
+            ("--ca-file", "--ca (PINGPONG_CA)"),
+        ):
+            (mistake,) = mistakes(ProbeSettings, "h", old)
+            assert mistake == f"{old.partition('=')[0]} is now {new}"
+        environ = {"PINGPONG_URLS": "h", "PINGPONG_JSON_LINES": "1", "PINGPONG_ALL_ADDRESSES": ""}
+        assert mistakes(PingSettings, **environ) == (
+            "PINGPONG_URLS is now PINGPONG_TARGETS (TARGET...)",
+            "PINGPONG_JSON_LINES is now PINGPONG_JSON (--json)",
+        )
+        assert mistakes(ProbeSettings, PINGPONG_SERVER="h", PINGPONG_TARGETS="address") == (
+            "PINGPONG_SERVER is now PINGPONG_TARGETS (TARGET...)",
+            "PINGPONG_TARGETS=address is now PINGPONG_ALL=true (--all):"
+            " PINGPONG_TARGETS says what to ping",
+        )
+        assert ServeSettings.parse([], {"PINGPONG_CA_FILE": "x"}) == ServeSettings()
+        assert unknown_variables(ALL, {"PINGPONG_CA_FILE": "x"}) == [
+            "PINGPONG_CA_FILE is now PINGPONG_CA (--ca)"
+        ]
+
+    def test_a_near_value(self) -> None:
+        (mistake,) = mistakes(ProbeSettings, "h", "--mode=uni,strems")
+        assert mistake == (
+            "--mode uni,strems (PINGPONG_MODE): strems must be datagram, stream, streams or uni;"
+            " did you mean streams?"
+        )
+
     def test_an_abbreviation_is_no_option(self) -> None:
         (mistake,) = mistakes(PingSettings, "h", "--coun", "5")
         assert mistake == "--coun: no such option; did you mean --count?"
 
     def test_a_value_is_missing_or_too_much(self) -> None:
-        assert mistakes(PingSettings, "h", "-c") == ("-c/--count: a value is missing",)
+        assert mistakes(PingSettings, "h", "-c") == (
+            "--count (PINGPONG_COUNT): a value is missing",
+        )
         (mistake,) = mistakes(PingSettings, "h", "--quiet=1")
-        assert mistake == "-q/--quiet/--no-quiet: takes no value, got '1'"
+        assert mistake == "--quiet (PINGPONG_QUIET): takes no value, got '1'"
 
     def test_an_empty_value_of_a_flag_is_a_mistake(self) -> None:
-        assert mistakes(PingSettings, "h", "--ca", "") == ("--ca '': must not be empty",)
-        assert mistakes(ServeSettings, "--bind-host=") == ("--bind-host '': must not be empty",)
+        assert mistakes(PingSettings, "h", "--ca", "") == (
+            "--ca '' (PINGPONG_CA): must not be empty",
+        )
+        assert mistakes(ServeSettings, "--bind-host=") == (
+            "--bind-host '' (PINGPONG_BIND_HOST): must not be empty",
+        )
 
     def test_values_are_shown_on_one_line(self) -> None:
         (mistake,) = mistakes(PingSettings, "h", PINGPONG_COUNT="3\n4" + "x" * 1000)
         assert mistake.startswith(r"PINGPONG_COUNT='3\n4xxx")
+        assert "(--count): must be" in mistake
         assert len(mistake) < 200
 
     def test_certificate_and_key_come_together(self) -> None:
         assert mistakes(ServeSettings, "--tls-cert-file", "a") == (
-            "PINGPONG_TLS_CERT_FILE (--tls-cert-file) is set without"
-            " PINGPONG_TLS_KEY_FILE (--tls-key-file):"
+            "--tls-cert-file (PINGPONG_TLS_CERT_FILE) is set without"
+            " --tls-key-file (PINGPONG_TLS_KEY_FILE):"
             " set both, or neither to have a certificate made",
         )
         (mistake,) = mistakes(ServeSettings, PINGPONG_TLS_KEY_FILE="a")
-        assert mistake.startswith("PINGPONG_TLS_KEY_FILE (--tls-key-file) is set without")
+        assert mistake.startswith("--tls-key-file (PINGPONG_TLS_KEY_FILE) is set without")
 
     def test_contradictions(self) -> None:
-        assert mistakes(PingSettings, "h", "-46") == ("-4/--ipv4 and -6/--ipv6 exclude each other",)
+        assert mistakes(PingSettings, "h", "-46") == (
+            "--ipv4 (PINGPONG_IPV4) and --ipv6 (PINGPONG_IPV6) exclude each other",
+        )
         (mistake,) = mistakes(PingSettings, "h", "--insecure", "--cert-hash", SHA256.hex())
-        assert mistake.startswith("--insecure and --cert-hash exclude each other")
+        assert mistake.startswith(
+            "--insecure (PINGPONG_INSECURE) and --cert-hash (PINGPONG_CERT_HASH) exclude each other"
+        )
 
     @pytest.mark.parametrize(
         ("cls", "words"),
@@ -272,30 +332,48 @@ class TestMistakes:
 
     def test_what_access_needs(self) -> None:
         assert mistakes(ServeSettings, "--auth=token") == (
-            "PINGPONG_AUTH=token (--auth token) needs PINGPONG_TOKEN_FILE (--token-file)",
+            "--auth token (PINGPONG_AUTH) needs --token-file (PINGPONG_TOKEN_FILE)",
         )
         (mistake,) = mistakes(ServeSettings, "--token-file=tokens")
-        assert "does nothing without PINGPONG_AUTH=token" in mistake
+        assert "does nothing without --auth token (PINGPONG_AUTH)" in mistake
 
     def test_no_server_to_probe(self) -> None:
         assert mistakes(ProbeSettings) == ("TARGET is missing (or set PINGPONG_TARGETS)",)
         assert mistakes(ProbeSettings, PINGPONG_TARGETS=" , ") == (
-            "PINGPONG_TARGETS=' , ': must not be empty",
+            "PINGPONG_TARGETS=' , ' (TARGET...): must not be empty",
         )
 
     def test_one_of_several_values(self) -> None:
         assert mistakes(ProbeSettings, "a,http://b", "--mode=datagram,tcp") == (
-            "TARGET a,http://b: http://b must be host[:port], or begin with https://, srv:// or endpointslice://",
-            "--mode datagram,tcp: must be datagram, stream, streams or uni",
+            "TARGET a,http://b (PINGPONG_TARGETS): http://b must be host[:port], or begin with https://, srv:// or endpointslice://",
+            "--mode datagram,tcp (PINGPONG_MODE): tcp must be datagram, stream, streams or uni",
         )
 
     def test_backoff_that_shrinks(self) -> None:
         (mistake,) = mistakes(ProbeSettings, "h", "--backoff-max=0.01")
-        assert "must not be above PINGPONG_BACKOFF_MAX" in mistake
+        assert "must not be above --backoff-max (PINGPONG_BACKOFF_MAX)" in mistake
+
+    @pytest.mark.parametrize(
+        ("given", "mistake"),
+        [
+            ("", "must not be empty"),
+            ("0.1,0.05", "must rise from each to the next"),
+            ("0.1,soon", "soon must be seconds above 0, such as 0.001"),
+            ("0,1", "0 must be seconds above 0, such as 0.001"),
+            ("nan", "must be seconds above 0, such as 0.001"),
+            (",".join(map(str, range(1, 32))), "must be 30 at most"),
+        ],
+    )
+    def test_buckets(self, given: str, mistake: str) -> None:
+        (found,) = mistakes(ProbeSettings, "h", f"--rtt-buckets={given}")
+        assert found.startswith("--rtt-buckets ")
+        assert f": {mistake}" in found
 
     def test_a_view_and_lines(self) -> None:
         (mistake,) = mistakes(PingSettings, "h", "--live", "--json")
-        assert mistake.startswith("--live and --json exclude each other")
+        assert mistake.startswith(
+            "--live (PINGPONG_LIVE) and --json (PINGPONG_JSON) exclude each other"
+        )
 
     def test_secrets_are_hidden(self) -> None:
         class WithToken(Settings):
@@ -306,7 +384,7 @@ class TestMistakes:
 
         assert WithToken().masked() == {"token": "**********"}
         (mistake,) = mistakes(WithToken, PINGPONG_TOKEN="hunter2")
-        assert mistake.startswith("PINGPONG_TOKEN=***:")
+        assert mistake.startswith("PINGPONG_TOKEN=*** (TOKEN):")
         assert "hunter2" not in mistake
 
     @pytest.mark.parametrize(
@@ -358,7 +436,14 @@ class TestUnknownVariables:
         }
         assert unknown_variables(ALL, environ) == []
 
+        environ = {"PINGPONG_ADMIN_PORT": "tcp://10.0.0.9:8080"}
+        assert ServeSettings.parse([], environ).admin_port == 8080
+        assert unknown_variables(ALL, environ) == []
+
+    def test_what_this_projects_tests_read_is_passed_over(self) -> None:
+        assert unknown_variables(ALL, {"PINGPONG_TEST_REQUIRE_ALL": "1"}) == []
+
     def test_a_port_of_a_persons_hand_is_not_kubelets(self) -> None:
         assert unknown_variables(ALL, {"PINGPONG_PORT": "4433"}) == [
-            "PINGPONG_PORT is not a setting; did you mean PINGPONG_BIND_PORT?"
+            "PINGPONG_PORT is not a setting"
         ]

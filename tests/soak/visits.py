@@ -99,7 +99,7 @@ class Visitors:
                 case 1:
                     await stream.writable.write(message * 20)
                     await stream.readable.read(1)
-                    stream.writable.reset(number)
+                    stream.writable.abort(number)
                 case 2:
                     await stream.writable.close(message)
                     stream.readable.cancel(number)

@@ -159,6 +159,13 @@ client.targets has {{ . }}, which is none of https://host[:port][/path], host[:p
 {{- if gt $min $max }}
 client.settings.backoffMin ({{ $min }}) is above backoffMax ({{ $max }}): lower it, or raise backoffMax
 {{- end }}
+{{- $last := 0.0 }}
+{{- range $client.settings.rttBuckets }}
+{{- if le (float64 .) $last }}
+client.settings.rttBuckets has {{ . }} after {{ $last }}: put them in rising order
+{{- end }}
+{{- $last = float64 . }}
+{{- end }}
 {{- end }}
 {{- if and .Values.test.enabled (ge (mulf .Values.test.count 0.2) (float64 .Values.test.deadlineSeconds)) }}
 test.deadlineSeconds ({{ int .Values.test.deadlineSeconds }}) is too short for test.count ({{ int .Values.test.count }}), which are five a second: raise it, or send fewer

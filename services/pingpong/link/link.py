@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ..ping import DEFAULT_SIZE
+from ..ping import DEFAULT_SIZE, Mode
 from ..statistics import Answer, AnswerStatus, Summary, Totals
 from ..webtransport import Address
 from ..webtransport.asyncio import ClientConnection, ConnectError
@@ -56,7 +56,7 @@ class Until(Enum):
 class LinkOptions:
     """What a link does. Times are in seconds."""
 
-    modes: tuple[str, ...] = ("datagram",)
+    modes: tuple[Mode, ...] = ("datagram",)
     """How probes travel: datagram, stream, streams, uni."""
     size: int = DEFAULT_SIZE
     """Bytes of a probe and of its answer."""
@@ -97,7 +97,7 @@ class State(Enum):
 class _Slots:
     """When probes of one mode are sent."""
 
-    mode: str
+    mode: Mode
     pace: Pace
     timer: asyncio.TimerHandle | None = None
 
@@ -551,7 +551,7 @@ class Link:
         self._plan_slot(slots, time.monotonic())
         self._check_count()
 
-    def _send(self, mode: str) -> None:
+    def _send(self, mode: Mode) -> None:
         self._seq += 1
         if self._current is None:
             self._totals.unconnected += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..ping import Mode
 from ..statistics import Answer, LossReport
 from .availability import Outage
 from .failures import LinkError
@@ -69,13 +70,13 @@ class Observer:
 
     # Probes.
 
-    def sent(self, seq: int, mode: str) -> None:
+    def sent(self, seq: int, mode: Mode) -> None:
         """A probe was sent."""
 
-    def not_sent(self, seq: int, mode: str, reason: str) -> None:
+    def not_sent(self, seq: int, mode: Mode, reason: str) -> None:
         """A probe could not be sent."""
 
-    def unconnected(self, seq: int, mode: str) -> None:
+    def unconnected(self, seq: int, mode: Mode) -> None:
         """A probe's time came while there was no session."""
 
     def skipped(self, slots: int) -> None:
@@ -87,7 +88,7 @@ class Observer:
     def duplicated(self, count: int) -> None:
         """The network delivered this number of packets again: QUIC lets none of them pass."""
 
-    def malformed(self, mode: str) -> None:
+    def malformed(self, mode: Mode) -> None:
         """Something came that is the answer to no probe."""
 
     def unanswered(self, seq: int, *, final: bool) -> None:

@@ -17,6 +17,7 @@ from ..ping import (
     PROTOCOL,
     Deframer,
     MessageTooLarge,
+    Mode,
     decode_pong,
     encode_ping,
     frame,
@@ -49,7 +50,7 @@ class PingStream(StreamHandler):
 
     __slots__ = ("_data", "_messages", "_mode", "_pinger", "_seq", "_size")
 
-    def __init__(self, pinger: Pinger, mode: str, seq: int | None = None) -> None:
+    def __init__(self, pinger: Pinger, mode: Mode, seq: int | None = None) -> None:
         self._pinger = pinger
         self._mode = mode
         self._messages = Deframer(pinger.max_answer) if pinger.is_v1 else None
@@ -120,7 +121,7 @@ class Pinger(SessionWaiter):
     def answered(self, answer: Answer, size: int, arrival: int) -> None:
         """An answer of `size` bytes arrived."""
 
-    def malformed(self, mode: str) -> None:
+    def malformed(self, mode: Mode) -> None:
         """Something came that is the answer to no ping."""
 
     def duplicated(self, count: int) -> None:
@@ -142,7 +143,7 @@ class Pinger(SessionWaiter):
             self.statistics.duplicated(count)
             self.duplicated(count)
 
-    def ping(self, seq: int, mode: str) -> None:
+    def ping(self, seq: int, mode: Mode) -> None:
         """Send a ping, now. Raises `SendError` where that cannot be."""
         now = self.clock()
         message = (
@@ -160,7 +161,7 @@ class Pinger(SessionWaiter):
         if sent_at:
             self.statistics.departed(seq, sent_at)
 
-    def _send(self, message: bytes, seq: int, mode: str) -> None:
+    def _send(self, message: bytes, seq: int, mode: Mode) -> None:
         match mode:
             case "datagram":
                 self._send_datagram(message)
@@ -195,7 +196,7 @@ class Pinger(SessionWaiter):
 
     # Answers.
 
-    def take(self, message: bytes, mode: str, arrival: int) -> None:
+    def take(self, message: bytes, mode: Mode, arrival: int) -> None:
         """A `pingpong.v1` message."""
         pong = decode_pong(message)
         if pong is None:
@@ -205,7 +206,7 @@ class Pinger(SessionWaiter):
         answer = self.statistics.answered(pong.seq, arrival, pong.t3 - pong.t2, pong.received)
         self._report(answer, len(message), mode, arrival)
 
-    def take_plain(self, message: bytes, mode: str, size: int, arrival: int) -> None:
+    def take_plain(self, message: bytes, mode: Mode, size: int, arrival: int) -> None:
         """A plain message of `size` bytes, or its beginning, with the number in its payload."""
         if len(message) < _PLAIN.size or message[:4] != b"pong":
             self.malformed(mode)
@@ -213,7 +214,7 @@ class Pinger(SessionWaiter):
         answer = self.statistics.answered(_PLAIN.unpack_from(message)[1], arrival)
         self._report(answer, size, mode, arrival)
 
-    def take_token(self, token: bytes, mode: str, seq: int | None, arrival: int) -> None:
+    def take_token(self, token: bytes, mode: Mode, seq: int | None, arrival: int) -> None:
         """A plain `pong` on a bidirectional stream, that of ping `seq` or in order."""
         if seq is None and self._tokens:
             seq = self._tokens.popleft()
@@ -223,7 +224,7 @@ class Pinger(SessionWaiter):
         answer = self.statistics.answered(seq & _U32, arrival)
         self._report(answer, len(token), mode, arrival)
 
-    def _report(self, answer: Answer, size: int, mode: str, arrival: int) -> None:
+    def _report(self, answer: Answer, size: int, mode: Mode, arrival: int) -> None:
         if answer.status is AnswerStatus.UNKNOWN:
             self.malformed(mode)
         else:

@@ -6,7 +6,7 @@ import errno
 import time
 from typing import Protocol
 
-from ..ping import PROTOCOL
+from ..ping import PROTOCOL, Mode
 from ..statistics import Answer, AnswerStatus
 from ..webtransport import Headers, SessionClosed, printable
 from ..webtransport.asyncio import ClientConnection, establish
@@ -141,7 +141,7 @@ class PingSession(Pinger):
         self._last_stray = client.stray_packets
         self._last_received = self._received
 
-    def send(self, seq: int, mode: str) -> None:
+    def send(self, seq: int, mode: Mode) -> None:
         """Send a probe, now; the observer hears whether it could be sent."""
         unsent = self.client.unsent_packets
         if mode not in self._first:
@@ -229,7 +229,7 @@ class PingSession(Pinger):
         self._owner.session_answered(self, answer, at_ns)
         self._observer.answered(answer, size, is_first)
 
-    def malformed(self, mode: str) -> None:
+    def malformed(self, mode: Mode) -> None:
         """Something came that is no answer; another session would bring the same."""
         self._has_answered = True
         self._observer.malformed(mode)

@@ -1,8 +1,8 @@
 """How settings are read, from ``PINGPONG_*`` variables and flags, and those that verbs share.
 
 Each verb has its settings in a file of its own. A field is the single source of its
-variable (``PINGPONG_`` and its name), its flag (its name in kebab case, and the shorter names of
-its `Flag`), its help text and its row in the README. A flag wins over the variable; an
+variable (``PINGPONG_`` and its name), its option (its name in kebab case, and the letter of
+its `Flag`), its help text and its row in the docs. An option wins over the variable; an
 empty variable counts as unset. Constructing a class directly reads neither: only
 :meth:`Settings.parse` does, from what it is given.
 """
@@ -23,8 +23,17 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ..telemetry.redaction import shown
-from .command_line import PREFIX, Flag, Parser, SettingsError, add_argument, nearest, settings_of
+from .command_line import (
+    PREFIX,
+    Flag,
+    Parser,
+    SettingsError,
+    add_argument,
+    named,
+    nearest,
+    renamed_variables,
+    settings_of,
+)
 from .values import (
     LOG_LEVEL_HELP,
     FilePath,
@@ -34,24 +43,25 @@ from .values import (
     Seconds,
     SecretFilePath,
     not_empty,
+    quoted,
     read_hash,
 )
 
-# What kubelet sets for a Service whose name begins with "pingpong".
+# What kubelet sets for a Service whose name begins with "pingpong"; by its name alone, or by its
+# value as well: PINGPONG_PORT=udp://10.0.0.1:4433 is kubelet's, PINGPONG_PORT=4433 a person's slip.
 _KUBELET_NAME = re.compile(
     r"PINGPONG_(\w+_)?"
     r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-_KUBELET_LINK = re.compile(r"PINGPONG_(\w+_)?PORT")
-_KUBELET_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://.*")
+_KUBELET_LINK = re.compile(r"PINGPONG_(\w+_)?PORT=(tcp|udp|sctp)://\S+:\d+")
+_OF_TESTS = ("PINGPONG_TEST_", "PINGPONG_E2E_", "PINGPONG_KIND_")
+"""How variables begin that this project's tests read, and `pingpong` leaves alone."""
 
 
 class Settings(BaseSettings):
     """What the settings of every verb have in common."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, ser_json_bytes="hex"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", ser_json_bytes="hex")
 
     verb: ClassVar[str]
     about: ClassVar[str]
@@ -82,26 +92,28 @@ class Settings(BaseSettings):
             SettingsError: there are mistakes; it has one line for each.
         """
         settings = {setting.name: setting for setting in settings_of(cls)}
-        parser = Parser(cls.verb, cls.about, cls.notes, list(settings.values()))
+        if refused := renamed_variables(list(settings.values()), environ):
+            raise SettingsError(refused)
         command_line: CliSettingsSource[Any] = CliSettingsSource(
             cls,
-            root_parser=parser,
+            root_parser=Parser(cls.verb, cls.about, cls.notes, list(settings.values())),
             parse_args_method=Parser.parse_settings,
             add_argument_method=add_argument,
             cli_kebab_case=True,
             cli_implicit_flags="dual",
             cli_shortcuts={
-                name.replace("_", "-"): list(setting.flag.names)
+                name.replace("_", "-"): setting.flag.letter
                 for name, setting in settings.items()
-                if setting.flag
+                if setting.flag and setting.flag.letter
             },
             cli_parse_none_str="\0",  # no word stands for None: "--ca null" is a file's name
         )
         variables = EnvSettingsSource(cls)
         variables.env_vars = {
-            name: environ[setting.variable]
+            name: value
             for name, setting in settings.items()
-            if environ.get(setting.variable)
+            if (value := environ.get(setting.variable))
+            and not _is_from_kubelet(setting.variable, value)
         }
         from_command_line = command_line(args=list(argv))()
         values = variables() | from_command_line
@@ -117,18 +129,21 @@ class Settings(BaseSettings):
                 if setting is None:
                     mistakes.append(reason or detail["msg"])
                 elif detail["type"] == "missing":
-                    name = "/".join(setting.flags) or setting.placeholder.rstrip(".")
+                    name = setting.option.rstrip(".")
                     mistakes.append(f"{name} is missing (or set {setting.variable})")
                 else:
                     given = setting.given_as(
                         values[setting.name], on_command_line=setting.name in from_command_line
                     )
-                    mistakes.append(f"{given}: {reason or 'must be ' + setting.allowed}")
+                    wrong = str(detail["input"])
+                    which = f"{quoted(wrong)} " if setting.is_tuple and not reason else ""
+                    allowed = f"{which}must be {setting.allowed}{nearest(wrong, setting.choices)}"
+                    mistakes.append(f"{given}: {reason or allowed}")
             raise SettingsError(mistakes) from None
 
     def _both_or_neither(self, one: str, other: str, neither: str) -> None:
         names = [
-            f"{PREFIX}{name.upper()} (--{name.replace('_', '-')})"
+            named(name)
             for name in sorted((one, other), key=lambda name: getattr(self, name) is None)
         ]
         if (getattr(self, one) is None) != (getattr(self, other) is None):
@@ -136,41 +151,46 @@ class Settings(BaseSettings):
 
     def masked(self) -> dict[str, Any]:
         """All values, ready for JSON: bytes as hex, secrets as asterisks, also those in URLs."""
-        values: dict[str, Any] = shown(self.model_dump(mode="json"))
-        return values
+        from ..telemetry.redaction import shown
+
+        values = self.model_dump(mode="json", by_alias=True)
+        masked: dict[str, Any] = shown(
+            {each.name: values[each.name] for each in settings_of(type(self))}
+        )
+        return masked
 
 
 class ServiceSettings(Settings):
     """What every verb takes that runs as a service."""
 
-    admin_host: Annotated[str, BeforeValidator(not_empty), Flag("Health", (), "HOST")] = Field(
+    admin_host: Annotated[str, BeforeValidator(not_empty), Flag("Health", "", "HOST")] = Field(
         default="::", description="address on which health and metrics are asked for, over HTTP"
     )
-    admin_port: Annotated[Port, Flag("Health", (), "PORT")] = Field(
+    admin_port: Annotated[Port, Flag("Health", "", "PORT")] = Field(
         default=8080, description="TCP port of health and metrics; 0 takes a free one and logs it"
     )
-    admin_tls_cert_file: Annotated[FilePath | None, Flag("Health", (), "FILE")] = Field(
+    admin_tls_cert_file: Annotated[FilePath | None, Flag("Health", "", "FILE")] = Field(
         default=None,
         description="answer on the admin port over TLS, with the certificate and its chain in this"
         " PEM file; read again when it changes",
     )
-    admin_tls_key_file: Annotated[SecretFilePath | None, Flag("Health", (), "FILE")] = Field(
+    admin_tls_key_file: Annotated[SecretFilePath | None, Flag("Health", "", "FILE")] = Field(
         default=None, description="that certificate's private key, PEM, not encrypted"
     )
-    admin_token_file: Annotated[SecretFilePath | None, Flag("Health", (), "FILE")] = Field(
+    admin_token_file: Annotated[SecretFilePath | None, Flag("Health", "", "FILE")] = Field(
         default=None,
         description="ask for a bearer token on the admin port, but for /livez and /readyz: one of"
         " those in this file, one a line; read again when it changes",
     )
-    admin_basic_auth_file: Annotated[SecretFilePath | None, Flag("Health", (), "FILE")] = Field(
+    admin_basic_auth_file: Annotated[SecretFilePath | None, Flag("Health", "", "FILE")] = Field(
         default=None,
         description="the same with basic authentication: user:password in clear, one a line; with"
         " both files, either is enough",
     )
-    log_level: Annotated[LogLevel, Flag("Logs", (), "LEVEL")] = Field(
+    log_level: Annotated[LogLevel, Flag("Logs", "", "LEVEL")] = Field(
         default="info", description=LOG_LEVEL_HELP
     )
-    log_format: Annotated[LogFormat, Flag("Logs", (), "FORMAT")] = Field(
+    log_format: Annotated[LogFormat, Flag("Logs", "", "FORMAT")] = Field(
         default="auto", description="json, console, or auto: console in a terminal, json elsewhere"
     )
 
@@ -185,15 +205,15 @@ class ServiceSettings(Settings):
 class ConnectionSettings(Settings):
     """What every verb takes that connects to a server: how, and which certificates to trust."""
 
-    connect_timeout: Annotated[Seconds, Flag("Connection", (), "SECONDS")] = Field(
+    connect_timeout: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
         default=5.0, description="time to be connected in, the name's lookup included"
     )
-    ca: Annotated[FilePath | None, Flag("Connection", (), "FILE")] = Field(
+    ca: Annotated[FilePath | None, Flag("Connection", "", "FILE")] = Field(
         default=None,
         description="trust the certificate authorities in this PEM file, not the system's",
     )
     cert_hash: Annotated[
-        bytes | None, BeforeValidator(read_hash), Flag("Connection", (), "SHA256")
+        bytes | None, BeforeValidator(read_hash), Flag("Connection", "", "SHA256")
     ] = Field(
         default=None,
         description="trust exactly the certificate with this SHA-256, in hex or base64, by any signer",
@@ -201,7 +221,7 @@ class ConnectionSettings(Settings):
     insecure: Annotated[bool, Flag("Connection")] = Field(
         default=False, description="trust any certificate: anything on the way may answer"
     )
-    token_file: Annotated[SecretFilePath | None, Flag("Connection", (), "FILE")] = Field(
+    token_file: Annotated[SecretFilePath | None, Flag("Connection", "", "FILE")] = Field(
         default=None,
         description="send the token in this file (Authorization: Bearer); read again for each"
         " connection; one token",
@@ -210,8 +230,10 @@ class ConnectionSettings(Settings):
     @model_validator(mode="after")
     def _trust_is_one(self) -> Self:
         if self.insecure and (self.cert_hash is not None or self.ca is not None):
-            other = "--ca" if self.cert_hash is None else "--cert-hash"
-            raise ValueError(f"--insecure and {other} exclude each other: trust any, or that one")
+            other = named("ca" if self.cert_hash is None else "cert_hash")
+            raise ValueError(
+                f"{named('insecure')} and {other} exclude each other: trust any, or that one"
+            )
         return self
 
     @property
@@ -229,17 +251,20 @@ class ConnectionSettings(Settings):
 def unknown_variables(classes: Sequence[type[Settings]], environ: Mapping[str, str]) -> list[str]:
     """A sentence for each ``PINGPONG_*`` variable that no setting of ``classes`` knows.
 
-    Variables of the shapes that kubelet injects for a Service are passed over.
+    Variables of the shapes that kubelet injects for a Service are passed over, and those of tests.
     """
-    known = sorted({setting.variable for cls in classes for setting in settings_of(cls)})
-    return [
-        f"{name} is not a setting{nearest(name, known)}"
+    settings = {setting.variable: setting for cls in classes for setting in settings_of(cls)}
+    was = renamed_variables(list(settings.values()), environ)
+    return was + [
+        f"{name} is not a setting{nearest(name, sorted(settings))}"
         for name, value in sorted(environ.items())
-        if name.startswith(PREFIX) and name not in known and not _is_from_kubelet(name, value)
+        if name.startswith(PREFIX)
+        and name not in settings
+        and not name.startswith(_OF_TESTS)
+        and not any(sentence.startswith(f"{name} ") for sentence in was)
+        and not _is_from_kubelet(name, value)
     ]
 
 
 def _is_from_kubelet(name: str, value: str) -> bool:
-    # PINGPONG_PORT=udp://10.0.0.1:4433 is kubelet's, PINGPONG_PORT=4433 a person's slip.
-    is_link = _KUBELET_LINK.fullmatch(name) and _KUBELET_LINK_VALUE.fullmatch(value)
-    return bool(is_link or _KUBELET_NAME.fullmatch(name))
+    return bool(_KUBELET_NAME.fullmatch(name) or _KUBELET_LINK.fullmatch(f"{name}={value}"))

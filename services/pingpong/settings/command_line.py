@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
@@ -18,6 +19,20 @@ from pydantic_core import PydanticUndefined
 from .values import looks_secret, quoted
 
 PREFIX = "PINGPONG_"
+
+RENAMED = {
+    "urls": "targets",
+    "server": "targets",
+    "targets": "all",  # as PINGPONG_TARGETS=address
+    "all_addresses": "all",
+    "modes": "mode",
+    "ca_file": "ca",
+    "json_lines": "json",
+}
+"""What settings were called, and what they are called now: the old name is refused with the new."""
+
+_NEAR = 0.75
+"""How alike two names are of which one may be a slip of the other: `pnig` and `ping` are just so."""
 
 _SECTIONS = (
     *("Targets", "Listening", "TLS", "Access", "Pings", "Connection"),
@@ -34,12 +49,27 @@ class SettingsError(Exception):
         self.mistakes = tuple(mistakes)
 
 
+def variable(name: str) -> str:
+    """The environment variable of the setting of this name."""
+    return PREFIX + name.upper()
+
+
+def option(name: str) -> str:
+    """The option of the setting of this name."""
+    return f"--{name.replace('_', '-')}"
+
+
+def named(name: str, value: str = "") -> str:
+    """An option as messages name it, with its variable: ``--auth token (PINGPONG_AUTH)``."""
+    return f"{option(name)}{value and f' {value}'} ({variable(name)})"
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A field at the command line: its section of the help, shorter names, the value's name."""
+    """A field at the command line: its section of the help, its letter, the value's name."""
 
     section: str
-    names: tuple[str, ...] = ()
+    letter: str = ""
     value: str = ""
 
 
@@ -54,16 +84,20 @@ class Setting:
     @property
     def variable(self) -> str:
         """The environment variable's name."""
-        return PREFIX + self.name.upper()
+        return variable(self.name)
+
+    @property
+    def option(self) -> str:
+        """The long option; what stands for it in help texts where it is positional."""
+        return option(self.name) if self.flag else self.placeholder
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The spellings on the command line, the shortest first; none for a positional."""
+        """The spellings in help texts, the shortest first; none for a positional."""
         if self.flag is None:
             return ()
-        names = (self.name.replace("_", "-"), *self.flag.names)
-        dashed = (f"-{name}" if len(name) == 1 else f"--{name}" for name in names)
-        return tuple(sorted(dashed, key=len))
+        long = self.option if not self.is_bool else f"--[no-]{self.option[2:]}"
+        return (f"-{self.flag.letter}", long) if self.flag.letter else (long,)
 
     @property
     def placeholder(self) -> str:
@@ -72,6 +106,16 @@ class Setting:
             return self.flag.value
         # Of several: one or more of the singular.
         return f"{self.name.removesuffix('s')}...".upper() if self.is_tuple else self.name.upper()
+
+    @property
+    def is_bool(self) -> bool:
+        """Whether it is on or off."""
+        return self.field.annotation is bool
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its value is a number, or several."""
+        return self._kind in (int, float)
 
     @property
     def is_tuple(self) -> bool:
@@ -93,29 +137,38 @@ class Setting:
     @property
     def allowed(self) -> str:
         """What a value may be, from the field's type and bounds."""
-        types, metadata = self._unwrapped()
-        if self.is_tuple:
-            types = [get_args(types[0])[0]]
-        if get_origin(types[0]) is Literal:
-            *most, last = get_args(types[0])
-            return f"{', '.join(most)} or {last}" if most else str(last)
+        kind, metadata = self._kind, self._unwrapped()[1]
+        if self.choices:
+            *most, last = self.choices
+            return f"{', '.join(most)} or {last}" if most else last
         bounds = {
             bound: getattr(meta, bound)
             for meta in metadata
             for bound in ("gt", "ge", "le")
             if hasattr(meta, bound)
         }
-        if types[0] is float:
+        if kind is float:
             least = f"above {bounds['gt']}" if "gt" in bounds else f"from {bounds['ge']}"
             return f"a number of seconds {least}, at most {bounds['le']}"
-        if types[0] is int:
+        if kind is int:
             return f"a whole number from {bounds['ge']} to {bounds['le']}"
-        return "true or false" if types[0] is bool else "text"
+        return "true or false" if kind is bool else "text"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that it may have, where they are enumerated."""
+        return get_args(self._kind) if get_origin(self._kind) is Literal else ()
 
     @property
     def is_secret(self) -> bool:
         """Whether its value must not be shown."""
         return self._unwrapped()[0][0] in (SecretStr, SecretBytes)
+
+    @property
+    def _kind(self) -> Any:
+        """The type of its value, or of each of several."""
+        kind = self._unwrapped()[0][0]
+        return get_args(kind)[0] if self.is_tuple else kind
 
     def _unwrapped(self) -> tuple[list[Any], list[Any]]:
         """The types that a value may have, and their metadata, out of ``Annotated[…] | None``."""
@@ -135,9 +188,9 @@ class Setting:
     def given_as(self, value: object, *, on_command_line: bool) -> str:
         """The setting with its wrong value, as the person wrote it: ``--count 0``."""
         shown = "***" if self.is_secret or looks_secret(value) else quoted(str(value))
-        if not on_command_line:
-            return f"{self.variable}={shown}"
-        return f"{self.flags[-1] if self.flags else self.placeholder.rstrip('.')} {shown}"
+        if on_command_line:
+            return f"{self.option.rstrip('.')} {shown} ({self.variable})"
+        return f"{self.variable}={shown} ({self.option})"
 
 
 class Parser(argparse.ArgumentParser):
@@ -153,22 +206,22 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises `SettingsError` with the message in our words."""
-        message = message.removeprefix("argument ")
-        message = message.replace("expected one argument", "a value is missing")
-        message = message.replace("ignored explicit argument", "takes no value, got")
-        raise SettingsError([message])
+        names, colon, reason = message.removeprefix("argument ").partition(": ")
+        for setting in self._settings:
+            if setting.flag and setting.option in names.split("/"):
+                names = named(setting.name)
+        reason = reason.replace("expected one argument", "a value is missing")
+        reason = reason.replace("ignored explicit argument", "takes no value, got")
+        raise SettingsError([names + colon + reason])
 
     def parse_settings(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse the words after the verb. Raises `SettingsError`."""
         # By hand: argparse takes arguments between the options only where they are all together.
         end = argv.index("--") if "--" in argv else len(argv)
-        namespace, rest = self.parse_known_args(argv[:end])
-        known = [flag for setting in self._settings for flag in setting.flags]
-        options = [word.split("=")[0] for word in rest if word.startswith("-")]
-        if options:
-            raise SettingsError(
-                [f"{quoted(word)}: no such option{nearest(word, known)}" for word in options]
-            )
+        namespace, rest = self.parse_known_args(self._with_negative_numbers(argv[:end]))
+        unknown = [word.split("=")[0] for word in rest if word.startswith("-")]
+        if unknown:
+            raise SettingsError([self._no_such_option(word) for word in unknown])
         words = [*rest, *argv[end + 1 :]]
         takers = [each for each in self._settings if each.flag is None and each.is_tuple]
         if words and not takers:
@@ -180,6 +233,33 @@ class Parser(argparse.ArgumentParser):
                 setattr(namespace, setting.name, [*first, *words])
         return namespace
 
+    def _with_negative_numbers(self, argv: Sequence[str]) -> list[str]:
+        """With `-c -1` made `-c-1`: argparse takes each word that begins with - for an option."""
+        numbers = [setting for setting in self._settings if setting.is_number]
+        options = [setting.option for setting in numbers]
+        letters = [setting.flag.letter for setting in numbers if setting.flag]
+        words = [""]
+        for word in argv:
+            before = words[-1]
+            if not re.match(r"-(\.?\d|inf|nan)", word):
+                words.append(word)
+            elif before in options:
+                words[-1] += f"={word}"
+            elif re.fullmatch(r"-\w+", before) and before[-1] in letters:
+                words[-1] += word
+            else:
+                words.append(word)
+        return words[1:]
+
+    def _no_such_option(self, word: str) -> str:
+        name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
+        for setting in self._settings:
+            if RENAMED.get(name) == setting.name:
+                return f"{word} is now {setting.option} ({setting.variable})"
+        options = [each.option for each in self._settings if each.flag]
+        options += [f"--no-{each.option[2:]}" for each in self._settings if each.is_bool]
+        return f"{quoted(word)}: no such option{nearest(word, options)}"
+
     def format_usage(self) -> str:
         """The first line of the help text."""
         positionals = [f" {s.placeholder}" for s in self._settings if not s.flags]
@@ -188,14 +268,14 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """The help text, as wide as the terminal, at most 100 columns."""
         width = min(shutil.get_terminal_size().columns, 100)
-        has_letters = any(len(flag) == 2 for setting in self._settings for flag in setting.flags)
+        has_letters = any(setting.flag and setting.flag.letter for setting in self._settings)
         sections: dict[str, list[tuple[str, str]]] = {}
         for setting in self._settings:
             left = " ".join(filter(None, (", ".join(setting.flags), setting.placeholder)))
             if has_letters and left.startswith("--"):
                 left = f"    {left}"
             right = setting.field.description or ""
-            if setting.default and setting.field.annotation is not bool:
+            if setting.default and not setting.is_bool:
                 right += f" (default:\N{NO-BREAK SPACE}{setting.default})"
             section = setting.flag.section if setting.flag else "Arguments"
             sections.setdefault(section, []).append((left, right))
@@ -229,19 +309,39 @@ def add_argument(parser: argparse.ArgumentParser, *names: str, **options: Any) -
     return parser.add_argument(*sorted(names, key=len), **options)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint at the known name that is most like `name`; empty where none is."""
-    # The prefix that all variables share would make any two of them look alike.
-    bare = {option.removeprefix(PREFIX).upper(): option for option in known}
-    near = difflib.get_close_matches(name.removeprefix(PREFIX).upper(), bare, n=1)
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint at the one of `known` that `word` is a slip of; empty where none is."""
+    # The prefix that all variables share, or dashes, would make any two of them look alike.
+    bare = {name.removeprefix(PREFIX).lstrip("-").upper(): name for name in known}
+    slip = word.removeprefix(PREFIX).lstrip("-").upper()
+    near = difflib.get_close_matches(slip, bare, n=1, cutoff=_NEAR)
     return f"; did you mean {bare[near[0]]}?" if near else ""
+
+
+def renamed_variables(settings: Sequence[Setting], environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable by which one of these settings was called."""
+    now = {setting.name: setting for setting in settings}
+    sentences = []
+    for old, new in RENAMED.items():
+        given = environ.get(variable(old))
+        if not given or new not in now:
+            continue
+        if old not in RENAMED.values():
+            sentences.append(f"{variable(old)} is now {now[new].variable} ({now[new].option})")
+        elif given in ("name", "address"):
+            switch = str(given == "address").lower()
+            sentences.append(
+                f"{variable(old)}={given} is now {variable(new)}={switch} ({now[new].option}):"
+                f" {variable(old)} says what to ping"
+            )
+    return sentences
 
 
 def settings_of(cls: type[BaseModel]) -> list[Setting]:
     """The settings of ``cls`` by section, positionals first."""
     settings = [
         Setting(
-            str(field.validation_alias or name),
+            field.alias or name,
             field,
             next((m for m in field.metadata if isinstance(m, Flag)), None),
         )

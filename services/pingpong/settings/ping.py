@@ -7,15 +7,14 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, NoDecode
 
+from ..ping import DEFAULT_SIZE, HEADER_SIZE, Mode
 from .base import ConnectionSettings, Settings
-from .command_line import Flag
+from .command_line import Flag, named
 from .values import (
     DEFAULT_PORT,
     LOG_LEVEL_HELP,
-    MIN_SIZE,
     Count,
     LogLevel,
-    Mode,
     PingSize,
     Seconds,
     at_least_one,
@@ -27,26 +26,27 @@ from .values import (
 class _Pings(Settings):
     """What every verb takes that sends pings."""
 
-    count: Annotated[Count | None, Flag("Pings", ("c",), "N")] = Field(
+    count: Annotated[Count | None, Flag("Pings", "c", "N")] = Field(
         default=None, description="stop after N pings; without it, go on until Ctrl-C"
     )
-    interval: Annotated[Seconds, Flag("Pings", ("i",), "SECONDS")] = Field(
+    interval: Annotated[Seconds, Flag("Pings", "i", "SECONDS")] = Field(
         default=1.0, description="time from one ping to the next"
     )
-    timeout: Annotated[Seconds, Flag("Pings", ("W",), "SECONDS")] = Field(
+    timeout: Annotated[Seconds, Flag("Pings", "W", "SECONDS")] = Field(
         default=1.0,
         description="time to wait for each answer; one that comes later counts as late, not lost",
     )
-    size: Annotated[PingSize, Flag("Pings", ("s",), "BYTES")] = Field(
-        default=64, description=f"size of a ping and of its answer, at least {MIN_SIZE}"
+    size: Annotated[PingSize, Flag("Pings", "s", "BYTES")] = Field(
+        default=DEFAULT_SIZE,
+        description=f"size of a ping and of its answer, at least {HEADER_SIZE}",
     )
-    mode: Annotated[Mode, Flag("Pings", (), "MODE")] = Field(
+    mode: Annotated[Mode, Flag("Pings", "", "MODE")] = Field(
         default="datagram",
         description="how pings travel: datagram (loss shows as loss), stream (all on one"
         " bidirectional stream), streams (a new bidirectional stream each) or uni (a new"
         " unidirectional stream each, answered on another)",
     )
-    quiet: Annotated[bool, Flag("Output", ("q",))] = Field(
+    quiet: Annotated[bool, Flag("Output", "q")] = Field(
         default=False, description="show the summary only"
     )
 
@@ -75,19 +75,19 @@ class PingSettings(_Pings, ConnectionSettings):
         description="what to ping, one or several: https://host[:port][/path], or host[:port] for"
         f" https://host:{DEFAULT_PORT}/ping"
     )
-    flood: Annotated[bool, Flag("Pings", ("f",))] = Field(
+    flood: Annotated[bool, Flag("Pings", "f")] = Field(
         default=False,
         description="send the next ping as soon as the answer is there, or after 10 ms, at most 1000"
         " a second; with --interval, at that interval. In a terminal a dot for each ping that has"
         " no answer",
     )
-    deadline: Annotated[Seconds | None, Flag("Pings", ("w",), "SECONDS")] = Field(
+    deadline: Annotated[Seconds | None, Flag("Pings", "w", "SECONDS")] = Field(
         default=None, description="stop after this long, however many pings were sent"
     )
-    ipv4: Annotated[bool, Flag("Connection", ("4",))] = Field(
+    ipv4: Annotated[bool, Flag("Connection", "4")] = Field(
         default=False, description="use IPv4 only"
     )
-    ipv6: Annotated[bool, Flag("Connection", ("6",))] = Field(
+    ipv6: Annotated[bool, Flag("Connection", "6")] = Field(
         default=False, description="use IPv6 only"
     )
     all: Annotated[bool, Flag("Connection")] = Field(
@@ -98,26 +98,28 @@ class PingSettings(_Pings, ConnectionSettings):
         description="a view of all targets in place, with loss, percentiles and a graph (keys: q quit,"
         " p freeze, r reset)",
     )
-    timestamps: Annotated[bool, Flag("Output", ("D",))] = Field(
+    timestamps: Annotated[bool, Flag("Output", "D")] = Field(
         default=False, description="begin each line with the time, as seconds since 1970"
     )
-    # `json` is a method of pydantic's.
+    # A field cannot be called `json`: pydantic has a method of that name.
     json_lines: Annotated[bool, Flag("Output")] = Field(
-        validation_alias="json",
+        alias="json",
         default=False,
         description="a line of JSON for each answer and one for the summary",
     )
-    log_level: Annotated[LogLevel, Flag("Output", (), "LEVEL")] = Field(
+    log_level: Annotated[LogLevel, Flag("Output", "", "LEVEL")] = Field(
         default="warning", description=LOG_LEVEL_HELP
     )
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
         if self.ipv4 and self.ipv6:
-            raise ValueError("-4/--ipv4 and -6/--ipv6 exclude each other")
-        for other, is_set in (("--json", self.json_lines), ("--quiet", self.quiet)):
+            raise ValueError(f"{named('ipv4')} and {named('ipv6')} exclude each other")
+        for other, is_set in (("json", self.json_lines), ("quiet", self.quiet)):
             if self.live and is_set:
-                raise ValueError(f"--live and {other} exclude each other: a view, or lines")
+                raise ValueError(
+                    f"{named('live')} and {named(other)} exclude each other: a view, or lines"
+                )
         return self
 
 
@@ -130,6 +132,6 @@ class RunSettings(_Pings):
         " exactly that certificate, side by side in this terminal."
     )
 
-    log_level: Annotated[LogLevel, Flag("Output", (), "LEVEL")] = Field(
+    log_level: Annotated[LogLevel, Flag("Output", "", "LEVEL")] = Field(
         default="info", description=LOG_LEVEL_HELP
     )

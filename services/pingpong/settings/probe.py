@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, NoDecode
 
+from ..ping import DEFAULT_SIZE, HEADER_SIZE, Mode
 from .base import ConnectionSettings, ServiceSettings
-from .command_line import Flag
+from .command_line import Flag, named
 from .values import (
     DEFAULT_PORT,
-    MIN_SIZE,
     Count,
-    Mode,
     PingSize,
     Port,
     Seconds,
@@ -36,7 +34,7 @@ def _read_bucket(text: str) -> float:
         bound = float(text)
     except ValueError:
         bound = 0
-    if not 0 < bound < math.inf:
+    if not 0 < bound <= 31_536_000:
         raise ValueError("must be seconds above 0, such as 0.001")
     return bound
 
@@ -78,10 +76,10 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         default=False,
         description="make each address of a name a target: every pod of a headless service",
     )
-    max_targets: Annotated[Count, Flag("Targets", (), "N")] = Field(
+    max_targets: Annotated[Count, Flag("Targets", "", "N")] = Field(
         default=100, description="targets at one time; more are left out, and the log says so"
     )
-    discovery_interval: Annotated[Seconds, Flag("Targets", (), "SECONDS")] = Field(
+    discovery_interval: Annotated[Seconds, Flag("Targets", "", "SECONDS")] = Field(
         default=30.0,
         description="look names up again after this long at most; sooner where DNS says so",
     )
@@ -90,27 +88,28 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         NoDecode,
         BeforeValidator(comma_separated(lambda mode: mode)),
         AfterValidator(at_least_one),
-        Flag("Pings", (), "MODE"),
+        Flag("Pings", "", "MODE"),
     ] = Field(
         default=("datagram",),
         description="how pings travel, separated by commas: datagram (loss shows as loss), stream"
         " (all on one bidirectional stream), streams (a new bidirectional stream each) and uni (a"
         " new unidirectional stream each, answered on another)",
     )
-    interval: Annotated[Seconds, Flag("Pings", ("i",), "SECONDS")] = Field(
+    interval: Annotated[Seconds, Flag("Pings", "i", "SECONDS")] = Field(
         default=1.0, description="time from one ping to the next, of each target and mode"
     )
-    timeout: Annotated[Seconds, Flag("Pings", ("W",), "SECONDS")] = Field(
+    timeout: Annotated[Seconds, Flag("Pings", "W", "SECONDS")] = Field(
         default=1.0,
         description="time to wait for each answer; one that comes later counts as late, not lost",
     )
-    size: Annotated[PingSize, Flag("Pings", ("s",), "BYTES")] = Field(
-        default=64, description=f"size of a ping and of its answer, at least {MIN_SIZE}"
+    size: Annotated[PingSize, Flag("Pings", "s", "BYTES")] = Field(
+        default=DEFAULT_SIZE,
+        description=f"size of a ping and of its answer, at least {HEADER_SIZE}",
     )
-    backoff_min: Annotated[Seconds, Flag("Connection", (), "SECONDS")] = Field(
+    backoff_min: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
         default=0.1, description="wait up to this long before the first new attempt to connect"
     )
-    backoff_max: Annotated[Seconds, Flag("Connection", (), "SECONDS")] = Field(
+    backoff_max: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
         default=10.0,
         description="wait up to this long at most, after several have failed; a second at most where nothing answers, or the host says that nothing listens",
     )
@@ -120,13 +119,13 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         BeforeValidator(comma_separated(_read_bucket)),
         AfterValidator(at_least_one),
         AfterValidator(_check_buckets),
-        Flag("Health", (), "SECONDS"),
+        Flag("Health", "", "SECONDS"),
     ] = Field(
         default_factory=lambda: RTT_BUCKETS,
         description="upper bounds of the buckets of rtt_seconds, rising, separated by commas"
         f" (default: {len(RTT_BUCKETS)} from 0.00005 to 3, each about twice the one before)",
     )
-    ready_requires: Annotated[Literal["none", "any", "all"], Flag("Health", (), "WHICH")] = Field(
+    ready_requires: Annotated[Literal["none", "any", "all"], Flag("Health", "", "WHICH")] = Field(
         default="none",
         description="targets that must be up for this client to be ready: none (a client that"
         " measures an outage is itself well), any or all",
@@ -136,7 +135,7 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
     def _backoff_grows(self) -> Self:
         if self.backoff_min > self.backoff_max:
             raise ValueError(
-                "PINGPONG_BACKOFF_MIN (--backoff-min) must not be above PINGPONG_BACKOFF_MAX"
-                " (--backoff-max)"
+                f"{named('backoff_min')} must not be above {named('backoff_max')}:"
+                f" {self.backoff_min:g} and {self.backoff_max:g} seconds"
             )
         return self

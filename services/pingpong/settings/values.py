@@ -13,10 +13,10 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field
 
+from ..ping import HEADER_SIZE
 from ..webtransport import MASK, ascii_host, host_of, mask_url, printable
 
 DEFAULT_PORT = 4433
-MIN_SIZE = 36  # a pingpong.v1 header
 MAX_SIZE = 1_048_576
 
 _MAX_QUOTED = 100
@@ -250,8 +250,7 @@ SecretFilePath = Annotated[Path, BeforeValidator(read_secret_file)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 LogFormat = Literal["auto", "json", "console"]
 Port = Annotated[int, Field(ge=0, le=65_535)]
-PingSize = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
-Mode = Literal["datagram", "stream", "streams", "uni"]
+PingSize = Annotated[int, Field(ge=HEADER_SIZE, le=MAX_SIZE)]
 
 LOG_LEVEL_HELP = "the least severe events to log: debug, info, warning or error"
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]

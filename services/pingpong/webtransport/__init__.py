@@ -10,10 +10,10 @@
 
     connection = Connection(quic, Server(), Limits())
 
-A QUIC engine reports to a `Connection` what came; connection, sessions and streams call
-their handlers, and what these send is queued with the engine, all in one turn. Nothing
-here opens a socket, reads a clock or starts a task: `pingpong.webtransport.asyncio` has
-sockets, timers and awaitable sessions. Users import from these two packages, never from
+A QUIC engine reports received data to a `Connection`. Connection, sessions and streams call their
+handlers, and the engine queues what the handlers send, all in one turn of the event loop. Nothing
+here opens a socket, reads a clock or starts a task: `pingpong.webtransport.asyncio` has sockets,
+timers and awaitable sessions. Users import from these two packages, never from
 the modules in them.
 
 Specification: draft-ietf-webtrans-http3-16 and the drafts before it that are still in
@@ -22,7 +22,7 @@ capsules), RFC 9204 (QPACK, static table only).
 """
 
 from .connection import Connection, ConnectionHandler
-from .drafts import Draft
+from .drafts import Credit, Draft, Version
 from .errors import (
     DatagramTooLargeError,
     ErrorCode,
@@ -33,9 +33,9 @@ from .errors import (
 from .events import ConnectionClosed, Headers, Request, SessionClosed
 from .hosts import ascii_host, host_of
 from .limits import Limits
-from .quic.config import EndpointConfig, Windows
+from .quic.config import EndpointConfig, KeyLimits, Windows
 from .quic.connection_ids import MAX_WORKERS, SharedKeys
-from .quic.engine import Address
+from .quic.engine import Address, QuicConnection
 from .session import Session, SessionHandler
 from .states import State
 from .streams import Stream, StreamHandler
@@ -50,13 +50,16 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "ConnectionHandler",
+    "Credit",
     "DatagramTooLargeError",
     "Draft",
     "EndpointConfig",
     "ErrorCode",
     "Headers",
+    "KeyLimits",
     "Limits",
     "ProtocolError",
+    "QuicConnection",
     "Request",
     "Session",
     "SessionClosed",
@@ -66,6 +69,7 @@ __all__ = [
     "StateError",
     "Stream",
     "StreamHandler",
+    "Version",
     "WebTransportError",
     "Windows",
     "ascii_host",

@@ -25,6 +25,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from .errors import WebTransportError
 from .hosts import ascii_host
 
+__all__ = [
+    "Certificate",
+    "CertificateError",
+    "PrivateKey",
+    "alternative_names",
+    "make_authority",
+    "make_certificate",
+    "parse_certificate",
+    "unreadable",
+]
+
 PrivateKey: TypeAlias = (
     ec.EllipticCurvePrivateKey
     | ed25519.Ed25519PrivateKey

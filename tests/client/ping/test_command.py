@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from pingpong.client.ping import command as command_module
 from pingpong.ping import PROTOCOL
 from tests.client.ping.commands import MODES, REPLY, Choosing, Said, ping, serving, silent_port
 
@@ -194,7 +195,36 @@ async def test_interrupted_while_connecting() -> None:
         asyncio.get_running_loop().call_later(0.05, signal.raise_signal, signal.SIGINT)
         status, said = await command
     assert status == 1
-    assert said.lines == said.complaints == []
+    title, reason = said.lines
+    assert title == f"--- https://127.0.0.1:{port}/ping pingpong statistics ---"
+    assert re.fullmatch(
+        rf"not connected after [\d.]+ m?s: no answer yet from 127\.0\.0\.1 UDP port {port}", reason
+    )
+    assert said.complaints == []
+
+
+@pytest.mark.parametrize("option", ["-c1", "--json"])
+async def test_interrupted_while_resolving(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(command_module, "all_addresses", resolve)
+    urls = ["https://a.example/ping", "https://b.example/ping"]
+    status, said = await ping(0, "--all", option, *urls)
+    assert (status, said.complaints) == (1, [])
+    if option == "--json":
+        found = [json.loads(line) for line in said.lines]
+        assert [each["url"] for each in found] == urls
+        reasons = [each["error"] for each in found]
+    else:
+        titles = [line for line in said.lines if line.startswith("---")]
+        assert titles == [f"--- {url} pingpong statistics ---" for url in urls]
+        reasons = [line for line in said.lines if line.startswith("not")]
+    for reason in reasons:
+        assert re.fullmatch(
+            r"not connected after [\d.]+ m?s: the name's lookup had not ended", reason
+        )
 
 
 @pytest.mark.parametrize("words", [("-c2", "-i1.2"), ("-c2", "-i0.01", "-W1.2")])

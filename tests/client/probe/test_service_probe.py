@@ -159,7 +159,7 @@ async def test_sighup_means_look_again(monkeypatch: pytest.MonkeyPatch) -> None:
         await until(lambda: run.events("connect_failed"))
         signal.raise_signal(signal.SIGHUP)
         await until(lambda: run.events("looking_again"))
-        while (await run.metric("connects_total"))[f"127.0.0.1:{port},refused"] < 2:
+        while (await run.metric("connects_total"))[f"refused,127.0.0.1:{port}"] < 2:
             await asyncio.sleep(0.01)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from pingpong.link import link as links
 from pingpong.link.session import PingSession
+from pingpong.ping import Mode
 from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.events import SessionClosed
 from pingpong.webtransport.session import Session
@@ -144,7 +145,7 @@ async def test_who_is_well_is_not_disturbed_by_that() -> None:
 async def test_a_fault_in_one_prober_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
     faults = 0
 
-    def send(self: PingSession, seq: int, mode: str) -> None:
+    def send(self: PingSession, seq: int, mode: Mode) -> None:
         nonlocal faults
         if faults < 2 and self is not good:
             faults += 1

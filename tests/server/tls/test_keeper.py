@@ -320,6 +320,66 @@ def test_hosts_that_are_none_are_an_error() -> None:
         SelfSignedCertificates(["a b"], NOW)
 
 
+# Kept in a folder
+
+
+def stored(folder: Path, now: datetime = NOW, host: str = "localhost") -> SelfSignedCertificates:
+    return SelfSignedCertificates([host], now, folder)
+
+
+def test_a_stored_certificate_is_used_by_the_next_process(tmp_path: Path, logged: Events) -> None:
+    folder = tmp_path / "state" / "server"
+    first = stored(folder).certificate
+    assert stored(folder, NOW + DAY).certificate == first
+    (file,) = folder.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert names(logged) == []
+
+
+def test_a_renewed_certificate_is_stored(tmp_path: Path) -> None:
+    keeper = stored(tmp_path)
+    later = NOW + 10 * DAY
+    renewed = keeper.check(later)
+    assert renewed is not None
+    assert stored(tmp_path, later).certificate == renewed
+
+
+@pytest.mark.parametrize(
+    ("content", "now", "host", "reason"),
+    [
+        (None, NOW, "other.example", "other names"),
+        (None, NOW + 10 * DAY, "localhost", "less than a third"),
+        (b"", NOW, "localhost", "no certificate in"),
+        (b"-----BEGIN CERTIFICATE-----\n", NOW, "localhost", "self-signed.pem"),
+    ],
+)
+def test_a_stored_certificate_that_cannot_be_used_is_replaced(
+    tmp_path: Path, logged: Events, content: bytes | None, now: datetime, host: str, reason: str
+) -> None:
+    old = stored(tmp_path).certificate
+    if content is not None:
+        (tmp_path / "self-signed.pem").write_bytes(content)
+    new = stored(tmp_path, now, host).certificate
+    assert new != old
+    (event,) = logged
+    assert event["event"] == "stored_certificate_replaced"
+    assert reason in event["reason"]
+    assert stored(tmp_path, now, host).certificate == new
+
+
+def test_a_renewed_certificate_is_used_where_it_cannot_be_stored(
+    tmp_path: Path, logged: Events
+) -> None:
+    folder = tmp_path / "state"
+    keeper = stored(folder)
+    (folder / "self-signed.pem").unlink()
+    folder.rmdir()
+    folder.write_text("a file")
+    assert keeper.check(NOW + 10 * DAY) == keeper.certificate
+    assert names(logged) == ["certificate_changed", "certificate_not_stored"]
+
+
 # On the wire
 
 
@@ -351,7 +411,8 @@ def test_who_asks_for_the_old_certificate_gets_the_new_one() -> None:
     asking.wire.server_end.use_certificate(new)
     asking.wire.connect(ServerIdentity("localhost", certificate_hash=wire_certificate().sha256))
     assert asking.wire.client.closed is not None
-    assert "SHA-256 is another" in asking.wire.client.closed.reason
+    seen = new.sha256.hex()
+    assert f"SHA-256 is {seen}, not the one" in asking.wire.client.closed.reason
 
 
 def test_no_session_tickets_are_given_out() -> None:

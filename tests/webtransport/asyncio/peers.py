@@ -7,7 +7,7 @@ import functools
 import gc
 import inspect
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -104,8 +104,8 @@ async def until_still(value: Callable[[], object], seconds: float = 0.05) -> Non
         last = now
 
 
-def task(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(work)
+def task(work: Awaitable[Any]) -> asyncio.Future[Any]:
+    return asyncio.ensure_future(work)
 
 
 @functools.cache

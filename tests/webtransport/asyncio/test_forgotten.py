@@ -37,7 +37,7 @@ async def serve_path(session: Session) -> None:
         raise ZeroDivisionError
     elif path == "/close":
         session.close(7, "bye")
-    await session.wait_closed()
+    await session.closed
 
 
 def join(server: Server, path: str) -> Awaitable[Session]:
@@ -62,7 +62,7 @@ async def resets(server: Server) -> None:
     async with await join(server, "/echo") as session:
         stream = await session.create_bidirectional_stream()
         await stream.writable.write(b"x")
-        stream.writable.reset(3)
+        stream.writable.abort(3)
         # The server's handler fails of it, and the session with that.
         with contextlib.suppress(StreamResetError, SessionClosedError):
             await stream.readable.read()
@@ -73,8 +73,7 @@ async def unfinished_streams(server: Server) -> None:
     stream = await session.create_bidirectional_stream()
     await stream.writable.write(b"x" * 1_000)
     await session.create_unidirectional_stream()
-    session.close()
-    await session.wait_closed()
+    await session.close()
 
 
 async def waiting_in_vain(server: Server) -> None:
@@ -87,12 +86,13 @@ async def waiting_in_vain(server: Server) -> None:
     for _ in range(2):
         with pytest.raises(SessionClosedError):
             await session.draining
-    await session.wait_closed()
+    await session.close()
 
 
 async def failing_handler(server: Server) -> None:
     session = await join(server, "/fails")
-    await session.wait_closed()
+    await session.closed
+    await session.close()
 
 
 async def wrong_certificate(server: Server) -> None:

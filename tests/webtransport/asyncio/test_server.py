@@ -205,7 +205,7 @@ async def test_what_becomes_of_a_session_when_its_handler_ends(
         async with await joined(server, "/reset") as session:
             stream = await session.create_unidirectional_stream()
             await stream.write(b"x")
-            stream.reset(1)
+            stream.abort(1)
             ends["/reset"] = await session.closed
     assert ends == {
         "/returns": SessionClosed(0, ""),
@@ -280,7 +280,7 @@ async def test_shutdown_in_order() -> None:
     assert client.closed is not None
     # CONNECTION_CLOSE came behind, with H3_NO_ERROR.
     assert (client.closed.code, client.closed.is_application) == (0x100, True)
-    await session.wait_closed()
+    await session.close()
     assert order == ["handler: 12 maintenance", "server"]
     await server.close()
 
@@ -300,7 +300,8 @@ async def test_a_handler_that_does_not_end_is_cancelled() -> None:
         session = await joined(server)
         await until(lambda: server._tasks)
     assert len(ended) == 1
-    assert await session.wait_closed() == SessionClosed(0, "")
+    assert await session.closed == SessionClosed(0, "")
+    await session.close()
 
 
 @on_both_loops
@@ -344,7 +345,10 @@ async def test_no_session_begins_while_a_listener_closes() -> None:
 @on_a_loop
 async def test_sessions_can_be_closed_without_their_connections() -> None:
     async with serving(stay) as server:
-        session = await joined(server)
+        target = Target("localhost", server.port, certificate_hash=trusted().sha256)
+        client = await open_connection(target)
+        session = Session()
+        await establish(client, session)
         await server.listener.close_sessions(7, "go")
         closed = await session.closed
         assert (closed.code, closed.reason) == (7, "go")
@@ -353,4 +357,4 @@ async def test_sessions_can_be_closed_without_their_connections() -> None:
         with pytest.raises(ConnectError) as raised:
             await joined(server)
         assert raised.value.status == 503
-        await session.wait_closed()
+        await client.close()

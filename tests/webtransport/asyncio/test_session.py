@@ -83,8 +83,7 @@ async def test_codes_and_reasons_both_ways(closer: str) -> None:
 async def test_the_code_arrives_though_the_connection_is_closed_right_after() -> None:
     for _ in range(10):
         async with session_pair() as pair:
-            pair.client.close(9, "right after")
-            await pair.client.wait_closed()
+            await pair.client.close(9, "right after")
             assert await pair.server.closed == SessionClosed(9, "right after")
     for _ in range(10):
         async with session_pair() as pair:
@@ -407,8 +406,7 @@ async def test_a_session_that_is_over_is_freed() -> None:
     async with session_pair() as pair:
         session = pair.client
         stream = await session.create_bidirectional_stream()
-        session.close()
-        await session.wait_closed()
+        await session.close()
         await pair.server.closed
         with pytest.raises(SessionClosedError):
             await stream.readable.read()

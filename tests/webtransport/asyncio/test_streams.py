@@ -311,7 +311,7 @@ async def test_a_reset_comes_with_its_code_behind_what_was_read(code: int) -> No
         await stream.writable.write(b"before")
         peer = await pair.server.incoming_bidirectional_streams.get()
         await until(lambda: peer.readable._buffer)
-        stream.writable.reset(code)
+        stream.writable.abort(code)
         await until(lambda: peer.readable._ended)
         assert await peer.readable.read() == b"before"
         for _ in range(2):
@@ -368,7 +368,7 @@ async def test_a_code_has_32_bits() -> None:
         stream = await pair.client.create_bidirectional_stream()
         for code in (-1, 1 << 32):
             with pytest.raises(ValueError, match="32 bits"):
-                stream.writable.reset(code)
+                stream.writable.abort(code)
             with pytest.raises(ValueError, match="32 bits"):
                 stream.readable.cancel(code)
         # Nothing has ended by that.

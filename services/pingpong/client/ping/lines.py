@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from ...link import Peer
+from ...ping import Mode
 from ...settings import PingSettings
 from ...statistics import Answer, AnswerStatus
 from .json_report import JsonReport
@@ -53,7 +54,7 @@ class TextLines(Display):
         """Write why."""
         self._write(self._report.failed(cause, at_ns=self._now()))
 
-    def not_sent(self, seq: int, mode: str, reason: str) -> None:
+    def not_sent(self, seq: int, mode: Mode, reason: str) -> None:
         """Write why."""
         self._write(self._report.not_sent(seq, reason, at_ns=self._now()))
 
@@ -97,7 +98,7 @@ class Dots(TextLines):
         self._is_in_line = True
         self._draw_now(text)
 
-    def sent(self, seq: int, mode: str) -> None:
+    def sent(self, seq: int, mode: Mode) -> None:
         """Draw a dot."""
         self._draw(".")
 
@@ -109,11 +110,11 @@ class Dots(TextLines):
     def unanswered(self, seq: int, *, final: bool) -> None:
         """The dot that stays says so."""
 
-    def not_sent(self, seq: int, mode: str, reason: str) -> None:
+    def not_sent(self, seq: int, mode: Mode, reason: str) -> None:
         """Draw ping(8)'s mark of an error."""
         self._draw("E")
 
-    def unconnected(self, seq: int, mode: str) -> None:
+    def unconnected(self, seq: int, mode: Mode) -> None:
         """Draw ping(8)'s mark of an error."""
         self._draw("E")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...link import ConnectTimes, Peer
+from ...ping import Mode
 from ...statistics import Answer, AnswerStatus, Distribution, Summary
 from . import formatting
 from .results import RunSummary, ShownOutage
@@ -20,7 +21,7 @@ class TextReport:
         self._url = url
         self._prefix = f"{label:<{width}} : " if label else ""
 
-    def connected(self, peer: Peer, mode: str, size: int) -> str:
+    def connected(self, peer: Peer, mode: Mode, size: int) -> str:
         """Return ping(8)'s first line; `mode` is how pings travel, `size` how many bytes they have."""
         return (
             f"PING {self._url} ({peer.address}): {mode}, {formatting.count(size, 'byte')}, "

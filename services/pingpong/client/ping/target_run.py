@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from ... import link
 from ...link import Dialer, Link, LinkError, LinkOptions, Lookup, Observer, Peer, Resolved, Until
+from ...ping import Mode
 from ...settings import PingSettings
 from ...statistics import Answer, AnswerStatus, Latencies, Summary
 from ...webtransport import Address
@@ -219,18 +220,18 @@ class TargetRun(Observer):
 
     # Pings.
 
-    def sent(self, seq: int, mode: str) -> None:
+    def sent(self, seq: int, mode: Mode) -> None:
         """It is on its way."""
         self._note_slot()
         self._display.sent(seq, mode)
 
-    def not_sent(self, seq: int, mode: str, reason: str) -> None:
+    def not_sent(self, seq: int, mode: Mode, reason: str) -> None:
         """It is not."""
         self._note_slot()
         self._not_sent += 1
         self._display.not_sent(seq, mode, reason)
 
-    def unconnected(self, seq: int, mode: str) -> None:
+    def unconnected(self, seq: int, mode: Mode) -> None:
         """There is no session."""
         self._note_slot()
         self._not_sent += 1
@@ -251,7 +252,7 @@ class TargetRun(Observer):
         self._lost += 1
         self._display.unanswered(seq, final=final)
 
-    def malformed(self, mode: str) -> None:
+    def malformed(self, mode: Mode) -> None:
         """Something came that is no answer."""
         self._malformed += 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ...link import LinkError, Observer, Outage, Peer
+from ...ping import Mode
 from ...statistics import Answer, AnswerStatus, LossReport
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
@@ -78,15 +79,15 @@ class Recorder(Observer):
         """A session is over."""
         self._metrics.sessions_closed[reason] += 1
 
-    def sent(self, seq: int, mode: str) -> None:
+    def sent(self, seq: int, mode: Mode) -> None:
         """A probe left for the network."""
         self._counts.modes[mode].sent += 1
 
-    def not_sent(self, seq: int, mode: str, reason: str) -> None:
+    def not_sent(self, seq: int, mode: Mode, reason: str) -> None:
         """A probe did not."""
         self._counts.modes[mode].completed["send_error"] += 1
 
-    def unconnected(self, seq: int, mode: str) -> None:
+    def unconnected(self, seq: int, mode: Mode) -> None:
         """Nor did this one."""
         self._counts.modes[mode].completed["send_error"] += 1
 
@@ -112,7 +113,7 @@ class Recorder(Observer):
         """Packets came again."""
         self._counts.duplicates += count
 
-    def malformed(self, mode: str) -> None:
+    def malformed(self, mode: Mode) -> None:
         """An answer to no probe; in a mode that isn't probed it is no better than the others."""
         modes = self._counts.modes
         counts = modes.get(mode) or next(iter(modes.values()))

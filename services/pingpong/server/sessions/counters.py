@@ -8,15 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ...ping import Mode
 from ...telemetry.metrics import BucketCounts
 from .send_delay import SendDelay
 
 SESSION_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0)
 """Seconds, for a histogram of how long sessions last."""
 
-DATAGRAM = "datagram"
-STREAM = "stream"
-UNI = "uni"
+DATAGRAM: Mode = "datagram"
+STREAM: Mode = "stream"
+UNI: Mode = "uni"
 MODES = (DATAGRAM, STREAM, UNI)
 """How a message comes; the client's mode `streams` is many of `stream` to the server."""
 ECHO = "echo"

@@ -1,14 +1,22 @@
 """WebTransport for asyncio: the W3C API's names, in snake case.
 
-    async with await connect("https://example.org/chat") as session:
+    async with connect("https://example.org/chat") as session:
         stream = await session.create_bidirectional_stream()
         await stream.writable.close(b"hello")
         print(await stream.readable.read_all())
+
+    async def handler(session):
+        async for data in session.datagrams:
+            session.datagrams.send(data)
+
+    async with serve(handler, port=4433, self_signed=True) as server:
+        ...
 
 `open_connection` and `listen` are the level below: connections and plain calls, for
 those who answer in the turn in which a packet arrives.
 """
 
+from ..certificates import Certificate, CertificateError, make_certificate
 from ..drafts import Draft
 from ..errors import (
     DatagramTooLargeError,
@@ -17,44 +25,62 @@ from ..errors import (
     StreamResetError,
     WebTransportError,
 )
-from ..events import Request, SessionClosed
+from ..events import Headers, Request, SessionClosed
 from ..limits import Limits
-from ..quic.config import EndpointConfig, Windows
+from ..quic.config import EndpointConfig, KeyLimits, ServerIdentity, Windows
+from ..quic.engine import Address, EndpointCounters
 from ..udp.forwarding import PacketForwarder, create_inboxes
+from ..udp.sockets import BufferSize
 from ..udp.steering import bind_group, steer
 from .connecting import connect, establish, open_connection
-from .connection import ClientConnection, SessionWaiter
+from .connection import ClientConnection, SessionWaiter, Timings
 from .endpoint import CatchUp
-from .failures import Cause, ConnectError
+from .failures import Cause, ConnectError, Step
+from .opening import Opening
 from .race import more_telling
-from .server import Listener, Server, listen, serve
-from .session import Session
+from .server import HANDLER_FAILED, Decision, Listener, Server, listen, read_certificate, serve
+from .session import Datagrams, Incoming, Session
 from .streams import BidirectionalStream, ReceiveStream, SendStream
 from .target import Target, resolve
 
 __all__ = [
+    "HANDLER_FAILED",
+    "Address",
     "BidirectionalStream",
+    "BufferSize",
     "CatchUp",
     "Cause",
+    "Certificate",
+    "CertificateError",
     "ClientConnection",
     "ConnectError",
     "DatagramTooLargeError",
+    "Datagrams",
+    "Decision",
     "Draft",
     "EndpointConfig",
+    "EndpointCounters",
+    "Headers",
+    "Incoming",
+    "KeyLimits",
     "Limits",
     "Listener",
+    "Opening",
     "PacketForwarder",
     "ReceiveStream",
     "Request",
     "SendStream",
     "Server",
+    "ServerIdentity",
     "Session",
     "SessionClosed",
     "SessionClosedError",
     "SessionWaiter",
     "StateError",
+    "Step",
     "StreamResetError",
     "Target",
+    "Timings",
     "WebTransportError",
     "Windows",
     "bind_group",
@@ -62,8 +88,10 @@ __all__ = [
     "create_inboxes",
     "establish",
     "listen",
+    "make_certificate",
     "more_telling",
     "open_connection",
+    "read_certificate",
     "resolve",
     "serve",
     "steer",

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from cryptography.x509 import load_pem_x509_certificates
 
@@ -23,42 +26,91 @@ from ..text import mask_url
 from .connection import ClientConnection, SessionWaiter, Timings
 from .endpoint import CatchUp
 from .failures import Cause, ConnectError
+from .opening import Opening
 from .race import Race, more_telling
 from .session import Session
 from .target import Target, resolve
 
+_FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 
-async def connect(
+
+def connect(
     url: str,
     *,
     protocols: Sequence[str] = (),
-    ca_file: str | None = None,
-    certificate_hash: bytes | None = None,
+    origin: str | None = None,
+    headers: Mapping[str, str] | Headers = (),
+    ca_file: str | os.PathLike[str] | None = None,
+    certificate_hash: bytes | str | None = None,
     insecure: bool = False,
     config: EndpointConfig | None = None,
     limits: Limits | None = None,
     timeout: float = 5.0,
-) -> Session:
-    """Open a session on a connection of its own; `Session.close` ends both.
+) -> Opening[Session]:
+    """Open a session on a connection of its own, which ends with the session.
 
-    The server's certificate is verified against the system's authorities, or those in
-    `ca_file`, or by its SHA-256 `certificate_hash`. All addresses of the name are tried.
-    Raises `ConnectError`, which says which step failed and why, after `timeout` seconds
-    at the latest, and `ValueError` for a URL that is not WebTransport's.
+        async with connect("https://example.org/chat") as session: ...
+        session = await connect("https://example.org/chat")
+
+    All addresses of the name are tried (RFC 8305). The server's certificate is verified against
+    the system's authorities, or those in the PEM file `ca_file`; or it is the one with the SHA-256
+    `certificate_hash` (32 bytes, or their hex digits); or, `insecure`, any.
+
+    `protocols` are the application protocols to offer, the most wanted first (draft-16, section
+    3.3); `origin` and `headers` go into the request, a token in `authorization` for example.
+    `config` and `limits` are for experts.
+
+    Raises `ConnectError`, which says which step failed and why, after `timeout` seconds at the
+    latest. Raises `ValueError` and `TypeError`, before anything is sent, for arguments that cannot
+    be right.
     """
+    if sum((ca_file is not None, certificate_hash is not None, bool(insecure))) > 1:
+        raise ValueError("only one of ca_file, certificate_hash and insecure can be meant")
     target = Target.from_url(
         url, ca_file=ca_file, certificate_hash=certificate_hash, insecure=insecure
     )
+    if isinstance(protocols, str):
+        raise TypeError(f"protocols is a list: [{protocols!r}]")
+    asked = _Asked(tuple(protocols), origin, _field_lines(headers))
+    return Opening(_connect(target, asked, config, limits, timeout))
+
+
+class _Asked(NamedTuple):
+    protocols: Sequence[str]
+    origin: str | None
+    headers: Headers
+
+
+async def _connect(
+    target: Target,
+    asked: _Asked,
+    config: EndpointConfig | None,
+    limits: Limits | None,
+    timeout: float,
+) -> Session:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     client = await open_connection(target, config=config, limits=limits, timeout=timeout)
-    session = Session(client)
+    session = Session()
     try:
-        await establish(client, session, protocols=protocols, timeout=deadline - loop.time())
+        await establish(client, session, **asked._asdict(), timeout=deadline - loop.time())
     except BaseException:
         client.abort()
         raise
+    session.take_connection(client)
     return session
+
+
+def _field_lines(headers: Mapping[str, str] | Headers) -> Headers:
+    """Fields of a request (RFC 9114, section 4.2). Raises `ValueError` and `TypeError`."""
+    if isinstance(headers, Mapping):
+        headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    for name, value in headers:
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            raise TypeError("headers is a dict of str, or pairs of bytes")
+        if not _FIELD_NAME.fullmatch(name) or re.search(rb"[\0\r\n]", value):
+            raise ValueError(f"no header's name (in lower case) or value: {name!r}")
+    return headers
 
 
 async def open_connection(

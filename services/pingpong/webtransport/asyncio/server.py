@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
 
-from ..certificates import Certificate
+from ..certificates import Certificate, make_certificate, parse_certificate, unreadable
 from ..connection import Connection, ConnectionHandler
 from ..errors import ErrorCode, ProtocolError, SessionClosedError, StreamResetError
 from ..events import ConnectionClosed, Request, SessionClosed
@@ -20,7 +26,9 @@ from ..states import State
 from ..udp.forwarding import PacketForwarder
 from ..udp.sockets import BufferSize, bind_udp
 from .endpoint import UdpEndpoint
+from .opening import Closable, Closing, Opening, finish
 from .session import Session
+from .target import file_name
 
 logger = logging.getLogger("pingpong.webtransport")
 
@@ -209,34 +217,81 @@ def listen(
     return listener
 
 
-Decision = int | str | None
-"""Of a request: an HTTP status to refuse it with, a protocol to speak, None to just accept."""
+Decision: TypeAlias = int | str | None
+"""Of a request: an HTTP status (300 to 599) to refuse it with, one of the protocols that it offers to
+speak (draft-16, section 3.3), None to accept it without."""
 
 
-class Server(ConnectionHandler):
-    """Runs a coroutine for each session; made by `serve`, an asynchronous context manager."""
+def read_certificate(
+    certificate_file: str | os.PathLike[str], private_key_file: str | os.PathLike[str]
+) -> Certificate:
+    """Read a certificate, the server's own first, then its chain, and its key, from PEM files.
+
+    Raises `CertificateError`, whose text says what is wrong with which file.
+    """
+    files = (
+        Path(file_name(certificate_file, "certificate_file")),
+        Path(file_name(private_key_file, "private_key_file")),
+    )
+    try:
+        certificate, key = (file.read_bytes() for file in files)
+    except OSError as error:
+        raise unreadable(error, *files) from None
+    return parse_certificate(certificate, key, *files)
+
+
+class Server(ConnectionHandler, Closable):
+    """Runs a coroutine for each session; made by `serve`. `async with` closes it at the end."""
 
     def __init__(
         self,
         handler: Callable[[Session], Awaitable[None]],
         decide: Callable[[Request], Decision],
+        certificate: Certificate,
     ) -> None:
         self.listener: Listener
+        """The level below."""
         self._handler = handler
         self._decide = decide
+        self._certificate = certificate
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
         """The UDP port."""
         return self.listener.port
 
+    @property
+    def certificate_hash(self) -> bytes:
+        """The SHA-256 of the certificate, 32 bytes: `connect`'s `certificate_hash`, and a browser's
+        `serverCertificateHashes`."""
+        return self._certificate.sha256
+
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Show another certificate in handshakes that begin from now on."""
+        self.listener.use_certificate(certificate)
+        self._certificate = certificate
+
     def drain(self) -> None:
-        """Ask all sessions to finish and leave."""
+        """Ask all sessions to finish and leave, and accept no more on their connections."""
         self.listener.drain()
 
-    async def close(self, code: int = 0, reason: str = "") -> None:
-        """Close all sessions, and wait for their coroutines to end."""
+    def close(self, code: int = 0, reason: str = "") -> Awaitable[None]:
+        """Close all sessions, and the socket, from the call on. Once more does nothing.
+
+        Await what it returns to wait until the peers have heard, for a second at most, and the
+        handlers have ended; those that go on after that are cancelled. Raises `ValueError` for a
+        code that has more than 32 bits.
+        """
+        if not 0 <= code <= 0xFFFF_FFFF:
+            raise ValueError(f"a close code has 32 bits: {code}")
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(code, reason))
+        closing = self._closing
+        return Closing(lambda: finish(closing))
+
+    async def _close(self, code: int, reason: str) -> None:
         try:
             await self.listener.close(code, reason)
         finally:
@@ -244,23 +299,16 @@ class Server(ConnectionHandler):
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def __aenter__(self) -> Server:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
     def session_requested(self, session: CoreSession) -> None:
         """`ConnectionHandler`."""
         awaitable = Session()
         try:
             decision = self._decide(session.request)
+            if isinstance(decision, bool) or not isinstance(decision, Decision):
+                raise TypeError(f"decide returns an HTTP status, a protocol or None: {decision!r}")
             if isinstance(decision, int):
+                if not 300 <= decision <= 599:
+                    raise ValueError(f"a status that refuses is from 300 to 599: {decision}")
                 session.reject(decision)
             else:
                 session.accept(awaitable, decision)
@@ -278,9 +326,9 @@ class Server(ConnectionHandler):
         try:
             await self._handler(session)
         except Exception as error:
-            if isinstance(error, SessionClosedError) and session.closed.done():
+            if _is_only(error, SessionClosedError, StreamResetError) and session.closed.done():
                 pass  # It ended while the handler waited for something of it.
-            elif isinstance(error, StreamResetError):
+            elif _is_only(error, StreamResetError):
                 # The peer's doing, and no fault of the handler's that is worth a traceback.
                 logger.debug("the handler of a session on %s ended: %s", path, error)
                 session.close(HANDLER_FAILED, "a stream was reset")
@@ -291,19 +339,82 @@ class Server(ConnectionHandler):
             session.close()
 
 
-async def serve(
+def _is_only(error: BaseException, *kinds: type[Exception]) -> bool:
+    """Whether an error, or all of a group such as `asyncio.TaskGroup` raises, is of these kinds."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(kinds)[1] is None
+    return isinstance(error, kinds)
+
+
+def serve(
     handler: Callable[[Session], Awaitable[None]],
     host: str = "::",
     port: int = 0,
     *,
-    config: EndpointConfig,
+    certificate_file: str | os.PathLike[str] | None = None,
+    private_key_file: str | os.PathLike[str] | None = None,
+    self_signed: bool = False,
+    config: EndpointConfig | None = None,
     limits: Limits | None = None,
     decide: Callable[[Request], Decision] = lambda request: None,
-) -> Server:
-    """Run `handler` for each session that `decide` lets in.
+) -> Opening[Server]:
+    """Run the coroutine `handler` for each session that `decide` lets in.
 
-    A session is closed when its handler returns. Raises as `listen` does.
+        async with serve(handler, port=4433, certificate_file=…, private_key_file=…) as server: ...
+        server = await serve(handler, port=4433, self_signed=True)
+
+    A session is closed when its handler returns; with code 1 (`HANDLER_FAILED`) where it raises,
+    which is logged. `decide` is a plain function, called in the turn in which the request came.
+
+    `host` is an address or a name, "::" for all of both families, and `port` a UDP port, 0 for
+    any. The certificate comes from PEM files, `certificate_file` with its chain; or it is made,
+    `self_signed`, for development: ECDSA, valid for 13 days, for clients that know its
+    `Server.certificate_hash`, as browsers can. `config`, which may bring it too, and `limits` are
+    for experts.
+
+    Raises `CertificateError` for files that cannot be used, `OSError` where the port cannot be
+    had, and, at once, `TypeError` and `ValueError` for arguments that cannot be right.
     """
-    server = Server(handler, decide)
+    for name, function in (("handler", handler), ("decide", decide)):
+        if not callable(function):
+            raise TypeError(f"{name} is a function, not {type(function).__name__}")
+    if inspect.iscoroutinefunction(decide):
+        raise TypeError("decide is a plain function: it has to answer at once")
+    config = config or EndpointConfig()
+    ways = (certificate_file or private_key_file, self_signed, config.certificate)
+    if sum(map(bool, ways)) != 1:
+        raise ValueError(
+            "a server needs one certificate: certificate_file and private_key_file, or"
+            " self_signed=True, or config=EndpointConfig(certificate=…)"
+        )
+    if (certificate_file is None) is not (private_key_file is None):
+        raise ValueError("certificate_file and private_key_file go together")
+    if certificate_file is not None and private_key_file is not None:
+        config = replace(config, certificate=read_certificate(certificate_file, private_key_file))
+    elif self_signed:
+        config = replace(config, certificate=_self_signed(host))
+    return Opening(_serve(handler, host, port, config, limits, decide))
+
+
+async def _serve(
+    handler: Callable[[Session], Awaitable[None]],
+    host: str,
+    port: int,
+    config: EndpointConfig,
+    limits: Limits | None,
+    decide: Callable[[Request], Decision],
+) -> Server:
+    assert config.certificate is not None
+    if warning := config.certificate.warning(datetime.now(UTC)):
+        logger.warning("%s", warning)
+    server = Server(handler, decide, config.certificate)
     server.listener = listen(server, host, port, config=config, limits=limits)
     return server
+
+
+def _self_signed(host: str) -> Certificate:
+    now = datetime.now(UTC)
+    names = ["localhost", "127.0.0.1", "::1"]
+    with contextlib.suppress(ValueError):  # "" is no name
+        return make_certificate([*names, host], now)
+    return make_certificate(names, now)

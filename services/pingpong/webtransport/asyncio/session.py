@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from types import TracebackType
+from collections.abc import Awaitable
 from typing import Generic, TypeVar
 
 from ..drafts import Draft
@@ -20,7 +20,8 @@ from ..session import Session as CoreSession
 from ..states import State
 from ..streams import Stream, StreamHandler
 from .connection import ClientConnection, SessionWaiter
-from .streams import BidirectionalStream, ReceiveStream, SendStream, StreamAdapter
+from .opening import Closable, Closing, finish
+from .streams import BidirectionalStream, ReceiveStream, SendStream, StreamAdapter, check_bytes
 
 INCOMING_DATAGRAMS = 256
 """Datagrams that wait to be read; further ones push out the oldest."""
@@ -37,7 +38,7 @@ T = TypeVar("T")
 class Incoming(Generic[T]):
     """What has come from the peer and was not taken yet: an asynchronous iterator.
 
-    It ends when the session does, however that is; `Session.closed` says how.
+    `async for` ends when the session does, however that is; `Session.closed` says how.
     """
 
     def __init__(self) -> None:
@@ -60,8 +61,7 @@ class Incoming(Generic[T]):
     async def get(self) -> T:
         """The next one. Raises `SessionClosedError` where there will be none."""
         while not self._items:
-            if self._error is not None:
-                raise self._error.again()
+            self.check()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             try:
@@ -75,6 +75,11 @@ class Incoming(Generic[T]):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
         return self._items.popleft()
+
+    def check(self) -> None:
+        """Raise `SessionClosedError` where the session is over, whatever is left to take."""
+        if self._error is not None:
+            raise self._error.again()
 
     def put(self, item: T) -> None:
         """Add what has come, and wake one that waits."""
@@ -100,7 +105,10 @@ class Incoming(Generic[T]):
 
 
 class Datagrams:
-    """A session's datagrams, in and out: unreliable, unordered, one packet each."""
+    """A session's datagrams, in and out: unreliable, unordered, one packet each.
+
+    `async for` takes what arrives, until the session is over. At most `INCOMING_DATAGRAMS` wait.
+    """
 
     def __init__(self, core: CoreSession, high_water: int = INCOMING_DATAGRAMS) -> None:
         self.dropped = 0
@@ -111,14 +119,17 @@ class Datagrams:
 
     @property
     def max_datagram_size(self) -> int:
-        """Bytes of the largest that can be sent."""
+        """Bytes of the largest that can be sent; 0 where the peer takes none."""
         return self._core.max_datagram_size
 
     def send(self, data: bytes) -> bool:
         """Send one; false where it was dropped because too many wait to leave.
 
-        Raises `DatagramTooLargeError`, `StateError` where the session is over.
+        Raises `DatagramTooLargeError` above `max_datagram_size`, `SessionClosedError` where the
+        session is over.
         """
+        check_bytes(data)
+        self._incoming.check()
         return self._core.send_datagram(data)
 
     async def receive(self) -> bytes:
@@ -140,19 +151,22 @@ class Datagrams:
         self._incoming.end(error)
 
 
-class Session(SessionWaiter):
-    """A WebTransport session.
+class Session(SessionWaiter, Closable):
+    """A WebTransport session, of `connect` or of a handler of `serve`.
 
-    Use it as an asynchronous context manager: it is closed at the end. Streams that the
-    peer opens come out of `incoming_bidirectional_streams` and
-    `incoming_unidirectional_streams`.
+    `async with` closes it at the end. Streams that the peer opens come out of
+    `incoming_bidirectional_streams` and `incoming_unidirectional_streams`. Once the session is
+    over, all that waits and each call raises one `SessionClosedError`, with code and reason;
+    iterators end.
     """
 
-    def __init__(self, client: ClientConnection | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         loop = asyncio.get_running_loop()
-        self._client = client
-        """The connection to end with the session, where it has one of its own."""
+        self._client: ClientConnection | None = None
+        """The connection that ends with the session, where it has one of its own."""
+        self._leaving: asyncio.Task[None] | None = None
+        """Ends that connection."""
         self.incoming_bidirectional_streams: Incoming[BidirectionalStream] = Incoming()
         self.incoming_unidirectional_streams: Incoming[ReceiveStream] = Incoming()
         self._core: CoreSession | None = None
@@ -232,37 +246,39 @@ class Session(SessionWaiter):
         return stream
 
     def drain(self) -> None:
-        """Ask the peer to finish and leave; the session goes on."""
-        self._get_core().drain()
+        """Ask the peer to finish and leave (section 4.6); the session goes on.
 
-    def close(self, code: int = 0, reason: str = "") -> None:
-        """End the session and all its streams, now. Once more does nothing.
-
-        A session of `connect` has a connection of its own: leave the context manager, or
-        await `wait_closed`, for that to end as well.
+        Raises `SessionClosedError` where the session is over.
         """
-        if self._core is not None:
-            self._core.close(code, reason)
+        core = self._get_core()
+        self.incoming_bidirectional_streams.check()
+        core.drain()
 
-    async def wait_closed(self) -> SessionClosed:
-        """Wait until the session, and a connection of its own, have ended."""
+    def close(self, code: int = 0, reason: str = "") -> Awaitable[SessionClosed]:
+        """End the session and all its streams, from the call on. Once more does nothing.
+
+        Await what it returns to wait until a connection of the session's own has ended as well,
+        which lets the peer hear code and reason first, for a second at most; it says how the
+        session ended. A reason above 1024 bytes is cut. Raises `ValueError` for a code that has
+        more than 32 bits.
+        """
+        self._get_core().close(code, reason)
+        return Closing(self._wait_closed)
+
+    async def _wait_closed(self) -> SessionClosed:
         closed = await self.closed
-        if self._client is not None:
-            await self._client.close()
+        if self._leaving is not None:
+            await finish(self._leaving)
         return closed
 
-    async def __aenter__(self) -> Session:
-        return self
+    def take_connection(self, client: ClientConnection) -> None:
+        """Have a connection end with the session."""
+        self._client = client
+        if self._closed.done():
+            self._leave(client)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-        if self._client is not None:
-            await self._client.close()
+    def _leave(self, client: ClientConnection) -> None:
+        self._leaving = asyncio.get_running_loop().create_task(client.close())
 
     # `SessionHandler`.
 
@@ -283,6 +299,8 @@ class Session(SessionWaiter):
         error = SessionClosedError(str(closed), closed.code, closed.reason)
         if not self._closed.done():
             self._closed.set_result(closed)
+            if self._client is not None:
+                self._leave(self._client)
         if not self._draining.done():
             self._draining.set_exception(error.again())
             self._draining.exception()

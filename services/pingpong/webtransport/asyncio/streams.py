@@ -6,9 +6,12 @@ The names are those of the W3C WebTransport API, in snake case.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from types import TracebackType
 
 from ..errors import SessionClosedError, StateError, StreamResetError, WebTransportError
 from ..streams import Stream, StreamHandler
+from .opening import Closable, Closing
 
 WRITE_HIGH_WATER = 256 << 10
 """Bytes that the peer has not acknowledged, above which writing waits."""
@@ -16,8 +19,14 @@ WRITE_LOW_WATER = 64 << 10
 """Bytes below which it goes on."""
 
 
+def check_bytes(data: object) -> None:
+    """Raises `TypeError` for what cannot be sent."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"what is sent is bytes, not {type(data).__name__}")
+
+
 class ReceiveStream:
-    """The peer's half of a stream.
+    """The peer's half of a stream; `async for` reads it to the end, piece by piece.
 
     Bytes that have arrived and are not read count against the peer's credit, so that a
     reader that pauses makes the peer pause.
@@ -160,8 +169,8 @@ class ReceiveStream:
             self._waiter.set_result(None)
 
 
-class SendStream:
-    """Our half of a stream."""
+class SendStream(Closable):
+    """Our half of a stream; `async with` closes it at the end, and aborts it after an error."""
 
     __slots__ = ("_closed", "_error", "_stream", "_waiters")
 
@@ -177,21 +186,34 @@ class SendStream:
 
         They are on their way even if the waiting is cancelled. Raises `StreamResetError`
         where the peer asked to stop, `SessionClosedError` where the session is gone,
-        `StateError` after `close` or `reset`.
+        `StateError` after `close` or `abort`.
         """
-        self._check()
+        check_bytes(data)
+        if (error := self._refusal()) is not None:
+            raise error
         self._stream.send(data)
         await self._wait_below_high_water()
 
-    async def close(self, data: bytes = b"") -> None:
-        """Send the last bytes, if any, and end the stream; once more does nothing.
+    def close(self, data: bytes = b"") -> Awaitable[None]:
+        """Send the last bytes, if any, and end the stream, from the call on; once more does nothing.
 
-        Waits and raises as `write` does. Done when the bytes are on their way: only the
-        peer's answer says that they have arrived.
+        Await what it returns to wait, and have raised what is to be, as `write` does. Done when the
+        bytes are on their way: only the peer's answer says that they have arrived.
         """
-        if self._closed and not data:
-            return
-        self._check()
+        check_bytes(data)
+        error = None
+        if not self._closed or data:
+            error = self._refusal()
+            if error is None:
+                self._end(data)
+        return Closing(lambda: self._wait_closed(error))
+
+    async def _wait_closed(self, error: WebTransportError | None) -> None:
+        if error is not None:
+            raise error
+        await self._wait_below_high_water()
+
+    def _end(self, data: bytes) -> None:
         self._closed = True
         stream = self._stream
         if stream.buffered + len(data) > WRITE_HIGH_WATER:
@@ -200,9 +222,19 @@ class SendStream:
             stream.notify_writable(WRITE_LOW_WATER)
             data = b""
         stream.send(data, end_stream=True)
-        await self._wait_below_high_water()
 
-    def reset(self, code: int = 0) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.close()
+        else:
+            self.abort()
+
+    def abort(self, code: int = 0) -> None:
         """End early (RESET_STREAM): the peer may never see what was sent before.
 
         Raises `ValueError` for a code that has more than 32 bits.
@@ -225,11 +257,10 @@ class SendStream:
         self._error = self._error or error
         self.wake()
 
-    def _check(self) -> None:
+    def _refusal(self) -> WebTransportError | None:
         if self._error is not None:
-            raise self._error.again()
-        if self._closed:
-            raise StateError("the stream has ended")
+            return self._error.again()
+        return StateError("the stream has ended") if self._closed else None
 
     async def _wait_below_high_water(self) -> None:
         stream = self._stream
@@ -251,8 +282,11 @@ class SendStream:
             raise self._error.again()
 
 
-class BidirectionalStream:
-    """Both halves of a stream: `readable`, the peer's, and `writable`, ours."""
+class BidirectionalStream(Closable):
+    """Both halves of a stream: `readable`, the peer's, and `writable`, ours.
+
+    `async with` closes it at the end, and aborts `writable` after an error.
+    """
 
     __slots__ = ("_stream", "readable", "writable")
 
@@ -265,6 +299,25 @@ class BidirectionalStream:
     def stream_id(self) -> int:
         """QUIC's id of the stream."""
         return self._stream.id
+
+    def close(self, data: bytes = b"") -> Awaitable[None]:
+        """Close `writable`, as its `close` does, and cancel `readable` unless it is at its end."""
+        closing = self.writable.close(data)
+        if not self.readable.at_end:
+            self.readable.cancel()
+        return closing
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.close()
+        else:
+            self.writable.abort()
+            self.readable.cancel()
 
 
 class StreamAdapter(StreamHandler):

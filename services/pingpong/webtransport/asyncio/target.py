@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 import ssl
 import threading
@@ -35,8 +36,9 @@ class Target:
     """Where to, and what to insist on there.
 
     `host` is an address or a name; a name that is not in ASCII is mapped by `hosts.ascii_host`,
-    which raises `ValueError` where it cannot be. `certificate_hash` is the SHA-256 of the only
-    certificate to accept, whatever signed it; `family` is a socket address family, to use no other.
+    which raises `ValueError` where it cannot be. `ca_file` is a PEM file of the authorities to
+    trust in place of the system's. `certificate_hash` is the SHA-256 of the only certificate to
+    accept, 32 bytes, whatever signed it; `family` is a socket address family, to use no other.
     """
 
     host: str
@@ -53,11 +55,23 @@ class Target:
             object.__setattr__(self, "host", ascii_host(self.host))
 
     @classmethod
-    def from_url(cls, url: str, **options: object) -> Target:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        ca_file: str | os.PathLike[str] | None = None,
+        certificate_hash: bytes | str | None = None,
+        insecure: bool = False,
+        family: int = socket.AF_UNSPEC,
+    ) -> Target:
         """Read `https://host[:port][/path][?query]`.
 
-        Raises `ValueError` for anything else.
+        `certificate_hash` may also be text: 64 hex digits, with or without colons. Raises
+        `ValueError` for a URL that is none of WebTransport's or a hash that is none of SHA-256,
+        and `TypeError` for arguments of other kinds.
         """
+        if not isinstance(url, str):
+            raise TypeError(f"url is text (https://host[:port][/path]), not {_kind(url)}")
         parts = urlsplit(url)
         host = host_of(parts.netloc)
         if parts.scheme != "https" or not host:
@@ -68,7 +82,15 @@ class Target:
         if host.isascii():
             address, percent, zone = host.partition("%")
             host = f"{address.lower()}{percent}{zone}"
-        return cls(host, parts.port or HTTPS_PORT, path, **options)  # type: ignore[arg-type]
+        return cls(
+            host,
+            parts.port or HTTPS_PORT,
+            path,
+            ca_file=None if ca_file is None else file_name(ca_file, "ca_file"),
+            certificate_hash=None if certificate_hash is None else _read_hash(certificate_hash),
+            insecure=insecure,
+            family=family,
+        )
 
     @property
     def authority(self) -> str:
@@ -98,6 +120,31 @@ class Target:
             certificate_hash=self.certificate_hash,
             insecure=self.insecure,
         )
+
+
+def file_name(name: str | os.PathLike[str], argument: str) -> str:
+    """The name of a PEM file. Raises `TypeError` for what is none, its content say."""
+    path = os.fspath(name) if isinstance(name, str | os.PathLike) else name
+    if not isinstance(path, str):
+        raise TypeError(f"{argument} is the name of a PEM file (str or Path), not {_kind(path)}")
+    return path
+
+
+def _read_hash(value: bytes | str) -> bytes:
+    if isinstance(value, str):
+        try:
+            value = bytes.fromhex(value.replace(":", ""))
+        except ValueError:
+            value = b""
+    elif not isinstance(value, bytes):
+        raise TypeError(f"certificate_hash is bytes or hex digits, not {_kind(value)}")
+    if len(value) != 32:
+        raise ValueError("certificate_hash is a SHA-256: 32 bytes, or 64 hex digits")
+    return value
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 async def resolve(target: Target, timeout: float | None = None) -> list[tuple[int, Address]]:

@@ -7,6 +7,7 @@ collector finds it, because its parts refer to one another.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import Any
 
@@ -36,6 +37,9 @@ from .reassembly import TooManyPiecesError
 # Epochs are keys of what each packet needs, a dozen and more times. Each is one object: it may as well
 # hash as that, where `Enum` hashes names, in Python. Before any of them is in a set or a dictionary.
 tls.Epoch.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+# Where a program sets up no logging, what aioquic says of a peer's faults would go to its stderr.
+logging.getLogger("quic").addHandler(logging.NullHandler())
 
 RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
 _KEY_REASONS = {

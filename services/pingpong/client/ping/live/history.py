@@ -6,6 +6,7 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
+from ....ping import Mode
 from ....statistics import Answer, AnswerStatus
 from ..observer import Display
 
@@ -64,15 +65,15 @@ class History(Display):
         self._before = self._last
         self.last_rtt_ns = None
 
-    def sent(self, seq: int, mode: str) -> None:
+    def sent(self, seq: int, mode: Mode) -> None:
         """It is on its way."""
         self._put(seq, _WAITING)
 
-    def not_sent(self, seq: int, mode: str, reason: str) -> None:
+    def not_sent(self, seq: int, mode: Mode, reason: str) -> None:
         """Nothing became of it."""
         self._put(seq, _NOT_SENT)
 
-    def unconnected(self, seq: int, mode: str) -> None:
+    def unconnected(self, seq: int, mode: Mode) -> None:
         """Nothing became of it."""
         self._put(seq, _NOT_SENT)
 
