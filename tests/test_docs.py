@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
+from xml.etree import ElementTree
 
 import pytest
 
@@ -142,6 +143,14 @@ def test_the_extras_that_are_installed_exist() -> None:
 def commands(text: str) -> list[list[str]]:
     """The words of each command of a block, without comments."""
     return [shlex.split(line, comments=True) for line in text.splitlines()]
+
+
+def test_the_picture_is_of_the_live_view_as_it_is() -> None:
+    texts = ElementTree.parse(ROOT / "docs/live.svg").iter("{http://www.w3.org/2000/svg}text")
+    shown = " ".join("".join(each.text or "" for each in texts).split())
+    assert re.search(r"sent +recv +loss +out +back +last +avg +p50 +p95 +p99", shown)
+    for state in ("berlin.example", "1 outage of", "down for", "q quit", "× lost"):
+        assert state in shown
 
 
 @pytest.mark.process
