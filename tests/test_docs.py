@@ -13,6 +13,7 @@ import pytest
 
 from pingpong.client.probe import metrics as client_metrics
 from pingpong.server import metrics as server_metrics
+from tests.chart.rendering import render
 from tests.client.ping.terminal import terminal
 from tests.support.docs import PAGES, ROOT, block, blocks
 from tests.support.processes import Process, run, serving
@@ -25,6 +26,10 @@ RUN_BY = {
     ("README.md", "pingpong probe"): "test_the_commands_of_a_prober_and_its_admin_port",
     ("README.md", "pingpong ping --live"): "test_the_command_of_the_live_view",
     ("README.md", "docker build"): "test_what_the_readme_says_of_kubernetes_is_what_its_page_says",
+    ("charts/pingpong/README.md", "helm install"): "tests/e2e/test_install.py",
+    ("charts/pingpong/README.md", "helm upgrade"): "tests/e2e/test_rollout.py",
+    ("charts/pingpong/README.md", "--set-json"): "test_the_annotations_for_prometheus_are_set",
+    ("charts/pingpong/RUNBOOK.md", "kubectl get pods"): "tests/e2e/test_kubernetes_docs.py",
     ("docs/metrics.md", "curl "): "test_the_commands_of_a_prober_and_its_admin_port",
 }
 """Which test runs a block of commands, by its page and how it begins; those of docs/kubernetes.md
@@ -40,7 +45,7 @@ def test_tables_are_those_of_the_code(page: str) -> None:
     assert text == filled(text, tables()[page]), "run `make format`"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("charts/")])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_is_run_by_a_test(page: str) -> None:
     for code in blocks(page, "sh"):
         if code.startswith("make ") or page == "docs/kubernetes.md":
@@ -109,6 +114,15 @@ def test_the_readme_begins_with_two_commands() -> None:
 
 def test_what_the_readme_says_of_kubernetes_is_what_its_page_says() -> None:
     assert block("README.md", "sh", "helm install") in blocks("docs/kubernetes.md", "sh")
+
+
+def test_the_annotations_for_prometheus_are_set() -> None:
+    [[option, assignment]] = commands(block("charts/pingpong/README.md", "sh", "--set-json"))
+    key, _, value = assignment.partition("=")
+    assert (option, key) == ("--set-json", "client.podAnnotations")
+    pods = render({"client": {"podAnnotations": json.loads(value)}}).pods()
+    annotations = pods["Deployment pingpong-client"]["metadata"]["annotations"]
+    assert json.loads(value).items() <= annotations.items()
 
 
 def test_the_extras_that_are_installed_exist() -> None:

@@ -97,3 +97,11 @@ def test_level_and_fields_are_those_of_the_code(name: str) -> None:
     # Fields that are bound to a logger, or collected in a dictionary, are named in its file.
     sources = " ".join(event.source for event in events)
     assert [field for field in fields if not re.search(rf"\b{field}\b", sources)] == []
+
+
+def test_events_that_the_runbook_names_exist() -> None:
+    runbook = PAGES["charts/pingpong/RUNBOOK.md"]
+    lists = re.findall(r"--tail 50 +# (.+)$|has the reason \((.+)\)", runbook, re.MULTILINE)
+    named = {name for found in lists for name in re.findall(r"\w+", "".join(found))}
+    assert named
+    assert named <= set(DOCUMENTED)

@@ -1,4 +1,4 @@
-"""docs/kubernetes.md, typed as it stands there, one command after the other."""
+"""docs/kubernetes.md, typed as it stands there, one command after the other; and the runbook's first."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ pytestmark = pytest.mark.e2e
 NOT_IN_A_CLONE = shutil.ignore_patterns(".*", "__pycache__", "build", "dist")
 
 
-def typed() -> list[str]:
-    """The lines of the page's commands."""
-    lines = "".join(blocks("docs/kubernetes.md", "sh")).splitlines()
-    return [line.strip() for line in lines if line.strip()]
+def typed(namespace: str) -> list[str]:
+    """The lines of the page's commands, and after those that look at the pods the runbook's."""
+    install, look, *others = blocks("docs/kubernetes.md", "sh")
+    [runbook] = blocks("charts/pingpong/RUNBOOK.md", "sh")
+    text = "".join([install, look, runbook.replace("NAMESPACE", namespace), *others])
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def free_port() -> int:
@@ -107,13 +109,13 @@ def test_the_page_on_kubernetes(
             "trap 'kill $(jobs -p) 2>/dev/null || :' EXIT",
             f"kubectl config set-context --current --namespace={namespace}",
             "set -x",
-            *map(as_typed, typed()),
+            *map(as_typed, typed(namespace)),
         ]
     )
     ended = attempt("bash", "-c", script, environment=environment, cwd=str(clone), timeout=280)
     assert ended.ok, ended.output[-12_000:]
-    # One from a pod, one from this machine, one with a token; and `helm test`'s own.
-    assert ended.output.count("5 sent, 5 received, 0% loss") == 4, ended.output
+    # Two from a pod, one from this machine, one with a token; and `helm test`'s own.
+    assert ended.output.count("5 sent, 5 received, 0% loss") == 5, ended.output
     assert "Phase:          Succeeded" in ended.output
     assert '"event": "target_up"' in ended.output
     assert "pingpong_client_session_up{" in ended.output

@@ -215,7 +215,7 @@ def test_everything_ends_with_one_clear_error_when_the_connection_is_lost() -> N
     wire.run(30)
     for told, side in ((recorder, wire.client), (peer_recorder, wire.server)):
         assert told.closed is not None
-        assert told.closed.error == "the connection timed out: the peer was not heard any more"
+        assert told.closed.error == "the connection timed out: nothing was received from the peer"
         assert told.closed.code is None
         assert side.closed is not None
         assert side.closed.timed_out

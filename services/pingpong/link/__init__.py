@@ -1,4 +1,4 @@
-"""The link engine: a session with a target that is kept, probes on a schedule, and what becomes of them.
+"""The link engine: keeps a session with a target, sends probes on a schedule, tracks answers.
 
     class Show(Observer):
         def answered(self, answer, size, is_first):
@@ -20,7 +20,7 @@
             await link.close()
         print(link.summary(time.monotonic_ns()))
 
-`dial` makes sessions, `session` is one, `keeper` decides when one is to be made, `link` does it.
+`dial` opens sessions, `session` is one, `reconnect` decides when to open another, `link` does it.
 """
 
 from .availability import Outage

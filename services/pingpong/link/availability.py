@@ -9,23 +9,22 @@ from dataclasses import dataclass
 class Outage:
     """A time without an answer.
 
-    From the arrival of the last answer before it to that of the first one after, without the time
-    in which this process was stopped or held up, and without the last pause of its own in which it
-    did not try to connect, where that was longer than it takes to find out.
+    From the arrival of the last answer before it to the arrival of the first one after it. It
+    excludes the time in which this process was stopped or stalled, and the last pause before an
+    attempt to connect.
     """
 
     duration_ns: int
     cause: str
-    """Why the target was down, for people."""
+    """Why the target was down, for display."""
 
 
 class Availability:
-    """Follows one target: it is up from an answer on until `lost` is called.
+    """Tracks whether one target is up: from an answer until `lost` is called.
 
-    Lost are: its session, where no other one stands; or its answers, once none came for longer
-    than chance explains. An answer that came late ends an outage like any other: the path was
-    dead for that long. Times are those of arrival, in nanoseconds of one clock, so that a pause
-    of this process makes no outage.
+    A target is lost when its session ends and there is no other one, or when no answer arrives for
+    too long. A late answer ends an outage too. Times are arrival times, in nanoseconds of one
+    clock, so that a pause of this process is no outage.
     """
 
     __slots__ = ("_answered_at", "cause", "changed_at", "is_up")
@@ -33,9 +32,9 @@ class Availability:
     def __init__(self, now_ns: int) -> None:
         self.is_up = False
         self.cause = "not connected yet"
-        """Why it is down; of the last time, where it is up."""
+        """Why it is down, or was down last."""
         self.changed_at = now_ns
-        """When it went up or down."""
+        """When it last went up or down."""
         self._answered_at: int | None = None
 
     @property
@@ -53,23 +52,23 @@ class Availability:
         return outage
 
     def noted(self, at_ns: int) -> None:
-        """An answer arrived, but the target is not up for that: an outage begins after it."""
+        """An answer arrived on a replaced session: the outage begins here."""
         if self._answered_at is not None:
             self._answered_at = max(self._answered_at, at_ns)
 
     def outage(self, now_ns: int) -> Outage | None:
-        """The outage until now; None where it is up, or never was."""
+        """The current outage; None if the target is up, or never was."""
         if self.is_up or self._answered_at is None:
             return None
         return Outage(max(now_ns - self._answered_at, 0), self.cause)
 
     def exclude(self, duration_ns: int, now_ns: int) -> None:
-        """For so long until now this process was stopped, or only waited: that is no outage."""
+        """Exclude the last `duration_ns` from an outage: this process was stopped, or paused."""
         if self._answered_at is not None:
             self._answered_at = min(self._answered_at + duration_ns, now_ns)
 
     def lost(self, cause: str, now_ns: int) -> bool:
-        """It does not answer any more. Returns whether that is news."""
+        """The target stopped answering. Returns whether it was up."""
         was_up = self.is_up
         self.is_up = False
         if was_up:

@@ -1,4 +1,4 @@
-"""Makes sessions with targets: a fresh lookup, a fresh socket, and today's authorities and headers."""
+"""Opens sessions with targets. Each attempt has its own lookup and socket, and current headers."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from .failures import FAILURES, LinkError
 from .session import IDLE_TIMEOUT, PingSession
 
 LOOKUP_INTERVAL = 0.5
-"""Seconds without an answer before it is asked again where the target is.
+"""Seconds without an answer after which the name is looked up again.
 
-A lookup may ask less often; `Discovery.fresh` does so once a second at most.
+A lookup may be cached: `Discovery.refresh` asks at most once a second.
 """
 
 _ANSWER_STREAMS = 1024
 """Streams that a server may have open for its answers (mode uni)."""
 _SHORTEST_TIMEOUT = 0.001
 _ROUNDING = 0.01
-"""Seconds by which a timeout may come before its deadline."""
+"""Seconds by which a timeout may fire before its deadline."""
 _GAP = 0.003
-"""Seconds that the event loop has for everything else before another attempt begins."""
+"""Seconds for other work of the event loop before another attempt begins."""
 _MAX_GAPS = 5
-_AT_ONCE = 8
-"""Attempts under way that the next one does not wait for."""
-_LONGEST_TURN = 0.2
-"""Seconds after which an attempt is not waited for either."""
+_MAX_ATTEMPTS = 8
+"""Attempts at the same time."""
+_SLOT_TIMEOUT = 0.2
+"""Seconds after which an attempt no longer counts."""
 _UNAUTHORIZED = (401, 403)
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Where a target is now, and what to insist on there.
+    """A resolved target.
 
     `addresses` are socket families and addresses, in the order in which to try them. They are all
-    that the name leads to: a session with another one is to be left.
+    addresses of the name: a session with any other address has to be replaced.
     """
 
     target: Target
@@ -58,11 +58,11 @@ class Resolved:
 
 
 Lookup: TypeAlias = Callable[[], Awaitable[Resolved]]
-"""Looks a target up. Raises `ConnectError` where it can't be found."""
+"""Looks a target up. Raises `ConnectError` if that fails."""
 
 
 def system_lookup(target: Target) -> Lookup:
-    """Look a target up as the system does, each time anew."""
+    """A lookup with the system's resolver, without a cache."""
 
     async def look_up() -> Resolved:
         return Resolved(target, await resolve(target))
@@ -71,43 +71,43 @@ def system_lookup(target: Target) -> Lookup:
 
 
 class _Throttle:
-    """Lets attempts begin one after the other: a hundred at one moment would all time out.
+    """Limits concurrent attempts to connect: a hundred at the same time would all time out.
 
-    The next one waits until the event loop keeps up, so that probes go out in time, and until few
-    others are under way, so that a server gets done with them. Those that take long, as at a server
-    that is not there, hold up nothing else.
+    An attempt waits until the event loop is not late, so that probes are sent on time, and until
+    few other attempts run, so that a server can complete them. Slow attempts, as with a server
+    that does not answer, do not block others.
     """
 
     def __init__(self) -> None:
         self._next = asyncio.Lock()
-        self._room = asyncio.Semaphore(_AT_ONCE)
-        self._under_way = 0
+        self._slots = asyncio.Semaphore(_MAX_ATTEMPTS)
+        self._attempts = 0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, and have it."""
-        self._under_way += 1
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for a free slot, and hold it."""
+        self._attempts += 1
         try:
             async with self._next:
-                await self._room.acquire()
-                room = ExitStack()
-                room.callback(self._room.release)
-                timer = asyncio.get_running_loop().call_later(_LONGEST_TURN, room.close)
+                await self._slots.acquire()
+                slot = ExitStack()
+                slot.callback(self._slots.release)
+                timer = asyncio.get_running_loop().call_later(_SLOT_TIMEOUT, slot.close)
                 try:
-                    if self._under_way > 1:
-                        await self._leave_a_gap()
+                    if self._attempts > 1:
+                        await self._wait_for_loop()
                 except BaseException:
-                    room.close()
+                    slot.close()
                     raise
             try:
                 yield
             finally:
                 timer.cancel()
-                room.close()
+                slot.close()
         finally:
-            self._under_way -= 1
+            self._attempts -= 1
 
-    async def _leave_a_gap(self) -> None:
+    async def _wait_for_loop(self) -> None:
         for _ in range(_MAX_GAPS):
             began = time.monotonic()
             await asyncio.sleep(_GAP)
@@ -116,11 +116,11 @@ class _Throttle:
 
 
 class Dialer:
-    """Makes sessions, of any number of targets.
+    """Opens sessions with any number of targets.
 
-    `timeout` is how many seconds an attempt has, from the lookup on; `headers` is called in each
-    attempt for what goes into its request, and may raise `LinkError`; `idle_timeout` is this
-    side's, and `config` the rest of what its endpoints are like.
+    `timeout` is the time limit of an attempt in seconds, including the lookup. `headers` is called
+    in each attempt for the fields of the request, and may raise `LinkError`. `idle_timeout` is
+    this side's, in seconds; `config` has the other options of its endpoints.
     """
 
     def __init__(
@@ -150,13 +150,13 @@ class Dialer:
         avoid: Address | None = None,
         retry_delay: float | None = None,
     ) -> PingSession:
-        """Make a session with what is called `name`; the address `avoid` is tried last.
+        """Open a session with the target `name`; the address `avoid` is tried last.
 
         For `retry_delay` see `open_connection`. Raises `LinkError`.
         """
         resolve_ns = None
         tried: set[Address] = set()
-        async with self._throttle.turn():
+        async with self._throttle.slot():
             began, deadline = time.monotonic_ns(), time.monotonic() + self.timeout
 
             async def find() -> Resolved:
@@ -205,7 +205,7 @@ class Dialer:
         try:
             await session.establish(headers, _left(deadline))
         except ConnectError as error:
-            # Also of a server that then has no session for us.
+            # Also if the server only rejected the session.
             error.certificate = client.peer_certificate
             await client.close(0)
             raise
@@ -221,13 +221,12 @@ Connect: TypeAlias = Callable[[Target, Sequence[tuple[int, Address]]], Awaitable
 async def resolve_and_connect(
     find: Lookup, connect: Connect, known: Resolved, *, lookup_interval: float = LOOKUP_INTERVAL
 ) -> ClientConnection:
-    """Connect to one of the addresses that are `known`, or that `find` comes to know meanwhile.
+    """Connect to one of the `known` addresses, or of those that `find` returns meanwhile.
 
-    An address that is gone stays silent for ever, as that of a pod does; what has taken its place
-    is elsewhere. It is tried beside the others, as soon as the name leads there, which is looked
-    up again every `lookup_interval` seconds.
+    The address of a deleted pod never answers; its replacement has another one. So the name is
+    looked up again every `lookup_interval` seconds, and new addresses are tried in parallel.
 
-    Raises `ConnectError` when all attempts have failed.
+    Raises `ConnectError` if all attempts fail.
     """
     tried = set(known.addresses)
     attempts = {asyncio.ensure_future(connect(known.target, known.addresses))}
@@ -252,7 +251,7 @@ async def resolve_and_connect(
                 looking = asyncio.create_task(_find_later(find, lookup_interval))
     finally:
         looking.cancel()
-        # Nothing is awaited here: a cancellation meanwhile would drop what is returned.
+        # Nothing is awaited here: a cancellation would lose the connection that is returned.
         for attempt in attempts:
             attempt.add_done_callback(_abort_result)
             attempt.cancel()
@@ -261,7 +260,7 @@ async def resolve_and_connect(
 
 
 def _abort_result(attempt: asyncio.Future[ClientConnection]) -> None:
-    """Close what an attempt made that is not pending any more."""
+    """Close the connection of an attempt that is no longer needed."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().abort()
 
@@ -271,7 +270,7 @@ async def _find_later(find: Lookup, seconds: float) -> Resolved | None:
     try:
         return await find()
     except ConnectError:
-        return None  # What was known before still holds.
+        return None  # The addresses found before stay valid.
 
 
 def _left(deadline: float) -> float:

@@ -1,4 +1,4 @@
-"""Why there is no session, and what that means for the next attempt."""
+"""Why an attempt to connect failed, and what that means for the next one."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CONNECT_RESULTS = (
     *("ok", "dns", "timeout", "refused", "tls", "alpn", "settings", "http_status"),
     "unauthorized",
 )
-"""What can become of an attempt: labels of a metric."""
+"""The results of an attempt to connect: values of a metric's label."""
 
 
 class Failure(Enum):
-    """How an attempt to connect failed, as far as it matters for the next one."""
+    """How an attempt to connect failed, as far as the next one depends on it."""
 
     REFUSED = "refused"
-    """The host says that nothing listens there."""
+    """The host reports that the port is closed."""
     NO_ANSWER = "no answer"
-    """No answer came in all the time that an attempt has."""
+    """No answer within the timeout."""
     OTHER = "other"
-    """By policy, or by what another attempt won't change soon."""
+    """A failure that another attempt will probably not change."""
 
 
 FAILURES = {
@@ -40,16 +40,16 @@ FAILURES = {
     Cause.STATUS: ("http_status", Failure.OTHER),
     Cause.SESSION: ("refused", Failure.OTHER),
 }
-"""What each cause is called among `CONNECT_RESULTS`, and what it means for the next attempt."""
+"""The result, of `CONNECT_RESULTS`, and the failure of each cause."""
 
 
 class LinkError(Exception):
-    """There is no session; the text says why.
+    """No session could be opened; the text says why.
 
-    `result` is one of `CONNECT_RESULTS`; `failure` says what it means for the next attempt;
-    `cause` is what WebTransport says, where it came to that; `not_after` is when the certificate
-    expires that the server showed, in seconds since 1970; `resolve_ns` is how long the lookup took,
-    where that succeeded; `tried` are the addresses that the attempt went to.
+    `result` is one of `CONNECT_RESULTS`, and `failure` is for the next attempt. `cause` is the
+    error of WebTransport, or None. `not_after` is when the server's certificate expires, in
+    seconds since 1970, or None. `resolve_ns` is the duration of the lookup in nanoseconds, None if
+    it failed. `tried` are the addresses that were tried.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""When a session is to be made, and why; whether a target answers, and how long it did not.
+"""Decides when to open another session, and why. Pure: times are passed in.
 
-Pure: times are passed in. A session is replaced before it is left wherever that is possible. Where
-the server drains it, or nothing was heard of it for a while, or it is said that nothing listens
-there any more, another one is made beside it, and probes go on over the old one until then. An old
-one that answers after all, unless it drains, ends the attempts.
+The new session is opened before the old one is closed, if possible. If the server drains the
+session, or no packets arrive for a while, or the host reports a closed port, probes continue on the
+old session until the new one is open. If the old session answers again, and is not draining, the
+attempts stop.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from enum import Enum
 from .failures import Failure
 
 _STABLE = 1.0
-"""Seconds without such a wish after which a session is replaced without waiting."""
+"""Seconds without a request after which a session is replaced without delay."""
 _RESET_BACKOFF_AFTER = 2.0
-"""Seconds without such a wish after which the next failure is a first one. A server that ends each
-session as soon as it is made is asked less and less often."""
+"""Seconds without a request after which the backoff is reset. A server that closes each new
+session at once is asked less and less often."""
 _REFUSED_PAUSE = 0.15
 _LONGEST_REFUSED_PAUSE = 1.0
-"""Seconds between attempts where the host says that nothing listens: it is there, and what is to
-listen there may be any moment. A packet each, which no server has to do with. More than the first
-once a hundredth of the time that it was so is more: what is down for an hour is not back in a moment.
+"""Seconds between attempts if the host reports a closed port: the server may start at any moment,
+and an attempt costs the host one packet. The pause is a hundredth of the time since the first
+refusal, within these bounds.
 """
 _REFUSED_RETRY = 0.5
-"""Seconds of silence after which such a host is asked again: it need not say so each time.
+"""Seconds without an answer after which such a host is tried again: ICMP errors are rate-limited.
 
-Hosts send a limited number of such messages, as Linux does: one a second, after a few.
+Linux sends about one a second after the first few.
 """
 _SILENT_PAUSE = 0.2
 _SILENT_TIME = 1.0
-"""Seconds to wait after an attempt that was not answered: the first figure, or until the second has
-passed since it began, at most. It was itself a packet a second: a longer pause would send hardly
-less, and find out later.
+"""The longest pause after an attempt without an answer, in seconds: the first value, or until the
+second has passed since it began. The attempt itself sends about a packet a second, so a longer
+pause would save little.
 """
 
 
 class ReconnectReason(Enum):
-    """Why a session is pending."""
+    """Why another session is needed."""
 
     START = "start"
     DRAIN = "drain"
-    """The server asks to leave the one that is there."""
+    """The server drains the session."""
     ADDRESS_CHANGED = "elsewhere"
-    """The name does not lead to the address any more."""
+    """The name no longer has the session's address."""
     UNRESPONSIVE = "unresponsive"
     REFUSED = "refused"
     UNANSWERED = "unanswered"
@@ -54,7 +54,7 @@ class ReconnectReason(Enum):
 
     @property
     def is_suspicion(self) -> bool:
-        """Whether an answer on the old session settles it."""
+        """Whether an answer on the old session refutes it."""
         return self in (
             ReconnectReason.UNRESPONSIVE,
             ReconnectReason.REFUSED,
@@ -63,12 +63,12 @@ class ReconnectReason(Enum):
 
     @property
     def is_immediate(self) -> bool:
-        """Whether it is not waited for where the session has lasted: no failure is behind it."""
+        """Whether there is no delay if the session was stable: it is not a failure."""
         return self in (ReconnectReason.DRAIN, ReconnectReason.ADDRESS_CHANGED)
 
     @property
     def close_reason(self) -> str:
-        """Why the session is closed that was replaced: one of `session.CLOSE_REASONS`."""
+        """The close reason of the replaced session: one of `session.CLOSE_REASONS`."""
         return {
             ReconnectReason.UNRESPONSIVE: "idle",
             ReconnectReason.ADDRESS_CHANGED: "closed",
@@ -76,7 +76,7 @@ class ReconnectReason(Enum):
         }.get(self, "error")
 
     def replaces(self, other: ReconnectReason) -> bool:
-        """Whether it takes the place of another reason: what is certain does, not a doubt."""
+        """Whether it replaces another reason: a certain one does, a suspicion does not."""
         return self in (ReconnectReason.DRAIN, ReconnectReason.ENDED) or (
             self is ReconnectReason.ADDRESS_CHANGED and other.is_suspicion
         )
@@ -84,18 +84,18 @@ class ReconnectReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReconnectRequest:
-    """A session is pending, and why; `cause` is for people."""
+    """A request for another session; `cause` is a text for display."""
 
     reason: ReconnectReason
     cause: str
 
 
 class Backoff:
-    """Times to wait between attempts, in seconds, drawn evenly from nothing to a bound.
+    """Exponential backoff with full jitter, in seconds.
 
-    The bound begins at `shortest` and doubles with each attempt up to `longest`. Drawn from
-    nothing on, because many clients fail at one moment, when a server goes: what spreads their
-    attempts most does it best. `random` returns numbers from 0 to 1.
+    The bound begins at `shortest` and doubles with each attempt up to `longest`. Full jitter,
+    because many clients fail at the same time when a server stops. `random` returns numbers from 0
+    to 1.
     """
 
     __slots__ = ("_bound", "longest", "random", "shortest")
@@ -112,41 +112,41 @@ class Backoff:
         self._bound = shortest
 
     def next(self) -> float:
-        """How long to wait now."""
+        """The next pause; doubles the bound."""
         bound = self._bound
         self._bound = min(2 * bound, self.longest)
         return bound * self.random()
 
     def first(self) -> float:
-        """How long to wait where nothing has failed yet; the next failure is what it was."""
+        """A pause without a failure; leaves the bound as it is."""
         return self.shortest * self.random()
 
     def reset(self) -> None:
-        """All is well: the next failure is a first one."""
+        """Reset the bound to `shortest`."""
         self._bound = self.shortest
 
 
 class ReconnectPolicy:
-    """Decides when a session is to be made. Times are in seconds of one clock."""
+    """Decides when to open a session. Times are in seconds of one clock."""
 
     __slots__ = ("_attempt_at", "_backoff", "_refused_since", "_stable_since", "pending")
 
     def __init__(self, backoff: Backoff, now: float) -> None:
         self.pending: ReconnectRequest | None = ReconnectRequest(ReconnectReason.START, "")
-        """None while the one that stands is kept."""
+        """The current request; None if the session is good."""
         self._backoff = backoff
         self._attempt_at = now
         self._stable_since = now
-        """When a session was pending last."""
+        """Since when no session was needed."""
         self._refused_since: float | None = None
-        """Of the attempts that were refused, one after the other, the first."""
+        """Time of the first of consecutive refused attempts."""
 
     def pause(self, now: float) -> float | None:
-        """Seconds until another attempt is to be made; None: none is pending."""
+        """Seconds until the next attempt; None if no session is needed."""
         return None if self.pending is None else max(self._attempt_at - now, 0.0)
 
     def request(self, reason: ReconnectReason, cause: str, now: float) -> None:
-        """Have a session made, unless one is for a reason as good."""
+        """Request a session, unless the current request has a stronger reason."""
         before = self.pending
         if before is None:
             calm = now - self._stable_since
@@ -155,32 +155,32 @@ class ReconnectPolicy:
             if reason.is_immediate and calm >= _STABLE:
                 self._attempt_at = now
             elif reason in (ReconnectReason.UNRESPONSIVE, ReconnectReason.UNANSWERED):
-                # They come after a second of silence: that keeps such attempts apart.
+                # These come after a second without packets, which spaces the attempts.
                 self._attempt_at = now + self._backoff.first()
             else:
                 self._attempt_at = now + self._backoff.next()
         elif not reason.replaces(before.reason):
             return
         elif reason is ReconnectReason.ENDED and before.reason is ReconnectReason.DRAIN:
-            # Those that refused were the server that left: its successor may stand already.
+            # The failed attempts went to the server that stopped. Its successor may be ready.
             self._backoff.reset()
             self._attempt_at = now
         self.pending = ReconnectRequest(reason, cause)
 
     @property
     def retry_delay(self) -> float | None:
-        """Seconds of silence after which an attempt tries an address anew; None: as usual."""
+        """Seconds without an answer before an attempt retries an address; None: the default."""
         return None if self._refused_since is None else _REFUSED_RETRY
 
     def failed(self, failure: Failure, now: float, took: float) -> None:
-        """An attempt has failed; `took` is how many seconds it took."""
+        """An attempt failed; `took` is its duration in seconds."""
         backoff = self._backoff
         if failure is Failure.REFUSED:
             if self._refused_since is None:
                 self._refused_since = now
             part = (now - self._refused_since) / 100
             bound = max(_REFUSED_PAUSE, min(part, _LONGEST_REFUSED_PAUSE), backoff.shortest)
-            # Not from nothing on: each takes a handshake's work here.
+            # Not full jitter: each attempt costs a handshake here.
             pause = min(bound, backoff.longest) * (1 + backoff.random()) / 2
         else:
             self._refused_since = None
@@ -190,11 +190,11 @@ class ReconnectPolicy:
         self._attempt_at = now + pause
 
     def retry_now(self, now: float) -> None:
-        """Do not wait before the next attempt: something has changed."""
+        """Make the next attempt now: something has changed."""
         self._attempt_at = min(self._attempt_at, now)
 
     def satisfied(self, now: float) -> None:
-        """No session is pending any more: another one was made, or the old one is kept."""
+        """No session is needed: another one was opened, or the old one is good."""
         self.pending = None
         self._refused_since = None
         self._stable_since = now

@@ -10,10 +10,10 @@
 
     connection = Connection(quic, Server(), Limits())
 
-A QUIC engine reports to a `Connection` what came; connection, sessions and streams call
-their handlers, and what these send is queued with the engine, all in one turn. Nothing
-here opens a socket, reads a clock or starts a task: `pingpong.webtransport.asyncio` has
-sockets, timers and awaitable sessions. Users import from these two packages, never from
+A QUIC engine reports received data to a `Connection`. Connection, sessions and streams call their
+handlers, and the engine queues what the handlers send, all in one turn of the event loop. Nothing
+here opens a socket, reads a clock or starts a task: `pingpong.webtransport.asyncio` has sockets,
+timers and awaitable sessions. Users import from these two packages, never from
 the modules in them.
 
 Specification: draft-ietf-webtrans-http3-16 and the drafts before it that are still in

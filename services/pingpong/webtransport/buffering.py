@@ -1,9 +1,9 @@
-"""What a peer sends that belongs to no session: not yet, or not any more.
+"""Streams and datagrams that have no session: not yet, or no longer (draft-16, section 4.5).
 
-A stream begins as a `UntypedStream`, until its first bytes say what it is. What names a session
-that is not there yet is kept within limits (draft-16, section 4.5): a client may send
-CONNECT, streams and datagrams in one flight, and packets overtake each other; even in
-order, datagrams are commonly packed before stream frames.
+A stream begins as an `UntypedStream` until its first bytes say its type. Streams and datagrams of
+a session that is not established are buffered, up to limits: a client may send CONNECT, streams
+and datagrams in one flight, packets may be reordered, and many senders write DATAGRAM frames
+before STREAM frames.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ from .streams import Stream
 
 
 class Receiver(Protocol):
-    """What takes the bytes of a stream: a session, its streams, HTTP/3's, and those here."""
+    """Receives the data of a stream: a session, a stream of one, or one of the classes here."""
 
     def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
-        """Take the next bytes, of a packet that came at `arrival`."""
+        """Process the next bytes, of a packet that arrived at `arrival`."""
 
     def receive_reset(self, code: int, final_size: int) -> None:
-        """The peer's half ended early."""
+        """The peer reset its side."""
 
     def receive_stop(self, code: int) -> None:
-        """The peer reads our half no more."""
+        """The peer sent STOP_SENDING."""
 
 
 Begin: TypeAlias = Callable[[int, bytes, bool, int], Receiver | None]
-"""Looks at all bytes so far of a stream: its id, the bytes, whether they end it, and when the last
-of them came."""
+"""Parses the type of a stream: its id, all its bytes, whether it ended, and the arrival time."""
 Refuse: TypeAlias = Callable[[int, ErrorCode, bool], None]
-"""Ends both halves of a stream: its id, with what code, whether the peer's half is over."""
+"""Closes a stream in both directions: its id, the code, whether the peer's side has ended."""
 
 
 class UntypedStream:
-    """A peer's stream of which too little has come to know what it is."""
+    """A peer's stream whose type is not known yet."""
 
     __slots__ = ("_begin", "_buffer", "_id", "_quic", "_refuse", "_stop_code")
 
@@ -53,24 +52,24 @@ class UntypedStream:
         self._stop_code: int | None = None
 
     def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
-        """Take the next bytes; the connection decides when they suffice."""
+        """Buffer the next bytes, until the type can be parsed."""
         self._buffer += data
         receiver = self._begin(self._id, self._buffer, end_stream, arrival)
         if self._stop_code is not None and receiver is not None:
             receiver.receive_stop(self._stop_code)
 
     def receive_reset(self, code: int, final_size: int) -> None:
-        """It will never be known whose it was (draft-16, section 4.4: lacking RESET_STREAM_AT)."""
+        """Close the stream: its session will never be known (draft-16, section 4.4)."""
         self._refuse(self._id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, True)
 
     def receive_stop(self, code: int) -> None:
-        """End our half; the stream's owner is to know as well."""
+        """Reset our side, and notify the owner of the stream later."""
         self._stop_code = code
         self._quic.reset_stream(self._id, code)
 
 
 class BufferedStream:
-    """A stream whose header is read and whose session is not there yet."""
+    """A stream that is buffered until its session is established."""
 
     __slots__ = (
         "_ended",
@@ -104,25 +103,25 @@ class BufferedStream:
 
     @property
     def is_receive_closed(self) -> bool:
-        """Whether the peer's half has ended."""
+        """Whether the peer's side has ended."""
         return self._ended or self._reset is not None
 
     def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
-        """Keep bytes, or refuse the stream where they are too many."""
+        """Buffer bytes, or refuse the stream if the buffer is full."""
         self._ended = end_stream
         if not self._kept.add_data(self, data):
             self._refuse(self.id, ErrorCode.WT_BUFFERED_STREAM_REJECTED, end_stream)
 
     def receive_reset(self, code: int, final_size: int) -> None:
-        """Keep that the peer has reset it."""
+        """Remember the reset."""
         self._reset = code, final_size
 
     def receive_stop(self, code: int) -> None:
-        """Keep that the peer will not read an answer."""
+        """Remember STOP_SENDING."""
         self._stop_code = code
 
     def deliver(self, stream: Stream, arrival: int) -> None:
-        """Hand on what was kept, as if it came at `arrival`."""
+        """Pass the buffered data to the session's stream, with the arrival time `arrival`."""
         if self.data or self._ended:
             stream.receive(bytes(self.data), self._ended, arrival)
         if self._reset is not None:
@@ -132,7 +131,7 @@ class BufferedStream:
 
 
 class SessionBuffers:
-    """The streams and datagrams of one connection that wait for their sessions."""
+    """The buffered streams and datagrams of one connection."""
 
     __slots__ = ("_bytes", "_datagram_count", "_datagrams", "_limits", "_streams")
 
@@ -148,18 +147,18 @@ class SessionBuffers:
 
     @property
     def size(self) -> int:
-        """Bytes that are kept."""
+        """Buffered bytes."""
         return self._bytes
 
     def add_stream(self, stream: BufferedStream) -> bool:
-        """Keep a stream; false where there are too many of them."""
+        """Buffer a stream; false if there are too many."""
         if len(self._streams) >= self._limits.max_buffered_streams:
             return False
         self._streams[stream.id] = stream
         return True
 
     def add_data(self, stream: BufferedStream, data: bytes) -> bool:
-        """Keep bytes of a kept stream; false, and nothing kept, where it is too much."""
+        """Buffer bytes of a stream. If the buffer is full, forget the stream and return False."""
         if self._bytes + len(data) > self._limits.max_buffered_bytes:
             self.forget_stream(stream.id)
             return False
@@ -168,7 +167,7 @@ class SessionBuffers:
         return True
 
     def add_datagram(self, session_id: int, data: bytes) -> bool:
-        """Keep a datagram; false where it is dropped."""
+        """Buffer a datagram; false if it is dropped."""
         if (
             self._datagram_count >= self._limits.max_buffered_datagrams
             or self._bytes + len(data) > self._limits.max_buffered_bytes
@@ -180,7 +179,7 @@ class SessionBuffers:
         return True
 
     def take(self, session_id: int) -> tuple[list[BufferedStream], list[bytes]]:
-        """All that waits for a session, in the order of its arrival; it is forgotten here."""
+        """Remove and return the streams and datagrams of a session, in order of arrival."""
         if not self._streams and not self._datagrams:
             return [], []
         streams = [s for s in self._streams.values() if s.session_id == session_id]
@@ -189,13 +188,13 @@ class SessionBuffers:
         return streams, self._forget_datagrams(session_id)
 
     def drop_datagrams(self, expected: Container[int]) -> bool:
-        """Drop the datagrams of all but `expected` sessions; whether any are left."""
+        """Drop the datagrams of all but the `expected` sessions; whether any are left."""
         for session_id in [i for i in self._datagrams if i not in expected]:
             self._forget_datagrams(session_id)
         return bool(self._datagrams)
 
     def forget_stream(self, stream_id: int) -> None:
-        """Keep nothing of a stream, if it is one of these."""
+        """Drop a stream, if it is buffered."""
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
             self._bytes -= len(stream.data)
@@ -207,14 +206,14 @@ class SessionBuffers:
         return datagrams
 
     def clear(self) -> None:
-        """Nothing will ever come for what waits: the connection is gone."""
+        """Drop everything: the connection closed."""
         self._streams.clear()
         self._datagrams.clear()
         self._datagram_count = self._bytes = 0
 
 
 class DiscardedStream:
-    """A peer's half that was refused; kept until it ends, so as not to begin again."""
+    """A refused stream. It stays known until it ends, so that late data does not open it again."""
 
     __slots__ = ("_id", "_streams")
 
@@ -223,7 +222,7 @@ class DiscardedStream:
         self._id = stream_id
 
     def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
-        """Drop bytes; forget the stream at its end."""
+        """Discard bytes. Forget the stream at its end."""
         if end_stream:
             self._streams.pop(self._id, None)
 
@@ -232,4 +231,4 @@ class DiscardedStream:
         self._streams.pop(self._id, None)
 
     def receive_stop(self, code: int) -> None:
-        """Ignored: our half is over already."""
+        """Ignored: our side has ended already."""

@@ -11,7 +11,7 @@ from .varint import encode as encode_varint
 
 
 class CapsuleType(IntEnum):
-    """The types that mean something here; all others are skipped."""
+    """Known capsule types; all others are skipped."""
 
     DATAGRAM = 0x00
     WT_CLOSE_SESSION = 0x2843
@@ -43,7 +43,7 @@ MAX_PAYLOAD = {
     CapsuleType.WT_STREAMS_BLOCKED_UNI: 8,
 }
 
-# To ask the enumeration for what it has not costs an exception.
+# CapsuleType(n) raises for an unknown type, which is slow.
 _KNOWN: dict[int, CapsuleType] = {int(kind): kind for kind in CapsuleType}
 
 
@@ -53,15 +53,15 @@ def encode_capsule(kind: CapsuleType, payload: bytes = b"") -> bytes:
 
 
 def encode_limit(kind: CapsuleType, limit: int) -> bytes:
-    """A flow control capsule: its value is one integer."""
+    """The bytes of a flow control capsule: its value is one integer."""
     return encode_capsule(kind, encode_varint(limit))
 
 
 def decode_limit(payload: bytes) -> int:
     """The integer of a flow control capsule.
 
-    Raises `SessionProtocolError` with H3_MESSAGE_ERROR where the value is not exactly one
-    (RFC 9297, section 3.3: a capsule that is not well-formed makes a malformed message).
+    Raises `SessionProtocolError` with H3_MESSAGE_ERROR if the value is not exactly one integer
+    (RFC 9297, section 3.3: a malformed capsule is a malformed message).
     """
     decoded = decode_varint(payload)
     if decoded is None or decoded[1] != len(payload):
@@ -70,10 +70,10 @@ def decode_limit(payload: bytes) -> int:
 
 
 def encode_close(code: int, reason: str) -> bytes:
-    """WT_CLOSE_SESSION; the reason is cut to 1024 bytes, at the end of a character.
+    """The bytes of WT_CLOSE_SESSION. The reason is truncated to 1024 bytes, after a whole
+    character.
 
-    What UTF-8 cannot hold, a lone surrogate, becomes a question mark: whatever the reason,
-    the session can be closed.
+    A lone surrogate becomes a question mark, so any reason can be sent.
     """
     message = reason.encode(errors="replace")
     if len(message) > MAX_CLOSE_REASON:
@@ -84,7 +84,7 @@ def encode_close(code: int, reason: str) -> bytes:
 def decode_close(payload: bytes) -> tuple[int, str]:
     """Code and reason of WT_CLOSE_SESSION.
 
-    Raises `SessionProtocolError` with H3_MESSAGE_ERROR: no code, or a reason that is not
+    Raises `SessionProtocolError` with H3_MESSAGE_ERROR if it has no code, or its reason is not
     UTF-8 (section 6).
     """
     if len(payload) < 4:
@@ -99,10 +99,10 @@ def decode_close(payload: bytes) -> tuple[int, str]:
 
 
 class CapsuleDecoder:
-    """Cuts a byte stream into capsules, however the bytes are split.
+    """Parses a byte stream into capsules, however the bytes are split.
 
-    Keeps at most one capsule of a known type, and of that no more than its type
-    allows; capsules of other types are skipped as they come, however long.
+    It buffers at most one capsule of a known type, up to the maximum size of the type. It skips
+    capsules of other types, of any length.
     """
 
     __slots__ = ("_buffer", "_kind", "_remaining")
@@ -111,25 +111,23 @@ class CapsuleDecoder:
         self._buffer = bytearray()
         self._kind: CapsuleType | None = None
         self._remaining = -1
-        """Bytes of the current capsule's value still to come; -1 between capsules."""
+        """Missing bytes of the current capsule's value; -1 between capsules."""
 
     @property
     def incomplete(self) -> bool:
-        """Whether a capsule has begun and not ended: an error at the stream's end."""
+        """Whether a capsule is incomplete: an error at the end of the stream."""
         return self._remaining >= 0 or bool(self._buffer)
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes that are kept of a capsule, or of its header."""
+        """Bytes that are buffered of an incomplete capsule."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[tuple[CapsuleType, bytes]]:
-        """The capsules of known types that `data` completes; all of `data` is taken at once.
+        """Parse `data`, and iterate over the known capsules that are complete now.
 
-        As soon as a length is seen that the capsule's type does not allow, the iterator
-        raises `SessionProtocolError` with H3_MESSAGE_ERROR; behind the capsules that came
-        before, so that what they say counts however the bytes were split. The decoder is
-        of no use afterwards.
+        If a capsule is longer than its type allows, the iterator raises `SessionProtocolError`
+        with H3_MESSAGE_ERROR, after the capsules before it. The decoder cannot be used after that.
         """
         capsules: list[tuple[CapsuleType, bytes]] = []
         self._buffer += data
@@ -162,7 +160,7 @@ class CapsuleDecoder:
         del buffer[:position]
 
     def _begin(self, position: int) -> int:
-        """Read type and length at `position`; returns where the value starts, or -1."""
+        """Parse type and length at `position`. Returns where the value starts, or -1."""
         buffer = self._buffer
         kind = decode_varint(buffer, position)
         length = kind and decode_varint(buffer, kind[1])

@@ -1,4 +1,4 @@
-"""The stream that a session lives on: frames and capsules, in and out."""
+"""The CONNECT stream of a session: frames and capsules, in and out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .quic.engine import QuicConnection
 
 
 class ConnectStream:
-    """The CONNECT stream's two halves, each of which ends once."""
+    """Both directions of the CONNECT stream, each of which ends once."""
 
     __slots__ = (
         *("_bare", "_capsules", "_closed", "_frames", "_id", "_quic"),
@@ -28,17 +28,17 @@ class ConnectStream:
         self._capsules: CapsuleDecoder | None = None
         self._bare = False
         self._closed = False
-        """Whether WT_CLOSE_SESSION has come, and nothing may come after it."""
+        """Whether WT_CLOSE_SESSION arrived. Any data after it is an error."""
         self.send_open = True
         self.receive_open = True
 
     # In.
 
     def receive(self, data: bytes, end_stream: bool) -> Iterator[tuple[int, bytes]]:
-        """Take bytes: frames as `FrameReader.feed` gives them; none after an abort.
+        """Parse bytes into frames, as `FrameReader.feed` does; none after `abort`.
 
-        Iterate to the end. Raises `ProtocolError` as `FrameReader.feed` does, where the stream
-        ends within a frame or a capsule, and for anything behind WT_CLOSE_SESSION (section 6).
+        Iterate to the end. Raises `ProtocolError` as `FrameReader.feed` does, if the stream ends
+        within a frame or a capsule, and for data after WT_CLOSE_SESSION (section 6).
         """
         if end_stream:
             self.receive_open = False
@@ -60,16 +60,16 @@ class ConnectStream:
                 raise SessionProtocolError(ErrorCode.H3_MESSAGE_ERROR, "FIN within a capsule")
 
     def use_bare_capsules(self) -> None:
-        """From here on capsules come, and go, without DATA frames around them."""
+        """Read and write capsules without DATA frames from now on."""
         self._bare = True
 
     def capsules(self, payload: bytes) -> Iterator[tuple[CapsuleType, bytes]]:
-        """Capsules of DATA frames, as `CapsuleDecoder.feed` gives them, and raises."""
+        """Parse the payload of DATA frames into capsules. Raises as `CapsuleDecoder.feed` does."""
         decoder = self._capsules
         if decoder is None:
             decoder = CapsuleDecoder()
         capsules = decoder.feed(payload)
-        # Most of the time there is nothing to remember, so that nothing is kept.
+        # Capsules are mostly complete: an idle session keeps no decoder.
         self._capsules = decoder if decoder.incomplete else None
         for kind, value in capsules:
             self._check_not_closed()
@@ -78,7 +78,7 @@ class ConnectStream:
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes that are kept of frames and capsules that have not ended."""
+        """Bytes that are buffered of incomplete frames and capsules."""
         return (self._frames.buffered_bytes if self._frames is not None else 0) + (
             self._capsules.buffered_bytes if self._capsules is not None else 0
         )
@@ -102,22 +102,22 @@ class ConnectStream:
         self._send(capsule if self._bare else encode_frame(FrameType.DATA, capsule), end_stream)
 
     def end(self) -> None:
-        """End our half by FIN. Nothing if it is over."""
+        """Send FIN. Does nothing if our side has ended."""
         if self.send_open:
             self._send(b"", True)
 
     def reset(self, code: int) -> None:
-        """End our half early, even behind a FIN that is still on its way."""
+        """Reset our side, even if FIN is in flight."""
         self.send_open = False
         self._quic.reset_stream(self._id, code)
 
     def stop(self, code: int) -> None:
-        """Ask the peer to end its half. Nothing if it is over."""
+        """Send STOP_SENDING. Does nothing if the peer's side has ended."""
         if self.receive_open:
             self._quic.stop_sending(self._id, code)
 
     def abort(self, code: int) -> None:
-        """End both halves; what still arrives means nothing any more."""
+        """Reset our side, stop the peer's, and ignore all further data."""
         self._frames = None
         self._capsules = None
         self.reset(code)

@@ -1,8 +1,8 @@
 """One HTTP/3 connection: routes what a QUIC engine reports to sessions and streams.
 
-Without I/O, for both roles. Every peer's stream begins as a `UntypedStream`, until its first bytes say
-what it is; from then on the object that it belongs to takes its bytes, found by one look-up.
-Errors of the peer are raised where they are found, and become frames in one place: `fail`.
+No I/O; both roles. A stream of the peer begins as an `UntypedStream` until its first bytes say
+what it is; then its bytes go to the object that it belongs to, found by one look-up. Code that
+finds an error of the peer raises it; `fail` turns it into a frame.
 """
 
 from __future__ import annotations
@@ -41,39 +41,39 @@ from .varint import decode as decode_varint
 
 
 class ConnectionHandler:
-    """What a connection calls, in the turn in which a packet came; nothing unless overridden."""
+    """Callbacks of a connection, in the turn in which a packet arrived; no-ops by default."""
 
     __slots__ = ()
 
     def connection_ready(self, connection: Connection) -> None:
-        """The peer's settings are here: a client knows its `draft` and may open sessions."""
+        """The peer's SETTINGS arrived. A client knows its `draft` and may open sessions."""
 
     def session_requested(self, session: Session) -> None:
-        """Server: decide with `accept` or `reject`, now or later."""
+        """Server: a client requests a session. Call its `accept` or `reject`, now or later."""
         session.reject(404)
 
     def request_refused(self, session: Session, closed: SessionClosed) -> None:
-        """Server: a request ended that `session_requested` was not called with.
+        """Server: a request ended before `session_requested` was called.
 
-        It was malformed or above a limit, and `closed` says how it was answered, or the client
-        took it back (`closed.by_peer`).
+        Either the server refused it (malformed, or above a limit; `closed` has the answer), or the
+        client cancelled it (`closed.by_peer`).
         """
 
     def connect_streams_closed(self, connection: Connection) -> None:
-        """No CONNECT stream is left: nothing of a session's close is on its way any more."""
+        """The last CONNECT stream closed, so all closes of sessions were delivered."""
 
     def session_request_timed_out(self, connection: Connection) -> None:
-        """Server: no session was asked for in time, and the connection is about to be closed."""
+        """Server: the client requested no session in time. The connection is about to close."""
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
-        """The peer broke the rules, and has been answered as the specification says."""
+        """The peer violated the protocol, and was answered as the specification says."""
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """The connection is gone; `session_closed` of its sessions came before. The last call."""
+        """The connection closed. The last call, after `session_closed` of its sessions."""
 
 
 class _PendingRequest(SessionHandler):
-    """Of a request, until the connection's handler is called with it."""
+    """Handles a request until `ConnectionHandler.session_requested` is called with it."""
 
     __slots__ = ("_connection",)
 
@@ -81,7 +81,7 @@ class _PendingRequest(SessionHandler):
         self._connection = connection
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """It came to nothing; not of interest where the whole connection is gone."""
+        """Report the refused request, unless the whole connection closed."""
         if self._connection.closed is None:
             self._connection.handler.request_refused(session, closed)
 
@@ -89,8 +89,8 @@ class _PendingRequest(SessionHandler):
 class Connection:
     """An HTTP/3 connection that carries WebTransport sessions.
 
-    `draft` is what both sides speak, None until the peer's settings are here. `closed`
-    says how the connection ended, None while it lives.
+    `draft` is the negotiated version, None until the peer's SETTINGS arrive. `closed` says how the
+    connection ended, None while it is open.
     """
 
     __slots__ = (
@@ -106,7 +106,7 @@ class Connection:
         self.draft: Draft | None = None
         self.closed: ConnectionClosed | None = None
         self.draining = False
-        """Whether the connection is to be left: GOAWAY was sent or received."""
+        """Whether GOAWAY was sent or received: no new sessions."""
         self._local_settings = offered_settings(limits, is_client=quic.is_client)
         self._remote_settings: Mapping[int, int] | None = None
         self._streams: dict[int, Receiver] = {}
@@ -117,13 +117,13 @@ class Connection:
         self._critical = CriticalStreams(limits.max_settings, is_client=quic.is_client)
         self._last_request_id = -4
         self._pending: dict[Session, Headers] = {}
-        """Requests that came before the client's settings (draft-16, section 7.1)."""
+        """Requests that arrived before the client's SETTINGS (draft-16, section 7.1)."""
 
-    # What the user calls.
+    # For users.
 
     @property
     def sessions(self) -> tuple[Session, ...]:
-        """The sessions that are requested or established."""
+        """Sessions that are requested or established."""
         return tuple(self._sessions.values())
 
     @property
@@ -133,18 +133,18 @@ class Connection:
 
     @property
     def has_connect_streams(self) -> bool:
-        """Whether any CONNECT stream, of a closed session too, has not ended on both sides."""
+        """Whether a CONNECT stream is still open in either direction, also of a closed session."""
         return any(isinstance(receiver, Session) for receiver in self._streams.values())
 
     def open_session(self, request: Request, handler: SessionHandler) -> Session:
-        """Client: ask for a session; `handler` is called with what becomes of it.
+        """Client: request a session. `handler` gets its events.
 
         Raises `StateError` before `ConnectionHandler.connection_ready`, after GOAWAY, and for a
-        second session without flow control (section 5.1); `ValueError` for a bad request.
+        second session without flow control (section 5.1); `ValueError` for an invalid request.
         """
         draft = self.draft
         if not self.quic.is_client or draft is None or self.closed is not None:
-            raise StateError("the connection cannot ask for sessions (yet, or any more)")
+            raise StateError("the connection cannot open sessions: it is not ready, or closed")
         if self.draining:
             raise StateError("the server accepts no more sessions on this connection")
         if self._sessions and not draft.flow_control:
@@ -160,21 +160,21 @@ class Connection:
         return session
 
     def drain(self) -> None:
-        """Accept no more sessions, and ask those that are there to leave (section 4.6)."""
+        """Accept no more sessions, and ask the peer to finish the open ones (section 4.6)."""
         self.draining = True
         if self.closed is None:
-            # A client's GOAWAY names a push: none was ever allowed, so the first.
+            # A client's GOAWAY has a push id. No push was ever allowed, so the first.
             self._control.send_goaway(0 if self.quic.is_client else self._last_request_id + 4)
         for session in self.sessions:
             session.drain()
 
     def close(self, code: int = ErrorCode.H3_NO_ERROR, reason: str = "") -> None:
-        """Close the connection at once; sessions end without a code of theirs."""
+        """Close the connection at once. Its sessions end without a close code."""
         if self.closed is None:
             self.quic.close(code, reason)
             self._end(ConnectionClosed(code=code, reason=reason, is_application=True))
 
-    # What the engine calls (`engine.QuicEvents`).
+    # For the engine (`engine.QuicEvents`).
 
     def handshake_completed(self) -> None:
         """Send SETTINGS, in the first flight that can carry them."""
@@ -188,7 +188,7 @@ class Connection:
     def stream_data_received(
         self, stream_id: int, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """Give the bytes to what the stream belongs to."""
+        """Pass the bytes to the owner of the stream."""
         try:
             receiver = self._streams.get(stream_id)
             if receiver is not None:
@@ -199,7 +199,7 @@ class Connection:
             self.fail(error, stream_id)
 
     def stream_reset_received(self, stream_id: int, code: int, final_size: int) -> None:
-        """A stream that is reset before its first byte has no owner, and needs an end."""
+        """Pass a reset to the owner of the stream; close a stream that has none."""
         try:
             receiver = self._streams.get(stream_id)
             if receiver is not None:
@@ -210,7 +210,7 @@ class Connection:
             self.fail(error, stream_id)
 
     def stop_sending_received(self, stream_id: int, code: int) -> None:
-        """One that comes before the stream's first byte is kept for who it belongs to."""
+        """Pass STOP_SENDING to the owner of the stream, or keep it until the stream has one."""
         receiver = self._streams.get(stream_id)
         try:
             if receiver is not None:
@@ -223,18 +223,18 @@ class Connection:
             self.fail(error, stream_id)
 
     def stream_writable(self, stream_id: int) -> None:
-        """Pass it on to the stream: only those of sessions ask for it."""
+        """Notify the stream. Only streams of sessions use `notify_writable`."""
         stream = self._streams.get(stream_id)
         if isinstance(stream, Stream):
             stream.writable()
 
     def stream_credit_received(self) -> None:
-        """QUIC allows more streams: any session may have waited for that."""
+        """Notify all sessions: each may be waiting for a QUIC stream."""
         for session in self.sessions:
             session.handler.credit_received(session)
 
     def datagram_received(self, data: bytes, arrival: int) -> None:
-        """Find whose datagram it is: it begins with a quarter of the session's id."""
+        """Pass a datagram to the session of its quarter stream ID (RFC 9297, section 2.1)."""
         try:
             if data and data[0] < 0x40:
                 quarter_id, start = data[0], 1
@@ -250,12 +250,12 @@ class Connection:
             self.fail(error, -1)
 
     def buffered_bytes(self) -> int:
-        """Bytes that are kept here, and by the handlers of sessions and streams."""
+        """Bytes that are buffered here, and by the handlers of sessions and streams."""
         kept = (one for one in self._streams.values() if isinstance(one, Stream | Session))
         return self._buffered.size + sum(one.buffered_bytes for one in kept)
 
     def deadline_passed(self, now: float) -> None:
-        """End what the peer has begun and not completed, each on its own scope."""
+        """Fail what the peer began and did not complete: a stream, or the connection."""
         for awaited in self._deadlines.take_overdue(now):
             receiver = self._streams.get(awaited)
             if awaited == DATAGRAMS:
@@ -279,10 +279,10 @@ class Connection:
         if self.closed is None:
             self._end(ConnectionClosed(code, reason, by_peer, is_application, timed_out))
 
-    # What the control stream calls.
+    # For the control stream.
 
     def settings_received(self, settings: Mapping[int, int]) -> None:
-        """Agree on a draft; answer what waited for that."""
+        """Choose the draft, and process the requests that waited for SETTINGS."""
         size = self.quic.max_datagram_size
         check_settings(settings, max_datagram_size=size)
         self._remote_settings = settings
@@ -304,7 +304,7 @@ class Connection:
                 session.request_processed()
 
     def goaway_received(self, identifier: int) -> None:
-        """Leave: sessions that the server has not begun with may be asked for elsewhere."""
+        """Stop opening sessions. The server did not process those from `identifier` on."""
         self.draining = True
         for session in self.sessions:
             if self.quic.is_client and session.id >= identifier:
@@ -312,10 +312,10 @@ class Connection:
             else:
                 session.peer_draining()
 
-    # What streams and sessions call.
+    # For streams and sessions.
 
     def request_received(self, session: Session, headers: Headers) -> None:
-        """Server: a request is complete; decide on it, or wait for the client's settings."""
+        """Server: process a complete request, or queue it until the client's SETTINGS arrive."""
         self._deadlines.end(session.id)
         if self._remote_settings is None:
             self._pending[session] = headers
@@ -323,7 +323,7 @@ class Connection:
             self._process_request(session, headers, self._remote_settings)
 
     def session_established(self, session: Session) -> None:
-        """Deliver what came for the session before it."""
+        """Deliver the streams and datagrams that were buffered for the session."""
         if self.draining and self.quic.is_client:
             session.peer_draining()
         self._deadlines.end(SESSION)
@@ -342,7 +342,7 @@ class Connection:
                 session.handler.datagram_received(session, datagram, self.quic.arrival)
 
     def add_stream(self, stream: Stream) -> None:
-        """Route what comes on a session's stream to it."""
+        """Route a session's stream."""
         self._streams[stream.id] = stream
 
     def stream_closed(self, stream_id: int) -> None:
@@ -350,7 +350,7 @@ class Connection:
         self._streams.pop(stream_id, None)
 
     def session_closed(self, session: Session) -> None:
-        """Forget a session that is closed, but not its CONNECT stream."""
+        """Forget a closed session. Its CONNECT stream may still be open."""
         self._sessions.pop(session.id, None)
         self._pending.pop(session, None)
         self._deadlines.end(session.id)
@@ -364,7 +364,7 @@ class Connection:
             self.handler.connect_streams_closed(self)
 
     def refuse_stream(self, stream_id: int, code: ErrorCode, ended: bool) -> None:
-        """End both halves of a peer's stream that will have no session."""
+        """Close both directions of a peer's stream that will have no session."""
         self._deadlines.end(stream_id)
         self._buffered.forget_stream(stream_id)
         if ended:
@@ -374,13 +374,13 @@ class Connection:
             self.quic.stop_sending(stream_id, code)
         if not stream_id & 2:
             self.quic.reset_stream(stream_id, code)
-            # It might have become the session that others came too buffered for.
+            # Streams and datagrams may be buffered for the session that it could have become.
             self._drop_buffered(stream_id, ErrorCode.WT_BUFFERED_STREAM_REJECTED)
 
     # The rest.
 
     def _is_peer_initiated(self, stream_id: int) -> bool:
-        """Whether the peer began a stream, on a connection that lives."""
+        """Whether the peer initiated a stream, on a connection that is open."""
         return bool(stream_id & 1) == self.quic.is_client and self.closed is None
 
     def _check_session_deadline(self) -> bool:
@@ -388,7 +388,8 @@ class Connection:
             self.handler.session_request_timed_out(self)
             self.close(ErrorCode.H3_NO_ERROR, "no session in time")
         elif not self._sessions:
-            # A request may be on its way: it is refused, for the client to ask elsewhere.
+            # A request may be in flight. It is refused, and the client can retry on a new
+            # connection.
             self.drain()
         return self.closed is None
 
@@ -399,7 +400,7 @@ class Connection:
     def _deliver_stream(
         self, session: Session, stream_id: int, header_size: int, is_receive_closed: bool
     ) -> Stream | None:
-        """Give a peer's stream to its session; None where it cannot be had any more."""
+        """Pass a peer's stream to its session; None if the session closed meanwhile."""
         self._deadlines.end(stream_id)
         if session.state is State.ESTABLISHED:
             try:
@@ -410,9 +411,9 @@ class Connection:
         return None
 
     def _begin_stream(self, stream_id: int, data: bytes, end_stream: bool, arrival: int) -> None:
-        """The first bytes of a stream that the peer opened: find out what it is.
+        """Determine the type of a new stream of the peer from its first bytes.
 
-        Raises `ProtocolError` where it is nothing that the peer may open.
+        Raises `ProtocolError` for a type that the peer may not open.
         """
         kind = decode_varint(data)
         if kind is None:
@@ -435,7 +436,7 @@ class Connection:
             session.receive(data, end_stream, arrival)
 
     def _await_type(self, stream_id: int, data: bytes = b"") -> UntypedStream:
-        """Wait for the bytes that say what a stream is."""
+        """Wait for the bytes that say the stream's type."""
         preface = UntypedStream(self.quic, self._begin_typed, self.refuse_stream, stream_id, data)
         self._streams[stream_id] = preface
         self._deadlines.begin(stream_id)
@@ -452,7 +453,7 @@ class Connection:
             if stream_id not in self._streams:
                 self._await_type(stream_id, data)
         elif stream_id & 2:
-            # To be tolerated (RFC 9114, section 6.2).
+            # Must be tolerated (RFC 9114, section 6.2).
             self.refuse_stream(stream_id, ErrorCode.H3_STREAM_CREATION_ERROR, True)
         else:
             raise StreamProtocolError(ErrorCode.H3_REQUEST_INCOMPLETE, "FIN before any frame")
@@ -485,10 +486,10 @@ class Connection:
                 self.refuse_stream(stream_id, code, end_stream)
 
     def _may_be_established(self, session_id: int) -> bool:
-        """Whether a session that is not established may yet be; false where it is over.
+        """Whether a session that is not established may still be; false if it closed.
 
-        Raises `ConnectionProtocolError` with H3_ID_ERROR where no session can have the
-        id (draft-16, section 4).
+        Raises `ConnectionProtocolError` with H3_ID_ERROR if no session can have the id (draft-16,
+        section 4).
         """
         if session_id & 3 or (self.quic.is_client and session_id > self._last_request_id):
             raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, f"session id {session_id}")
@@ -518,9 +519,9 @@ class Connection:
             session.reject(*head.refusal)
             return
         if self._control.goaway_sent:
-            # The client did not know yet, and may try elsewhere.
+            # The client sent it before it got GOAWAY, and may retry on a new connection.
             session.draining = True
-            session.refuse("the connection is to be left", by_peer=False)
+            session.refuse("the server accepts no more sessions on this connection", by_peer=False)
             return
         if self._sessions and not (self.draft is not None and self.draft.flow_control):
             reason = "a second session without flow control"
@@ -537,7 +538,7 @@ class Connection:
         self.handler.session_requested(session)
 
     def fail(self, error: ProtocolError, stream_id: int) -> None:
-        """Answer a peer's error with its code, on its scope."""
+        """Close the stream, session or connection in which the peer made an error."""
         if self.closed is not None:
             return
         self.handler.protocol_error(self, error)
@@ -547,7 +548,8 @@ class Connection:
         elif isinstance(receiver, Session):
             receiver.fail(error)
         elif isinstance(receiver, Stream):
-            # All that a session's stream can do wrong is to exceed the session's credit.
+            # The only possible error of a session's stream is to exceed the session's flow
+            # control.
             for session in self.sessions:
                 if receiver in session.streams:
                     session.fail(error)
@@ -561,7 +563,7 @@ class Connection:
         streams = [each for each in self._streams.values() if isinstance(each, Stream)]
         for table in (self._streams, self._sessions, self._pending, self._buffered):
             table.clear()
-        # Sessions first, then streams, also of sessions closed before; whatever a handler does.
+        # Sessions first, then streams, also of closed sessions. All are called even if one raises.
         with ExitStack() as last_first:
             last_first.callback(self._streams.clear)
             last_first.callback(self.handler.connection_closed, self, closed)

@@ -12,19 +12,18 @@ from .errors import ConnectionProtocolError, ErrorCode, ProtocolError, StreamPro
 from .quic.engine import QuicConnection
 
 SETTINGS = -1
-"""The peer's SETTINGS; other keys of `Deadlines` are ids of streams, which are not negative."""
+"""The peer's SETTINGS. Other keys of `Deadlines` are stream ids, which are not negative."""
 SESSION = -2
-"""Server: a session, of a connection that has none."""
+"""Server: a session, on a connection that has none."""
 DATAGRAMS = -3
-"""The sessions of datagrams that came early."""
+"""The sessions of buffered datagrams."""
 
 
 class Deadlines:
-    """By when what a connection waits for has to be complete.
+    """The deadlines of what a connection waits for.
 
-    `seconds` is how long each may take. The first deadline is the engine's, as
-    `QuicConnection.deadline`: a timer a connection. A peer's stream limits bound how many there
-    are.
+    `seconds` is the timeout of each. The earliest is `QuicConnection.deadline`, so a connection
+    needs one timer. The peer's stream limits bound the number of deadlines.
     """
 
     __slots__ = ("_due", "_quic", "_seconds")
@@ -35,7 +34,7 @@ class Deadlines:
         self._due: dict[int, float] = {}
 
     def begin(self, awaited: int, now: float | None = None, *, times: int = 1) -> None:
-        """Set a deadline, `times` as far away as usual; a deadline that is set stays as it is.
+        """Start a deadline of `times` the usual timeout, unless it has been started.
 
         It counts from `now`, in seconds, or else from the arrival of the last packet.
         """
@@ -45,7 +44,7 @@ class Deadlines:
             self._arm()
 
     def end(self, awaited: int) -> None:
-        """Remove a deadline: what it was for is complete, or not expected any longer."""
+        """Cancel a deadline: what it is for is complete, or no longer expected."""
         if self._due and self._due.pop(awaited, None) is not None:
             self._arm()
 
@@ -55,7 +54,7 @@ class Deadlines:
         self._arm()
 
     def take_overdue(self, now: float) -> list[int]:
-        """Remove and return what is not complete at `now`, in seconds."""
+        """Remove and return the keys of the deadlines that have passed at `now`, in seconds."""
         overdue = [awaited for awaited, due in self._due.items() if due <= now]
         for awaited in overdue:
             del self._due[awaited]
@@ -67,11 +66,11 @@ class Deadlines:
 
 
 def timeout_error(awaited: int, *, names_session: bool) -> ProtocolError:
-    """The error of a peer that has left something incomplete, on the narrowest scope.
+    """The error for a deadline that passed, on the narrowest scope.
 
-    A request has a code of its own (RFC 9114, section 8.1), and any stream of a client's that is
-    bidirectional might have become one; a stream that names a session which does not come, or has
-    no complete header, was buffered for too long (draft-16, section 4.5).
+    An incomplete request has its own code (RFC 9114, section 8.1), and any bidirectional stream of
+    a client could become one. A stream without a complete header, or whose session was not
+    established, was buffered for too long (draft-16, section 4.5).
     """
     if awaited == SETTINGS:
         return ConnectionProtocolError(ErrorCode.H3_MISSING_SETTINGS, "no SETTINGS in time")

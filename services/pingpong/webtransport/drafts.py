@@ -1,9 +1,8 @@
-"""Which draft two endpoints speak: settings and headers of both sides -> one `Draft`.
+"""Negotiates the draft: from the settings of both sides to one `Draft`.
 
-Every draft so far has its own setting, so that an endpoint can offer them all at once
-(draft-16, section 7.1). What the drafts in use share is much: the stream headers, the
-datagrams, the capsules. They differ in the upgrade token, in who must announce what,
-and in whether session flow control is there. Code above asks the `Draft`, not the
+Each draft has its own setting, so an endpoint can offer all of them (draft-16, section 7.1). The
+drafts share stream headers, datagrams and capsules. They differ in the upgrade token, in the
+settings that a side must send, and in session flow control. Other modules use the `Draft`, not the
 settings.
 """
 
@@ -20,7 +19,7 @@ from .limits import Limits
 
 
 class Setting(IntEnum):
-    """HTTP/3 settings that are read or sent here."""
+    """HTTP/3 settings that are sent or parsed."""
 
     QPACK_MAX_TABLE_CAPACITY = 0x01
     MAX_FIELD_SECTION_SIZE = 0x06
@@ -32,11 +31,11 @@ class Setting(IntEnum):
     WT_INITIAL_MAX_STREAMS_UNI = 0x2B64
     WT_INITIAL_MAX_STREAMS_BIDI = 0x2B65
     ENABLE_WEBTRANSPORT = 0x2B603742
-    """Draft-02 to draft-06, and what browsers still ask for."""
+    """Draft-02 to draft-06, and still sent by browsers."""
     WEBTRANSPORT_MAX_SESSIONS_OLD = 0x2B603743
-    """Beside the one before, in the same drafts."""
+    """In the same drafts."""
     WEBTRANSPORT_MAX_SESSIONS = 0xC671706A
-    """Draft-07 and on."""
+    """From draft-07."""
     WT_MAX_SESSIONS = 0x14E9CD29
     """Draft-13 and 14."""
     WT_ENABLED = 0x2C7CF000
@@ -71,7 +70,7 @@ _FIRST_GENERATION = {Setting.H3_DATAGRAM_DRAFT_04, Setting.ENABLE_WEBTRANSPORT}
 
 
 class Version(IntEnum):
-    """Drafts that differ on the wire; a later one is greater."""
+    """Drafts that differ on the wire, in order."""
 
     DRAFT_02 = 2
     DRAFT_07 = 7
@@ -98,7 +97,7 @@ TOKEN_H3 = b"webtransport-h3"
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Session flow control's initial limits, as one side announced them."""
+    """The initial limits of session flow control that one side sent."""
 
     data: int = 0
     streams_bidi: int = 0
@@ -106,26 +105,26 @@ class Credit:
 
     @property
     def wanted(self) -> bool:
-        """Whether the side declared its intent to use flow control (section 5.1)."""
+        """Whether the side enables flow control (section 5.1)."""
         return bool(self.data or self.streams_bidi or self.streams_uni)
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What two sides have agreed on; never changes during a connection."""
+    """The negotiated version and features; they never change during a connection."""
 
     version: Version
     flow_control: bool = False
     granted: Credit = Credit()
-    """What the peer grants us at the start of each session."""
+    """The peer's initial limits for each session."""
     bare_capsules: bool = False
-    """The peer has no DATA frames around its capsules (see `has_bare_capsules`)."""
+    """Whether the peer sends capsules without DATA frames (see `has_bare_capsules`)."""
     lenient: bool = False
-    """The peer is of the first generation: no path, fields in any order (see `is_lenient`)."""
+    """Whether requests may have no path, and fields any order (see `is_lenient`)."""
 
     @property
     def token(self) -> bytes:
-        """What `:protocol` a client sends."""
+        """The value of `:protocol` in a request."""
         return TOKEN_H3 if self.version >= Version.DRAFT_16 else TOKEN
 
     def __str__(self) -> str:
@@ -133,15 +132,14 @@ class Draft:
 
 
 class NoWebTransportError(Exception):
-    """The peer speaks HTTP/3 but not WebTransport; the text says what is missing."""
+    """The peer supports HTTP/3 but not WebTransport; the text says what is missing."""
 
 
-@functools.lru_cache(maxsize=16)  # one for all connections of the same limits
+@functools.lru_cache(maxsize=16)  # shared by connections with the same limits
 def offered_settings(limits: Limits, *, is_client: bool) -> Mapping[int, int]:
-    """The settings to send, such that peers of every draft accept them.
+    """The settings to send. Peers of every draft accept them.
 
-    QPACK's dynamic table is left at its default of zero: a session has two field
-    sections in its life, too few for a table to earn its memory.
+    There is no QPACK dynamic table: a session has only two field sections.
     """
     sessions = 1 if is_client else limits.max_sessions
     return MappingProxyType(
@@ -163,11 +161,11 @@ def offered_settings(limits: Limits, *, is_client: bool) -> Mapping[int, int]:
 
 
 def check_settings(settings: Mapping[int, int], *, max_datagram_size: int) -> None:
-    """Refuse settings that no draft allows.
+    """Reject settings that no draft allows.
 
-    Raises `ConnectionProtocolError` with H3_SETTINGS_ERROR: a setting of HTTP/2 (RFC
-    9114, section 7.2.4.1), a switch that is neither 0 nor 1 (RFC 9220, section 3; RFC
-    9297, section 2.1.1; draft-16, section 3.1), HTTP datagrams without QUIC's.
+    Raises `ConnectionProtocolError` with H3_SETTINGS_ERROR for a setting of HTTP/2 (RFC 9114,
+    section 7.2.4.1), a boolean that is neither 0 nor 1 (RFC 9220, section 3; RFC 9297, section
+    2.1.1; draft-16, section 3.1), and HTTP datagrams without QUIC datagrams.
     """
     for identifier in settings:
         if identifier in HTTP2_SETTINGS:
@@ -186,34 +184,35 @@ def check_settings(settings: Mapping[int, int], *, max_datagram_size: int) -> No
 
 
 def takes_datagrams(settings: Mapping[int, int]) -> bool:
-    """Whether a side has turned HTTP datagrams on, by the RFC's setting or the older one."""
+    """Whether a side enables HTTP datagrams, by the RFC's setting or that of draft-04."""
     return bool(settings.get(Setting.H3_DATAGRAM) or settings.get(Setting.H3_DATAGRAM_DRAFT_04))
 
 
 def is_lenient(settings: Mapping[int, int]) -> bool:
-    """Whether these are the settings of a first-generation peer.
+    """Whether these are the settings of wtransport 0.1.
 
-    wtransport 0.1 sends the old datagram setting and draft-02's and, QPACK's aside,
-    nothing else that is known here; its requests have no path and no authority, and its
-    fields no order. No other client sends such settings, so that the others get no leniency.
+    It sends the settings for datagrams of draft-04 and for WebTransport of draft-02, and none of
+    the other extensions. Its requests have no path and no authority, and its fields any order. No
+    other client sends such settings, so others are parsed strictly.
     """
     known = _EXTENSIONS.intersection(settings)
     return known == _FIRST_GENERATION and all(settings[setting] for setting in known)
 
 
 def has_bare_capsules(settings: Mapping[int, int]) -> bool:
-    """Whether these are the settings of a peer that writes capsules without DATA frames.
+    """Whether these are the settings of pywebtransport 0.8, which sends capsules without DATA
+    frames.
 
-    pywebtransport 0.8 ends the connection at the first DATA frame on a CONNECT stream. It
-    announces draft-14 alone, and all three limits as zero; means no limits by that, and
-    obeys ours all the same. No other peer does.
+    It closes the connection at the first DATA frame on a CONNECT stream. It announces only
+    draft-14, with all three limits as zero, by which it means no limits, and respects ours. No
+    other peer does.
     """
     known = _EXTENSIONS.intersection(settings)
     return known == _BARE_CAPSULES and not any(settings[setting] for setting in _LIMITS)
 
 
 def announced_version(settings: Mapping[int, int]) -> Version | None:
-    """The newest draft that a side's settings announce, None where they announce none."""
+    """The newest draft that a side's settings announce, or None."""
     for setting, version in ANNOUNCEMENTS:
         if settings.get(setting):
             return version
@@ -234,8 +233,8 @@ def _agree(version: Version, local: Mapping[int, int], remote: Mapping[int, int]
     bare = has_bare_capsules(remote)
     if bare:
         granted = Credit(data=(1 << 62) - 1, streams_bidi=1 << 60, streams_uni=1 << 60)
-    # Draft-14 took WT_MAX_SESSIONS above 1, too, for the intent to use flow control. It is not
-    # counted: who sends it without limits (pywebtransport 0.8) grants nothing later either.
+    # In draft-14, WT_MAX_SESSIONS above 1 enables flow control too. This is ignored: a peer that
+    # sends it without limits (pywebtransport 0.8) never grants credit.
     return Draft(
         version=version,
         flow_control=granted.wanted and granted_credit(local).wanted,
@@ -248,17 +247,16 @@ def _agree(version: Version, local: Mapping[int, int], remote: Mapping[int, int]
 def client_draft(
     local: Mapping[int, int], remote: Mapping[int, int], *, max_datagram_size: int
 ) -> Draft:
-    """What a client speaks with a server that sent the settings `remote`.
+    """The draft that a client uses with a server that sent the settings `remote`.
 
-    Raises `NoWebTransportError` where the server does not meet the requirements of
-    draft-16, section 3.1; reset_stream_at is not insisted on, since a plain reset
-    serves a peer that cannot do better.
+    Raises `NoWebTransportError` if the server does not meet the requirements of draft-16, section
+    3.1. RESET_STREAM_AT is not required: a plain reset is sent to a peer without it.
     """
     version = announced_version(remote)
     if version is None:
         raise NoWebTransportError("its HTTP/3 settings do not offer WebTransport")
     if not takes_datagrams(remote) or not max_datagram_size:
-        raise NoWebTransportError("it offers WebTransport but takes no datagrams")
+        raise NoWebTransportError("it offers WebTransport but accepts no datagrams")
     if version >= Version.DRAFT_07 and not remote.get(Setting.ENABLE_CONNECT_PROTOCOL):
         raise NoWebTransportError("it offers WebTransport but no extended CONNECT")
     return _agree(version, local, remote)
@@ -271,15 +269,14 @@ def server_draft(
     *,
     max_datagram_size: int,
 ) -> Draft:
-    """What a server speaks with a client that sent the settings `remote` and asks for `token`.
+    """The draft that a server uses with a client that sent the settings `remote` and `token`.
 
-    A client need not announce WebTransport where its request says what it is: from
-    draft-15 the token alone is enough, and older ones that announce nothing are out
-    there. Raises `StreamProtocolError` with H3_MESSAGE_ERROR where it takes no datagrams, by
-    section 3.1 a malformed request.
+    A client need not announce WebTransport: from draft-15 the token is enough, and some older
+    clients announce nothing. Raises `StreamProtocolError` with H3_MESSAGE_ERROR if the client
+    accepts no datagrams, which makes the request malformed (section 3.1).
     """
     if not takes_datagrams(remote) or not max_datagram_size:
-        raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, "the client takes no datagrams")
+        raise StreamProtocolError(ErrorCode.H3_MESSAGE_ERROR, "the client accepts no datagrams")
     version = announced_version(remote)
     if version is None:
         version = Version.DRAFT_16 if token == TOKEN_H3 else Version.DRAFT_07

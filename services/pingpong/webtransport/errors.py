@@ -1,7 +1,7 @@
 """Exceptions, wire error codes, and the mapping between the two code spaces.
 
     WebTransportError
-    ├── ProtocolError            the peer broke the rules; owns its wire code
+    ├── ProtocolError the peer violated the protocol; has a wire code
     │   ├── ConnectionProtocolError   ends the connection: CONNECTION_CLOSE
     │   ├── SessionProtocolError      ends one session: its CONNECT stream is reset
     │   └── StreamProtocolError       ends one stream
@@ -10,8 +10,8 @@
     ├── DatagramTooLargeError    does not fit in one packet
     └── StateError               the caller asked for what cannot be done now
 
-A protocol error carries the code that the specification names; it becomes a frame in
-one place, `connection.Connection`, whatever the depth it was raised at.
+A protocol error has the code that the specification names. `connection.Connection.fail` turns it
+into a frame.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ErrorCode(IntEnum):
 
 
 def error_name(code: int) -> str:
-    """The name of an HTTP/3 or WebTransport wire code for people; hex where it has none."""
+    """The name of an HTTP/3 or WebTransport wire code; hex if it has none."""
     try:
         return ErrorCode(code).name
     except ValueError:
@@ -62,13 +62,12 @@ def error_name(code: int) -> str:
 
 
 class WebTransportError(Exception):
-    """Base of all that this package raises on purpose."""
+    """Base class of this package's exceptions."""
 
     def again(self) -> Self:
-        """The same error, to be raised by who keeps this one.
+        """A copy without a traceback, for an object that stores the error and raises it later.
 
-        An error knows by which frames it was raised. One that an object keeps, and that led
-        back to that object, would keep it alive until the garbage collector comes.
+        A traceback refers to its frames, and so often to the object itself: a reference cycle.
         """
         made = type(self).__new__(type(self), *self.args)
         vars(made).update(vars(self))
@@ -76,32 +75,32 @@ class WebTransportError(Exception):
 
 
 class ProtocolError(WebTransportError):
-    """The peer broke the rules. `code` is what the specification says to answer with."""
+    """The peer violated the protocol. `code` is the wire code that answers it."""
 
     def __init__(self, code: ErrorCode, reason: str) -> None:
-        reason = printable(reason)  # it may quote the peer
+        reason = printable(reason)  # it may contain text of the peer
         super().__init__(f"{code.name}: {reason}")
         self.code = code
         self.reason = reason
 
 
 class ConnectionProtocolError(ProtocolError):
-    """An error on the scope of the connection: it is closed with `code`."""
+    """A connection error: the connection is closed with `code`."""
 
 
 class SessionProtocolError(ProtocolError):
-    """An error on the scope of a session: its CONNECT stream is reset with `code`."""
+    """A session error: the CONNECT stream is reset with `code`."""
 
 
 class StreamProtocolError(ProtocolError):
-    """An error on the scope of a stream: it is reset, and reading stopped, with `code`."""
+    """A stream error: the stream is reset, and STOP_SENDING sent, with `code`."""
 
 
 class SessionClosedError(WebTransportError):
-    """The session, or the connection below it, is gone.
+    """The session, or its connection, is closed.
 
-    `code` and `reason` are those of the session's close; `code` is None where it ended
-    without one (a reset, a lost connection).
+    `code` and `reason` are those of the session's close. `code` is None if it had none (a reset, a
+    lost connection).
     """
 
     def __init__(self, message: str, code: int | None = None, reason: str = "") -> None:
@@ -111,10 +110,10 @@ class SessionClosedError(WebTransportError):
 
 
 class StreamResetError(WebTransportError):
-    """The peer reset its half of a stream, or asked us to stop writing ours.
+    """The peer reset a stream, or sent STOP_SENDING.
 
-    `code` is the application's 32-bit code, None where the wire code was outside the
-    range of WT_APPLICATION_ERROR (draft-16, section 4.4).
+    `code` is the application's 32-bit code, or None if the wire code was outside the range of
+    WT_APPLICATION_ERROR (draft-16, section 4.4).
     """
 
     def __init__(self, message: str, code: int | None) -> None:
@@ -123,7 +122,7 @@ class StreamResetError(WebTransportError):
 
 
 class DatagramTooLargeError(WebTransportError):
-    """The datagram does not fit in one packet, or the peer takes none. `limit` in bytes."""
+    """The datagram does not fit in one packet, or the peer accepts none. `limit` is in bytes."""
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(f"a datagram of {size} bytes does not fit: at most {limit}")
@@ -132,7 +131,7 @@ class DatagramTooLargeError(WebTransportError):
 
 
 class StateError(WebTransportError):
-    """The caller asked for what the state does not allow: writing after the end, say."""
+    """The call is not allowed in this state, such as a write after the end of a stream."""
 
 
 FIRST_APPLICATION_ERROR = 0x52E4A40FA8DB
@@ -142,16 +141,16 @@ LAST_APPLICATION_ERROR = 0x52E5AC983162
 def to_http3_code(code: int) -> int:
     """Map an application's 32-bit stream error code into HTTP/3's code space.
 
-    Draft-16, section 4.4: code points of the form 0x1f * N + 0x21 are reserved for
-    greasing and skipped. Raises `ValueError` when `code` is not of 32 bits.
+    Draft-16, section 4.4: code points of the form 0x1f * N + 0x21 are reserved for greasing and
+    skipped. Raises `ValueError` if `code` does not fit in 32 bits.
     """
     if not 0 <= code <= 0xFFFF_FFFF:
-        raise ValueError(f"an application's error code has 32 bits: {code}")
+        raise ValueError(f"an application error code has 32 bits: {code}")
     return FIRST_APPLICATION_ERROR + code + code // 0x1E
 
 
 def from_http3_code(code: int) -> int | None:
-    """Map a wire code back to the application's; None where it is not one of these."""
+    """Map a wire code to an application's stream error code; None if it is none."""
     if not FIRST_APPLICATION_ERROR <= code <= LAST_APPLICATION_ERROR:
         return None
     if (code - 0x21) % 0x1F == 0:

@@ -1,7 +1,7 @@
-"""Facts that the core hands to its caller: frozen, and complete when they are made.
+"""Values that are passed to handlers: requests, and how sessions and connections closed.
 
-Data, streams and datagrams are not events but plain calls on a handler (see `session`):
-they are the hot path, and an object for each would cost more than what it carries.
+Data, streams and datagrams are plain calls of a handler (see `session`), not objects: they are the
+hot path.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from .errors import error_name
 from .text import printable
 
 Headers = Sequence[tuple[bytes, bytes]]
-"""A field section: names in lower case, in the order of the wire."""
+"""A field section: names in lower case, in wire order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request for a session, as the CONNECT's field section says (draft-16, section 3.2).
+    """The request of a session: the fields of the CONNECT (draft-16, section 3.2).
 
-    `protocols` are the application protocols that the client offers, the most wanted
-    first; empty where it offers none, or where its list was malformed.
+    `protocols` are the application protocols that the client offers, in order of preference; empty
+    if it offers none or its list is malformed.
     """
 
     authority: str
@@ -31,7 +31,7 @@ class Request:
     headers: Headers = ()
 
     def header(self, name: str | bytes) -> bytes | None:
-        """The first value of a field, None where it is not there; `name` is in lower case."""
+        """The first value of a field, or None; `name` is in lower case."""
         name = name.encode() if isinstance(name, str) else name
         for key, value in self.headers:
             if key == name:
@@ -41,12 +41,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """How a session ended.
+    """How a session closed.
 
-    `code` and `reason` come from WT_CLOSE_SESSION (0 and "" where a plain FIN ended it,
-    draft-16, section 6). `code` is None where the session ended without either:
-    `error` then says why, for people, and `wire_code` is the HTTP/3 code, if there was
-    one. `status` is the HTTP status of a session that was refused.
+    `code` and `reason` come from WT_CLOSE_SESSION; they are 0 and "" if a plain FIN closed it
+    (draft-16, section 6). `code` is None if the session ended otherwise: then `error` says why in
+    words, and `wire_code` is the HTTP/3 code, if there was one. `status` is the HTTP status of a
+    session that was rejected.
     """
 
     code: int | None = None
@@ -58,14 +58,14 @@ class SessionClosed:
 
     @property
     def clean(self) -> bool:
-        """Whether a side closed it on purpose; false after a failure."""
+        """Whether one side closed it; false after a failure."""
         return self.code is not None
 
     @classmethod
     def from_connection(cls, closed: ConnectionClosed) -> SessionClosed:
-        """How a session ended whose connection did."""
+        """The close of a session whose connection closed."""
         if closed.timed_out:
-            text = "the connection timed out: the peer was not heard any more"
+            text = "the connection timed out: nothing was received from the peer"
         else:
             whose = "by the peer" if closed.by_peer else "by this side"
             text = f"the connection was closed {whose}: {closed.code_name}"
@@ -83,10 +83,10 @@ class SessionClosed:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionClosed:
-    """How a connection ended.
+    """How a connection closed.
 
-    `code` is a QUIC transport error code, or an HTTP/3 one where `is_application`.
-    `timed_out` is true where neither side closed it: the peer was not heard for the idle time.
+    `code` is an HTTP/3 error code if `is_application`, otherwise a QUIC transport error code.
+    `timed_out` is true if nothing was received from the peer for the idle timeout.
     """
 
     code: int
@@ -97,5 +97,5 @@ class ConnectionClosed:
 
     @property
     def code_name(self) -> str:
-        """The code for people."""
+        """The name of the code, for display."""
         return error_name(self.code) if self.is_application else f"QUIC 0x{self.code:x}"

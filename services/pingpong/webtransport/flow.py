@@ -1,9 +1,8 @@
-"""Session flow control: how much may be sent, and how much was allowed to come.
+"""Session flow control (draft-16, section 5).
 
-Draft-16, section 5. Limits are cumulative over a session's life and only grow, for
-data as for streams, so that one kind of account serves all: `SendCredit` for what the
-peer grants, `ReceiveCredit` for what we grant. `FlowControl` has a session's accounts,
-and turns what they say into capsules.
+Limits are cumulative over a session's life and only grow, for data and for streams. So one class
+serves both: `SendCredit` for the limits of the peer, `ReceiveCredit` for ours. `FlowControl` has
+those of a session, and sends the capsules.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from .errors import ErrorCode, SessionProtocolError
 from .limits import Limits
 
 MAX_STREAMS = 1 << 60
-"""No limit on streams can be higher (section 5.6.2)."""
+"""The highest limit on streams (section 5.6.2)."""
 
 _MAX_STREAMS = (CapsuleType.WT_MAX_STREAMS_BIDI, CapsuleType.WT_MAX_STREAMS_UNI)
 _STREAMS_BLOCKED = (CapsuleType.WT_STREAMS_BLOCKED_BIDI, CapsuleType.WT_STREAMS_BLOCKED_UNI)
 
 
 class SendCredit:
-    """What the peer allows us: `used` never exceeds `limit`."""
+    """A limit of the peer: `used` never exceeds `limit`."""
 
     __slots__ = ("blocked_at", "limit", "used")
 
@@ -34,25 +33,24 @@ class SendCredit:
 
     @property
     def available(self) -> int:
-        """How much more may be sent, or how many more streams opened."""
+        """Bytes that may still be sent, or streams that may still be opened."""
         return self.limit - self.used
 
     def take(self, wanted: int) -> int:
-        """Use up to `wanted`; returns what was granted."""
+        """Use up to `wanted` of the credit; returns how much."""
         granted = min(wanted, self.limit - self.used)
         self.used += granted
         return granted
 
     def give_back(self, amount: int) -> None:
-        """What was taken will not be used: a reset stream's final size is what was sent."""
+        """Return unused credit, after the reset of a stream that had unsent bytes."""
         self.used -= amount
 
     def raise_limit(self, limit: int) -> None:
-        """The peer grants more.
+        """The peer raises its limit.
 
-        Raises `SessionProtocolError` with WT_FLOW_CONTROL_ERROR where it is not more:
-        capsules arrive in order, so that a limit that does not grow is a mistake
-        (sections 5.6.2 and 5.6.4).
+        Raises `SessionProtocolError` with WT_FLOW_CONTROL_ERROR if the limit does not grow
+        (sections 5.6.2 and 5.6.4): capsules arrive in order.
         """
         if limit <= self.limit:
             raise SessionProtocolError(
@@ -61,7 +59,7 @@ class SendCredit:
         self.limit = limit
 
     def newly_blocked(self) -> bool:
-        """Whether to report to the peer that its limit stops us: once for each limit."""
+        """Whether to report to the peer that its limit blocks us: once per limit."""
         if self.blocked_at == self.limit:
             return False
         self.blocked_at = self.limit
@@ -69,7 +67,7 @@ class SendCredit:
 
 
 class ReceiveCredit:
-    """What we allow the peer: a window of `window` beyond what has been consumed."""
+    """A limit that we grant the peer: `window` above what was consumed."""
 
     __slots__ = ("consumed", "limit", "received", "window")
 
@@ -80,7 +78,7 @@ class ReceiveCredit:
         self.consumed = 0
 
     def receive(self, amount: int) -> None:
-        """Account for what came.
+        """Count received bytes or streams.
 
         Raises `SessionProtocolError` with WT_FLOW_CONTROL_ERROR above the limit.
         """
@@ -92,14 +90,14 @@ class ReceiveCredit:
         self.received = received
 
     def consume(self, amount: int) -> int | None:
-        """Account for what was used up here; the new limit, if it is time to announce one.
+        """Count consumed bytes or streams. Returns the new limit if it should be sent.
 
-        Announced when half the window is used: seldom enough to cost nothing, soon
-        enough that a peer with the window full does not stall for a round trip.
+        A limit is sent when half the window is used: rarely, but before the peer stalls for a
+        round trip.
         """
         self.consumed += amount
         limit = self.consumed + self.window
-        # Without a window there is nothing to announce, and a limit must not come twice.
+        # Without a window the limit never changes, and it must not be sent twice.
         if limit == self.limit or 2 * (limit - self.limit) < self.window:
             return None
         self.limit = limit
@@ -107,10 +105,10 @@ class ReceiveCredit:
 
 
 class FlowControl:
-    """What each side of a session may send: data, and streams of both kinds.
+    """The flow control limits of a session: data and streams, sent and received.
 
-    Only where both sides have turned flow control on. `send` sends a capsule to the peer.
-    Pairs are of bidirectional and unidirectional streams, in this order.
+    Exists only if both sides enabled flow control. `send` sends a capsule to the peer. Pairs are
+    for bidirectional and unidirectional streams, in this order.
     """
 
     __slots__ = ("_blocked", "_send", "data_in", "data_out", "streams_in", "streams_out")
@@ -127,32 +125,32 @@ class FlowControl:
         self._blocked: dict[Callable[[], None], None] = {}
 
     def data_consumed(self, size: int) -> None:
-        """Stream data was used up here; the peer may be granted more."""
+        """The application read stream data. Sends WT_MAX_DATA when it is due."""
         limit = self.data_in.consume(size)
         if limit is not None:
             self._send(encode_limit(CapsuleType.WT_MAX_DATA, limit))
 
     def data_blocked(self, send_more: Callable[[], None]) -> None:
-        """The peer's limit on data stops a stream, which is called when there is credit again."""
+        """The peer's data limit blocks a stream. `send_more` is called when there is credit."""
         self._blocked[send_more] = None
         if self.data_out.newly_blocked():
             self._send(encode_limit(CapsuleType.WT_DATA_BLOCKED, self.data_out.limit))
 
     def data_unsent(self, size: int) -> None:
-        """A stream was reset before all was sent: others may use the credit that it leaves."""
+        """A stream was reset with `size` unsent bytes: their credit goes to other streams."""
         self.data_out.give_back(size)
         self._send_more()
 
     def stop_waiting(self, send_more: Callable[[], None]) -> None:
-        """A stream has nothing more to send."""
+        """A blocked stream has nothing more to send."""
         self._blocked.pop(send_more, None)
 
     def session_closed(self) -> None:
-        """No stream is to send any more."""
+        """The session closed: streams send nothing more."""
         self._blocked.clear()
 
     def can_open_stream(self, unidirectional: bool) -> bool:
-        """Whether the peer's limit allows one more stream; the peer hears where it does not."""
+        """Whether the peer's limit allows one more stream; sends WT_STREAMS_BLOCKED if not."""
         credit = self.streams_out[unidirectional]
         if credit.available > 0:
             return True
@@ -161,16 +159,16 @@ class FlowControl:
         return False
 
     def peer_stream_closed(self, unidirectional: bool) -> None:
-        """A stream that the peer opened has ended; it may be granted another."""
+        """A stream of the peer closed. Sends WT_MAX_STREAMS when it is due."""
         limit = self.streams_in[unidirectional].consume(1)
         if limit is not None:
             self._send(encode_limit(_MAX_STREAMS[unidirectional], limit))
 
     def receive(self, kind: CapsuleType, value: bytes) -> bool:
-        """Take one of the flow control capsules; whether more streams may be opened now.
+        """Process a flow control capsule. Returns whether it raised a stream limit.
 
-        Raises `SessionProtocolError` where it is malformed, or does not raise its limit
-        (sections 5.6.2 and 5.6.4).
+        Raises `SessionProtocolError` if it is malformed, or does not raise its limit (sections
+        5.6.2 and 5.6.4).
         """
         limit = decode_limit(value)
         if kind is CapsuleType.WT_MAX_DATA:

@@ -1,4 +1,4 @@
-"""What a peer may make this side keep, and for how long: every number that bounds memory."""
+"""Limits on what is buffered for a peer, and for how long."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one connection. Sizes are bytes, times seconds.
+    """Limits of one connection. Sizes are bytes, times seconds.
 
-    The three `initial_*` are what each session is granted at its start, where both
-    sides turn session flow control on (draft-16, section 5); the same numbers are the
-    windows that are kept open afterwards.
+    The three `initial_*` are the initial flow control limits of each session, if both sides enable
+    session flow control (draft-16, section 5). They are also the window sizes after that.
     """
 
     max_sessions: int = 16
@@ -23,10 +22,10 @@ class Limits:
     max_buffered_streams: int = 32
     max_buffered_datagrams: int = 64
     max_buffered_bytes: int = 128 << 10
-    """All that waits on a connection for sessions that are not there yet."""
+    """Bytes of all streams and datagrams that are buffered until their session is established."""
     header_timeout: float = 10.0
-    """How long the peer may take over its SETTINGS, over a request, or over a stream's header.
+    """Seconds in which the peer has to complete its SETTINGS, a request, or a stream header.
 
-    Just as long a stream or a datagram may wait for its session. A server's connection without a
-    session is asked to leave (GOAWAY) after twice, and closed after three times as long.
+    Streams and datagrams are buffered for their session for the same time. A server sends GOAWAY
+    on a connection without a session after twice that time, and closes it after three times.
     """

@@ -1,11 +1,10 @@
-"""One session: from the request to its end (draft-16, sections 3.2 to 6).
+"""One session, from the request to its close (draft-16, sections 3.2 to 6).
 
-What may happen in which state, and what follows, is a table in `states`.
+The state machine is a table in `states`.
 
-A session calls its `SessionHandler` in the turn in which a packet arrived, so that an
-answer can leave in the same turn. `session_closed` is the last call, comes once, and
-comes whatever happens. What a handler raises is a fault of the handler: it ends the
-connection with H3_INTERNAL_ERROR.
+A session calls its `SessionHandler` in the turn in which a packet arrived, so that an answer can
+leave in the same turn. `session_closed` is always called, once, as the last call. An exception of
+a handler closes the connection with H3_INTERNAL_ERROR.
 """
 
 from __future__ import annotations
@@ -36,80 +35,82 @@ from .varint import encode as encode_varint
 
 _NO_HANDLER = StreamHandler()
 _PROHIBITED = (CapsuleType.WT_MAX_STREAM_DATA, CapsuleType.WT_STREAM_DATA_BLOCKED)
-"""Over HTTP/3 QUIC does their work: an error also without flow control (section 5.4)."""
+"""QUIC has flow control of streams: over HTTP/3 these are always an error (section 5.4)."""
 _MAX_BUFFERED_CAPSULES = 16 << 10
-"""Bytes kept of a CONNECT stream whose request is not yet decided."""
+"""Bytes of a CONNECT stream that are buffered until the request is accepted."""
 
 
 class SessionHandler:
-    """What a session calls as things happen; each does nothing unless overridden."""
+    """Callbacks of a session; no-ops by default."""
 
     __slots__ = ()
 
     def session_established(self, session: Session) -> None:
-        """The server has accepted: streams and datagrams go both ways from now on."""
+        """The server accepted the session. Streams and datagrams can be sent both ways."""
 
     def session_draining(self, session: Session) -> None:
-        """The peer asks to finish and leave, by WT_DRAIN_SESSION or GOAWAY (section 4.6)."""
+        """The peer asks to finish and close, by WT_DRAIN_SESSION or GOAWAY (section 4.6)."""
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """The session is over, and all its streams with it. Nothing is called after this.
+        """The session closed, and all its streams with it. The last call.
 
-        Those that had not ended are still in `session.streams`; they end right after.
+        Streams that were open are still in `session.streams`; they close right after.
         """
 
     def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
-        """A datagram's payload, of a packet that came at `arrival`.
+        """A datagram arrived.
 
-        That is nanoseconds of the monotonic clock, as the kernel took them.
+        `arrival` is the kernel's receive time of its packet, in nanoseconds of the monotonic
+        clock.
         """
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
-        """The peer has opened a stream; returns what is called with what it brings.
+        """The peer opened a stream. Returns the handler of the stream.
 
-        Unless overridden, the stream is refused with code 0.
+        By default the stream is rejected with code 0.
         """
         stream.stop()
         stream.reset()
         return StreamHandler()
 
     def credit_received(self, session: Session) -> None:
-        """More streams may be opened now: ask `can_open_stream` again."""
+        """The peer raised a stream limit. Check `can_open_stream` again."""
 
 
 _CLOSED_HANDLER = SessionHandler()
 
 
 class SessionOwner(Protocol):
-    """What a session asks of its connection."""
+    """What a session needs from its connection."""
 
     def request_received(self, session: Session, headers: Headers) -> None:
-        """Server: the request is complete."""
+        """Server: the HEADERS of the request arrived."""
 
     def session_established(self, session: Session) -> None:
-        """The handler was called; what was buffered can be delivered."""
+        """The handler was called. Buffered streams and datagrams can be delivered."""
 
     def session_closed(self, session: Session) -> None:
-        """The session is closed; its CONNECT stream may go on for a while."""
+        """The session closed. Its CONNECT stream may still be open."""
 
     def connect_stream_closed(self, session: Session) -> None:
-        """Both halves of its CONNECT stream have ended."""
+        """The CONNECT stream closed in both directions."""
 
     def add_stream(self, stream: Stream) -> None:
-        """The session has one more stream."""
+        """The session has a new stream."""
 
     def stream_closed(self, stream_id: int) -> None:
-        """Both halves of one of its streams have ended."""
+        """A stream of the session closed in both directions."""
 
     def fail(self, error: ProtocolError, stream_id: int) -> None:
-        """Answer a peer's error with its code, on its scope."""
+        """Answer an error of the peer by closing the stream, session or connection with its
+        code."""
 
 
 class Session:
-    """A session of a connection; made by `Connection`, never directly.
+    """A session of a connection. Only `Connection` creates it.
 
-    `id` is the CONNECT stream's. `draft` is what both sides speak. `protocol` is the
-    application protocol agreed on, None where none was. `context` is for the handler's use.
+    `id` is the id of the CONNECT stream. `draft` is the negotiated version. `protocol` is the
+    negotiated application protocol, or None. `context` is for the handler's use.
     """
 
     __slots__ = (
@@ -133,14 +134,14 @@ class Session:
         self.request = Request(authority="", path="")
         self.protocol: str | None = None
         self.draining = False
-        """Whether either side has asked to drain."""
+        """Whether either side asked to drain."""
         self.streams: set[Stream] = set()
         self.handler_buffered = 0
-        """Bytes that the handler keeps apart from any stream: it says so here."""
+        """Bytes that the handler buffers, apart from any stream. The handler sets it."""
         self.flow: FlowControl | None = None
-        """Flow control, where both sides have turned it on."""
+        """Session flow control; None unless both sides enabled it."""
         self.draft = Draft(Version.DRAFT_16)
-        """What both sides speak; a server knows it from `session_requested` on."""
+        """The negotiated version. A server knows it from `session_requested` on."""
         self._owner = owner
         self._quic = quic
         self._table = CLIENT if quic.is_client else SERVER
@@ -149,11 +150,11 @@ class Session:
         self._datagram_prefix = encode_varint(session_id >> 2)
         self._buffered = b""
 
-    # What the user calls.
+    # For users.
 
     @property
     def max_datagram_size(self) -> int:
-        """Bytes of the largest datagram that can be sent; 0 where the peer takes none."""
+        """Bytes of the largest datagram that can be sent; 0 if the peer accepts none."""
         return max(0, self._quic.max_datagram_size - len(self._datagram_prefix))
 
     @property
@@ -163,20 +164,20 @@ class Session:
 
     @property
     def duplicate_packets(self) -> int:
-        """Packets of the connection that the network delivered more than once."""
+        """Packets of the connection that the network duplicated."""
         return self._quic.duplicate_packets
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes that are kept of the CONNECT stream, and by the handler."""
+        """Bytes that are buffered of the CONNECT stream, and by the handler."""
         return self.handler_buffered + len(self._buffered) + self._connect.buffered_bytes
 
     def accept(self, handler: SessionHandler, protocol: str | None = None) -> None:
-        """Answer a request with 200; what was buffered is delivered before this returns.
+        """Accept a request with status 200. Buffered streams and datagrams are delivered at once.
 
-        `protocol` must be one of `request.protocols`, or None. Raises `StateError` where
-        there is nothing to accept (any more), `ValueError` for another protocol. The
-        session may be over when this returns, by what was buffered.
+        `protocol` must be one of `request.protocols`, or None. Raises `StateError` if the session
+        is not a pending request, `ValueError` for another protocol. The session may be closed when
+        this returns, if its close was buffered.
         """
         established = self._after(Event.ACCEPT)
         if protocol is not None and protocol not in self.request.protocols:
@@ -191,21 +192,21 @@ class Session:
             self._owner.fail(error, self.id)
 
     def reject(self, status: int, headers: Headers = ()) -> None:
-        """Answer a request with an HTTP status that is not 2xx, and end it.
+        """Reject a request with an HTTP status that is not 2xx.
 
-        Raises `StateError` where there is nothing to reject (any more).
+        Raises `StateError` if the session is not a pending request.
         """
         self._after(Event.REJECT)
         self._connect.send_headers([*response_headers(status), *headers], end_stream=True)
         self._close(SessionClosed(by_peer=False, error=f"rejected: {status}", status=status))
 
     def send_datagram(self, data: bytes) -> bool:
-        """Send a datagram; false where it was dropped because too many wait already.
+        """Send a datagram. Returns False if it was dropped because the send queue is full.
 
-        Raises `DatagramTooLargeError` where it cannot fit in a packet, or the peer takes
-        none, and `StateError` where the session is not established.
+        Raises `DatagramTooLargeError` if it does not fit in a packet or the peer accepts none, and
+        `StateError` if the session is not established.
         """
-        # Each ping comes here: the table is looked up only where it may not.
+        # The path of each ping: the table is used only for the error.
         if self.state is not State.ESTABLISHED:
             self._after(Event.SEND_DATAGRAM)
         prefix = self._datagram_prefix
@@ -214,8 +215,8 @@ class Session:
         return self._connect.send_open and self._quic.send_datagram(prefix + data)
 
     def can_open_stream(self, unidirectional: bool) -> bool:
-        """Whether the peer's credit, the session's and QUIC's, allows one more stream."""
-        # Our half of the CONNECT stream is over where the peer has left, and how is still to come.
+        """Whether the peer's stream limits, of the session and of QUIC, allow one more stream."""
+        # After STOP_SENDING on the CONNECT stream the session is about to close.
         if self.state is not State.ESTABLISHED or not self._connect.send_open:
             return False
         if self.flow is not None and not self.flow.can_open_stream(unidirectional):
@@ -225,8 +226,7 @@ class Session:
     def open_stream(self, handler: StreamHandler, *, unidirectional: bool = False) -> Stream:
         """Open a stream.
 
-        Raises `StateError` where the session is not established, or `can_open_stream`
-        says no.
+        Raises `StateError` if the session is not established, or `can_open_stream` is false.
         """
         self._after(Event.OPEN_STREAM)
         if not self.can_open_stream(unidirectional):
@@ -238,18 +238,18 @@ class Session:
         return self._add_stream(stream_id, handler, is_local=True, header_size=len(header))
 
     def drain(self) -> None:
-        """Ask the peer to finish and leave (WT_DRAIN_SESSION); the session goes on."""
+        """Ask the peer to finish and close (WT_DRAIN_SESSION). The session stays open."""
         if self.state is State.ESTABLISHED and not self.draining:
             self.draining = True
             self._connect.send_capsule(encode_capsule(CapsuleType.WT_DRAIN_SESSION))
 
     def close(self, code: int = 0, reason: str = "") -> None:
-        """End the session, with an application's 32-bit code and a reason for people.
+        """Close the session with a 32-bit application code and a reason.
 
-        The capsule and FIN are sent without a STOP_SENDING, which could overtake them and
-        cost the peer the code. Nothing happens where the session is closed already; one
-        that is only requested is cancelled. A reason above 1024 bytes is cut. Raises
-        `ValueError` for a code that has more than 32 bits.
+        Sends WT_CLOSE_SESSION and FIN. There is no STOP_SENDING, which could arrive first and hide
+        the code. Does nothing if the session is closed, and cancels a session that is only
+        requested. A reason is truncated to 1024 bytes. Raises `ValueError` for a code of more than
+        32 bits.
         """
         if not 0 <= code <= 0xFFFF_FFFF:
             raise ValueError(f"a close code has 32 bits: {code}")
@@ -259,7 +259,7 @@ class Session:
             self._connect.abort(ErrorCode.H3_REQUEST_CANCELLED)
         self._close(SessionClosed(code=code, reason=reason, by_peer=False))
 
-    # What the connection calls: the beginning.
+    # For the connection.
 
     def send_request(self, headers: Headers, request: Request, draft: Draft) -> None:
         """Client: send the CONNECT."""
@@ -269,7 +269,7 @@ class Session:
         self._connect.send_headers(headers)
 
     def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
-        """Take the next bytes of the CONNECT stream."""
+        """Process the next bytes of the CONNECT stream."""
         for kind, payload in self._connect.receive(data, end_stream):
             if kind == FrameType.HEADERS:
                 self._receive_headers(payload)
@@ -280,7 +280,7 @@ class Session:
         self._forget_if_closed()
 
     def read_request(self, headers: Headers, *, lenient: bool) -> RequestHead:
-        """Server: read the request, now that the client's settings are here.
+        """Server: parse the request, once the client's SETTINGS arrived.
 
         Raises as `messages.parse_request` does.
         """
@@ -290,21 +290,21 @@ class Session:
         return head
 
     def request_processed(self) -> None:
-        """Server: a request that waited for the client's settings was decided on."""
+        """Server: a request that waited for the client's SETTINGS was processed."""
         if not self._connect.receive_open:
             self._receive_end()
         self._forget_if_closed()
 
     def refuse(self, reason: str, *, by_peer: bool) -> None:
-        """The request is not processed in any way (RFC 9114, section 4.1.1)."""
+        """Cancel a request that was not processed (RFC 9114, section 4.1.1)."""
         code = ErrorCode.H3_REQUEST_REJECTED
-        # A client may not use that one of its own accord.
+        # H3_REQUEST_REJECTED is for servers only.
         self._connect.abort(ErrorCode.H3_REQUEST_CANCELLED if self._quic.is_client else code)
         self._close(SessionClosed(by_peer=by_peer, error=reason, wire_code=code))
         self._forget_if_closed()
 
     def receive_reset(self, code: int, final_size: int) -> None:
-        """The peer reset the CONNECT stream; ends the session as any other end does."""
+        """The peer reset the CONNECT stream: the session closes."""
         self._connect.receive_open = False
         if self._connect.send_open:
             self._connect.reset(ErrorCode.WT_SESSION_GONE)
@@ -314,34 +314,35 @@ class Session:
         self._forget_if_closed()
 
     def receive_stop(self, code: int) -> None:
-        """The peer reads the CONNECT stream no more.
+        """The peer sent STOP_SENDING on the CONNECT stream.
 
-        The end of the session, but for the codes of `states.STOP_CODES`, and unless it is
-        closed already: then what is on its way, code and reason perhaps, is left to arrive.
+        The session closes, except for the codes of `states.STOP_CODES`. If it is closed already,
+        data in flight may still arrive, with the close code and reason.
         """
         self._connect.reset(code)
         if self.state is not State.CLOSED and code != STOP_CODES.get(self.state):
             self._connect.stop(ErrorCode.WT_SESSION_GONE)
             self._close(
                 SessionClosed(
-                    error=f"the peer left the session: {error_name(code)}", wire_code=code
+                    error=f"the peer stopped reading the session: {error_name(code)}",
+                    wire_code=code,
                 )
             )
         self._forget_if_closed()
 
     def fail(self, error: ProtocolError) -> None:
-        """The peer broke the rules of this session: reset its CONNECT stream, end it."""
+        """Close the session after an error of the peer: reset its CONNECT stream."""
         self._connect.abort(error.code)
         self._close(SessionClosed(by_peer=False, error=str(error), wire_code=error.code))
         self._forget_if_closed()
 
     def connection_lost(self, closed: SessionClosed) -> None:
-        """The connection below has gone."""
+        """The connection closed."""
         self._connect.send_open = False
         self._close(closed)
 
     def peer_draining(self) -> None:
-        """WT_DRAIN_SESSION, or GOAWAY on the connection."""
+        """The peer sent WT_DRAIN_SESSION, or GOAWAY on the connection."""
         if self.state is State.ESTABLISHED and not self.draining:
             self.draining = True
             self.handler.session_draining(self)
@@ -356,10 +357,10 @@ class Session:
             stream.handler = handler
         return stream
 
-    # What streams call.
+    # For streams.
 
     def stream_closed(self, stream: Stream) -> None:
-        """Both halves of a stream have ended, and what arrived has been read. May come again."""
+        """A stream closed in both directions, and its data was read. May be called twice."""
         if stream not in self.streams:
             return
         self.streams.remove(stream)
@@ -402,7 +403,7 @@ class Session:
             return
         if response.status >= 300:
             self._connect.end()
-            # What comes with it is not read.
+            # The body is not read.
             self._connect.stop(ErrorCode.H3_REQUEST_CANCELLED)
             self._close(
                 SessionClosed(
@@ -435,14 +436,14 @@ class Session:
             self._receive_data(buffered, self._quic.arrival)
 
     def _receive_data(self, payload: bytes, arrival: int) -> None:
-        """Capsules, in the payload of DATA frames."""
+        """Process capsules, the payload of DATA frames."""
         self._after(Event.DATA)
         if self.state is State.ESTABLISHED:
             for kind, value in self._connect.capsules(payload):
                 if self.state is State.ESTABLISHED:
                     self._receive_capsule(kind, value, arrival)
         elif self.state is not State.CLOSED:
-            # They mean something only once the session is accepted (section 3.2).
+            # Capsules are valid only after the session is accepted (section 3.2).
             self._buffered += payload
             if len(self._buffered) > _MAX_BUFFERED_CAPSULES:
                 raise SessionProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, "capsules before 2xx")
@@ -459,7 +460,7 @@ class Session:
         elif kind in _PROHIBITED:
             raise SessionProtocolError(ErrorCode.WT_FLOW_CONTROL_ERROR, f"{kind.name} over HTTP/3")
         elif (
-            # Without flow control its capsules are ignored (section 5.1).
+            # Flow control capsules are ignored unless both sides enabled it (section 5.1).
             self.flow is not None
             and not self.draft.bare_capsules
             and self.flow.receive(kind, value)
@@ -481,9 +482,9 @@ class Session:
         return after(self._table, self.state, event)
 
     def _close(self, closed: SessionClosed) -> None:
-        """Enter CLOSED, once: forget the session, call the handler, end all streams.
+        """Enter CLOSED, once: forget the session, call the handler, close all streams.
 
-        The handler is called first, so that it finds in `streams` what ends with the session.
+        The handler is called before, so that it finds the open streams in `streams`.
         """
         following = self._after(Event.END)
         if following is self.state:

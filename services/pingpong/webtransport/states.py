@@ -5,9 +5,8 @@
     both     any state ── reject(), another status, close(), capsule, FIN, reset, error,
                           STOP_SENDING, lost connection ──> CLOSED
 
-`session` asks the table what may happen and what follows; what to do about an event is its
-own, and depends on the state too. An event that has no place in a state is an error, made
-here: the user's is a `StateError`, the peer's has a wire code.
+`session` looks up each event in the table and then acts on it. An event that a state does not
+allow is an error: of the user a `StateError`, of the peer a `ProtocolError` with a wire code.
 """
 
 from __future__ import annotations
@@ -26,40 +25,40 @@ from .errors import (
 
 
 class State(Enum):
-    """Where a session stands."""
+    """The state of a session."""
 
     __hash__ = object.__hash__  # Members are singletons; Enum's own hash costs a call.
 
     EXPECTED = "expected"
-    """The CONNECT stream has begun, its request is not complete."""
+    """The CONNECT stream is open, its request is not complete."""
     PENDING = "pending"
-    """Server: the request waits for the client's settings (section 7.1)."""
+    """Server: the request waits for the client's SETTINGS (section 7.1)."""
     REQUESTED = "requested"
     """The request waits for the server's answer."""
     ESTABLISHED = "established"
-    """Datagrams and streams go both ways."""
+    """Datagrams and streams can be sent both ways."""
     CLOSED = "closed"
 
 
 class Event(Enum):
-    """What happens to a session; of the user's events the value says what cannot be done."""
+    """An event of a session. The values of the user's events are used in error texts."""
 
     __hash__ = object.__hash__
 
-    # The user's.
+    # From the user.
     SEND_REQUEST = "be requested"
     ACCEPT = "be accepted"
     REJECT = "be rejected"
     SEND_DATAGRAM = "send a datagram"
     OPEN_STREAM = "open a stream"
-    # The peer's, on the CONNECT stream.
+    # From the peer, on the CONNECT stream.
     HEADERS = "HEADERS"
     DATA = "DATA"
     FIN = "FIN"
-    # What they mean.
-    SETTINGS = "the client's settings are here"
+    # Derived from these.
+    SETTINGS = "the client's SETTINGS arrived"
     ACCEPTED = "status 2xx"
-    END = "whatever ends a session early: close(), another status, a reset, an error"
+    END = "the session closes: close(), another status, a reset, an error"
 
 
 _PEERS: Mapping[Event, tuple[type[ProtocolError], ErrorCode]] = {
@@ -79,7 +78,7 @@ _BOTH = {
         Event.END: State.CLOSED,
     },
     State.CLOSED: {
-        # What was on its way when the session ended means nothing any more.
+        # Data that was in flight when the session closed is ignored.
         Event.HEADERS: State.CLOSED,
         Event.DATA: State.CLOSED,
         Event.FIN: State.CLOSED,
@@ -94,7 +93,7 @@ CLIENT: Table = MappingProxyType(
             Event.END: State.CLOSED,
         },
         State.REQUESTED: {
-            # Until its status says more.
+            # Until the status is parsed.
             Event.HEADERS: State.REQUESTED,
             Event.ACCEPTED: State.ESTABLISHED,
             Event.FIN: State.CLOSED,
@@ -112,9 +111,9 @@ SERVER: Table = MappingProxyType(
         },
         State.PENDING: {
             Event.SETTINGS: State.REQUESTED,
-            # Kept until the session is accepted (section 3.2).
+            # Buffered until the session is accepted (section 3.2).
             Event.DATA: State.PENDING,
-            # It counts once the request is decided.
+            # Applies once the request was processed.
             Event.FIN: State.PENDING,
             Event.END: State.CLOSED,
         },
@@ -131,18 +130,18 @@ SERVER: Table = MappingProxyType(
 
 STOP_CODES: Mapping[State, ErrorCode] = MappingProxyType(
     {
-        # A server may have no use for the rest of a request beside its answer (RFC 9114, 4.1).
+        # A server may answer without reading the rest of the request (RFC 9114, section 4.1).
         State.PENDING: ErrorCode.H3_NO_ERROR,
         State.REQUESTED: ErrorCode.H3_NO_ERROR,
-        # The peer has closed the session, and may have overtaken its capsule that says how.
+        # The peer closed the session, and STOP_SENDING arrived before its WT_CLOSE_SESSION.
         State.ESTABLISHED: ErrorCode.WT_SESSION_GONE,
     }
 )
-"""With what code STOP_SENDING on the CONNECT stream is not, or not yet, the session's end."""
+"""The STOP_SENDING codes on the CONNECT stream that do not close the session (yet)."""
 
 
 def not_allowed(state: State, event: Event) -> StateError | ProtocolError:
-    """The error of an event that has no place in a state."""
+    """The error for an event that a state does not allow."""
     if event not in _PEERS:
         return StateError(f"a session that is {state.value} cannot {event.value}")
     error, code = _PEERS[event]
@@ -150,7 +149,7 @@ def not_allowed(state: State, event: Event) -> StateError | ProtocolError:
 
 
 def after(table: Table, state: State, event: Event) -> State:
-    """The state that follows. Raises what `not_allowed` gives where none does."""
+    """The next state. Raises the error of `not_allowed` if the state does not allow the event."""
     following = table[state].get(event)
     if following is None:
         raise not_allowed(state, event)

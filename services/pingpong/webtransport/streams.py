@@ -1,7 +1,7 @@
-"""WebTransport streams: their headers, their two halves, their ends (draft-16, section 4).
+"""WebTransport streams: their headers, and both directions of them (draft-16, section 4).
 
-A stream is written to and read from by plain calls; what arrives goes to its handler.
-Each half ends once, by FIN or by reset; when both have ended the stream is forgotten.
+Writing is a plain call; received data goes to the stream's handler. Each direction ends once, by
+FIN or by reset. When both have ended, the stream is forgotten.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ _UNIDIRECTIONAL = varint.encode(StreamType.WEBTRANSPORT)
 
 
 def encode_stream_header(session_id: int, unidirectional: bool) -> bytes:
-    """What a stream begins with: signal value or type, then the session's id."""
+    """The header of a stream: its signal value or type, then the session id."""
     return (_UNIDIRECTIONAL if unidirectional else _BIDIRECTIONAL) + varint.encode(session_id)
 
 
 class StreamHandler:
-    """What a stream calls as things happen; each does nothing unless overridden."""
+    """Callbacks of a stream; no-ops by default."""
 
     __slots__ = ()
 
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """The next bytes, in order, of a packet that came at `arrival`.
+        """The next bytes arrived, in order. They are empty only with `end_stream`.
 
-        They are empty only where nothing but the end came. The arrival is nanoseconds of the
-        monotonic clock, as the kernel took them.
+        `arrival` is the kernel's receive time of the packet, in nanoseconds of the monotonic
+        clock.
         """
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        """The peer ended its half early. None: the code was not an application's."""
+        """The peer reset its side. `code` is None if it is not an application's code."""
 
     def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """The peer reads no more, and our half has been reset."""
+        """The peer sent STOP_SENDING, and our side was reset."""
 
     def stream_writable(self, stream: Stream) -> None:
-        """`Stream.buffered` has fallen to what was given to `notify_writable`."""
+        """`Stream.buffered` fell to the value that was passed to `notify_writable`."""
 
 
 _NO_HANDLER = StreamHandler()
 
 
 class Stream:
-    """One stream of a session; made by `Session`, never directly.
+    """One stream of a session. Only `Session` creates it.
 
-    `id` is QUIC's. `context` is the handler's own, to keep what it needs for the stream.
+    `id` is the QUIC stream id. `context` is for the handler's use.
     """
 
     __slots__ = (
@@ -98,36 +98,36 @@ class Stream:
         self.send_open = is_local or not self.is_unidirectional
         """Whether bytes can still be sent."""
         self.receive_open = not is_local or not self.is_unidirectional
-        """Whether the peer's half can still bring something."""
+        """Whether bytes can still be received."""
         self._quic = quic
         self._flow = flow
         self._on_closed = on_closed
-        """To be called when both halves have ended, and what arrived has been read."""
+        """Called when both directions have ended and the data was read."""
         self._header_size = header_size if is_local else 0
-        """Bytes at the start of our half that a reset must not take."""
+        """Bytes of our header, which a reset must still deliver."""
         self._offset = 0 if is_local else header_size
-        """Bytes of the peer's half so far, with its header: what a final size counts."""
+        """Bytes received so far, with the header: what a final size counts."""
         self.handler_buffered = 0
-        """Bytes of the stream that the handler keeps, other than by `hold`: it says so here."""
+        """Bytes that the handler buffers, other than by `hold`. The handler sets it."""
         self._pending: bytearray | None = None
-        """Bytes that wait for session credit."""
+        """Bytes that wait for session flow control credit."""
         self._end_pending = False
         self._notify_pending = False
-        """Whether `notify_writable` waits for its answer."""
+        """Whether `stream_writable` is still to be called."""
         self._reading = True
         self._held = 0
         self._unheld = 0
 
-    # What the user calls.
+    # For users.
 
     def send(self, data: bytes, end_stream: bool = False) -> None:
-        """Send bytes, and with `end_stream` end our half.
+        """Send bytes, and with `end_stream` end our side.
 
-        Everything is taken; look at `buffered`, or ask `notify_writable`, to keep a slow
-        peer from making it grow. Raises `StateError` where our half has ended.
+        All bytes are queued. For backpressure check `buffered` or use `notify_writable`. Raises
+        `StateError` if our side has ended.
         """
         if not self.send_open:
-            raise StateError("the stream's sending half has ended")
+            raise StateError("the sending side of the stream has ended")
         if self._flow is None:
             self._quic.send_stream(self.id, data, end_stream)
         else:
@@ -136,32 +136,32 @@ class Stream:
             self._end_send()
 
     def reset(self, code: int = 0) -> None:
-        """End our half early, with an application's code. Does nothing if it has ended."""
+        """Reset our side with an application code. Does nothing if it has ended."""
         if self.send_open or self._pending is not None:
             self._reset(to_http3_code(code))
 
     def stop(self, code: int = 0) -> None:
-        """Ask the peer to end its half; what still arrives is thrown away."""
+        """Ask the peer to stop sending (STOP_SENDING), and discard further data."""
         if self._reading:
             self._stop(to_http3_code(code))
 
     @property
     def buffered(self) -> int:
-        """Bytes sent here that the peer has not acknowledged yet."""
+        """Bytes that were sent or queued and that the peer has not acknowledged."""
         waiting = len(self._pending) if self._pending is not None else 0
         return waiting + self._quic.buffered(self.id)
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes of either half that are kept, and that QUIC does not know of."""
+        """Bytes that are buffered above QUIC, in either direction."""
         return self.handler_buffered + (len(self._pending) if self._pending else 0)
 
     def notify_writable(self, below: int) -> bool:
-        """Have `StreamHandler.stream_writable` called, once, at `below` bytes or less.
+        """Call `StreamHandler.stream_writable` once, when `buffered` is at most `below` bytes.
 
-        False, and nothing happens, where it is so already, and where both halves have ended:
-        the stream is forgotten then, and has to be asked before its end. It is called also
-        where our half has ended meanwhile, but not where the session has.
+        Returns False, and does nothing, if that is so already, and if both directions have ended:
+        then the stream is forgotten. The call comes also if our side has ended meanwhile, but not
+        if the session has closed.
         """
         if self._is_closed or self.buffered <= below:
             return False
@@ -170,10 +170,10 @@ class Stream:
         return True
 
     def hold(self, size: int) -> None:
-        """Say, from within `stream_data_received`, that `size` bytes of it are kept unread.
+        """Within `stream_data_received`: keep `size` of the bytes unread.
 
-        The peer is granted no credit for them until `release`: so a reader that is
-        slow, or does not read at all, makes the peer wait and nothing here grow.
+        The peer gets no flow control credit for them until `release`. So a slow reader makes the
+        peer wait instead of buffering here.
         """
         if size:
             self._held += size
@@ -181,7 +181,7 @@ class Stream:
             self._quic.hold(self.id, size)
 
     def release(self, size: int) -> None:
-        """Say that `size` of the held bytes have been read."""
+        """`size` of the held bytes were read: grant the peer credit for them."""
         size = min(size, self._held)
         self._held -= size
         self._quic.release(self.id, size)
@@ -189,10 +189,10 @@ class Stream:
             self._flow.data_consumed(size)
         self._forget_if_closed()
 
-    # What the connection calls.
+    # For the connection.
 
     def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
-        """Take the next bytes of the peer's half."""
+        """Process the next bytes of the peer."""
         size = len(data)
         self._offset += size
         flow = self._flow
@@ -211,7 +211,7 @@ class Stream:
             self._forget_if_closed()
 
     def receive_reset(self, code: int, final_size: int) -> None:
-        """The peer's half ended early; what it had sent by then counts against credit."""
+        """The peer reset its side. Its final size counts against flow control."""
         if not self.receive_open:
             return
         self.receive_open = False
@@ -224,7 +224,7 @@ class Stream:
         self._forget_if_closed()
 
     def receive_stop(self, code: int) -> None:
-        """The peer reads no more: our half is reset with its code (RFC 9000, section 3.5)."""
+        """The peer sent STOP_SENDING: reset our side with its code (RFC 9000, section 3.5)."""
         if self.is_unidirectional and not self.is_local:
             return
         unfinished = self.send_open or self._pending is not None
@@ -236,22 +236,22 @@ class Stream:
         self._forget_if_closed()
 
     def writable(self) -> None:
-        """The engine reports what `notify_writable` asked for."""
+        """The engine reports that the stream is writable."""
         self._notify_pending = False
         self.handler.stream_writable(self)
         self._forget_if_closed()
 
     def connection_lost(self) -> None:
-        """The connection below has gone, and before it the session."""
+        """The connection closed, and the session before it."""
         self.receive_open = False
         self._forget_if_closed()
 
-    # What the session and its flow control call.
+    # For the session and its flow control.
 
     def abandon(self, code: ErrorCode) -> None:
-        """End both halves with a wire code, and call the handler no more.
+        """Reset and stop the stream with a wire code, and do not call the handler again.
 
-        Also a half that was ended but is not yet sent, which may never be (section 6).
+        A side whose FIN is queued but not sent is reset too (section 6).
         """
         self.handler = _NO_HANDLER
         self._notify_pending = False
@@ -261,7 +261,7 @@ class Stream:
         self._forget_if_closed()
 
     def flush(self) -> None:
-        """Send what waited for session credit, as far as it now suffices."""
+        """Send bytes that waited for session flow control, as far as its credit allows."""
         flow = self._flow
         pending = self._pending
         if pending is None or flow is None:
@@ -278,7 +278,7 @@ class Stream:
             del pending[:granted]
             flow.data_blocked(self.flush)
 
-    # The rest.
+    # Private.
 
     def _send_with_credit(self, flow: FlowControl, data: bytes, end_stream: bool) -> None:
         if self._pending is None:
@@ -305,7 +305,7 @@ class Stream:
     def _reset_half(self, code: int) -> None:
         unsent = self._quic.reset_stream(self.id, code, self._header_size)
         if unsent and self._flow is not None:
-            # The final size is what was sent: the rest is no longer the peer's to give credit for.
+            # The final size is what was sent. The rest gives its credit back.
             self._flow.data_unsent(unsent)
 
     @property

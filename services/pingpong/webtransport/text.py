@@ -1,7 +1,8 @@
-"""Text that a person reads: what came from a peer made printable and short, URLs without secrets.
+"""Text for display: text of a peer is made printable and short, and URLs lose their secrets.
 
-A peer chooses its close reasons, the names in its certificate and its fields, and DNS the names in
-its answers. Raw, they move a terminal's cursor, reorder a line, or fill a screen.
+A peer chooses its close reasons, header fields and the names in its certificate; name servers
+choose the names in their answers. Unescaped, such text could move a terminal's cursor, reorder a
+line, or fill the screen.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import re
 import unicodedata
 
 MAX_PART = 200
-"""Characters that a text of a peer's may take within a sentence."""
+"""Maximum characters of a peer's text within a sentence."""
 MASK = "***"
-"""What stands for a secret."""
+"""Replaces a secret."""
 
 _MAX_MARKS = 2
-"""Combining marks on one character: some scripts need two; more pile up over other lines."""
+"""Combining marks on one character. Some scripts need two; more would cover other lines."""
 
-# Characters that Python calls printable and a terminal leaves empty: fillers, variation selectors.
+# Characters that Python calls printable but a terminal does not show: fillers, variation
+# selectors.
 _EMPTY = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
@@ -28,13 +30,12 @@ _USER = re.compile(r"\A((?:[A-Za-z][A-Za-z0-9+.-]*:)?//)[^/]*@")
 
 
 def printable(text: str | bytes, limit: int | None = MAX_PART) -> str:
-    r"""A text on one line that only shows what it says, in at most `limit` characters.
+    r"""Text as one printable line of at most `limit` characters (None: no limit).
 
-    Escaped, as in `\x1b`, are control characters (C1 and line ends too), what is invisible or
-    changes the direction of writing, surrogates, bytes that are no UTF-8, and combining marks that
-    have no character of this text below them or are too many. A text that is cut ends with an
-    ellipsis. What is printable already stays as it is, backslashes too, so that it does no harm to
-    do it again. None: no limit.
+    It escapes, as in `\x1b`: control characters (also C1 and line ends), characters that are
+    invisible or change the text direction, surrogates, bytes that are not UTF-8, and combining
+    marks that have no base character or are too many. A truncated text ends with an ellipsis.
+    Printable text stays as it is, also backslashes, so the function is idempotent.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
@@ -66,9 +67,9 @@ def printable(text: str | bytes, limit: int | None = MAX_PART) -> str:
 
 
 def mask_url(url: str) -> str:
-    """A URL as it can be shown: without user and password, query and fragment.
+    """A URL, or a path, with user, password, query and fragment masked.
 
-    Each may hold a secret, whatever its name. Of a path alone, the same.
+    Each of them may contain a secret.
     """
     rest, *fragment = url.split("#", 1)
     rest, *query = rest.split("?", 1)

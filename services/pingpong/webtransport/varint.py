@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MAX = (1 << 62) - 1
-"""The largest value that fits."""
+"""The largest value."""
 
 _ONE_BYTE = tuple(bytes((value,)) for value in range(0x40))
 
@@ -11,7 +11,7 @@ _ONE_BYTE = tuple(bytes((value,)) for value in range(0x40))
 def encode(value: int) -> bytes:
     """Encode `value` in the fewest bytes: 1, 2, 4 or 8.
 
-    Raises `ValueError` when the value is negative or above 2^62 - 1.
+    Raises `ValueError` if the value is negative or above 2^62 - 1.
     """
     if value < 0x40:
         if value < 0:
@@ -29,8 +29,8 @@ def encode(value: int) -> bytes:
 def decode(data: bytes | bytearray | memoryview, offset: int = 0) -> tuple[int, int] | None:
     """Decode the integer that begins at `offset`.
 
-    Returns its value and the offset behind it, or None while bytes of it are missing.
-    Any of the lengths is accepted, as the RFC has it, not only the shortest.
+    Returns its value and the offset after it, or None if bytes are missing. Accepts all encodings,
+    not only the shortest.
     """
     if offset >= len(data):
         return None
@@ -38,7 +38,7 @@ def decode(data: bytes | bytearray | memoryview, offset: int = 0) -> tuple[int, 
     if first < 0x40:
         return first, offset + 1
     if first < 0x80:
-        # Every WebTransport stream begins with one of these.
+        # The fast path: every WebTransport stream begins with one of these.
         end = offset + 2
         return None if end > len(data) else ((first & 0x3F) << 8 | data[offset + 1], end)
     end, mask = (offset + 4, 0x3FFF_FFFF) if first < 0xC0 else (offset + 8, MAX)

@@ -257,7 +257,7 @@ async def test_a_run_that_is_not_to_reconnect() -> None:
 def test_ends_in_words() -> None:
     assert describe_end(SessionClosed(0)) == "the server closed the session"
     assert describe_end(SessionClosed(7, "x")) == "the server closed the session (code 7): x"
-    lost = SessionClosed(error="the connection timed out: the peer was not heard any more")
+    lost = SessionClosed(error="the connection timed out: nothing was received from the peer")
     assert describe_end(lost) == lost.error
 
 

@@ -205,12 +205,12 @@ async def test_attempts_begin_one_after_the_other(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(dialing, "resolve_and_connect", connect)
     async with probing(*(to(4433, f"target-{number}") for number in range(20))):
         await until(lambda: done >= 20)
-        assert 1 < most <= dialing._AT_ONCE
+        assert 1 < most <= dialing._MAX_ATTEMPTS
 
 
 async def test_who_takes_long_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialing, "_AT_ONCE", 1)
-    monkeypatch.setattr(dialing, "_LONGEST_TURN", 0.02)
+    monkeypatch.setattr(dialing, "_MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(dialing, "_SLOT_TIMEOUT", 0.02)
     async with serving() as listener:
         with silent_port() as silent:
             dead = [to(silent, f"dead-{number}") for number in range(5)]

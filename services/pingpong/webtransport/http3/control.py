@@ -1,6 +1,6 @@
-"""The critical streams of HTTP/3: control, and QPACK's two (RFC 9114, section 6.2.1).
+"""The critical streams of HTTP/3: control, QPACK encoder and decoder (RFC 9114, section 6.2.1).
 
-They live as long as the connection: an end of any of them is an error of it.
+They stay open as long as the connection; the end of one is a connection error.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .frames import (
 )
 
 _CONTINUATION_BYTES = 9
-"""Bytes of seven bits behind a prefix that an integer of 62 bits can take."""
+"""The most bytes after the prefix of a 62-bit integer, with seven bits each."""
 
 
 class CriticalStream:
-    """A stream that must not end."""
+    """A unidirectional stream that must not end."""
 
     __slots__ = ("_name",)
 
@@ -33,14 +33,14 @@ class CriticalStream:
         self._name = name
 
     def receive(self, data: bytes, end_stream: bool, arrival: int) -> None:
-        """Take the next bytes."""
+        """Process the next bytes. Raises `ConnectionProtocolError` at the end of the stream."""
         if data:
             self.receive_data(data)
         if end_stream:
             self._ended()
 
     def receive_data(self, data: bytes) -> None:
-        """Take what is not empty; each kind of stream has its own."""
+        """Process bytes that are not empty. Subclasses override it."""
 
     def receive_reset(self, code: int, final_size: int) -> None:
         """Raises `ConnectionProtocolError` with H3_CLOSED_CRITICAL_STREAM."""
@@ -68,13 +68,13 @@ class LocalControlStream(CriticalStream):
         self.goaway_sent = False
 
     def open(self, settings: Mapping[int, int]) -> int:
-        """Open it with SETTINGS; returns the stream's id."""
+        """Open the stream and send SETTINGS. Returns the stream's id."""
         header = encode_varint(StreamType.CONTROL) + encode_settings(settings)
         self._id = self._quic.open_stream(header, True)
         return self._id
 
     def send_goaway(self, identifier: int) -> None:
-        """Send GOAWAY, once, as soon as the stream is open."""
+        """Send GOAWAY once; does nothing before the stream is open."""
         if self._id >= 0 and not self.goaway_sent:
             self.goaway_sent = True
             frame = encode_frame(FrameType.GOAWAY, encode_varint(identifier))
@@ -84,9 +84,9 @@ class LocalControlStream(CriticalStream):
 class ControlStream(CriticalStream):
     """The peer's control stream.
 
-    `settings_received` is called once, and first; `goaway_received` with an identifier from
-    which on the peer accepts no requests (to a server: pushes), which is lower each time
-    (RFC 9114, section 5.2).
+    `settings_received` is called first, and once. `goaway_received` is called with the id from
+    which on the peer accepts no requests (no pushes, if the peer is a client); later ids are never
+    higher (RFC 9114, section 5.2).
     """
 
     __slots__ = (
@@ -112,7 +112,7 @@ class ControlStream(CriticalStream):
         self._last_push_id = -1
 
     def receive_data(self, data: bytes) -> None:
-        """Raises `ConnectionProtocolError` for all that RFC 9114, section 7.2 forbids here."""
+        """Process frames. Raises `ConnectionProtocolError` as RFC 9114, section 7.2, requires."""
         first = self._frames.first_type(data) if not self._has_settings else None
         if first is not None and first != FrameType.SETTINGS:
             raise ConnectionProtocolError(
@@ -127,7 +127,7 @@ class ControlStream(CriticalStream):
                 self._receive_max_push_id(payload)
             elif kind == FrameType.CANCEL_PUSH:
                 decode_integer(payload, "CANCEL_PUSH")
-                # No push was ever promised or allowed, so that every id is above the limit.
+                # No push was ever promised or allowed, so any id is above the limit.
                 raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, "CANCEL_PUSH of no push")
 
     def _receive_settings(self, payload: bytes) -> None:
@@ -155,10 +155,10 @@ class ControlStream(CriticalStream):
 
 
 class QpackEncoderStream(CriticalStream):
-    """The peer's encoder: with no dynamic table it has one thing to say.
+    """The peer's QPACK encoder stream. We allow no dynamic table.
 
-    The instruction Set Dynamic Table Capacity with zero, one byte (RFC 9204, section
-    4.3.1); anything else would need a table that was not allowed.
+    So the only valid instruction is Set Dynamic Table Capacity to zero, one byte (RFC 9204,
+    section 4.3.1).
     """
 
     __slots__ = ()
@@ -170,16 +170,16 @@ class QpackEncoderStream(CriticalStream):
         """Raises `ConnectionProtocolError` with QPACK_ENCODER_STREAM_ERROR."""
         if data.strip(b"\x20"):
             raise ConnectionProtocolError(
-                ErrorCode.QPACK_ENCODER_STREAM_ERROR, "an entry for a table of no size"
+                ErrorCode.QPACK_ENCODER_STREAM_ERROR, "an entry for a table of capacity 0"
             )
 
 
 class QpackDecoderStream(CriticalStream):
-    """The peer's decoder: it may cancel streams, and has no entries to acknowledge.
+    """The peer's QPACK decoder stream. Only Stream Cancellation is valid: there are no entries.
 
-    An instruction is a prefixed integer (RFC 9204, section 4.4): Stream Cancellation
-    begins with the bits 01 and six bits of the integer; its further bytes say by their
-    highest bit whether another follows.
+    An instruction is a prefixed integer (RFC 9204, section 4.4). Stream Cancellation begins with
+    the bits 01 and six bits of the integer; the highest bit of each further byte says whether
+    another one follows.
     """
 
     __slots__ = ("_continuation",)
@@ -187,7 +187,7 @@ class QpackDecoderStream(CriticalStream):
     def __init__(self) -> None:
         super().__init__("QPACK decoder")
         self._continuation = 0
-        """How many further bytes the current integer may still have; 0 between instructions."""
+        """Bytes that the current integer may still have; 0 between instructions."""
 
     def receive_data(self, data: bytes) -> None:
         """Raises `ConnectionProtocolError` with QPACK_DECODER_STREAM_ERROR."""
@@ -202,12 +202,13 @@ class QpackDecoderStream(CriticalStream):
                 self._continuation = _CONTINUATION_BYTES if byte & 0x3F == 0x3F else 0
             else:
                 raise ConnectionProtocolError(
-                    ErrorCode.QPACK_DECODER_STREAM_ERROR, "acknowledges what was never sent"
+                    ErrorCode.QPACK_DECODER_STREAM_ERROR,
+                    "an acknowledgement of an entry that was never sent",
                 )
 
 
 class CriticalStreams:
-    """The peer's unidirectional streams of HTTP/3's, each of which it opens once."""
+    """The peer's critical streams. It may open each type once."""
 
     __slots__ = ("_is_client", "_max_settings", "_opened")
 
@@ -223,10 +224,11 @@ class CriticalStreams:
         settings_received: Callable[[Mapping[int, int]], None],
         goaway_received: Callable[[int], None],
     ) -> CriticalStream | None:
-        """The receiver of a stream of a type; None where that is unknown.
+        """Create the receiver of a stream of type `kind`; None if the type is unknown.
 
-        Raises `ConnectionProtocolError` for a second one, and for a push stream: a client's is
-        of the wrong role, and a server's was never allowed (RFC 9114, sections 6.2 and 4.6).
+        Raises `ConnectionProtocolError` for a second stream of a type, and for a push stream: a
+        client must not open one, and we never allowed a server to (RFC 9114, sections 6.2 and
+        4.6).
         """
         receiver: CriticalStream
         if kind == StreamType.CONTROL:

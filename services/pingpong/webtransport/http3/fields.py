@@ -1,8 +1,7 @@
-"""The two structured fields of WebTransport: strings, and lists of them (RFC 9651).
+"""The two structured fields of WebTransport: a String, and a List of Strings (RFC 9651).
 
-Draft-16, section 3.3: `WT-Available-Protocols` is a List and `WT-Protocol` an Item, of
-Strings only; any other type makes the whole field to be ignored, and parameters mean
-nothing. So all that is needed of the grammar is to know a well-formed field.
+Draft-16, section 3.3: `WT-Available-Protocols` is a List and `WT-Protocol` an Item, of Strings
+only. A field with any other type is ignored, and so are parameters.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def _unquote(text: str) -> str:
 
 
 def parse_strings(value: bytes) -> tuple[str, ...]:
-    """The members of a List of Strings; empty where the field is to be ignored."""
+    """Parse a List of Strings; empty if the field must be ignored."""
     text = value.decode("latin-1").strip(" ")
     strings: list[str] = []
     position = 0
@@ -44,21 +43,21 @@ def parse_strings(value: bytes) -> tuple[str, ...]:
 
 
 def parse_string(value: bytes) -> str | None:
-    """The String of an Item; None where the field is to be ignored."""
+    """Parse an Item with a String; None if the field must be ignored."""
     match = _ITEM.fullmatch(value.decode("latin-1").strip(" "))
     return _unquote(match[1]) if match else None
 
 
 def serialize_string(text: str) -> bytes:
-    """One String.
+    """Serialize a String.
 
-    Raises `ValueError` for characters that a String cannot hold (RFC 9651, section 3.3.3).
+    Raises `ValueError` for characters other than printable ASCII (RFC 9651, section 3.3.3).
     """
     if not all(" " <= character <= "~" for character in text):
-        raise ValueError(f"a structured field's string is of printable ASCII: {text!r}")
+        raise ValueError(f"a string of a structured field must be printable ASCII: {text!r}")
     return b'"' + re.sub(r'(["\\])', r"\\\1", text).encode() + b'"'
 
 
 def serialize_strings(texts: tuple[str, ...]) -> bytes:
-    """A List of Strings. Raises `ValueError` as `serialize_string` does."""
+    """Serialize a List of Strings. Raises `ValueError` as `serialize_string` does."""
     return b", ".join(map(serialize_string, texts))

@@ -1,8 +1,7 @@
-"""The subset of HTTP/3 that sessions need: frames, SETTINGS, field sections (RFC 9114).
+"""Encodes and parses the HTTP/3 frames that sessions need: SETTINGS, HEADERS, DATA (RFC 9114).
 
-Nothing here knows a connection: frames are read from bytes, and bytes made of frames.
-QPACK is used without its dynamic table (RFC 9204, section 2): the coder and decoder
-then keep no state, and one of each serves all connections.
+QPACK is used without a dynamic table (RFC 9204, section 2). So encoder and decoder have no state,
+and all connections share one of each.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MAX_QUARTER_STREAM_ID = (1 << 60) - 1
 
 
 class FrameType(IntEnum):
-    """Frames that mean something here, or are an error to receive."""
+    """Frame types that are used here, or that are an error."""
 
     DATA = 0x00
     HEADERS = 0x01
@@ -70,7 +69,7 @@ _UNEXPECTED_BY_SERVER = {
 _INTEGER_FRAME = 8
 
 
-# One table for all streams with the same limit: a connection keeps two for life.
+# Streams with the same limit share a table: each connection needs two.
 @functools.lru_cache(maxsize=16)
 def _wanted_on_control(max_settings: int) -> Mapping[int, int]:
     return MappingProxyType(
@@ -89,10 +88,10 @@ def _wanted_on_request(max_field_section: int) -> Mapping[int, int]:
 
 
 class FrameReader:
-    """Cuts a stream into frames, however its bytes are split.
+    """Parses a stream into frames, however its bytes are split.
 
-    A whole frame of a wanted type is kept until it is complete, up to the size given
-    for its type; DATA is passed on as it comes; frames of unknown types are skipped.
+    A frame of a wanted type is buffered until it is complete, up to the maximum size of its type.
+    DATA is passed on without buffering. Frames of unknown types are skipped.
     """
 
     __slots__ = ("_buffer", "_refused", "_remaining", "_type", "_wanted")
@@ -103,7 +102,7 @@ class FrameReader:
         self._buffer = b""
         self._type = -1
         self._remaining = -1
-        """Bytes of the current frame still to come; -1 between frames."""
+        """Missing bytes of the current frame; -1 between frames."""
 
     @classmethod
     def for_control(cls, max_settings: int) -> FrameReader:
@@ -114,39 +113,39 @@ class FrameReader:
     def for_request(cls, max_field_section: int, *, is_client: bool) -> FrameReader:
         """For a request stream.
 
-        A push promise is an error either way: of the wrong role to a server, and with
-        an id that was never allowed to a client (RFC 9114, sections 7.2.5 and 4.6).
+        PUSH_PROMISE is always an error: a client must not send it, and we never allowed a server
+        to (RFC 9114, sections 7.2.5 and 4.6).
         """
         refused = _UNEXPECTED_BY_CLIENT if is_client else _UNEXPECTED_BY_SERVER
         return cls(_wanted_on_request(max_field_section), refused)
 
     @property
     def incomplete(self) -> bool:
-        """Whether a frame has begun and not ended: an error at the stream's end."""
+        """Whether a frame is incomplete: an error at the end of the stream."""
         return self._remaining > 0 or bool(self._buffer)
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes that are kept of a frame, or of its header."""
+        """Bytes that are buffered of an incomplete frame."""
         return len(self._buffer)
 
     def first_type(self, data: bytes) -> int | None:
-        """The type of the next frame, with `data` to come; None while it is not known."""
+        """The type of the next frame, with `data` appended; None if bytes are missing."""
         if self._remaining >= 0:
             return self._type
         decoded = decode_varint(self._buffer + data)
         return None if decoded is None else decoded[0]
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """The frames that `data` completes, as (type, payload); DATA in pieces.
+        """Parse `data`, and iterate over the complete frames as (type, payload), and DATA in
+        pieces.
 
-        A piece can be of several DATA frames, whose payloads are one run of bytes: a call for
-        each would make frames of one byte expensive. Frames are read as they are asked for,
-        so that a frame counts even if an error follows it in the same bytes; iterate to the
-        end before feeding more. Raises `ConnectionProtocolError` with H3_FRAME_UNEXPECTED or
-        H3_FRAME_ERROR for a frame that has no place on this stream. One that is too large is
-        H3_EXCESSIVE_LOAD: of the connection in case of SETTINGS, of the stream
-        (`StreamProtocolError`) in case of HEADERS.
+        A piece joins the payloads of consecutive DATA frames, so that frames of one byte are
+        cheap. Parsing is lazy: a frame is yielded even if an error follows it. Iterate to the end
+        before the next call. Raises `ConnectionProtocolError` with H3_FRAME_UNEXPECTED or
+        H3_FRAME_ERROR for a frame that this stream may not have. A frame that is too large is
+        H3_EXCESSIVE_LOAD: a connection error for SETTINGS, a stream error (`StreamProtocolError`)
+        for HEADERS.
         """
         if self._buffer:
             data = self._buffer + data
@@ -188,7 +187,7 @@ class FrameReader:
             yield FrameType.DATA, b"".join(pieces)
 
     def _read_frame_header(self, data: bytes, position: int) -> int:
-        """Read type and length at `position`; returns where the payload starts, or -1."""
+        """Parse type and length at `position`. Returns where the payload starts, or -1."""
         kind = decode_varint(data, position)
         if kind is None:
             return -1
@@ -211,25 +210,25 @@ class FrameReader:
 
 
 def encode_frame(kind: FrameType, payload: bytes) -> bytes:
-    """A frame's bytes: type, length, payload."""
+    """Encode a frame: type, length, payload."""
     return encode_varint(kind) + encode_varint(len(payload)) + payload
 
 
 def encode_settings(settings: Mapping[int, int]) -> bytes:
-    """A SETTINGS frame (RFC 9114, section 7.2.4)."""
+    """Encode a SETTINGS frame (RFC 9114, section 7.2.4)."""
     return encode_frame(
         FrameType.SETTINGS,
         b"".join(encode_varint(key) + encode_varint(value) for key, value in settings.items()),
     )
 
 
-# Most clients send the same as the one before them.
+# Cached, because most clients send the same settings.
 @functools.lru_cache(maxsize=64)
 def decode_settings(payload: bytes) -> Mapping[int, int]:
-    """The settings of a SETTINGS frame.
+    """Parse the payload of a SETTINGS frame.
 
-    Raises `ConnectionProtocolError`: H3_FRAME_ERROR where the payload ends within a
-    setting, H3_SETTINGS_ERROR where one comes twice.
+    Raises `ConnectionProtocolError` with H3_FRAME_ERROR if the payload ends within a setting, and
+    H3_SETTINGS_ERROR if a setting is repeated.
     """
     settings: dict[int, int] = {}
     position = 0
@@ -247,9 +246,9 @@ def decode_settings(payload: bytes) -> Mapping[int, int]:
 
 
 def decode_integer(payload: bytes, name: str) -> int:
-    """The one integer that GOAWAY, MAX_PUSH_ID and CANCEL_PUSH consist of.
+    """Parse the payload of GOAWAY, MAX_PUSH_ID or CANCEL_PUSH: one integer.
 
-    Raises `ConnectionProtocolError` with H3_FRAME_ERROR where the payload is anything else.
+    Raises `ConnectionProtocolError` with H3_FRAME_ERROR for any other payload.
     """
     decoded = decode_varint(payload)
     if decoded is None or decoded[1] != len(payload):
@@ -258,37 +257,37 @@ def decode_integer(payload: bytes, name: str) -> int:
 
 
 def decode_quarter_id(datagram: bytes) -> tuple[int, int]:
-    """What a datagram begins with, a quarter of its stream's id, and where its payload begins.
+    """Parse the quarter stream ID of an HTTP datagram. Returns it, and where the payload starts.
 
     Raises `ConnectionProtocolError` with H3_DATAGRAM_ERROR (RFC 9297, section 2.1).
     """
     decoded = decode_varint(datagram)
     if decoded is None or decoded[0] > _MAX_QUARTER_STREAM_ID:
-        raise ConnectionProtocolError(ErrorCode.H3_DATAGRAM_ERROR, "no id")
+        raise ConnectionProtocolError(ErrorCode.H3_DATAGRAM_ERROR, "no quarter stream ID")
     return decoded
 
 
-# Without a dynamic table neither keeps anything between calls: only constants.
+# Without a dynamic table both are stateless.
 _QPACK_ENCODER = pylsqpack.Encoder()
 _QPACK_DECODER = pylsqpack.Decoder(0, 0)
 _FIELD_OVERHEAD = 32
-"""What each field adds to a section's size, by definition (RFC 9114, section 4.2.2)."""
+"""Bytes that each field adds to a field section's size (RFC 9114, section 4.2.2)."""
 
 
 def encode_headers(headers: Headers) -> bytes:
-    """A HEADERS frame."""
+    """Encode a HEADERS frame."""
     return encode_frame(FrameType.HEADERS, _QPACK_ENCODER.encode(0, list(headers))[1])
 
 
 def decode_headers(payload: bytes, max_size: int) -> list[tuple[bytes, bytes]]:
-    """The fields of a HEADERS frame's payload.
+    """Parse the payload of a HEADERS frame into fields.
 
-    Raises `ConnectionProtocolError` with QPACK_DECOMPRESSION_FAILED where it is no field
-    section without a dynamic table (RFC 9204, section 6), and `StreamProtocolError` with
-    H3_EXCESSIVE_LOAD where the decoded section is larger than was announced.
+    Raises `ConnectionProtocolError` with QPACK_DECOMPRESSION_FAILED if it cannot be decoded
+    without a dynamic table (RFC 9204, section 6), and `StreamProtocolError` with H3_EXCESSIVE_LOAD
+    if the decoded section is larger than our SETTINGS_MAX_FIELD_SECTION_SIZE.
     """
     if payload == b"\0\0":
-        # A section of no fields is well-formed, only pylsqpack takes it for truncated.
+        # A section without fields is valid, but pylsqpack rejects it as truncated.
         return []
     try:
         headers = _QPACK_DECODER.feed_header(0, payload)[1]

@@ -31,7 +31,7 @@ def _malformed(reason: str) -> StreamProtocolError:
 def _split(
     headers: Headers, allowed: frozenset[bytes], *, any_order: bool
 ) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]]]:
-    """Separate pseudo-fields from fields, refusing what RFC 9114, section 4.2 and 4.3 refuse."""
+    """Separate pseudo-fields from fields. Raises for violations of RFC 9114, 4.2 and 4.3."""
     pseudo: dict[bytes, bytes] = {}
     fields: list[tuple[bytes, bytes]] = []
     for name, value in headers:
@@ -53,19 +53,19 @@ def _split(
 
 
 def _combined(fields: Headers, name: bytes) -> bytes | None:
-    """A field's lines joined to one value, as RFC 9110, section 5.3, has it."""
+    """The lines of a field, joined to one value (RFC 9110, section 5.3)."""
     values = [value for key, value in fields if key == name]
     return b", ".join(values) if values else None
 
 
 def _check_target(pseudo: dict[bytes, bytes], host: bytes | None) -> None:
-    """Refuse what RFC 9114, section 4.3.1 and 4.4, and RFC 9220 refuse of a request's target."""
+    """Raise for a target that RFC 9114, 4.3.1 and 4.4, or RFC 9220 forbid."""
     authority, path = pseudo.get(b":authority", b""), pseudo.get(b":path", b"")
     is_connect = pseudo[b":method"] == b"CONNECT"
     if host is not None and host.lower() != (authority or host).lower():
         raise _malformed("host and :authority differ")
     if b"@" in authority:
-        raise _malformed("a user's name in :authority")
+        raise _malformed("userinfo in :authority")
     if is_connect and b":protocol" not in pseudo:
         if not authority or b":path" in pseudo or b":scheme" in pseudo:
             raise _malformed("a plain CONNECT has an authority and nothing else")
@@ -75,14 +75,14 @@ def _check_target(pseudo: dict[bytes, bytes], host: bytes | None) -> None:
     if not path.startswith(b"/") and (pseudo[b":method"], path) != (b"OPTIONS", b"*"):
         raise _malformed("a request without :path")
     if is_connect and (not authority or pseudo[b":scheme"] != b"https"):
-        raise _malformed("a session is for https and an authority")
+        raise _malformed("a session needs :scheme https and an :authority")
     if not authority and not host:
         raise _malformed("a request without :authority")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A decoded request before it is known what it asks for: `token` is `:protocol`."""
+    """A parsed request of any kind; `token` is `:protocol`."""
 
     method: bytes
     token: bytes | None
@@ -90,21 +90,20 @@ class RequestHead:
 
     @property
     def is_webtransport(self) -> bool:
-        """Whether it asks for a session, in any draft's way."""
+        """Whether it requests a session, in any draft."""
         return self.method == b"CONNECT" and self.token in (TOKEN, TOKEN_H3)
 
     @property
     def refusal(self) -> tuple[int, Headers]:
-        """The status and fields that answer anything else (RFC 9220, section 3; RFC 9110)."""
+        """The status and fields that reject any other request (RFC 9220, section 3; RFC 9110)."""
         return (501, ()) if self.method == b"CONNECT" else (405, ((b"allow", b"CONNECT"),))
 
 
 def parse_request(headers: Headers, *, lenient: bool) -> RequestHead:
-    """What a client asks for.
+    """Parse the fields of a request.
 
-    Raises `StreamProtocolError` with H3_MESSAGE_ERROR where it is malformed. A first
-    generation peer (`drafts.is_lenient`) may leave path and authority out, and order
-    its fields as it likes.
+    Raises `StreamProtocolError` with H3_MESSAGE_ERROR if it is malformed. With `lenient`
+    (`drafts.is_lenient`) path and authority may be missing, and fields may have any order.
     """
     pseudo, fields = _split(headers, _REQUEST_PSEUDO, any_order=lenient)
     method = pseudo.get(b":method", b"")
@@ -150,7 +149,7 @@ def request_headers(request: Request, draft: Draft) -> list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """A server's answer. `protocol` is None where it names none that is well-formed."""
+    """A parsed response. `protocol` is None if it has no valid WT-Protocol."""
 
     status: int
     protocol: str | None
@@ -158,7 +157,7 @@ class ResponseHead:
 
 
 def parse_response(headers: Headers, *, lenient: bool) -> ResponseHead:
-    """What a server answers. Raises `StreamProtocolError` with H3_MESSAGE_ERROR if malformed."""
+    """Parse a response. Raises `StreamProtocolError` with H3_MESSAGE_ERROR if malformed."""
     pseudo, fields = _split(headers, _RESPONSE_PSEUDO, any_order=lenient)
     status = pseudo.get(b":status", b"")
     if not re.fullmatch(rb"[1-9][0-9]{2}", status):
@@ -174,7 +173,7 @@ def parse_response(headers: Headers, *, lenient: bool) -> ResponseHead:
 def response_headers(
     status: int, *, version: Version | None = None, protocol: str | None = None
 ) -> list[tuple[bytes, bytes]]:
-    """The field section of an answer; `version` and `protocol` go with an acceptance."""
+    """The field section of a response; `version` and `protocol` are for status 200."""
     headers = [(b":status", str(status).encode())]
     if version is Version.DRAFT_02:
         headers.append((DRAFT_02_RESPONSE, b"draft02"))

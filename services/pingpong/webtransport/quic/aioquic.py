@@ -1,21 +1,21 @@
-"""aioquic's connection, bent to the seam in `engine`: four classes, each the base of the next.
+"""Adapts aioquic's connection to `engine`: four classes, each the base of the next.
 
     QuicConnection         aioquic's own
     IdentifiedConnection   `identity`: connection ids, keys, and how a connection ends
     HardenedConnection      `hardening`: what a peer sends, bounded by what it costs
     ResettingConnection    `reset_stream_at`: RESET_STREAM_AT, which aioquic does not know
-    HookedConnection       here: credit, what is sent when, and the methods that `connection` calls
+    HookedConnection here: flow control, acknowledgements, methods for `connection`
 
-All contact with aioquic's inner parts is in these, and in the parts that they put in place of its
-own: `keys`, `reassembly` and `recovery`. Tests pin each name, and fail when one moves. What is
-changed of aioquic's ways here, and why:
+    Only these classes, and the replacements `keys`, `reassembly` and `recovery`, use aioquic's
+    private names. Tests list each name, and fail when one changes. This module changes aioquic's
+    behaviour as follows:
 
-- Credit is granted for what has been read, not for what has arrived, so that an
-  application that does not read makes its peer wait.
-- STOP_SENDING does not reset the stream by itself: who owns it does. A half that is complete
-  and was sent is left to arrive, such as the reason for a close (RFC 9000, section 3.5).
-- An acknowledgement that is due soon leaves with an answer that goes now; that nothing is to
-  be sent is found out without making a packet for it.
+- Flow control credit is granted for data that was read, not for data that arrived. So an
+application that does not read makes its peer wait.
+- STOP_SENDING does not reset the stream; its owner does. A stream that was sent completely is not
+reset, so that the reason of a close still arrives (RFC 9000, section 3.5).
+- An acknowledgement that is due soon is sent with an answer. Whether there is anything to send is
+checked without building a packet.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .connection_ids import ConnectionIds
 from .reset_stream_at import ResettingConnection
 
 _PACKET_OVERHEAD = 1 + 2 + 16
-"""First byte, packet number and tag of a 1-RTT packet; the connection id comes on top."""
+"""First byte, packet number and tag of a 1-RTT packet, without the connection id."""
 _DATAGRAM_OVERHEAD = 1 + 2
 """Type and length of a DATAGRAM frame."""
 _MAX_QUEUED_DATAGRAMS = 256
@@ -51,13 +51,13 @@ _MAX_QUEUED_DATAGRAMS = 256
 
 @dataclass
 class StreamCreditReceived(events.QuicEvent):
-    """The peer raised a stream limit: not an event of aioquic's."""
+    """The peer raised a stream limit. aioquic has no such event."""
 
 
 class HookedConnection(ResettingConnection):
-    """aioquic's connection with the changes that the module's text lists.
+    """aioquic's connection with the changes that the module's docstring lists.
 
-    Its methods without an underscore are all that the rest of the package uses of it.
+    The rest of the package uses only its public methods.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class HookedConnection(ResettingConnection):
         super().__init__(configuration, ids, **kwargs)
         self.windows = windows
         self._packet_begun = False
-        """Whether a packet has been begun since `prepare`."""
+        """Whether a packet was begun since `prepare`."""
         self._granted_for = -1
-        """What was delivered when credit was last granted."""
+        """The value of `delivered` when credit was last granted."""
         self.held: dict[int | None, int] = {}
         self.held_total = 0
         bidi, uni = self._local_max_streams_bidi, self._local_max_streams_uni
@@ -91,8 +91,8 @@ class HookedConnection(ResettingConnection):
         sender = stream.sender
         if sender.is_finished or self._is_reset(stream):
             return
-        # What is complete and sent is left to arrive; what is complete and not yet sent may never
-        # be, since no credit is granted for it now.
+        # A complete stream that was sent still arrives. One that is complete but not sent may
+        # never be: the peer grants no more credit.
         if sender._buffer_fin is None or sender.highest_offset < sender._buffer_fin:
             self._events.append(events.StopSendingReceived(error_code=code, stream_id=stream_id))
 
@@ -101,7 +101,7 @@ class HookedConnection(ResettingConnection):
         if not self._events or not isinstance(self._events[-1], StreamCreditReceived):
             self._events.append(StreamCreditReceived())
 
-    # Credit for what was read.
+    # Flow control credit for data that was read.
 
     def _write_stream_limits(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
@@ -127,7 +127,7 @@ class HookedConnection(ResettingConnection):
             stream.max_stream_data_local_sent = granted
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
-        # The first thing that is written of the application's, in each packet.
+        # aioquic calls this first for the 1-RTT part of each packet.
         if self._late_resets:
             self._begin_late_resets()
         data = self._local_max_data
@@ -137,7 +137,7 @@ class HookedConnection(ResettingConnection):
             data.value = limit
         for credit in (data, self._local_max_streams_bidi, self._local_max_streams_uni):
             if credit.value == credit.sent or (
-                # Stream limits wait until fewer are left to the peer than it would gain.
+                # Send a stream limit when it at least doubles what the peer has left.
                 credit is not data and credit.sent - credit.used >= credit.value - credit.sent
             ):
                 continue
@@ -150,7 +150,7 @@ class HookedConnection(ResettingConnection):
             buffer.push_uint_var(credit.value)
             credit.sent = credit.value
         self._granted_for = self.delivered
-        # aioquic begins a packet, and asks every stream again, to find that nothing is left.
+        # Otherwise aioquic begins a packet and visits every stream, only to find nothing to send.
         if self._packet_begun and builder.packet_is_empty and not self._has_pending_data():
             raise QuicPacketBuilderStop
         self._packet_begun = True
@@ -161,7 +161,8 @@ class HookedConnection(ResettingConnection):
             self._granted_for = -1
 
     def _has_pending_data(self) -> bool:
-        """Whether a stream, or a datagram or PING, has something to send or to clear away."""
+        """Whether a stream, datagram or PING has something to send, or a stream can be
+        discarded."""
         if self._datagrams_pending or self._ping_pending or self._probe_pending:
             return True
         for stream in (self._crypto_streams[tls.Epoch.ONE_RTT], *self._streams_queue):
@@ -176,7 +177,7 @@ class HookedConnection(ResettingConnection):
         return False
 
     def _has_nothing_to_send(self, now: float) -> bool:
-        """Whether making packets would make none: a packet brought acknowledgements alone."""
+        """Whether there is nothing to send, as after a packet that had only acknowledgements."""
         path, *others = self._network_paths
         ack_at = self._spaces[tls.Epoch.ONE_RTT].ack_at
         bidi, uni = self._local_max_streams_bidi, self._local_max_streams_uni
@@ -198,10 +199,10 @@ class HookedConnection(ResettingConnection):
             or self._has_pending_data()
         )
 
-    # What the seam asks for, that aioquic has no public word for.
+    # For `connection`: what aioquic has no public method for.
 
     def discard_state(self) -> None:
-        """As the lower half has it; streams that were reset go as well, and what is buffered."""
+        """As the base class; also forget streams that were reset, and buffered data."""
         super().discard_state()
         self.held.clear()
         self.held_total = self.buffers.pieces = self.buffers.size = 0
@@ -212,13 +213,13 @@ class HookedConnection(ResettingConnection):
 
     @property
     def event_queue(self) -> deque[events.QuicEvent]:
-        """What has happened; its reader removes it."""
+        """Events that were not processed yet. The caller removes them."""
         return self._events
 
     def prepare(self, now: float, *, has_news: bool) -> bool:
-        """To be called before packets are made; false where there would be none.
+        """Call before packets are built. Returns False if there is nothing to send.
 
-        `has_news`: something was queued, and an acknowledgement that is due soon goes with it.
+        `has_news`: data was queued, so a delayed acknowledgement is sent with it.
         """
         self._packet_begun = False
         if self._packet_number >= self._keys.review_at:
@@ -235,20 +236,20 @@ class HookedConnection(ResettingConnection):
         return True
 
     def can_open_stream(self, unidirectional: bool) -> bool:
-        """Whether the peer's stream limit allows one more."""
+        """Whether the peer's stream limit allows one more stream."""
         if unidirectional:
             return bool(self._local_next_stream_id_uni >> 2 < self._remote_max_streams_uni)
         return bool(self._local_next_stream_id_bidi >> 2 < self._remote_max_streams_bidi)
 
     def sending(self, stream_id: int) -> QuicStream | None:
-        """A stream of which our half is neither reset nor acknowledged to its end."""
+        """A stream whose sending part is neither reset nor completely acknowledged; or None."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.sender.is_finished or self._is_reset(stream):
             return None
         return stream
 
     def write(self, stream_id: int, data: bytes, end_stream: bool) -> bool:
-        """Queue bytes on a stream; false where our half is over."""
+        """Queue bytes on a stream; false if its sending part has ended."""
         stream = self.sending(stream_id)
         if stream is None or stream.sender._buffer_fin is not None:
             return False
@@ -257,7 +258,7 @@ class HookedConnection(ResettingConnection):
         return True
 
     def queue_datagram(self, data: bytes) -> bool:
-        """Queue a datagram; false where the queue is full."""
+        """Queue a datagram; false if the queue is full."""
         if len(self._datagrams_pending) >= _MAX_QUEUED_DATAGRAMS:
             return False
         self._datagrams_pending.append(data)
@@ -265,7 +266,7 @@ class HookedConnection(ResettingConnection):
         return True
 
     def buffered_bytes(self) -> int:
-        """What is kept: received early, or not read, or not acknowledged by the peer."""
+        """Bytes that are buffered: received out of order, not read, or not acknowledged."""
         return (
             self.buffers.size
             + self.held_total
@@ -274,9 +275,9 @@ class HookedConnection(ResettingConnection):
         )
 
     def fit_datagrams(self) -> int:
-        """Bytes that a DATAGRAM frame can carry; of what is queued, forgets what is larger.
+        """The size of the largest datagram. Drops queued datagrams that are larger.
 
-        The first that does not fit would keep all others from leaving.
+        One that does not fit would block all others behind it.
         """
         room = self._max_datagram_size - _PACKET_OVERHEAD - len(self._peer_cid.cid)
         room = max(0, min(room, self._remote_max_datagram_frame_size or 0) - _DATAGRAM_OVERHEAD)
@@ -285,9 +286,9 @@ class HookedConnection(ResettingConnection):
         return room
 
     def reset(self, stream_id: int, code: int, reliable_size: int) -> int | None:
-        """End our half early, but for its first bytes; how many bytes will never be sent.
+        """Reset the sending part after `reliable_size` bytes. Returns how many bytes stay unsent.
 
-        None where it is over already.
+        Returns None if it has ended already.
         """
         stream = self.sending(stream_id)
         if stream is None:
@@ -302,7 +303,7 @@ class HookedConnection(ResettingConnection):
         return unsent
 
     def stop(self, stream_id: int, code: int) -> bool:
-        """Ask the peer to end its half; false where it is over already."""
+        """Send STOP_SENDING; false if the receiving part has ended already."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.receiver.is_finished:
             return False
@@ -315,12 +316,12 @@ class HookedConnection(ResettingConnection):
         return stream.sender._buffer_stop - stream.sender._buffer_start if stream else 0
 
     def final_size(self, stream_id: int) -> int:
-        """How far the peer's half went, where it was reset."""
+        """The final size of a stream that the peer reset."""
         stream = self._streams.get(stream_id)
         return 0 if stream is None else int(stream.receiver.highest_offset)
 
     def is_receive_closed(self, stream_id: int) -> bool:
-        """Whether the peer's half of a stream that it began has come and gone."""
+        """Whether the receiving part of a stream that the peer opened has ended."""
         if stream_id >> 2 >= self._stream_limit(stream_id).used or stream_id in self._unopened:
             return False
         stream = self._streams.get(stream_id)

@@ -1,4 +1,4 @@
-"""One connection of aioquic's, as `engine.QuicConnection` asks for it."""
+"""Implements `engine.QuicConnection` with aioquic."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from .engine import Address, QuicEvents
 from .fair_queue import Flow
 
 _COUNT_BUFFERS_AFTER = 16 << 10
-"""Bytes by which buffers grow before they are counted."""
+"""Bytes by which buffers may grow before they are counted again."""
 _IDLE_REASON = "Idle timeout"
-"""What aioquic says when the peer was not heard: it has no code of its own for that."""
+"""aioquic's reason phrase for an idle timeout, which has no error code."""
 
 
 class Owner(Protocol):
     """What a connection reports to the endpoint that made it."""
 
     def request_transmit(self, connection: AioquicConnection) -> None:
-        """There may be something to transmit."""
+        """The connection may have something to send."""
 
     def buffers_counted(self, change: int) -> None:
-        """The connection keeps `change` bytes more than when they were last counted."""
+        """The buffers of the connection changed by `change` bytes since the last count."""
 
     def handshake_completed(self, connection: AioquicConnection) -> None:
         """The handshake is complete on this side."""
 
     def connection_ended(self, connection: AioquicConnection, timed_out: bool) -> None:
-        """The connection ends; `timed_out`: because nothing was heard of the peer."""
+        """The connection ended; `timed_out`: by the idle timeout."""
 
     def reset_token_changed(self, connection: AioquicConnection, before: bytes) -> None:
-        """The peer's stateless reset of a connection would end in another token now."""
+        """The stateless reset token of the peer changed; `before` is the old one."""
 
     def add_route(self, connection_id: bytes, connection: AioquicConnection) -> None:
-        """The peer was given another id for the connection."""
+        """The peer got a new connection id."""
 
     def remove_route(self, connection_id: bytes) -> None:
-        """The peer will not use an id any more."""
+        """The peer retired a connection id."""
 
 
 class AioquicConnection:
-    """One QUIC connection of aioquic's, as `engine.QuicConnection` asks for it."""
+    """Implements `engine.QuicConnection` with aioquic."""
 
     __slots__ = (
         "_certificate_hash",
@@ -96,7 +96,7 @@ class AioquicConnection:
         self._certificate_hash = certificate_hash
         self._close_packets: list[tuple[bytes, Address]] = []
         self._closing_received = 0
-        """Packets that came after our CONNECTION_CLOSE: the peer may not have it."""
+        """Packets that arrived after we sent CONNECTION_CLOSE, which may be lost."""
         self._has_data = False
         self._peer_id: object = None
         self._reported_end = False
@@ -104,7 +104,7 @@ class AioquicConnection:
         self._count_buffers_at = _COUNT_BUFFERS_AFTER
         self.arrival = 0
         self.buffered_bytes = 0
-        """Bytes that were kept when they were last counted."""
+        """Bytes that were buffered at the last count."""
         self.counted_handshake = False
         self.deadline: float | None = None
         self.events: QuicEvents | None = None
@@ -112,12 +112,12 @@ class AioquicConnection:
         self.max_datagram_size = 0
         self.reset_stream_at = False
         self.reset_token = b""
-        """What ends a stateless reset of the peer's; empty while there is none."""
+        """The token of a stateless reset of the peer; empty if there is none."""
         self.first_route = b""
-        """For the endpoint: what the client's first packet was addressed to."""
+        """For the endpoint: the destination connection id of the client's first packet."""
         self.flow = Flow()
         self.give_up_at: float | None = None
-        """When the handshake is to be complete; None where it may take its time, or is."""
+        """When the handshake times out; None for no timeout, or if it is complete."""
 
     # `engine.QuicConnection`.
 
@@ -128,26 +128,27 @@ class AioquicConnection:
 
     @property
     def duplicate_packets(self) -> int:
-        """Packets that the network delivered more than once."""
+        """Packets that the network duplicated."""
         return self._quic.duplicate_packets
 
     @property
     def peer_broke_rules(self) -> bool:
-        """For the endpoint: whether a packet of the peer's is why the connection ends."""
+        """For the endpoint: whether the connection ended because the peer violated the
+        protocol."""
         return self._quic.peer_broke_rules
 
     @property
     def idle_timeout(self) -> float:
-        """Seconds of silence after which the connection is over, as both sides want it."""
+        """The negotiated idle timeout, in seconds."""
         return self._quic.idle_timeout
 
     @property
     def close_is_authenticated(self) -> bool:
-        """False where the peer's close came before the handshake had shown who the peer is."""
+        """False if the peer closed the connection before the handshake authenticated it."""
         return self._quic.close_is_authenticated
 
     def can_open_stream(self, unidirectional: bool) -> bool:
-        """Whether the peer's stream limit allows one more."""
+        """Whether the peer's stream limit allows one more stream."""
         return self._quic.can_open_stream(unidirectional)
 
     def open_stream(self, header: bytes, unidirectional: bool) -> int:
@@ -163,14 +164,15 @@ class AioquicConnection:
             self._request_transmit()
 
     def send_datagram(self, data: bytes) -> bool:
-        """Queue a datagram; false where the queue is full and it was dropped."""
+        """Queue a datagram; false if it was dropped because the queue is full."""
         if not self._quic.queue_datagram(data):
             return False
         self._request_transmit()
         return True
 
     def reset_stream(self, stream_id: int, code: int, reliable_size: int = 0) -> int:
-        """End our half early, but for its first `reliable_size` bytes where that can be."""
+        """Reset our side, and deliver its first `reliable_size` bytes if the peer supports
+        that."""
         unsent = self._quic.reset(stream_id, code, reliable_size)
         if unsent is None:
             return 0
@@ -178,31 +180,31 @@ class AioquicConnection:
         return unsent
 
     def stop_sending(self, stream_id: int, code: int) -> None:
-        """Ask the peer to end its half."""
+        """Send STOP_SENDING."""
         if self._quic.stop(stream_id, code):
             self._request_transmit()
 
     def buffered(self, stream_id: int) -> int:
-        """Bytes of a stream that the peer has not acknowledged yet, sent or not."""
+        """Bytes of a stream that the peer has not acknowledged, sent or queued."""
         return self._quic.buffered(stream_id)
 
     def notify_writable(self, stream_id: int, below: int) -> None:
-        """Report `stream_writable`, once, when `buffered` has fallen to `below` or less."""
+        """Report `stream_writable` once, when `buffered` is at most `below`."""
         self._writable_below[stream_id] = below
 
     def hold(self, stream_id: int, size: int) -> None:
-        """The reader keeps `size` bytes: grant no credit for them."""
+        """The reader buffers `size` bytes: grant no credit for them."""
         quic = self._quic
         quic.held[stream_id] = quic.held.get(stream_id, 0) + size
         quic.held_total += size
 
     @property
     def held(self) -> int:
-        """Bytes of all streams that readers keep."""
+        """Bytes of all streams that readers buffer."""
         return self._quic.held_total
 
     def release(self, stream_id: int, size: int) -> None:
-        """`size` held bytes were read."""
+        """`size` held bytes were read: grant credit for them."""
         quic = self._quic
         held = quic.held.get(stream_id, 0)
         size = min(size, held)
@@ -214,35 +216,35 @@ class AioquicConnection:
         self._request_transmit()
 
     def is_receive_closed(self, stream_id: int) -> bool:
-        """Whether the peer's half of a stream that it began has come and gone."""
+        """Whether the receiving part of a stream that the peer opened has ended."""
         return self._quic.is_receive_closed(stream_id)
 
     def ping(self) -> None:
-        """Have the peer answer with an acknowledgement: keeps the connection from idling out."""
+        """Send PING, which the peer must acknowledge: a keep-alive."""
         self._quic.send_ping(0)
         self._request_transmit()
 
     def close(self, code: int, reason: str = "", *, is_application: bool = True) -> None:
-        """Close the connection with CONNECTION_CLOSE; a long reason is cut."""
+        """Close the connection with CONNECTION_CLOSE. A long reason is truncated."""
         frame_type = None if is_application else int(QuicFrameType.PADDING)
         self._quic.close(code, frame_type, reason)
         self._request_transmit()
 
-    # What the endpoint calls.
+    # For the endpoint.
 
     @property
     def connection_ids(self) -> list[bytes]:
-        """What packets to this connection may be addressed to now."""
+        """The connection ids that the peer may use now."""
         return self._quic.connection_ids
 
     @property
     def peer_certificate(self) -> x509.Certificate | None:
-        """Client: the server's certificate, None before it."""
+        """Client: the server's certificate, or None."""
         return self._quic.peer_certificate
 
     @property
     def is_discardable(self) -> bool:
-        """Whether nothing more can come or go, and the endpoint may forget it."""
+        """Whether the closing or draining period is over, so the endpoint may forget it."""
         return self._reported_end and self._quic.get_timer() is None
 
     def connect(self, address: Address, now: float) -> None:
@@ -251,7 +253,7 @@ class AioquicConnection:
         self._request_transmit()
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
-        """Take a packet in, and report what it brought."""
+        """Process a packet, and report its events."""
         self.arrival = arrival
         quic = self._quic
         if self._close_packets:
@@ -266,7 +268,7 @@ class AioquicConnection:
             self._report()
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
-        """The packets to send now."""
+        """Build the packets to send now."""
         quic = self._quic
         if quic.peer_id is not self._peer_id:
             self._note_peer_id()
@@ -287,7 +289,7 @@ class AioquicConnection:
         return packets
 
     def count_buffers(self) -> int:
-        """Count the bytes that are kept of this connection, here and by the user of its events."""
+        """Count the bytes that are buffered, here and above."""
         self._count_buffers_at = self._quic.buffers.grown + _COUNT_BUFFERS_AFTER
         self.buffered_bytes = self._quic.buffered_bytes()
         if self.events is not None:
@@ -295,7 +297,7 @@ class AioquicConnection:
         return self.buffered_bytes
 
     def next_timer(self) -> float | None:
-        """When `handle_timer` wants to be called."""
+        """When to call `handle_timer`; None: never."""
         timer: float | None = self._quic.get_timer()
         if timer is not None:
             if self.give_up_at is not None and self.give_up_at < timer:
@@ -305,8 +307,8 @@ class AioquicConnection:
         return timer
 
     def handle_timer(self, now: float) -> None:
-        """Let time act: acknowledge, retransmit, probe, give up."""
-        # A timer may be early; an acknowledgement is not worth another one.
+        """Handle timeouts: acknowledge, retransmit, probe, close."""
+        # If the timer fired early, a delayed acknowledgement is sent now, without another timer.
         self._has_data = True
         if self.give_up_at is not None and now >= self.give_up_at:
             self._quic.give_up(now)
@@ -317,14 +319,14 @@ class AioquicConnection:
             self._pass_deadline(now)
 
     def reset_received(self, now: float) -> None:
-        """The peer has sent a stateless reset: it is the end."""
+        """The peer sent a stateless reset: the connection ends."""
         self._quic.reset_received(now)
         self._report()
 
     def discard_state(self) -> None:
-        """Give back what only a connection needs that goes on; it has ended, and that is known.
+        """Release the state of a connection that has ended and reported it.
 
-        No reference is left by which it and its users would keep one another alive.
+        It also breaks the reference cycle between the connection and its user.
         """
         self.events = None
         self._quic.discard_state()
@@ -363,7 +365,7 @@ class AioquicConnection:
                 if self._quic.has_ended:
                     self.discard_state()
         except Exception:
-            # A fault of what handles the events; its connection cannot be trusted.
+            # A handler raised, so the connection's state may be inconsistent.
             self.close(ErrorCode.H3_INTERNAL_ERROR)
             raise
 
@@ -387,7 +389,7 @@ class AioquicConnection:
                 f"its SHA-256 is {seen.hex()}, not the one that was given",
                 is_application=False,
             )
-            # What the wrong server said with its first words is not listened to.
+            # Ignore what the wrong server sent with its handshake.
             self._queue.clear()
             return
         self.give_up_at = None
@@ -407,8 +409,8 @@ class AioquicConnection:
         return certificate.fingerprint(hashes.SHA256())
 
     def _repeat_close(self) -> list[tuple[bytes, Address]]:
-        # Answers become rarer, so that two sides that both repeat come to an end (RFC 9000,
-        # section 10.2.1).
+        # Send it less and less often, so that two closing sides do not answer each other for ever
+        # (RFC 9000, section 10.2.1).
         received = self._closing_received
         return self._close_packets if received and not received & (received - 1) else []
 
@@ -429,7 +431,7 @@ class AioquicConnection:
             )
 
     def _report_stop(self, event: events.StopSendingReceived) -> None:
-        # Our half may have ended meanwhile, by an event before this one.
+        # An earlier event may have ended our side.
         if self.events is not None and self._quic.sending(event.stream_id):
             self.events.stop_sending_received(event.stream_id, event.error_code)
 

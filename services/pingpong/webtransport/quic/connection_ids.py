@@ -1,11 +1,10 @@
-"""Connection ids that say where they lead, and the keys that several processes share.
+"""Connection ids that encode the worker, and the keys that several workers share.
 
-Several workers on one UDP port each have connections of their own. A packet is to reach the
-worker that has its connection, whatever address it comes from: so the first byte of every
-connection id that a worker gives out is congruent to its number, modulo their count, and the
-kernel, or the worker that gets the packet first, looks at that byte alone. The id that a client makes up
-for its first packets is random, and chooses a worker by the same rule: those packets stay
-together too.
+Several workers share a UDP port, each with its own connections. A packet must reach the worker of
+its connection, even if the client's address changes. So the first byte of each connection id of a
+worker, modulo the number of workers, is the worker's index. The kernel, or the worker that gets
+the packet, needs only that byte. The random id of a client's first packets selects a worker in the
+same way, so these packets go to one worker too.
 """
 
 from __future__ import annotations
@@ -16,30 +15,30 @@ from dataclasses import dataclass, field
 from typing import Self
 
 CONNECTION_ID_SIZE = 8
-"""Bytes of the connection ids that are given out here."""
+"""Bytes of our connection ids."""
 RESET_TOKEN_SIZE = 16
 """Bytes of a stateless reset token (RFC 9000, section 10.3)."""
 MAX_WORKERS = 64
-"""Above it, chance would give some workers many more first packets than others."""
+"""With more workers, new connections would be distributed unevenly."""
 
 LONG_HEADER = 0x80
-"""This bit of a packet's first byte is set in a long header (RFC 8999, section 5.1)."""
+"""The bit of the first byte that is set in a long header (RFC 8999, section 5.1)."""
 FIXED_BIT = 0x40
-"""This one is set in all packets of the versions of QUIC that there are."""
+"""The bit that is set in all packets of QUIC versions 1 and 2."""
 LONG_ID_AT = 6
-"""Where the destination connection id begins in a long header, of any version of QUIC."""
+"""Offset of the destination connection id in a long header, in any version of QUIC."""
 SHORT_ID_AT = 1
-"""Where it begins in a short header."""
+"""Offset of the destination connection id in a short header."""
 
 _KEY_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class SharedKeys:
-    """What workers of one port, and those that take their place, have to agree on.
+    """Keys that the workers of a port share, with their replacements.
 
-    With the same keys, a Retry token that one has made is good for another, and a stateless
-    reset ends the connections of a predecessor that is no more.
+    With the same keys a worker accepts the Retry tokens of another, and its stateless resets end
+    the connections of its predecessor.
     """
 
     retry: bytes = field(default_factory=lambda: os.urandom(_KEY_SIZE), repr=False)
@@ -47,10 +46,10 @@ class SharedKeys:
 
     @classmethod
     def derive(cls, secret: bytes, context: str) -> Self:
-        """Keys that a process which is started again comes to as well.
+        """Derive keys, so that a restarted process gets the same ones.
 
-        `context` has to distinguish all servers that share the secret, such as pods with one
-        certificate: what one of them resets could be alive at another (RFC 9000, section
+        `context` must differ between servers that share the secret, such as pods with one
+        certificate: otherwise one could reset the connections of another (RFC 9000, section
         21.11).
         """
 
@@ -61,18 +60,18 @@ class SharedKeys:
 
 
 def worker_of(packet: bytes, workers: int) -> int:
-    """The number of the worker that a packet is for; 0 where it is too short to say.
+    """The index of the worker that a packet is for; 0 if the packet is too short.
 
-    The kernel's filter (see `udp.steering`) comes to the same result.
+    The kernel's filter (see `udp.steering`) computes the same.
     """
     at = LONG_ID_AT if packet and packet[0] & LONG_HEADER else SHORT_ID_AT
     return packet[at] % workers if len(packet) > at else 0
 
 
 class ConnectionIds:
-    """Makes connection ids that lead to one of several workers, and their reset tokens.
+    """Generates connection ids of one of several workers, and their reset tokens.
 
-    Raises `ValueError` where there is no such worker.
+    Raises `ValueError` if there is no such worker.
     """
 
     __slots__ = ("_reset_key", "_worker", "_workers")
@@ -85,7 +84,7 @@ class ConnectionIds:
         self._workers = workers
 
     def make(self) -> bytes:
-        """A new connection id, unpredictable but for where it leads."""
+        """A new random connection id of this worker."""
         connection_id = os.urandom(CONNECTION_ID_SIZE)
         if self._workers == 1:
             return connection_id

@@ -1,9 +1,8 @@
-"""All of aioquic's connections behind one UDP socket: routing, admission, timers.
+"""Implements `engine.QuicEndpoint` with aioquic: routing, admission, timers.
 
-`engine.QuicEndpoint` for aioquic, which routes nothing by itself. A packet finds its
-connection by the destination connection id; what belongs to none is dropped, answered
-without state (version negotiation, Retry, refusal, stateless reset: RFC 9000, sections 6,
-8.1.2, 5.2.2 and 10.3), or begins a connection.
+A packet is routed to its connection by the destination connection id. A packet without a
+connection is dropped, answered without state (Version Negotiation, Retry, CONNECTION_REFUSED,
+stateless reset: RFC 9000, sections 6, 8.1.2, 5.2.2 and 10.3), or begins a connection.
 """
 
 from __future__ import annotations
@@ -34,23 +33,22 @@ from .fair_queue import FairQueue, Flow
 from .retry import RetryTokens
 from .timers import Timers
 
-_SMALLEST_FIRST_ID = 8  # bytes of the id that a client makes up (RFC 9000, section 7.2)
+_SMALLEST_FIRST_ID = 8  # bytes of a client's first connection id (RFC 9000, section 7.2)
 _STATELESS_RATE = 1_000.0
-"""Refusals, and stateless resets, that are sent at most; what is above it goes unanswered."""
+"""Refusals a second, and stateless resets a second, at most. Further packets get no answer."""
 _PROCESSING_TIME = 0.002
-"""Seconds that packets which wait are processed for, before the socket is read again."""
+"""Seconds for which queued packets are processed before the socket is read again."""
 _TIMER_GRANULARITY = 0.001
-"""Timers may fire this much early or late: loops count in milliseconds."""
+"""Timers may fire this much early or late: event loops have a resolution of milliseconds."""
 _VERIFY_NOTHING = 0  # `ssl.CERT_NONE`, without the module
 
 
 class AioquicEndpoint:
     """The connections of one UDP socket.
 
-    `accept` is called for each connection that a peer begins, and returns what its events
-    are reported to. `wake` is called when there is something to transmit that did not come of
-    `receive` or `handle_timers`. `clock` gives the seconds that a packet's processing is
-    measured by; without it, every packet is processed as it comes.
+    `accept` is called for each connection of a client, and returns the receiver of its events.
+    `wake` is called when there is something to send outside of `receive` and `handle_timers`.
+    `clock` measures the processing time of packets, in seconds; without it, no packet is queued.
     """
 
     def __init__(
@@ -63,9 +61,9 @@ class AioquicEndpoint:
         self.counters = EndpointCounters()
         self._queue = FairQueue(clock)
         self._unmatched = Flow()
-        """The packets of no connection: first ones of handshakes, and what belongs to nothing."""
+        """Packets that match no connection: new handshakes, and packets that are not for us."""
         self._buffered = 0
-        """Bytes that connections keep, as they were last counted."""
+        """Bytes that all connections buffer, at their last counts."""
         self._config = config
         self._wake = wake
         self._accept = accept
@@ -73,13 +71,13 @@ class AioquicEndpoint:
         self._connections: set[AioquicConnection] = set()
         self._handshakes: dict[AioquicConnection, None] = {}
         self._to_transmit: OrderedDict[AioquicConnection, None] = OrderedDict()
-        """Those that may have something to transmit."""
+        """Connections that may have something to send."""
         self._stateless_packets: list[tuple[Address, list[bytes]]] = []
         self._timers: Timers[AioquicConnection] = Timers()
         self._ids = ConnectionIds(config.keys.reset, config.worker, config.workers)
         self._retry = RetryTokens(config.keys.retry)
         self._reset_tokens: dict[bytes, AioquicConnection] = {}
-        """What a stateless reset of a connection's peer would end in."""
+        """The tokens by which a stateless reset of a peer is recognized."""
         self._refusals = stateless.TokenBucket(_STATELESS_RATE)
         self._resets = stateless.TokenBucket(_STATELESS_RATE)
         self._server: QuicConfiguration | None = None
@@ -88,14 +86,14 @@ class AioquicEndpoint:
             self.use_certificate(config.certificate)
 
     def __len__(self) -> int:
-        """Connections, with those that are closed and still absorb what is on its way."""
+        """The number of connections, with those in the closing or draining period."""
         return len(self._connections)
 
     # `engine.QuicEndpoint`.
 
     @property
     def unfinished_handshakes(self) -> int:
-        """Connections of clients that have not completed their handshake."""
+        """Connections of clients whose handshake is not complete."""
         return len(self._handshakes)
 
     def connect(
@@ -105,9 +103,9 @@ class AioquicEndpoint:
         events: Callable[[QuicConnection], QuicEvents],
         now: float,
     ) -> AioquicConnection:
-        """Begin a connection to a server; `transmit` afterwards.
+        """Begin a connection to a server. Call `transmit` afterwards.
 
-        Raises `OSError` where the CA file is unreadable.
+        Raises `OSError` if the CA file is not readable.
         """
         configuration = for_client(self._config, identity)
         connection = AioquicConnection(
@@ -119,13 +117,13 @@ class AioquicEndpoint:
         return connection
 
     def use_certificate(self, certificate: Certificate) -> None:
-        """Handshakes that begin from now on use another certificate."""
+        """Use another certificate in new handshakes."""
         self._server = for_server(self._config, certificate)
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
-        """Take a UDP payload in; reports its events before it returns, or in `process_waiting`.
+        """Process a UDP payload. Reports its events before it returns, or in `process_waiting`.
 
-        A packet that has to wait is processed as if it were still the time at which it came.
+        A packet that is queued is processed later, but with its own arrival time as "now".
         """
         if not data:
             return
@@ -138,11 +136,11 @@ class AioquicEndpoint:
 
     @property
     def waiting_packets(self) -> int:
-        """Packets that `process_waiting` has to process."""
+        """Packets that are queued for `process_waiting`."""
         return self._queue.length
 
     def process_waiting(self) -> None:
-        """Process packets that wait, for some milliseconds; `transmit` afterwards."""
+        """Process queued packets for at most some milliseconds. Call `transmit` afterwards."""
         queue = self._queue
         end = queue.clock() + _PROCESSING_TIME
         while (taken := queue.dequeue()) is not None:
@@ -152,7 +150,7 @@ class AioquicEndpoint:
                 break
 
     def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
-        """What is to be sent now, grouped: the packets to one address in their order."""
+        """Build the packets to send now, grouped by address, in order."""
         groups, touched = self._stateless_packets, self._to_transmit
         clock = self._queue.clock
         time = clock()
@@ -170,7 +168,7 @@ class AioquicEndpoint:
                 before, time = time, clock()
                 connection.flow.spent += time - before
         except Exception:
-            # A handler has failed: what is left to do is not its connection's alone.
+            # A handler raised. The other connections still have to send.
             self._wake()
             raise
         self._queue.next_round()
@@ -178,11 +176,11 @@ class AioquicEndpoint:
         return groups
 
     def next_timer(self) -> float | None:
-        """When `handle_timers` wants to be called next."""
+        """When to call `handle_timers`; None: never."""
         return self._timers.next()
 
     def handle_timers(self, now: float) -> None:
-        """Let connections whose time has come act; `transmit` afterwards."""
+        """Handle the timers that are due. Call `transmit` afterwards."""
         due = now + _TIMER_GRANULARITY / 2
         while (connection := self._timers.take(due)) is not None:
             timer = connection.next_timer()
@@ -197,7 +195,7 @@ class AioquicEndpoint:
                 raise
 
     def close(self) -> None:
-        """Forget all connections and send nothing. No callback is called afterwards."""
+        """Forget all connections without sending anything. No callback is called afterwards."""
         for connection in self._connections:
             connection.discard_state()
         for table in (
@@ -209,12 +207,12 @@ class AioquicEndpoint:
         self._wake = lambda: None
         self._accept = self._server = None
 
-    # What its connections call.
+    # For its connections.
 
     def buffers_counted(self, change: int) -> None:
-        """A connection keeps more bytes than when it was last counted, or less.
+        """The buffers of a connection changed by `change` bytes.
 
-        Above the limit for all of them, the connection that keeps most is closed.
+        If all connections together are above the limit, close the one that buffers most.
         """
         self._buffered += change
         if change <= 0 or self._buffered <= self._config.max_buffered:
@@ -222,32 +220,32 @@ class AioquicEndpoint:
         self._buffered = sum(connection.count_buffers() for connection in self._connections)
         if self._buffered <= self._config.max_buffered:
             return
-        # Some room is made, or the next few bytes would have all of them counted again.
+        # Free some more, or the next few bytes would count all connections again.
         enough = self._config.max_buffered * 9 // 10
         while self._buffered > enough:
             largest = max(self._connections, key=lambda connection: connection.buffered_bytes)
             self._buffered -= largest.buffered_bytes
             largest.buffered_bytes = 0
             self.counters.buffers_exceeded += 1
-            largest.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much is kept of this connection")
+            largest.close(ErrorCode.H3_EXCESSIVE_LOAD, "this connection buffers too much data")
 
     def request_transmit(self, connection: AioquicConnection) -> None:
-        """The user of a connection has given it something to do.
+        """A connection has something to send.
 
-        Where any is touched already, `transmit` is about to be called.
+        If another connection had requested it before, `transmit` is about to be called.
         """
         if not self._to_transmit:
             self._wake()
         self._to_transmit[connection] = None
 
     def handshake_completed(self, connection: AioquicConnection) -> None:
-        """A handshake is complete, on both sides as far as this one knows."""
+        """A handshake is complete on this side."""
         self._handshakes.pop(connection, None)
         self.counters.handshakes += 1
         connection.counted_handshake = True
 
     def connection_ended(self, connection: AioquicConnection, timed_out: bool) -> None:
-        """A connection ends; it lives on for a while to absorb what is still on its way."""
+        """A connection ended. It stays for the closing or draining period."""
         self._handshakes.pop(connection, None)
         self.counters.protocol_errors += connection.peer_broke_rules
         if not connection.counted_handshake:
@@ -255,17 +253,17 @@ class AioquicEndpoint:
             self.counters.handshake_timeouts += timed_out
 
     def reset_token_changed(self, connection: AioquicConnection, before: bytes) -> None:
-        """A stateless reset of the connection's peer would end in another token now."""
+        """The stateless reset token of a connection's peer changed."""
         self._forget_reset_token(connection, before)
         if connection.reset_token:
             self._reset_tokens[connection.reset_token] = connection
 
     def add_route(self, connection_id: bytes, connection: AioquicConnection) -> None:
-        """A connection has given its peer another id."""
+        """A connection issued another connection id."""
         self._routes[connection_id] = connection
 
     def remove_route(self, connection_id: bytes) -> None:
-        """The peer will not use an id any more."""
+        """The peer retired a connection id."""
         self._routes.pop(connection_id, None)
 
     # The rest.
@@ -276,7 +274,7 @@ class AioquicEndpoint:
             self._routes[connection_id] = connection
 
     def _connection_of(self, data: bytes) -> AioquicConnection | None:
-        # RFC 8999: in a long header, version, then connection ids with their lengths.
+        # RFC 8999: a long header has the version, then each connection id after its length.
         if not data[0] & LONG_HEADER:
             return self._routes.get(data[SHORT_ID_AT : SHORT_ID_AT + CONNECTION_ID_SIZE])
         size = data[5] if len(data) > LONG_ID_AT else 255
@@ -320,18 +318,18 @@ class AioquicEndpoint:
             self._routes.pop(connection.first_route, None)
             self._forget_reset_token(connection, connection.reset_token)
             self._timers.remove(connection)
-            # Once more, where a fault of a handler came between.
+            # Again, in case a handler raised before.
             connection.discard_state()
 
     def _forget_reset_token(self, connection: AioquicConnection, token: bytes) -> None:
-        # A peer can claim another's token, which is then not its own to take away.
+        # A peer may have claimed the token of another connection.
         if self._reset_tokens.get(token) is connection:
             del self._reset_tokens[token]
 
     def _receive_unmatched(
         self, data: bytes, address: Address, now: float
     ) -> AioquicConnection | None:
-        """A packet of no connection: the one that it begins, if it does."""
+        """Process a packet that matches no connection. Returns the connection that it begins."""
         if (
             not data[0] & LONG_HEADER
             or self._server is None
@@ -359,7 +357,7 @@ class AioquicEndpoint:
         return None
 
     def _admit(self, header: QuicHeader, address: Address, now: float) -> AioquicConnection | None:
-        """A client's first packet: a connection, a Retry, or a refusal."""
+        """Process a client's first packet: begin a connection, send Retry, or refuse."""
         if len(header.destination_cid) < _SMALLEST_FIRST_ID:
             self.counters.dropped_packets += 1
             return None
@@ -382,7 +380,7 @@ class AioquicEndpoint:
             self._send_retry(header, address, now)
             return None
         if len(self._handshakes) >= self._config.max_validated_handshakes:
-            # Of one client's making perhaps, which is not to keep all others out.
+            # All of these may be of one attacker, who must not lock out everyone else.
             self._give_up(next(iter(self._handshakes)), now)
         assert self._server is not None
         assert self._accept is not None
@@ -404,7 +402,7 @@ class AioquicEndpoint:
         return connection
 
     def _give_up(self, connection: AioquicConnection, now: float) -> None:
-        """A handshake is not waited for any more."""
+        """Close a connection whose handshake is not complete."""
         connection.give_up_at = now
         connection.handle_timer(now)
         self._to_transmit[connection] = None
@@ -420,8 +418,8 @@ class AioquicEndpoint:
             self._stateless_packets.append((address, stateless.connection_refused(header, code)))
 
     def _receive_unroutable(self, data: bytes, address: Address, now: float) -> None:
-        """A packet that belongs to no connection, and begins none."""
-        # The table is of keyed hashes: how long it takes says nothing about the tokens in it.
+        """Process a packet that matches no connection and begins none."""
+        # A hash table with a random key: the look-up time reveals nothing about the tokens.
         connection = self._reset_tokens.get(data[-RESET_TOKEN_SIZE:])
         if (
             connection is not None
@@ -446,7 +444,7 @@ class AioquicEndpoint:
 
 
 def for_client(config: EndpointConfig, identity: ServerIdentity) -> QuicConfiguration:
-    """A client that insists on `identity`. Raises `OSError` where the CA file is unreadable."""
+    """The configuration of a client. Raises `OSError` if the CA file is not readable."""
     configuration = _for_any(config, is_client=True)
     configuration.server_name = identity.server_name
     if identity.insecure or identity.certificate_hash is not None:
@@ -454,13 +452,13 @@ def for_client(config: EndpointConfig, identity: ServerIdentity) -> QuicConfigur
     elif identity.ca_file is not None or identity.ca_path is not None:
         if identity.ca_file is not None:
             with open(identity.ca_file, "rb"):
-                pass  # Here and now, where it can be said; not in the midst of a handshake.
+                pass  # Fail now, not during the handshake.
         configuration.load_verify_locations(cafile=identity.ca_file, capath=identity.ca_path)
     return configuration
 
 
 def for_server(config: EndpointConfig, certificate: Certificate) -> QuicConfiguration:
-    """A server that shows a certificate."""
+    """The configuration of a server with a certificate."""
     configuration = _for_any(config, is_client=False)
     configuration.certificate = certificate.certificate
     configuration.certificate_chain = list(certificate.chain)

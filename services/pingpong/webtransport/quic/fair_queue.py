@@ -1,8 +1,8 @@
-"""A fair queue of packets, so that one connection does not hold up the others.
+"""A fair queue of packets, so that one connection does not delay the others.
 
-Fair queueing by the time that packets take, in the manner of RFC 8290: a flow that has had its
-share of a turn waits, and while flows wait, each in turn has a packet processed. A flow that sends
-little never waits, whatever the others do.
+It works like FQ-CoDel (RFC 8290), but by processing time: a flow that has used its quantum of a
+round is queued, and the queued flows are served round-robin, one packet each. A flow that sends
+little is never queued.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from collections.abc import Callable
 from typing import Any
 
 QUANTUM = 0.002
-"""Seconds of a turn that a flow's packets are processed in as they come."""
+"""Seconds of processing that a flow has in each round before its packets are queued."""
 MAX_PACKETS = 512
-"""Packets of a flow that may wait. A full window of an honest peer is half as many."""
+"""Packets of a flow that may be queued: twice a full window."""
 MAX_ALL_PACKETS = 4_096
-"""Packets of all flows that may wait. Each has the same part of them, and one at the least."""
+"""Packets of all flows that may be queued. All flows have the same share, at least one."""
 MAX_SIZE = 1_500
-"""Bytes of a packet that may wait: of those that have 64 KiB, as many are too much to keep."""
+"""Bytes of a packet that may be queued. 4,096 packets of 64 KiB would take too much memory."""
 
 Packet = tuple[Any, ...]
 
 
 class Flow:
-    """What has a share of its own: a connection, or the packets of none, together."""
+    """A flow: a connection, or all packets that match no connection."""
 
     __slots__ = ("packets", "round", "spent")
 
     def __init__(self) -> None:
         self.packets: deque[Packet] | None = None
-        """Those that wait; None where there are none."""
+        """Queued packets; None if there are none."""
         self.spent = 0.0
-        """Seconds of processing beyond what earlier turns have paid for."""
+        """Seconds of processing that are not yet paid by a quantum."""
         self.round = 0
 
 
 class FairQueue:
-    """The packets that wait. `clock` gives seconds since any moment.
+    """The queued packets. `clock` gives seconds.
 
-    A turn is what happens between two calls of `next_round`.
+    A round is the time between two calls of `next_round`.
     """
 
     __slots__ = ("_flows", "_round", "clock", "length")
@@ -47,16 +47,16 @@ class FairQueue:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.length = 0
-        """Packets that wait."""
+        """Queued packets."""
         self._flows: deque[Flow] = deque()
         self._round = 0
 
     def next_round(self) -> None:
-        """Every flow has a share again."""
+        """Begin a round: every flow gets its quantum."""
         self._round += 1
 
     def may_process(self, flow: Flow) -> bool:
-        """Whether a flow's next packet is to be processed now; otherwise, `put` it here."""
+        """Whether to process a flow's next packet now; otherwise `enqueue` it."""
         if flow.packets is not None:
             return False
         if flow.round != self._round:
@@ -65,9 +65,9 @@ class FairQueue:
         return flow.spent < QUANTUM
 
     def enqueue(self, flow: Flow, packet: Packet, size: int = 0) -> bool:
-        """Have a packet of `size` bytes wait; false where it is to be dropped.
+        """Queue a packet of `size` bytes; false if it has to be dropped.
 
-        That is where too many of its flow wait, or where it is too large.
+        That is if the queue of its flow is full, or if it is too large.
         """
         if size > MAX_SIZE:
             return False
@@ -82,7 +82,7 @@ class FairQueue:
         return True
 
     def dequeue(self) -> tuple[Flow, Packet] | None:
-        """The next packet of the flow whose turn it is."""
+        """Remove and return the next packet, round-robin over the flows."""
         if not self._flows:
             return None
         flow = self._flows.popleft()

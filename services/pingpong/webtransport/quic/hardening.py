@@ -1,14 +1,14 @@
-"""What a peer sends, at a cost that it does not choose.
+"""Limits the cost of what a peer sends.
 
-aioquic takes in all that the specification allows, and some of that costs a thousand times what
-an honest packet costs (RFC 9000, section 21). Here it is bounded, before and after a handshake:
+aioquic accepts all that the specification allows, and some of that costs a thousand times more
+than a normal packet (RFC 9000, section 21). This module bounds it, before and after the handshake:
 
-- Bytes that are early are kept in pieces (`reassembly`), in the handshake too.
-- A stream that was skipped takes no room before its first byte (RFC 9000, section 2.1).
-- An acknowledgement of what was never sent ends the connection (section 13.1). Packet numbers
-  are skipped now and then, so that a peer that acknowledges blindly is found out (section 21.4).
-- A packet has as many frames as an honest one can have, each counted by what it costs.
-- What repeats itself is taken as one: PADDING, PING, and a stream's bytes that follow each other.
+- Out-of-order bytes are buffered as pieces (`reassembly`), also in the handshake.
+- A stream that the peer skipped takes no memory before its first byte (RFC 9000, section 2.1).
+- An acknowledgement of a packet that was never sent closes the connection (section 13.1). Packet
+numbers are skipped at random, to detect a peer that acknowledges optimistically (section 21.4).
+- The frames of a packet have a cost limit, high enough for any normal packet.
+- Repeated frames are merged: PADDING, PING, and consecutive bytes of a stream.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from .reassembly import (
 from .recovery import Recovery
 
 MAX_FRAMES = 256
-"""What the frames of a packet may cost. A packet of 1200 bytes has room for 170 of the smallest
-frames that a peer has reason to send: resets of streams, or answers of a few bytes."""
+"""The cost limit of a packet's frames. A packet of 1200 bytes has room for 170 of the smallest
+useful frames: resets of streams, or answers of a few bytes."""
 _COSTS = {
     QuicFrameType.ACK: 4,
     QuicFrameType.ACK_ECN: 4,
@@ -54,20 +54,20 @@ _COSTS = {
     QuicFrameType.RETIRE_CONNECTION_ID: 8,
     QuicFrameType.STOP_SENDING: 2,
 }
-"""Frames that cost more than one: an honest packet has few of them. With a code of WebTransport's
-there is room for 48 streams that are reset and stopped at once, which cost 144."""
+"""Frames that cost more than one; a normal packet has few of them. With WebTransport error codes a
+packet can reset and stop 48 streams, which costs 144."""
 _RANGES_A_FRAME = 8
 """Ranges of an ACK frame that cost as much as a frame."""
 _MAX_TLS_MESSAGE = 64 << 10
-"""What a server may send to a client before TLS has read it: certificates are large."""
+"""Bytes of a server's TLS message: certificates are large."""
 _SKIP_AFTER = 256, 1_024
-"""Packets after which a number is skipped, at the least and at the most."""
+"""The range of packets after which a packet number is skipped."""
 _SKIPPED = 4
-"""Skipped numbers that are remembered."""
+"""Skipped packet numbers that are remembered."""
 
 
 class HardenedConnection(IdentifiedConnection):
-    """aioquic's connection, with bounds on what it takes in."""
+    """aioquic's connection, with limits on what it accepts."""
 
     _loss: Recovery
 
@@ -87,13 +87,13 @@ class HardenedConnection(IdentifiedConnection):
         self._frames_left = 0
         self._ids_wanted = False
         self._unopened: set[int] = set()
-        """The peer's streams that were skipped by one with a higher number."""
+        """The peer's streams that were skipped by one with a higher id."""
         self._skip_at = random.randint(*_SKIP_AFTER)
         self._skipped: deque[int] = deque(maxlen=_SKIPPED)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
-        # In the handshake nothing else limits how much is kept.
+        # In the handshake nothing else limits the buffers.
         for stream in self._crypto_streams.values():
             stream.receiver = StreamReceiver(None, Buffers(), most=MAX_CRYPTO_PIECES)
 
@@ -102,7 +102,8 @@ class HardenedConnection(IdentifiedConnection):
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
     ) -> tuple[bool, bool]:
-        """The frames of a packet; whether to acknowledge it, and whether it only probes a path."""
+        """Process the frames of a packet. Returns whether it is ack-eliciting, and only
+        probing."""
         if not plain:
             raise _violation(QuicFrameType.PADDING, "a packet without frames")
         buffer = Buffer(data=plain)
@@ -129,7 +130,7 @@ class HardenedConnection(IdentifiedConnection):
             except BufferReadError:
                 raise _malformed(frame_type, "a frame that ends early") from None
             except StreamFinishedError:
-                pass  # Nothing is known of that stream any more.
+                pass  # The stream has been discarded.
             except TooManyPiecesError:
                 raise _too_many_pieces(frame_type) from None
             if frame_type == QuicFrameType.CRYPTO:
@@ -147,7 +148,7 @@ class HardenedConnection(IdentifiedConnection):
         return is_ack_eliciting, is_probing
 
     def _replenish_connection_ids(self) -> None:
-        # Once a packet: ids that the peer has not seen are not for it to retire.
+        # Once per packet: the peer cannot retire ids that it has not seen.
         self._ids_wanted = True
 
     # Frames.
@@ -155,7 +156,7 @@ class HardenedConnection(IdentifiedConnection):
     def _handle_padding_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
-        """PADDING and PING, of which one is worth as much as any number."""
+        """Skip a run of PADDING, or of PING: many count as one."""
         at = buf.tell()
         rest = buf.data_slice(at, buf.capacity)
         buf.seek(at + len(rest) - len(rest.lstrip(bytes((frame_type,)))))
@@ -248,7 +249,7 @@ class HardenedConnection(IdentifiedConnection):
         if event is None:
             return
         if self._events:
-            # Not yet reported, of the same packet or the one before: a frame a byte costs less.
+            # Merge with the last event of the stream: frames of one byte are then cheap.
             before = self._events[-1]
             if isinstance(before, events.StreamDataReceived) and before.stream_id == stream_id:
                 before.data += event.data
@@ -331,11 +332,11 @@ class HardenedConnection(IdentifiedConnection):
         )
         for frame_type in frame_types
     }
-    """Types of frames (RFC 9000, table 3): the method, in which packets, and what one costs."""
+    """Frame types (RFC 9000, table 3): the method, the allowed packets, and the cost."""
 
 
 def _error(code: int, frame_type: int | None, reason: str) -> QuicConnectionError:
-    # None is what aioquic has for an application's code, and for a type that cannot be read.
+    # aioquic uses None for an application error code, and for a frame type that is unreadable.
     return QuicConnectionError(code, frame_type, reason)  # type: ignore[arg-type]
 
 
@@ -348,7 +349,7 @@ def _malformed(frame_type: int | None, reason: str) -> QuicConnectionError:
 
 
 def _excessive(reason: str) -> QuicConnectionError:
-    # The transport has no code of its own for that; HTTP/3 has (RFC 9114, section 8.1).
+    # QUIC has no such error code; HTTP/3 has (RFC 9114, section 8.1).
     return _error(ErrorCode.H3_EXCESSIVE_LOAD, None, reason)
 
 

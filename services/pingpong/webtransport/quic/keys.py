@@ -1,7 +1,7 @@
-"""The keys of 1-RTT packets: when they change, and how much they may be used (RFC 9001, section 6).
+"""Key updates of 1-RTT packets, and the usage limits of keys (RFC 9001, section 6).
 
-aioquic changes keys when it is asked to, and forgets the old ones with that: what the peer had on
-its way is lost. It neither begins an update by itself, nor counts what fails.
+aioquic updates keys only on request, and discards the old ones at once, so that packets in flight
+are lost. It neither begins updates by itself, nor counts packets that fail authentication.
 """
 
 from __future__ import annotations
@@ -23,49 +23,51 @@ from aioquic.tls import CipherSuite
 from .config import KeyLimits
 
 _MAX_SENT = (1 << 23) - (1 << 16)
-"""Packets that AES-GCM's keys may protect (section 6.6), less those of one burst."""
+"""The confidentiality limit of AES-GCM (section 6.6), less one burst."""
 _MAX_FAILED = 1 << 52
 _MAX_FAILED_CHACHA20 = 1 << 36
-"""Packets of a connection that may fail authentication. What ChaCha20 protects has no limit."""
+"""Integrity limits: packets that may fail authentication. ChaCha20 has no confidentiality
+limit."""
 _NO_LIMIT = 1 << 62
 """The largest packet number (RFC 9000, section 12.3)."""
 _PHASE_BIT = 4
 
 
 class PacketKeys(CryptoPair):
-    """aioquic's pair of keys, which are updated in time and without loss.
+    """aioquic's pair of keys, with timely updates and without packet loss.
 
-    The old keys are kept for packets that are late. `review` is to be called before packets are
-    made, where the next one's number is `review_at` or above.
+    The old keys stay for packets that were reordered. Call `review` before packets are built, if
+    the next packet number is at least `review_at`.
     """
 
     def __init__(self, limits: KeyLimits) -> None:
         super().__init__()
         self.review_at = limits.update_after
         self.wants_acknowledgement = False
-        """Whether an update waits for the peer to acknowledge a packet of these keys."""
+        """Whether an update waits for an acknowledgement of a packet with the current keys."""
         self._limits = limits
         self._update_wanted = False
         self._failed = 0
         """Packets that failed authentication."""
         self._first_sent = 0
-        """Number of the first packet that is sent with the current keys."""
+        """The first packet number that was sent with the current keys."""
         self._acknowledged_at: float | None = None
-        """When it was seen that the peer has the current keys."""
+        """When the peer first acknowledged a packet with the current keys."""
         self._first_received: float = 0
-        """Lowest number that came with the current keys; infinite where none has come."""
+        """The lowest packet number that was received with the current keys; infinite if none
+        was."""
         self._previous: AEAD | None = None
-        """What the peer sent before its last update can be read with."""
+        """Decrypts packets that the peer sent before the last update."""
         self._previous_until: float | None = None
         self._following: CryptoContext | None = None
-        """The peer's next keys: derived once, however many packets claim to be protected by them."""
+        """The peer's next keys, derived once."""
         self._peer_updates = 0
-        """Those since the last review."""
+        """Updates since the last review."""
 
     def decrypt_packet(
         self, packet: bytes, encrypted_offset: int, expected_packet_number: int
     ) -> tuple[bytes, bytes, int]:
-        """Raises `CryptoError` where the packet is not the peer's."""
+        """Decrypt a packet. Raises `CryptoError` if it fails authentication."""
         keys = self.recv
         if keys.aead is None or keys.hp is None:
             raise KeyUnavailableError("Decryption key is not available")
@@ -86,7 +88,7 @@ class PacketKeys(CryptoPair):
         return header, payload, number
 
     def update_key(self) -> None:
-        """Update the keys as soon as that is allowed (section 6.1)."""
+        """Update the keys as soon as it is allowed (section 6.1)."""
         self._update_wanted = True
         self.review_at = 0
 
@@ -99,15 +101,16 @@ class PacketKeys(CryptoPair):
     def review(
         self, next_number: int, largest_acked: int, now: float, timeout: float, *, confirmed: bool
     ) -> QuicErrorCode | None:
-        """Begin an update where it is due, and forget old keys; the error that ends the connection.
+        """Begin an update if it is due, and discard old keys. Returns an error that closes the
+        connection.
 
-        `next_number` is that of the next packet, `timeout` three times the probe timeout in
-        seconds; `confirmed` says whether the handshake is.
+        `next_number` is the next packet number, `timeout` is three times the probe timeout in
+        seconds, and `confirmed` says whether the handshake is confirmed.
         """
         if self._failed > self._max_failed:
             return QuicErrorCode.AEAD_LIMIT_REACHED
         if self._peer_updates:
-            # Of the one before, the peer has had nothing to confirm it yet (section 6.2).
+            # The peer updated again before we acknowledged its last update (section 6.2).
             if self._peer_updates > 1 or next_number == self._first_sent:
                 return QuicErrorCode.KEY_UPDATE_ERROR
             self._peer_updates = 0
@@ -151,7 +154,7 @@ class PacketKeys(CryptoPair):
         return self.recv.cipher_suite is CipherSuite.CHACHA20_POLY1305_SHA256
 
     def _may_update(self, largest_acked: int, now: float, timeout: float) -> bool:
-        """Whether the peer has the current keys, and has had the time to forget older ones."""
+        """Whether the peer has the current keys, and had time to discard older ones."""
         if self._acknowledged_at is None:
             if largest_acked < self._first_sent:
                 self.wants_acknowledgement = True
@@ -166,7 +169,8 @@ class PacketKeys(CryptoPair):
         self._update_wanted = self.wants_acknowledgement = False
 
     def _decrypt_other(self, packet: bytes, header: bytes, number: int) -> bytes:
-        """Of the packets in the other key phase, the earlier are old, the later begin an update."""
+        """Decrypt a packet of the other key phase: either an old one, or the start of an
+        update."""
         data = packet[len(header) :]
         if number < self._first_received:
             if self._previous is None:
@@ -183,7 +187,7 @@ class PacketKeys(CryptoPair):
         return payload
 
     def _advance(self) -> None:
-        """Take the next keys, in both directions."""
+        """Switch to the next keys, in both directions."""
         self._previous = self.recv.aead
         self._previous_until = None
         following, self._following = self._following, None

@@ -1,9 +1,9 @@
-"""Putting the bytes of a stream in order, at a cost that the peer does not choose.
+"""Reassembles the bytes of a stream at a bounded cost.
 
-aioquic keeps what arrives early in one buffer with its gaps filled, and scans a list of ranges
-for each frame: a byte far ahead costs as much memory as the gap is wide, and a thousand single
-bytes a thousand steps each (RFC 9000, section 21.6). Here the pieces are kept as they came: a
-frame costs a search by halving, a piece what it is long, and both are bounded.
+aioquic buffers out-of-order bytes in one buffer, gaps included, and scans a list of ranges for
+each frame. So a byte far ahead costs as much memory as the gap, and each of a thousand single
+bytes a thousand steps (RFC 9000, section 21.6). Here pieces are stored as they arrive: a frame
+costs a binary search, a piece its own size, and both are bounded.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.stream import FinalSizeError, QuicStreamReceiver
 
 MAX_CRYPTO_BYTES = 16 << 10
-"""How far ahead of what TLS has read the bytes of a handshake may be, in each epoch."""
+"""How far ahead of what TLS has read CRYPTO data may be, in each epoch."""
 MAX_CRYPTO_PIECES = 64
-"""Clients shuffle their first message on purpose, in a dozen pieces or two."""
+"""Some clients split and shuffle their ClientHello on purpose, into up to two dozen pieces."""
 MAX_STREAM_PIECES = 512
 MAX_PIECES = 1_024
-"""On all streams of a connection. Packets of a full window that lost every tenth, or are 64
-apart, leave a quarter as many."""
+"""On all streams of a connection. A full window with every tenth packet lost, or packets reordered
+by 64, needs a quarter of it."""
 
 
 class TooManyPiecesError(Exception):
-    """More pieces wait for what is missing between them than are kept."""
+    """There are more pieces, with gaps between them, than may be buffered."""
 
 
 class Buffers:
-    """What several streams keep.
+    """The buffers of several streams.
 
     Attributes:
-        pieces: pieces that wait for bytes before them
-        size: their bytes
+        pieces: pieces that wait for missing bytes before them
+        size: bytes of these pieces
         grown: bytes that were ever added, here or to other buffers of the connection
     """
 
@@ -44,7 +44,7 @@ class Buffers:
 
 
 class StreamReceiver(QuicStreamReceiver):
-    """aioquic's receiving half of a stream, which keeps early bytes as pieces.
+    """aioquic's receiving part of a stream, which stores out-of-order bytes as pieces.
 
     `shared` counts the pieces of all streams of the connection.
     """
@@ -57,7 +57,8 @@ class StreamReceiver(QuicStreamReceiver):
         readable: bool = True,
         most: int = MAX_STREAM_PIECES,
     ) -> None:
-        # Not aioquic's, which makes a buffer and a set of ranges for each stream.
+        # aioquic's __init__ is not called: it creates a buffer and a set of ranges for each
+        # stream.
         self.highest_offset = 0
         self.is_finished = not readable
         self.stop_pending = False
@@ -69,17 +70,17 @@ class StreamReceiver(QuicStreamReceiver):
         self._most = most
         self._starts: list[int] | None = None
         self._pieces: list[bytes | bytearray] | None = None
-        """Sorted by where they start, without overlap; none begins where the next byte is due."""
+        """Sorted by offset, without overlap; none begins at the next expected byte."""
 
     def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
-        """What aioquic calls for CRYPTO frames."""
+        """Called by aioquic for CRYPTO frames."""
         return self.receive(frame.offset, frame.data, frame.fin)
 
     def receive(self, start: int, data: bytes, fin: bool) -> events.StreamDataReceived | None:
-        """Take the bytes of a frame, and return what is in order now.
+        """Add the bytes of a frame. Returns the bytes that are in order now.
 
-        Raises `FinalSizeError` where the stream's end is another than before (RFC 9000, section
-        4.5), `TooManyPiecesError` where too much is in pieces.
+        Raises `FinalSizeError` if the final size changes (RFC 9000, section 4.5), and
+        `TooManyPiecesError` if there are too many pieces.
         """
         end = start + len(data)
         final_size = self._final_size
@@ -112,7 +113,7 @@ class StreamReceiver(QuicStreamReceiver):
         )
 
     def discard(self) -> None:
-        """Forget the pieces: nothing will be put in order any more."""
+        """Discard all pieces."""
         if self._pieces:
             self._drop(self._pieces, 0, len(self._pieces))
 
@@ -130,8 +131,7 @@ class StreamReceiver(QuicStreamReceiver):
             if before_end > start:
                 data = data[before_end - start :]
                 start = before_end
-        # What the new bytes cover goes, which happens once to each piece; an overlap at their end
-        # is cut off.
+        # Remove pieces that the new bytes cover, and cut an overlap at their end.
         covered = at
         while covered < len(starts) and starts[covered] + len(pieces[covered]) <= end:
             covered += 1
@@ -154,7 +154,7 @@ class StreamReceiver(QuicStreamReceiver):
         self._shared.grown += len(data)
 
     def _join(self, pieces: list[bytes | bytearray], data: bytes, end: int) -> bytes:
-        """The bytes that are due, up to `end`, with the pieces that they reach."""
+        """Append to `data`, which ends at `end`, the pieces that follow it without a gap."""
         starts = self._starts
         assert starts is not None
         if starts[0] > end:

@@ -1,9 +1,9 @@
-"""Acknowledgements, at a cost that does not grow with what is in flight.
+"""Processes acknowledgements at a bounded cost (RFC 9002).
 
-The receiving half of aioquic's loss recovery (RFC 9002): it copies the list of all packets in
-flight for each ACK frame, of which a peer can put hundreds into a packet. It also remembers every
-packet until it is acknowledged, or one after it is: a peer that acknowledges nothing makes it grow
-by an object for each acknowledgement that it gets, which nothing else bounds.
+aioquic's loss recovery copies the list of all packets in flight for each ACK frame, and a peer can
+put hundreds of them into a packet. It also remembers each packet until it, or a later one, is
+acknowledged. So with a peer that acknowledges nothing, its memory grows with each packet that has
+only an ACK.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 
 _TIMER_GRANULARITY = 0.001
-"""Seconds (RFC 9002, section 6.1.2); aioquic takes no round trip for shorter."""
+"""Seconds (RFC 9002, section 6.1.2): the shortest round trip of aioquic."""
 _MAX_ROUND_TRIP = 5.0
-"""Seconds. A longer one is that of a peer which acknowledges late: by it the idle timeout and the
-closing period, three probe timeouts at least (RFC 9000, section 10), would become hours."""
+"""Seconds. A longer sample means that the peer acknowledged late. It would extend the idle timeout
+and the closing period, at least three probe timeouts (RFC 9000, section 10), to hours."""
 _MAX_ACK_ONLY = 64
-"""1-RTT packets that are remembered of those which ask for no acknowledgement: what is in them,
-acknowledgements, is in later ones too."""
+"""1-RTT packets with only an ACK that are remembered. Later packets repeat their ranges."""
 
 
 class Recovery(QuicPacketRecovery):
-    """aioquic's loss recovery with another way to take acknowledgements in."""
+    """aioquic's loss recovery, with its own processing of ACK frames."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ack_only: deque[int] = deque()
-        """Numbers of 1-RTT packets that are remembered though they ask for nothing."""
+        """Packet numbers of the remembered 1-RTT packets that are not ack-eliciting."""
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
         """Remember a packet."""
@@ -43,16 +42,16 @@ class Recovery(QuicPacketRecovery):
     def acknowledge(
         self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
     ) -> None:
-        """Take an ACK frame in: its ranges, lowest and highest number of each, highest first.
+        """Process an ACK frame. `ranges` are pairs of lowest and highest number, highest first.
 
-        `ack_delay` and `now` are seconds.
+        `ack_delay` and `now` are in seconds.
         """
         largest = ranges[0][1]
         if largest > space.largest_acked_packet:
             space.largest_acked_packet = largest
         sent = space.sent_packets
-        # In the order in which they were sent. Those that stay below the largest are few: loss
-        # detection takes them away, up to the last three (RFC 9002, section 6.1.1).
+        # In order of sending. Few stay below the largest acknowledged: loss detection removes all
+        # but three (RFC 9002, section 6.1.1).
         below: list[int] = []
         for number in sent:
             if number > largest:
@@ -82,13 +81,13 @@ class Recovery(QuicPacketRecovery):
         if is_ack_eliciting and acknowledged[0] == largest:
             self._round_trip_measured(now - (newest.sent_time or now), ack_delay, now)
         self._detect_loss(now=now, space=space)
-        # A client goes on backing off until it knows that its address is validated (RFC 9002,
-        # section 6.2.1).
+        # A client does not reset the backoff until it knows that its address is validated (RFC
+        # 9002, section 6.2.1).
         if self.peer_completed_address_validation:
             self._pto_count = 0
 
     def _round_trip_measured(self, sample: float, ack_delay: float, now: float) -> None:
-        """RFC 9002, section 5."""
+        """Update the round-trip estimates (RFC 9002, section 5)."""
         sample = min(sample, _MAX_ROUND_TRIP)
         latest = max(sample, _TIMER_GRANULARITY)
         self._rtt_min = min(self._rtt_min, latest)

@@ -1,7 +1,6 @@
-"""RESET_STREAM_AT, which aioquic does not know (draft-ietf-quic-reliable-stream-reset).
+"""Adds RESET_STREAM_AT to aioquic (draft-ietf-quic-reliable-stream-reset).
 
-It is offered, understood and sent, since a reset of a stream must not take the header that says
-whose stream it was.
+A stream reset should still deliver the stream's header, which names its session.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .reassembly import StreamReceiver
 
 RESET_STREAM_AT = 0x24
 RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
-"""The transport parameter, and the code point that its earlier drafts had."""
+"""The transport parameter, and its code point in earlier drafts."""
 
 _RESET_STREAM_AT_CAPACITY = 1 + 4 * UINT_VAR_MAX_SIZE
 
@@ -38,15 +37,16 @@ class ResettingConnection(HardenedConnection):
         super().__init__(configuration, ids, **kwargs)
         self.peer_resets_at = False
         self.peer_broke_rules = False
-        """Whether a packet of the peer's is why the connection ends."""
+        """Whether the connection ended because the peer violated the protocol."""
         self.delivered = 0
-        """Bytes of all streams that were reported, or never will be."""
+        """Bytes of all streams that were reported, or discarded."""
         self._sent_resets: dict[int | None, tuple[int, int]] = {}
-        """Streams reset with RESET_STREAM_AT: code and reliable size, until all is known."""
+        """Streams that we reset with RESET_STREAM_AT, until it is acknowledged: code and reliable
+        size."""
         self._late_resets: list[QuicStream] = []
-        """Those of them whose promised bytes have to be sent before the reset can be."""
+        """Of these, streams whose reliable bytes have to be sent before the reset."""
         self._pending_resets: dict[int, tuple[int, int, int]] = {}
-        """RESET_STREAM_AT received before the data it promises: code, final, reliable size."""
+        """RESET_STREAM_AT received before its reliable bytes: code, final size, reliable size."""
 
     _FRAMES = HardenedConnection._FRAMES | {
         RESET_STREAM_AT: ("_handle_reset_stream_at_frame", EPOCHS("01"), 1)
@@ -99,7 +99,7 @@ class ResettingConnection(HardenedConnection):
                 raise _reset_error(QuicErrorCode.STREAM_STATE_ERROR, "another error code")
             if earlier[1] != final_size:
                 raise _reset_error(QuicErrorCode.FINAL_SIZE_ERROR, "another final size")
-            # It can only be lowered; one that is higher was overtaken.
+            # The reliable size can only be lowered; a higher one was reordered.
             reliable_size = min(reliable_size, earlier[2])
         if stream.receiver.starting_offset() >= reliable_size:
             self._reset_received(context, stream_id, code, final_size)
@@ -118,7 +118,7 @@ class ResettingConnection(HardenedConnection):
         known = len(self._events)
         super()._handle_reset_stream_frame(context, frame_type, buf)
         if len(self._events) > known:
-            # What is between the last byte reported and the final size will not be reported.
+            # The bytes between the last one reported and the final size are discarded.
             receiver = self._streams[self._events[-1].stream_id].receiver  # type: ignore[attr-defined]
             self.delivered += receiver.highest_offset - receiver.starting_offset()
             assert isinstance(receiver, StreamReceiver)
@@ -145,7 +145,7 @@ class ResettingConnection(HardenedConnection):
                         self._reset_received(context, stream_id, code, final_size)
             return result
         except QuicConnectionError as error:
-            # A TLS alert is a handshake that fails, which is counted as that.
+            # A TLS alert is counted as a failed handshake.
             is_alert = error.error_code >> 8 == QuicErrorCode.CRYPTO_ERROR >> 8
             self.peer_broke_rules = error.frame_type is None or not is_alert
             raise
@@ -153,7 +153,7 @@ class ResettingConnection(HardenedConnection):
     # RESET_STREAM_AT out.
 
     def _reset_at(self, stream: QuicStream, code: int, reliable_size: int) -> None:
-        """Reset our half, but for its first bytes."""
+        """Reset the sending part after `reliable_size` bytes."""
         self._sent_resets[stream.stream_id] = (code, reliable_size)
         self._send_no_more_than(stream, reliable_size)
         if stream.sender.highest_offset >= reliable_size:
@@ -169,7 +169,7 @@ class ResettingConnection(HardenedConnection):
         sender.buffer_is_empty = not len(sender._pending)
 
     def _is_reset(self, stream: QuicStream) -> bool:
-        """Whether our half was reset, either way."""
+        """Whether the sending part was reset, by RESET_STREAM or RESET_STREAM_AT."""
         return stream.sender._reset_error_code is not None or stream.stream_id in self._sent_resets
 
     def _write_reset_stream_frame(self, builder: QuicPacketBuilder, stream: QuicStream) -> None:
@@ -184,7 +184,7 @@ class ResettingConnection(HardenedConnection):
             handler=self._on_reset_at_delivery,
             handler_args=(stream,),
         )
-        # What was lost of the rest meanwhile is not worth to be sent again.
+        # Bytes after the reliable size that were lost are not retransmitted.
         self._send_no_more_than(stream, reliable_size)
         stream.sender.reset_pending = False
         buffer.push_uint_var(stream.stream_id or 0)
@@ -193,7 +193,7 @@ class ResettingConnection(HardenedConnection):
         buffer.push_uint_var(reliable_size)
 
     def _forget_needless_resets(self) -> None:
-        """Everything was acknowledged before the reset was sent, or had to be sent again."""
+        """Drop resets of streams that were acknowledged completely."""
         for stream_id in list(self._sent_resets):
             stream = self._streams.get(stream_id or 0)
             if stream is None or stream.sender.is_finished:
@@ -209,13 +209,13 @@ class ResettingConnection(HardenedConnection):
         sender = stream.sender
         if delivery is QuicDeliveryState.ACKED and sender._buffer_start >= reliable_size:
             del self._sent_resets[stream.stream_id]
-            # From here on it is as after a plain reset: whatever is lost stays so.
+            # From here on as after RESET_STREAM: nothing is retransmitted.
             sender._reset_error_code = code
             sender._buffer = bytearray()
             sender.buffer_is_empty = True
             sender.is_finished = True
         else:
-            # Lost, or acknowledged before the promised bytes were: say it again.
+            # Lost, or acknowledged before the reliable bytes: send it again.
             sender.reset_pending = True
 
     def _begin_late_resets(self) -> None:

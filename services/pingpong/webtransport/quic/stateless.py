@@ -1,7 +1,7 @@
-"""Answers that need no connection: each is made from the packet that it answers alone.
+"""Packets that are sent without a connection, each made from the packet that it answers.
 
-None is larger than what it answers, so that no one can have this server flood a third party
-(RFC 9000, section 8.1).
+None is larger than that packet, so the server cannot be used for amplification attacks (RFC 9000,
+section 8.1).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from .connection_ids import FIXED_BIT, RESET_TOKEN_SIZE
 
 MIN_RESET_SIZE = 5 + RESET_TOKEN_SIZE
-"""Bytes of the smallest stateless reset: what is smaller is none (section 10.3)."""
+"""Bytes of the smallest stateless reset (section 10.3)."""
 MAX_RESET_SIZE = 43
-"""A larger one would look no more like any other packet than this."""
+"""Bytes of the largest stateless reset that is sent."""
 
 _RANDOM_BITS = 0x3F
 
 
 class TokenBucket:
-    """Bounds how often something is done: `rate` a second, and as many at once."""
+    """A token bucket of `rate` a second, with a burst of the same number."""
 
     __slots__ = ("_left", "_rate", "_since")
 
@@ -41,8 +41,8 @@ class TokenBucket:
         self._since = 0.0
 
     def take(self, now: float) -> bool:
-        """Whether it may be done once more at `now`, in seconds; then it is counted."""
-        # Packets that were handed over may be a little older than the one before.
+        """Take a token at `now`, in seconds; false if there is none."""
+        # Packets that another worker forwarded may be a little older than the last one.
         passed = max(0.0, now - self._since)
         self._since += passed
         self._left = min(self._rate, self._left + passed * self._rate)
@@ -53,7 +53,7 @@ class TokenBucket:
 
 
 def version_negotiation(header: QuicHeader, versions: Sequence[int]) -> bytes:
-    """These versions are spoken here (section 6.1)."""
+    """A Version Negotiation packet (section 6.1)."""
     return bytes(
         encode_quic_version_negotiation(
             source_cid=header.destination_cid,
@@ -64,7 +64,7 @@ def version_negotiation(header: QuicHeader, versions: Sequence[int]) -> bytes:
 
 
 def retry(header: QuicHeader, retry_id: bytes, token: bytes) -> bytes:
-    """Come again with this token, to this connection id (section 17.2.5)."""
+    """A Retry packet with a token and a new connection id (section 17.2.5)."""
     return bytes(
         encode_quic_retry(
             version=header.version or 0,
@@ -77,7 +77,7 @@ def retry(header: QuicHeader, retry_id: bytes, token: bytes) -> bytes:
 
 
 def connection_refused(header: QuicHeader, code: int) -> list[bytes]:
-    """The end of a connection that never began, in an Initial of the client's own keys."""
+    """CONNECTION_CLOSE with `code`, in an Initial packet, for a connection that is not created."""
     crypto = CryptoPair()
     crypto.setup_initial(cid=header.destination_cid, is_client=False, version=header.version or 0)
     builder = QuicPacketBuilder(
@@ -98,10 +98,10 @@ def connection_refused(header: QuicHeader, code: int) -> list[bytes]:
 
 
 def stateless_reset(size: int, token: bytes) -> bytes:
-    """Nothing is known here of the connection that a packet of `size` bytes was for.
+    """A stateless reset for a packet of `size` bytes of an unknown connection.
 
-    It is smaller than that packet, which has to be larger than `MIN_RESET_SIZE`: so two sides
-    that both know nothing come to an end (section 10.3.3).
+    It is smaller than that packet, which must be larger than `MIN_RESET_SIZE`. So two endpoints
+    without state do not answer each other for ever (section 10.3.3).
     """
     noise = os.urandom(min(size - 1, MAX_RESET_SIZE) - RESET_TOKEN_SIZE)
     return bytes((noise[0] & _RANDOM_BITS | FIXED_BIT,)) + noise[1:] + token

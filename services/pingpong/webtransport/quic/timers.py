@@ -1,4 +1,4 @@
-"""When each of many wants to be called: a heap that forgets those that are gone."""
+"""A timer queue: a heap with lazy deletion."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class _Entry(Generic[T]):
     def __init__(self, when: float, owner: T) -> None:
         self.when = when
         self.owner: T | None = owner
-        """None: it was removed, or an earlier one has taken its place."""
+        """None: it was removed, or replaced by an earlier one."""
 
     def __lt__(self, other: _Entry[T]) -> bool:
         return self.when < other.when
 
 
 class Timers(Generic[T]):
-    """One timer an owner, kept at the earliest time that was asked for.
+    """One timer for each owner, at the earliest time that was requested.
 
-    To move a timer whenever a packet comes or goes would cost more than to let it fire early: then
-    its owner is asked anew. Times are seconds of one clock.
+    Timers are not moved to a later time, which would cost more with each packet than to fire
+    early: then the owner is asked for its next time. Times are in seconds of one clock.
     """
 
     __slots__ = ("_entries", "_heap")
@@ -35,11 +35,12 @@ class Timers(Generic[T]):
         self._entries: dict[T, _Entry[T]] = {}
 
     def __len__(self) -> int:
-        """Entries that are kept, also of removed timers; at most twice as many as owners, and 2."""
+        """Entries in the heap, also of removed timers: at most twice the number of owners, plus
+        2."""
         return len(self._heap)
 
     def set(self, owner: T, when: float) -> None:
-        """Have the owner's timer fire at `when`, or earlier where it is set already."""
+        """Set the owner's timer to `when`; an earlier one stays."""
         entry = self._entries.get(owner)
         if entry is not None:
             if entry.when <= when:
@@ -50,21 +51,21 @@ class Timers(Generic[T]):
         self._shrink()
 
     def remove(self, owner: T) -> None:
-        """Forget an owner, and refer to it no more."""
+        """Remove an owner's timer, and the reference to the owner."""
         entry = self._entries.pop(owner, None)
         if entry is not None:
             entry.owner = None
             self._shrink()
 
     def next(self) -> float | None:
-        """When the first of them fires."""
+        """When the first timer fires, or None."""
         heap = self._heap
         while heap and heap[0].owner is None:
             heapq.heappop(heap)
         return heap[0].when if heap else None
 
     def take(self, due: float) -> T | None:
-        """The owner of the first timer, which is removed; None where none fires until `due`."""
+        """Remove the first timer, and return its owner; None if none fires until `due`."""
         first = self.next()
         if first is None or first > due:
             return None
@@ -75,7 +76,7 @@ class Timers(Generic[T]):
         return owner
 
     def clear(self) -> None:
-        """Remove all."""
+        """Remove all timers."""
         self._heap.clear()
         self._entries.clear()
 

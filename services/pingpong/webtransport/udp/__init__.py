@@ -1,1 +1,1 @@
-"""UDP sockets of an event loop: packets in and out, in batches, with their times of arrival."""
+"""UDP sockets of an event loop: packets in and out, in batches, with their arrival times."""

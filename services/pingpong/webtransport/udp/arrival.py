@@ -1,4 +1,4 @@
-"""When a packet arrived: the kernel's wall clock turned into the monotonic clock."""
+"""Arrival times of packets: converts the kernel's wall clock to the monotonic clock."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 
 class ArrivalClock:
-    """Turns the kernel's arrival times, CLOCK_REALTIME, into times of the monotonic clock.
+    """Converts the kernel's receive timestamps (CLOCK_REALTIME) to the monotonic clock.
 
     The two clocks are slewed together, so their difference changes only when the wall clock is
-    stepped. A step that is seen between two batches leaves two differences that may apply; of the
-    two resulting times the later one that isn't in the future is right, whichever way the step
-    went. A time that can't be is replaced by the time of reading. All times are nanoseconds.
+    stepped. After a step between two batches, the old or the new difference may apply to a packet;
+    the later of the two resulting times that is not in the future is correct. An impossible time
+    is replaced by the time of reading. All times are in nanoseconds.
     """
 
-    TOLERANCE = 10_000  # between two readings of one difference
+    TOLERANCE = 10_000  # between two measurements of the same difference
     MAX_WAIT = 60_000_000_000  # in the socket's queue
 
     def __init__(
@@ -30,16 +30,16 @@ class ArrivalClock:
         self._drained = False
 
     def read(self, drained: bool) -> int:
-        """Note and return the time of a batch, after its last packet has been read.
+        """Read the clock after the last packet of a batch, and return the time.
 
-        `drained` says whether the socket's queue was found empty: then nothing from before a step
-        can be in the next batch.
+        `drained` says whether the socket's queue was empty: then the next batch has no packets
+        from before a step.
         """
         if self._drained:
             self._old_offset = self._offset
         self._drained = drained
         self._now = now = self._monotonic()
-        # The second reading is the later, so an offset is never measured too small.
+        # The wall clock is read second, so the measured difference is never too small.
         if not 0 <= self._realtime() - now - self._offset <= self.TOLERANCE:
             self._adjust()
         return now
@@ -57,7 +57,7 @@ class ArrivalClock:
     def _adjust(self) -> None:
         offset = self._measure()
         if abs(offset - self._offset) <= self.TOLERANCE:
-            # Not a step: either this reading or the one kept was interrupted between its halves.
+            # Not a step: this process was interrupted between the two readings of a measurement.
             offset = min(offset, self._offset)
             if self._old_offset == self._offset:
                 self._old_offset = offset

@@ -1,8 +1,8 @@
-"""Packets that have reached the wrong worker, brought to the one that has their connection.
+"""Forwards packets to the worker that has their connection.
 
-Each worker has an inbox, a Unix datagram socket, and the other ends of all inboxes. A packet
-travels with what the kernel told of it: its sender, when it arrived, and at which address of
-this machine, from which an answer has to leave (see `sources`).
+Each worker has an inbox, a Unix datagram socket, and the other ends of all inboxes. A packet is
+forwarded with its source address, its arrival time, and the local address to answer from (see
+`sources`).
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _BUFFER = 4 << 20
 _BATCH = 64
 _MAX_MESSAGE = 1 << 16
 _header = struct.Struct("=qHIIBBBB")
-"""Arrival; port, flow, scope; whether it is IPv6; kind of the source; sizes of host and source."""
+"""Arrival; port, flow, scope; whether it is IPv6; type of the source; sizes of host and source."""
 
 
 def create_inboxes(workers: int) -> tuple[list[socket.socket], list[socket.socket]]:
-    """The inboxes of as many workers, and the other ends of them, in the order of the workers."""
+    """Create the inboxes of the workers, and their other ends, in the order of the workers."""
     inboxes: list[socket.socket] = []
     outboxes: list[socket.socket] = []
     for _ in range(workers):
         inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         inboxes.append(inbox)
         outboxes.append(outbox)
-        # What waits in an inbox counts as the sender's.
+        # The kernel counts queued messages in the sender's buffer.
         enlarge(outbox, socket.SO_SNDBUF, SO_SNDBUFFORCE, _BUFFER)
     return inboxes, outboxes
 
 
 def encode(data: bytes, address: Address, arrival: int, source: Ancillary | None) -> bytes:
-    """A packet with what is known of it."""
+    """Encode a packet with its metadata."""
     host, port, *more = address
     flow, scope = more or (0, 0)
     name: bytes = host.encode()
@@ -47,16 +47,16 @@ def encode(data: bytes, address: Address, arrival: int, source: Ancillary | None
 
 
 class PacketForwarder:
-    """One worker's way to the others, and theirs to it.
+    """Forwards packets from one worker to the others, and receives theirs.
 
-    `outboxes` lead to the inboxes of all workers, in their order, also to its own. It owns its
-    sockets. `receive(packet, address, arrival)` is called for each packet that was
-    brought, after `note_source(address, kind, value)` where the address it came to is known,
-    and `batch_received()` after the last of several.
+    `outboxes` are the other ends of all inboxes, in the order of the workers, including its own.
+    It owns its sockets. `receive(packet, address, arrival)` is called for each packet that was
+    forwarded to this worker, after `note_source(address, kind, value)` if its local address is
+    known; `batch_received()` follows the last packet of a batch.
 
     Attributes, for reading only:
-        forwarded_packets, received_from_others: brought to other workers, and by them
-        dropped_packets: not brought, as the other worker's inbox was full, or it was gone
+        forwarded_packets, received_from_others: packets to and from other workers
+        dropped_packets: packets that were lost because an inbox was full or its worker gone
     """
 
     def __init__(self, inbox: socket.socket, outboxes: Sequence[socket.socket]) -> None:
@@ -78,7 +78,7 @@ class PacketForwarder:
         note_source: Callable[[Address, int, bytes], None],
         batch_received: Callable[[], None],
     ) -> None:
-        """Begin to take what is brought."""
+        """Start to receive forwarded packets."""
         self._loop = loop
         self._receive = receive
         self._note_source = note_source
@@ -88,7 +88,7 @@ class PacketForwarder:
     def forward(
         self, worker: int, data: bytes, address: Address, arrival: int, source: Ancillary | None
     ) -> None:
-        """Bring a packet to another worker. It is dropped where that does not keep up."""
+        """Forward a packet to another worker. It is dropped if the worker's inbox is full."""
         try:
             self._outboxes[worker].send(encode(data, address, arrival, source))
         except OSError:
@@ -97,7 +97,7 @@ class PacketForwarder:
             self.forwarded_packets += 1
 
     def receive_pending(self) -> int:
-        """Take what was brought, at most a batch; how many packets it was."""
+        """Receive forwarded packets, at most a batch. Returns their number."""
         taken = 0
         for _ in range(_BATCH):
             if self._loop is None:
@@ -120,7 +120,7 @@ class PacketForwarder:
         return taken
 
     def close(self) -> None:
-        """Close the sockets. Nothing is called back any more."""
+        """Close the sockets. No callback is called afterwards."""
         if self._loop is not None:
             self._loop.remove_reader(self._inbox.fileno())
             self._loop = None
@@ -140,5 +140,5 @@ class PacketForwarder:
     def _failed(self, exc: Exception) -> None:
         assert self._loop is not None
         self._loop.call_exception_handler(
-            {"message": "exception in a callback of a forwarder", "exception": exc}
+            {"message": "exception in a callback of a packet forwarder", "exception": exc}
         )

@@ -1,9 +1,9 @@
-"""One UDP socket under an event loop: batches in and out, and when each packet arrived.
+"""Reads and writes one UDP socket on an event loop, in batches, with arrival times.
 
-A readable turn first takes what the kernel has queued, at most `batch` packets, and only then
-hands the packets up: so that an answer waits for the packets that were there before it and not
-for those that came while it was made, and so that the clock, read once after the last packet,
-lies after every arrival. Then `batch_received` says that it is time to answer.
+When the socket is readable, the pump first reads all queued packets, at most `batch`, and then
+passes them on. So an answer does not wait for packets that arrive while it is made, and the clock,
+which is read once after the last packet, is later than every arrival. Then it calls
+`batch_received`, which sends the answers.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .sockets import (
 from .sources import IP_PKTINFO, IPV6_PKTINFO, Ancillary, Sources
 
 Address: TypeAlias = tuple[Any, ...]
-"""A peer's address as the kernel gave it: passed back unchanged, never looked into."""
+"""A peer's address as the kernel has it; opaque here."""
 
-MAX_MESSAGE = 65_535  # what UDP_GRO may join is no longer
+MAX_MESSAGE = 65_535  # the most that UDP_GRO joins
 ANCILLARY_SPACE = 256
 
 _timespec = struct.Struct("@ll")
@@ -56,10 +56,10 @@ _ADDRESS_GONE = frozenset(
 )
 _FROM_ICMP = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
-_SENT, _DROPPED, _QUEUE, _SPLIT = range(4)  # what became, or is to become, of a group
+_SENT, _DROPPED, _QUEUE, _SPLIT = range(4)  # the result of sending a group
 
 _NOTHING = bytes(4)
-_RETRY_SECONDS = 0.001  # after ENOBUFS, when the socket is writable though nothing can be sent
+_RETRY_SECONDS = 0.001  # after ENOBUFS, when the socket counts as writable but cannot send
 
 
 # What recvmsg returns: data, ancillary data (level, kind, value), flags, address.
@@ -73,27 +73,28 @@ def _split(data: bytes, size: int) -> Sequence[bytes]:
 
 
 class Pump:
-    """Moves packets between one UDP socket and the code that understands them.
+    """Reads packets from a UDP socket and writes packets to it.
 
-    `receive(packet, address, arrival)` gets every packet with its sender and its arrival on the
-    clock of time.monotonic_ns; `batch_received()` follows the last packet of a batch;
-    `error_received(exc)` is called with every error of the socket, also while `send` runs: ICMP
-    errors reach a connected socket as OSError, and none of them ends the pump. What these three
-    raise goes to the loop's exception handler, and the other packets are still handed up.
+    `receive(packet, address, arrival)` is called for each packet, with its source address and its
+    arrival time on the clock of time.monotonic_ns; `batch_received()` follows the last packet of a
+    batch. `error_received(exc)` is called for each error of the socket, also during `send`: a
+    connected socket reports ICMP errors as OSError, and the pump continues after them. Exceptions
+    of these callbacks go to the loop's exception handler, and the other packets are still
+    processed.
 
-    The pump owns `sock`, which may be connected (`send` then ignores its address), and makes it
-    non-blocking, unfragmented (RFC 9000, section 14) and its buffers as large as asked for.
+    The pump owns `sock`, which may be connected (then `send` ignores its address). It makes the
+    socket non-blocking, disables fragmentation (RFC 9000, section 14), and sets its buffer sizes.
 
-    While `paused` is set, packets are left in the socket.
+    While `paused` is set, packets stay in the socket.
 
     Attributes, for reading only:
-        local_address: what the socket is bound to
-        kernel_timestamps, gro, gso: what the kernel has; gso becomes false once it is refused
-        receive_buffer, send_buffer: sizes asked for and got, in bytes
+        local_address: the address that the socket is bound to
+        kernel_timestamps, gro, gso: kernel features in use; gso becomes false if it fails
+        receive_buffer, send_buffer: requested and actual sizes, in bytes
         received_packets, sent_packets, receive_batches: counts
-        overflowed_packets: lost by the kernel because the receive buffer was full
-        dropped_packets: given to `send` and not sent: refused, pushed out of the queue, closed
-        queued_packets: waiting for room in the socket
+        overflowed_packets: packets that the kernel dropped because the receive buffer was full
+        dropped_packets: packets that `send` did not send: an error, a full queue, closed
+        queued_packets: packets that wait for room in the socket
         errors, callback_errors: errors of the socket, and exceptions of the callbacks
     """
 
@@ -152,11 +153,11 @@ class Pump:
         loop.add_reader(self._fd, self.receive_pending)
 
     def send(self, packets: Sequence[bytes], address: Address) -> int:
-        """Send `packets` to `address`, those of one size together.
+        """Send `packets` to `address`, packets of the same size in one system call.
 
-        Returns time.monotonic_ns() as it was right before the call that sent the first of them;
-        0 when that one was queued or dropped. The queue for a socket without room is bounded: the
-        oldest packets leave it first. OSError is never raised, but given to `error_received`.
+        Returns time.monotonic_ns() right before the call that sent the first packet; 0 if that
+        packet was queued or dropped. Packets are queued if the socket is full; above `max_queued`
+        the oldest are dropped. Errors are not raised: `error_received` gets them.
         """
         if self._closed:
             self.dropped_packets += len(packets)
@@ -178,15 +179,15 @@ class Pump:
         return sent_at if self._flush() else 0
 
     def source(self, address: Address) -> Ancillary | None:
-        """Which address of this machine `address` has sent to, where the socket has several."""
+        """The local address that `address` has sent to, if the socket has several."""
         return self._sources.get(address)
 
     def note_source(self, address: Address, kind: int, value: bytes) -> None:
-        """Answer `address` from where it has sent to, as another pump's `source` has it."""
+        """Set the local address that answers to `address` leave from, as `source` returned it."""
         self._sources.note(address, kind, value)
 
     def close(self) -> None:
-        """Close the socket. What is queued is dropped; nothing is called back any more."""
+        """Close the socket. Queued packets are dropped. No callback is called afterwards."""
         if self._closed:
             return
         self._closed = True
@@ -196,12 +197,12 @@ class Pump:
         self.queued_packets = 0
         self._queue.clear()
         self._sock.close()
-        # They may lead back here.
+        # Break reference cycles.
         del self._receive, self._batch_received
         self._error_received = None
 
     def receive_pending(self) -> None:
-        """Hand up what the socket has, at most a batch: what the loop calls when it is readable."""
+        """Read and process a batch of packets. The loop calls it when the socket is readable."""
         if self._closed or self.paused:
             return
         messages: list[_Message] = []
@@ -214,7 +215,7 @@ class Pump:
         for data, ancillary, _, address in messages:
             arrival = now
             packets: Sequence[bytes] = (data,)
-            # Of the options that are turned on, no two levels have the same kind.
+            # The types of the enabled options are unique, so the level is not checked.
             for _, kind, value in ancillary:
                 if kind == SO_TIMESTAMPNS:
                     seconds, nanoseconds = _timespec.unpack(value)
@@ -239,8 +240,8 @@ class Pump:
             self.callback_failed(exc)
 
     def _read_messages(self, messages: list[_Message]) -> bool:
-        """Add to `messages` what was queued, and return whether it was all."""
-        # Not recvmsg_into: the copy out of a kept buffer costs more than shrinking a new one.
+        """Append the queued packets to `messages`. Returns whether the queue is empty now."""
+        # Not recvmsg_into: copying from a reused buffer is slower than a new one.
         recvmsg = self._recvmsg
         room = self._batch
         while room > 0:
@@ -250,11 +251,11 @@ class Pump:
             except (BlockingIOError, InterruptedError):
                 return True
             except OSError as exc:
-                self._failed(exc)  # and the rest is for the next turn: this error may be back
+                self._failed(exc)  # the rest is read in the next turn, since the error may repeat
                 return False
             messages.append(message)
             if len(messages) == 1:
-                # A packet is mostly alone; this costs a third of recvmsg's BlockingIOError.
+                # Mostly there is only one packet. The ioctl costs a third of a BlockingIOError.
                 fcntl.ioctl(self._fd, termios.FIONREAD, self._readable)
                 if self._readable == _NOTHING:
                     return True
@@ -297,7 +298,7 @@ class Pump:
                 self._reconnect_socket()
                 return self._transmit(group, address, retried=True)
             self._failed(exc)
-            # What came by ICMP was an earlier packet's, and this one is still to be sent.
+            # An ICMP error is about an earlier packet, so send this one again.
             if exc.errno in _FROM_ICMP and not retried and not self._closed:
                 return self._transmit(group, address, retried=True)
             self.dropped_packets += len(group)
@@ -306,20 +307,20 @@ class Pump:
         return _SENT
 
     def _reconnect_socket(self) -> None:
-        """Connect anew: the source address that was chosen then is this host's no more.
+        """Reconnect the socket, after this host lost its source address.
 
-        To QUIC that is a change of path like a NAT's (RFC 9000, section 9).
+        For QUIC this is a connection migration, as behind a NAT (RFC 9000, section 9).
         """
         try:
             disconnect(self._sock)
             self._sock.connect(self._peer)
         except OSError:
-            return  # no way leads there now; the next packet tries again
+            return  # there is no route now; the next packet tries again
         self.local_address = self._sock.getsockname()
 
     def _flush(self) -> bool:
-        """Send what is queued while there is room; return whether the first of it was sent."""
-        self._retry = None  # it may be what called
+        """Send queued packets while there is room. Returns whether the first one was sent."""
+        self._retry = None  # this may be the retry itself
         first: int | None = None
         suspect_gso = False
         while self._queue:
@@ -332,7 +333,7 @@ class Pump:
                 self._enqueue_first([group], address)
                 break
             if outcome == _SPLIT:
-                # Was it the segmentation, or would the packets be refused one by one as well?
+                # Send them one by one, to find out whether segmentation was the cause.
                 self._enqueue_first([(packet,) for packet in group], address)
                 suspect_gso = True
                 continue
@@ -355,7 +356,7 @@ class Pump:
         self._await_room(bool(self._queue))
 
     def _await_room(self, wanted: bool) -> None:
-        # A socket that lacks buffers counts as writable all the same: a timer, not a busy loop.
+        # After ENOBUFS the socket counts as writable: use a timer to avoid a busy loop.
         retry = wanted and self._lacks_buffers
         writable = wanted and not self._lacks_buffers
         if retry and self._retry is None:
@@ -371,7 +372,7 @@ class Pump:
 
     def _failed(self, exc: OSError) -> None:
         self.errors += 1
-        # libuv, and so uvloop, stops watching a socket when it has seen an error on it.
+        # libuv, and so uvloop, stops watching a socket after an error.
         self._loop.remove_reader(self._fd)
         self._loop.add_reader(self._fd, self.receive_pending)
         if self._awaits_writable:
@@ -384,7 +385,7 @@ class Pump:
                 self.callback_failed(raised)
 
     def callback_failed(self, exc: Exception) -> None:
-        """Count an exception of a callback, and give it to the loop's exception handler."""
+        """Count an exception of a callback, and pass it to the loop's exception handler."""
         self.callback_errors += 1
         self._loop.call_exception_handler(
             {"message": "exception in a callback of a UDP pump", "exception": exc}

@@ -1,4 +1,4 @@
-"""UDP sockets as QUIC wants them: bound, unfragmented, with room, and what they can carry."""
+"""UDP sockets for QUIC: binding, fragmentation, buffer sizes, segmentation offload."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Linux's names (asm-generic/socket.h, linux/udp.h, linux/in.h, linux/in6.h) that the socket
-# module doesn't have in all supported versions.
+# Linux constants (asm-generic/socket.h, linux/udp.h, linux/in.h, linux/in6.h) that the socket
+# module does not have in all supported versions.
 SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_GRO = 104
@@ -32,18 +32,18 @@ _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTA
 
 
 class BufferSize(NamedTuple):
-    """A socket buffer's size in bytes: what was asked for, and what the kernel gave."""
+    """The size of a socket buffer in bytes: requested, and actual."""
 
     asked: int
     got: int
 
 
 def group_segments(packets: Sequence[bytes]) -> list[Sequence[bytes]]:
-    """Cut `packets` into runs that one sendmsg with UDP_SEGMENT can carry.
+    """Split `packets` into groups, each for one sendmsg with UDP_SEGMENT.
 
-    All packets of a run have one size, but for the last, which may be shorter; a run has at most
-    64 packets and 65,507 bytes. The order is kept. An empty packet is a run of its own, as
-    segmentation would lose it.
+    The packets of a group have the same size, except for the last, which may be shorter. A group
+    has at most 64 packets and 65,507 bytes. The order is kept. An empty packet is a group of its
+    own, because segmentation would lose it.
     """
     groups: list[Sequence[bytes]] = []
     start = size = total = 0
@@ -63,12 +63,12 @@ def group_segments(packets: Sequence[bytes]) -> list[Sequence[bytes]]:
 
 
 def bind_udp(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """A non-blocking UDP socket bound to `host` and `port` (0: any).
+    """Create a non-blocking UDP socket, bound to `host` and `port` (0: any free port).
 
-    `::` (or the empty string) takes IPv4 as well, and becomes `0.0.0.0` on a machine without
+    `::` (or the empty string) also accepts IPv4, and falls back to `0.0.0.0` on a machine without
     IPv6. With `reuse_port` several sockets may share the port.
 
-    Raises OSError when the address can't be had, socket.gaierror when `host` has no address.
+    Raises OSError if the address is not available, and socket.gaierror if `host` has no address.
     """
     try:
         return _bind(host or "::", port, reuse_port)
@@ -97,9 +97,9 @@ def _bind(host: str, port: int, reuse_port: bool) -> socket.socket:
 
 
 def try_option(sock: socket.socket, level: int, option: int, value: int) -> bool:
-    """Set an option of Linux's; whether it was taken."""
+    """Set a Linux socket option; returns whether it was accepted."""
     if not sys.platform.startswith("linux"):
-        return False  # the numbers mean something else there
+        return False  # the constants are Linux's
     try:
         sock.setsockopt(level, option, value)
     except OSError:
@@ -108,8 +108,8 @@ def try_option(sock: socket.socket, level: int, option: int, value: int) -> bool
 
 
 def enlarge(sock: socket.socket, option: int, force: int, asked: int) -> BufferSize:
-    """Make a buffer at least `asked` bytes large, by `force` where that is permitted."""
-    # Linux reports twice the size, as it counts its own bookkeeping.
+    """Set a buffer to at least `asked` bytes, with the option `force` if that is permitted."""
+    # Linux doubles the size, for its own bookkeeping, and reports that.
     factor = 2 if sys.platform.startswith("linux") else 1
     if sock.getsockopt(socket.SOL_SOCKET, option) < asked * factor and not try_option(
         sock, socket.SOL_SOCKET, force, asked
@@ -120,8 +120,8 @@ def enlarge(sock: socket.socket, option: int, force: int, asked: int) -> BufferS
 
 
 def disconnect(sock: socket.socket) -> None:
-    """Undo a UDP socket's connect, its choice of a source address included. Raises OSError."""
-    # connect(2): an address of the family AF_UNSPEC does that; socket.connect can't name one.
+    """Disconnect a UDP socket, which also clears its source address. Raises OSError."""
+    # By connect(2) to an address of the family AF_UNSPEC, which socket.connect does not support.
     unspecified = bytes(128)
     if ctypes.CDLL(None, use_errno=True).connect(sock.fileno(), unspecified, len(unspecified)):
         number = ctypes.get_errno()
@@ -129,9 +129,9 @@ def disconnect(sock: socket.socket) -> None:
 
 
 def dont_fragment(sock: socket.socket) -> None:
-    """Have packets sent whole or not at all."""
-    # RFC 9000, section 14: QUIC's datagrams must not be fragmented. PROBE, not DO: the path MTU
-    # that forged ICMP messages claim is not believed.
+    """Disable fragmentation of packets."""
+    # Required by RFC 9000, section 14. PROBE, not DO, ignores the path MTU of ICMP messages, which
+    # may be forged.
     try_option(sock, socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
     if sock.family == socket.AF_INET6:
         try_option(sock, socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)

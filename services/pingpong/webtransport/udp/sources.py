@@ -1,7 +1,7 @@
-"""From which of a host's addresses to answer: the one that was asked.
+"""Answers a peer from the local address that it sent to.
 
-A socket that is bound to all addresses answers from the one that the route to the peer
-suggests. A peer, or a firewall between, that asked another takes no notice of that.
+A socket that is bound to all addresses sends from the address that the route to the peer suggests.
+If the peer sent to another one, it or a firewall would drop the answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
 
 MAX_PEERS = 16_384
-"""Peers that are remembered; the one that was first noted is forgotten for another."""
+"""Peers that are remembered; the oldest is dropped for a new one."""
 
 Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 
@@ -26,7 +26,7 @@ _IPV6 = struct.Struct("@16si")
 
 
 class Sources:
-    """The address of ours that each peer has sent to, where the socket has several."""
+    """The local address that each peer has sent to, if the socket has several."""
 
     __slots__ = ("_ancillary", "_peers", "enabled")
 
@@ -38,10 +38,10 @@ class Sources:
             self.enabled = host == "0.0.0.0" and try_option(sock, socket.IPPROTO_IP, IP_PKTINFO, 1)
         self._peers: dict[Any, Ancillary] = {}
         self._ancillary: dict[bytes, Ancillary] = {}
-        """What goes with a packet, made once for each address of ours."""
+        """The ancillary data for each local address."""
 
     def note(self, peer: Any, kind: int, value: bytes) -> None:
-        """A packet of `peer` came with this IP_PKTINFO or IPV6_PKTINFO."""
+        """Remember the IP_PKTINFO or IPV6_PKTINFO of a packet from `peer`."""
         ancillary = self._ancillary.get(value)
         if ancillary is None:
             ancillary = self._ancillary[value] = _answering(kind, value)
@@ -51,16 +51,16 @@ class Sources:
             self._peers[peer] = ancillary
 
     def get(self, peer: Any) -> Ancillary | None:
-        """What is to go with a packet to `peer`."""
+        """The ancillary data for packets to `peer`, or None."""
         return self._peers.get(peer)
 
     def forget(self, peer: Any) -> None:
-        """The address that `peer` has sent to is ours no more."""
+        """Forget the local address for `peer`: this host no longer has it."""
         self._peers.pop(peer, None)
 
 
 def _answering(kind: int, value: bytes) -> Ancillary:
-    # Which interface it came by is left out: an answer goes by its own route.
+    # Without the interface: the answer is routed normally.
     if kind == IPV6_PKTINFO:
         return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, _IPV6.pack(_IPV6.unpack(value)[0], 0))]
     return [(socket.IPPROTO_IP, IP_PKTINFO, _IPV4.pack(0, _IPV4.unpack(value)[1], bytes(4)))]

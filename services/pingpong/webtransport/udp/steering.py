@@ -1,9 +1,9 @@
-"""Several sockets on one UDP port, and a filter in the kernel that picks one for each packet.
+"""Several sockets on one UDP port, and a kernel filter that selects the socket of each packet.
 
-By itself the kernel picks by addresses and ports: a client that changes its address then reaches
-another socket, and a worker that has never heard of it. The filter picks by the connection id
-(see `connection_ids`), which stays. Where the kernel refuses it, or has glued packets of several
-connections into one, `forwarder` brings the packets to where they belong.
+By default the kernel selects by addresses and ports: a client whose address changes then reaches
+another worker, which does not have its connection. The filter selects by the connection id (see
+`connection_ids`), which stays. If the kernel rejects the filter, or GRO has merged packets of
+several connections, `forwarding` forwards packets to their worker.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..quic.connection_ids import LONG_HEADER, LONG_ID_AT, MAX_WORKERS, SHORT_ID
 from .sockets import bind_udp
 
 SO_ATTACH_REUSEPORT_CBPF = 51
-"""Linux's name (asm-generic/socket.h), which the socket module does not have."""
+"""Linux constant (asm-generic/socket.h), which the socket module does not have."""
 
 # Classic BPF (linux/bpf_common.h).
 _LOAD_BYTE = 0x30  # BPF_LD | BPF_B | BPF_ABS: A = packet[k]
@@ -31,10 +31,10 @@ _program = struct.Struct("@HP")  # struct sock_fprog
 
 
 def filter_program(workers: int) -> list[bytes]:
-    """The instructions of the filter, which return the number of a socket.
+    """The instructions of the filter, which returns the index of a socket.
 
-    The kernel gives it the UDP payload. A load from beyond the end of it ends the filter with
-    0, so that what is too short goes to the first worker, as in `worker_of`.
+    Its input is the UDP payload. A load past the end makes the filter return 0, so a packet that
+    is too short goes to the first worker, as in `worker_of`.
     """
     return [
         _instruction.pack(*instruction)
@@ -51,10 +51,10 @@ def filter_program(workers: int) -> list[bytes]:
 
 
 def steer(sockets: Sequence[socket.socket]) -> bool:
-    """Have the kernel pick among the sockets of a group; false where it refuses.
+    """Attach the filter to a group of sockets; false if the kernel rejects it.
 
-    The order is that in which they were bound, and stays as long as none of them is closed in
-    all processes that have it.
+    The index is the order of binding. It does not change as long as each socket is open in some
+    process.
     """
     instructions = filter_program(len(sockets))
     code = array("B", b"".join(instructions))
@@ -67,15 +67,15 @@ def steer(sockets: Sequence[socket.socket]) -> bool:
 
 
 def bind_group(host: str, port: int, workers: int) -> list[socket.socket]:
-    """Sockets for as many workers on one port (0: any), in the order of the workers.
+    """Bind a socket for each worker on one port (0: any free port), in the order of the workers.
 
-    Raises as `bind_udp` does, also where another group has the port already, and `ValueError`
-    for more workers than can be told apart.
+    Raises as `bind_udp` does, also if another group uses the port, and `ValueError` for more than
+    `MAX_WORKERS` workers.
     """
     if not 1 <= workers <= MAX_WORKERS:
         raise ValueError(f"{workers} workers: it must be 1 to {MAX_WORKERS}")
-    # The first one is bound alone: with SO_REUSEPORT it would join another server's group on
-    # this port, or be given, for port 0, one that another group has.
+    # The first one is bound without SO_REUSEPORT. Otherwise it could join another server's group
+    # on this port, or get the port of another group for port 0.
     sockets = [bind_udp(host, port)]
     try:
         sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
