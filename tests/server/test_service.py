@@ -135,8 +135,8 @@ def test_port_in_use() -> None:
         port = sock.getsockname()[1]
         line = fails(f"--bind-port={port}")
     assert line == (
-        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another with --bind-port,"
-        " or 0 for a free one"
+        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another port with --bind-port,"
+        " or 0 for any free port"
     )
 
 
