@@ -137,9 +137,8 @@ def test_port_in_use() -> None:
         port = sock.getsockname()[1]
         line = fails(f"--bind-port={port}")
     assert line == (
-        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another with"
-        " --bind-port (PINGPONG_BIND_PORT),"
-        " or 0 for a free one"
+        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another port with"
+        " --bind-port (PINGPONG_BIND_PORT), or 0 for any free port"
     )
 
 
@@ -181,7 +180,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         server.send(signal.SIGTERM)
         event = server.read_event("drain_started")
         assert (event["sessions"], event["timeout"]) == (1, 25)
-        assert "a second Ctrl-C ends it" in event["hint"]
+        assert "a second Ctrl-C ends the server" in event["hint"]
         server.send(signal.SIGTERM)
         status, _, err = server.finish()
         assert status == 128 + signal.SIGTERM

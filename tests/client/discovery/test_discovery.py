@@ -208,7 +208,7 @@ async def test_a_service_scaled_to_nothing_keeps_its_last_pods(
         await eventually(lambda: Result.EMPTY in found.results)
         assert found.names == ["pod-1"]
         (state,) = found.discovery.state()
-        assert (state.error, state.addresses) == ("no ready endpoint with such a port", 1)
+        assert (state.error, state.addresses) == ("no ready endpoint with this port", 1)
 
 
 # Fresh

@@ -97,8 +97,8 @@ async def test_another_certificate_than_the_pinned() -> None:
         complaint = await fails(server.port, "--cert-hash", "ab" * 32)
     assert complaint.endswith(
         f"the certificate is not trusted: its SHA-256 is {self_signed().sha256.hex()}, not the one"
-        " that was given (if that is the server's, as its log has it, give that to --cert-hash;"
-        " a server with --state-dir keeps its certificate)"
+        " that was given (if the server's log shows this SHA-256, give it to --cert-hash;"
+        " serve --state-dir keeps the certificate across restarts)"
     )
 
 

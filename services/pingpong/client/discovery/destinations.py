@@ -1,7 +1,7 @@
-"""Sources, read from the setting, and the destinations that their endpoints make. Pure.
+"""Parses the sources of the settings, and makes destinations of their endpoints. Pure.
 
-A destination's name is a label of metrics, so that it depends on the setting and on what the
-endpoint is called, never on the order of answers:
+A destination's name is a label of metrics, so it depends only on the setting and on the endpoint's
+name, not on the order of answers:
 
 =========================  =================================  ==================================
 source                     a target for each name             a target for each address
@@ -13,9 +13,9 @@ source                     a target for each name             a target for each 
                                                               with several such sources
 =========================  =================================  ==================================
 
-A path other than `/` and `/ping` follows the port, or the service. A query does not: it may hold a
-secret. Sources that differ only in it, and could have targets of one name, are numbered: `host:4433`
-and `host:4433#2`.
+A path other than `/` and `/ping` follows the port or the service. A query does not, since it may
+be a secret. Sources that differ only in the query, and could have targets of the same name, are
+numbered: `host:4433` and `host:4433#2`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ Kind = Literal["address", "host", "srv", "endpointslice"]
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What is to be pinged.
+    """A destination of pings.
 
-    `name` is the metrics' label `target`; `url` the https URL, for the authority, the name in the
-    certificate, and the path; `addresses` are the IP addresses to connect to, in this order, an
-    IPv6 address with its zone if it has one. Without any, the URL's host is to be resolved.
+    `name` is the label `target` of the metrics. `url` is the https URL, for the authority, the
+    name in the certificate, and the path. `addresses` are the IP addresses to connect to, in this
+    order, an IPv6 address with its zone if it has one. Without any, the URL's host has to be
+    resolved.
     """
 
     name: str
@@ -51,8 +52,8 @@ class Destination:
 class Source:
     """One entry of `PINGPONG_TARGETS`.
 
-    `name` is what is looked up: a host's name or its address, an SRV record's name, or a service.
-    `port` is a number, the name of a service's port, or None: the service says it.
+    `name` is what is looked up: a host name or address, the name of an SRV record, or a service.
+    `port` is a number, the name of a service's port, or None for the port of the service.
     """
 
     kind: Kind
@@ -62,21 +63,22 @@ class Source:
     port: int | str | None = None
     namespace: str = ""
     number: str = ""
-    """What follows the names of its targets, to distinguish them from those of another query; in `label`."""
+    """A suffix of its targets' names, which distinguishes sources with other queries; part of
+    `label`."""
 
     @property
     def host(self) -> str:
-        """The name that the certificate is for; an SRV record's targets have their own."""
+        """The name in the certificate; the targets of an SRV record have their own."""
         if self.kind == "endpointslice":
             return f"{self.name}.{self.namespace}.svc"
-        # The dot that makes a name absolute is DNS's own: no certificate and no server knows it.
+        # The final dot is only for DNS: certificates and servers do not use it.
         return self.name.removesuffix(".")
 
 
 def read_sources(servers: Iterable[str]) -> tuple[Source, ...]:
-    """Read the setting's entries. What would be the same target is taken once.
+    """Parse the entries of the setting. Duplicates are merged.
 
-    Raises `ValueError` for what is none.
+    Raises `ValueError` for an invalid entry.
     """
     found: dict[tuple[str, str], Source] = {}
     numbers: dict[str, dict[str, int]] = {}
@@ -95,12 +97,12 @@ def read_sources(servers: Iterable[str]) -> tuple[Source, ...]:
 
 
 def _may_be_alike(one: Source, other: Source) -> bool:
-    """Whether targets of two sources could have one name, and are not one target."""
+    """Whether two sources could have different targets of the same name."""
     if one.path == other.path or _shown(one.path) != _shown(other.path):
         return False
     if one.label == other.label:
         return True
-    # Where an SRV record leads to is not known yet.
+    # The targets of an SRV record are not known yet.
     kinds = {one.kind, other.kind}
     return "srv" in kinds and "endpointslice" not in kinds and "?" in one.path + other.path
 
@@ -124,9 +126,10 @@ def _read_source(text: str) -> Source:
 def destinations(
     source: Source, endpoints: Sequence[Endpoint], *, per_address: bool, is_only_service: bool
 ) -> Iterator[Destination]:
-    """Make destinations of a source's endpoints; `is_only_service`: no other one has pods.
+    """The destinations of a source's endpoints; `is_only_service`: it is the only EndpointSlice
+    source.
 
-    Per address, those whose names sort first come first.
+    With `per_address` they are sorted by name.
     """
     if source.kind == "endpointslice":
         make = _pods if per_address else _ports
@@ -157,7 +160,7 @@ def _pods(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterato
 
 
 def _ports(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterator[Destination]:
-    """A service is one target, but a URL has one port: while pods differ, the others stand apart."""
+    """A service is one target. While its pods have several ports, each port is a target."""
     ports = sorted({endpoint.port for endpoint in endpoints})
     for port in ports:
         name = source.label if port == ports[0] else f"{source.label}[{port}]"
@@ -168,16 +171,16 @@ def _ports(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterat
 
 
 class TargetLimit:
-    """Limits the number of targets: those that are in stay in, and later ones wait."""
+    """Limits the number of targets: admitted targets stay, and new ones need a free place."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.left_out = 0
-        """How many targets had no room, the last time."""
+        """The number of targets that were not admitted last time."""
         self._inside: frozenset[str] = frozenset()
 
     def admit(self, candidates: Iterable[Destination]) -> dict[str, Destination]:
-        """Choose among these, by name; of several with one name, the first."""
+        """Admit targets, by name; of several with the same name, the first."""
         by_name: dict[str, Destination] = {}
         for candidate in candidates:
             by_name.setdefault(candidate.name, candidate)
@@ -189,7 +192,7 @@ class TargetLimit:
 
 
 def _shown(path: str) -> str:
-    # What follows the question mark may be a secret.
+    # The query may be a secret.
     path = path.partition("?")[0]
     return "" if path in ("/", DEFAULT_PATH) else path
 
