@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import ssl
 import tomllib
+from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
+from xml.etree import ElementTree
 
 import pytest
 
@@ -15,6 +18,7 @@ from pingpong.client.probe import metrics as client_metrics
 from pingpong.server import metrics as server_metrics
 from tests.chart.rendering import render
 from tests.client.ping.terminal import terminal
+from tests.support.certificates import Authority
 from tests.support.docs import PAGES, ROOT, block, blocks
 from tests.support.processes import Process, run, serving
 from tools.docs_tables import filled, tables
@@ -30,6 +34,7 @@ RUN_BY = {
     ("charts/pingpong/README.md", "helm upgrade"): "tests/e2e/test_rollout.py",
     ("charts/pingpong/README.md", "--set-json"): "test_the_annotations_for_prometheus_are_set",
     ("charts/pingpong/RUNBOOK.md", "kubectl get pods"): "tests/e2e/test_kubernetes_docs.py",
+    ("docs/metrics.md", "pingpong serve --admin"): "test_the_commands_of_an_admin_port_with_tls",
     ("docs/metrics.md", "curl "): "test_the_commands_of_a_prober_and_its_admin_port",
 }
 """Which test runs a block of commands, by its page and how it begins; those of docs/kubernetes.md
@@ -79,12 +84,14 @@ def test_metrics_that_are_named_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith(("README", "docs/"))])
 def test_options_and_variables_that_are_named_exist(page: str) -> None:
-    settings = "".join(tables()["configuration.md"].values())
+    settings = "".join(tables()["configuration.md"].values()).replace("--[no-]", "--")
     for code in re.findall(r"`([^`\n]+)`", PAGES[page]):
         if code.split()[0] in OTHER_PROGRAMS:
             continue
         for name in re.findall(r"(?<![\w-])(--[a-z][a-z-]+|PINGPONG_[A-Z_]+)\b", code):
-            assert f"`{name}`" in settings or name in OTHER_OPTIONS, f"{page}: {name} in {code}"
+            positive = name.replace("--no-", "--")
+            known = f"`{positive}`" in settings or name in OTHER_OPTIONS
+            assert known, f"{page}: {name} in {code}"
 
 
 def anchors(text: str) -> set[str]:
@@ -138,6 +145,14 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in text.splitlines()]
 
 
+def test_the_picture_is_of_the_live_view_as_it_is() -> None:
+    texts = ElementTree.parse(ROOT / "docs/live.svg").iter("{http://www.w3.org/2000/svg}text")
+    shown = " ".join("".join(each.text or "" for each in texts).split())
+    assert re.search(r"sent +recv +loss +out +back +last +avg +p50 +p95 +p99", shown)
+    for state in ("berlin.example", "1 outage of", "down for", "q quit", "× lost"):
+        assert state in shown
+
+
 @pytest.mark.process
 def test_the_commands_of_a_server_and_a_client() -> None:
     assert commands(block("README.md", "sh", "pingpong serve")) == [["pingpong", "serve"]]
@@ -184,8 +199,7 @@ def test_the_commands_of_a_prober_and_its_admin_port() -> None:
         sha256 = words[2].removeprefix("--cert-hash=")
         command = block("README.md", "sh", "pingpong probe").replace("SHA256", sha256)
         command = command.replace("localhost", urlsplit(words[1]).netloc)
-        command = command.replace("--admin-port 8081", "--admin-port 0 --admin-host 127.0.0.1")
-        with Process(*command.split()[1:]) as prober:
+        with Process(*command.split()[1:], "--admin-host=127.0.0.1", "--admin-port=0") as prober:
             port = prober.read_event("admin_listening")["port"]
             prober.read_event("target_up")
             curls = commands(block("docs/metrics.md", "sh", "curl "))
@@ -196,3 +210,29 @@ def test_the_commands_of_a_prober_and_its_admin_port() -> None:
                 with urlopen(url) as answer:
                     assert answer.status == 200
                     assert answer.read()
+
+
+@pytest.mark.process
+def test_the_commands_of_an_admin_port_with_tls(tmp_path: Path) -> None:
+    issued = Authority().issue("localhost")
+    for name, content in issued.secret(issued.authority_pem).items():
+        (tmp_path / name).write_bytes(content)
+    token = "0123456789abcdef" * 4
+    (tmp_path / "tokens").write_text(token)
+    serve, curl = commands(block("docs/metrics.md", "sh", "--admin-tls-cert-file"))
+    assert serve[0] == "pingpong"
+    # Files are in a folder of their own here, and ports are free ones.
+    options = [
+        str(tmp_path / before) if (tmp_path / before).exists() else before for before in serve[2:]
+    ]
+    bound = ("--bind-host=127.0.0.1", "--bind-port=0", "--admin-host=127.0.0.1", "--admin-port=0")
+    with Process(serve[1], *options, *bound, "--log-format=json") as server:
+        port = server.read_event("admin_listening")["port"]
+        _, cacert, authority, header, field, address = curl
+        assert (cacert, header) == ("--cacert", "-H")
+        name, _, value = field.replace("$TOKEN", token).partition(": ")
+        request = Request(address.replace(":8080", f":{port}"), headers={name: value})
+        trust = ssl.create_default_context(cafile=str(tmp_path / authority))
+        with urlopen(request, context=trust) as answer:
+            assert answer.status == 200
+            assert b"pingpong_server_" in answer.read()

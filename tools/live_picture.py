@@ -29,7 +29,7 @@ from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "live.svg"
-COLUMNS, ROWS = 104, 17
+COLUMNS, ROWS = 104, 18
 NAMES = ("berlin.example", "tokyo.example", "lima.example", "oslo.example")
 WELL, STOPPED_FOR_A_WHILE, LOSSY, STOPPED = range(4)
 THEME = TerminalTheme(
@@ -101,12 +101,15 @@ class Terminal:
         )
         os.close(slave)
 
-    def watch(self, seconds: float) -> str:
-        """Read what is drawn for this long, and return the last whole frame."""
+    def watch(self, seconds: float, text: str = "") -> str:
+        """Read what is drawn until it has this text and for as long; return the last whole frame."""
         frames = ""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        until = None
+        while until is None or time.monotonic() < until:
             frames += os.read(self._master, 1 << 16).decode(errors="replace")
+            if until is None and text in frames:
+                until = time.monotonic() + seconds
+                frames = ""
         # Each begins where the terminal's cursor goes home.
         return frames.split("\x1b[H")[-2]
 
@@ -132,14 +135,14 @@ def run() -> str:
     urls = [f"{name}:{port}" for name, port in zip(NAMES, ports, strict=True)]
     try:
         terminal = Terminal("ping", "--live", "--insecure", "-i0.2", "-W0.5", *urls)
-        terminal.watch(4)
+        terminal.watch(5, "all connected")
         servers[STOPPED_FOR_A_WHILE].send_signal(signal.SIGKILL)
         servers[STOPPED_FOR_A_WHILE].wait()
-        terminal.watch(2)
+        terminal.watch(0.5, "1 not connected")
         servers[STOPPED_FOR_A_WHILE] = start_server(ports[STOPPED_FOR_A_WHILE])
-        terminal.watch(2)
+        terminal.watch(3, "all connected")
         servers[STOPPED].send_signal(signal.SIGKILL)
-        frame = terminal.watch(2.5)
+        frame = terminal.watch(1.5, "1 not connected")
         terminal.quit()
     finally:
         for server in servers:

@@ -1,4 +1,4 @@
-{{/* What the client is told, and the pod of `helm test` with it. */}}
+{{/* The settings of the client, and of the pod of `helm test`. */}}
 
 {{/* Not empty where the client pings this release's server. */}}
 {{- define "pingpong.client.ownServer" -}}

@@ -1,4 +1,4 @@
-{{/* How somebody outside pings this server: `pingpong ping` with what it takes. */}}
+{{/* The command that pings this server from outside: `pingpong ping` and its options. */}}
 {{- define "pingpong.notes.ping" -}}
 pingpong ping
 {{- if eq .Values.server.tls.mode "selfSigned" }} --insecure

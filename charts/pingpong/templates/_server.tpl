@@ -1,4 +1,4 @@
-{{/* What the server is told. */}}
+{{/* The settings of the server. */}}
 
 {{- define "pingpong.server.env" -}}
 {{- $server := .Values.server }}

@@ -24,17 +24,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
-from urllib.parse import urlsplit
 
-from ...webtransport import mask_url
+from ...settings.values import DEFAULT_PATH, ENDPOINT_SLICE, SRV
+from ...webtransport import Url, bracketed
 from .addresses import interleave_families, is_address
 from .lookups import Endpoint
 
 Kind = Literal["address", "host", "srv", "endpointslice"]
-
-DEFAULT_PORT = 4433
-DEFAULT_PATH = "/ping"
-HTTPS_PORT = 443
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,30 +108,19 @@ def _may_be_alike(one: Source, other: Source) -> bool:
 
 
 def _read_source(text: str) -> Source:
-    scheme, _, rest = text.partition("://")
-    if scheme == "srv" and rest:
-        name, slash, path = rest.partition("/")
-        path = f"/{path}" if slash else DEFAULT_PATH
+    if match := SRV.fullmatch(text):
+        name, path = f"{match['service']}.{match['domain']}", match["path"] or DEFAULT_PATH
         return Source("srv", f"{name}{_shown(path)}", name, path)
-    if scheme == "endpointslice":
-        namespace, _, rest = rest.partition("/")
-        service, slash, path = rest.partition("/")
-        path = f"/{path}" if slash else DEFAULT_PATH
-        service, colon, wanted = service.partition(":")
-        if namespace and service:
-            port = int(wanted) if wanted.isdecimal() else wanted or None
-            label = f"{namespace}/{service}{colon}{wanted}{_shown(path)}"
-            return Source("endpointslice", label, service, path, port, namespace)
-    parts = urlsplit(text)
-    if scheme != "https" or not parts.hostname:
-        raise ValueError(f"neither https://, srv:// nor endpointslice://: {mask_url(text)!r}")
-    name = parts.hostname
-    path = parts.path or "/"
-    if parts.query:
-        path = f"{path}?{parts.query}"
-    port = parts.port or HTTPS_PORT
-    label = f"{_bracketed(name.removesuffix('.'))}:{port}{_shown(path)}"
-    return Source("address" if is_address(name) else "host", label, name, path, port)
+    if match := ENDPOINT_SLICE.fullmatch(text):
+        namespace, service, wanted = match["namespace"], match["service"], match["port"]
+        path = match["path"] or DEFAULT_PATH
+        label = f"{namespace}/{service}{f':{wanted}' if wanted else ''}{_shown(path)}"
+        port = int(wanted) if wanted and wanted.isdecimal() else wanted
+        return Source("endpointslice", label, service, path, port, namespace)
+    url = Url.parse(text)
+    label = f"{bracketed(url.host.removesuffix('.'))}:{url.port}{_shown(url.path)}"
+    kind: Kind = "address" if is_address(url.host) else "host"
+    return Source(kind, label, url.host, url.path, url.port)
 
 
 def destinations(
@@ -153,9 +138,9 @@ def destinations(
     for endpoint in endpoints:
         name = source.label
         if source.kind == "srv":
-            where = f"{_bracketed(endpoint.host)}:{endpoint.port}"
+            where = f"{bracketed(endpoint.host)}:{endpoint.port}"
             name = f"{where}{_shown(source.path)}{source.number}"
-        url = _url(endpoint.host, endpoint.port, source.path)
+        url = str(Url(endpoint.host, endpoint.port, source.path))
         if not per_address or source.kind == "address":
             yield Destination(name, url, interleave_families(endpoint.addresses))
             continue
@@ -165,7 +150,7 @@ def destinations(
 
 def _pods(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterator[Destination]:
     for endpoint in sorted(endpoints, key=lambda e: (e.pod is None, e.pod or "", e.port)):
-        url = _url(endpoint.host, endpoint.port, source.path)
+        url = str(Url(endpoint.host, endpoint.port, source.path))
         if endpoint.pod is not None:
             name = endpoint.pod if alone else f"{source.label}[{endpoint.pod}]"
             yield Destination(name, url, interleave_families(endpoint.addresses))
@@ -181,7 +166,7 @@ def _ports(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterat
         name = source.label if port == ports[0] else f"{source.label}[{port}]"
         addresses = [a for e in endpoints if e.port == port for a in e.addresses]
         yield Destination(
-            name, _url(source.host, port, source.path), interleave_families(addresses)
+            name, str(Url(source.host, port, source.path)), interleave_families(addresses)
         )
 
 
@@ -204,15 +189,6 @@ class TargetLimit:
         self._inside = frozenset((stay + come)[: self.limit])
         self.left_out = len(by_name) - len(self._inside)
         return {name: made for name, made in by_name.items() if name in self._inside}
-
-
-def _url(host: str, port: int, path: str) -> str:
-    shown = "" if port == HTTPS_PORT else f":{port}"
-    return f"https://{_bracketed(host)}{shown}{path}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _shown(path: str) -> str:

@@ -17,13 +17,12 @@ Without I/O and without a clock: `now` is passed in.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...webtransport import Headers, Request, ascii_host
+from ...webtransport import Headers, Request, serialize_origin
 from .counters import Result, SessionCounters
 
 ANY_ORIGIN = "*"
@@ -139,41 +138,6 @@ class Admission:
 
     def _check_draining(self) -> Refusal | None:
         return DRAINING if self.draining else None
-
-
-# Origins
-
-_ORIGIN = re.compile(
-    r"([a-z][a-z0-9+.-]*)://(?:\[([0-9a-f:.]+)\]|([^\s/?#@:\[\]\\]+))(?::([0-9]{1,5}))?",
-    re.IGNORECASE,
-)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def serialize_origin(text: str) -> str:
-    """The canonical text of an origin (RFC 6454, section 6.2).
-
-    Scheme and host are in lower case, a name in its ASCII form, an address in its shortest form,
-    and the default port is omitted. Raises `ValueError` if it is not an origin; `null` is none.
-    """
-    match = _ORIGIN.fullmatch(text)
-    if match is None:
-        raise ValueError(f"no origin: {text!r} (https://host or https://host:port, and no path)")
-    scheme, address, name, port_text = match.groups()
-    scheme = scheme.lower()
-    try:
-        host = f"[{ipaddress.IPv6Address(address)}]" if address else _ascii_name(name)
-    except ValueError:
-        raise ValueError(f"no origin: {text!r} (neither a host name nor an address)") from None
-    if port_text is None or int(port_text) == _DEFAULT_PORTS.get(scheme):
-        return f"{scheme}://{host}"
-    if not 0 < int(port_text) < 65_536:
-        raise ValueError(f"no origin: {text!r} (a port is a number from 1 to 65535)")
-    return f"{scheme}://{host}:{int(port_text)}"
-
-
-def _ascii_name(name: str) -> str:
-    return name.lower() if name.isascii() else ascii_host(name)
 
 
 # Tokens

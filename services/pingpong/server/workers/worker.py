@@ -36,7 +36,9 @@ from ..sessions.handlers import PingSession, Router
 from .endpoint import endpoint_config, listen_failure, loopback
 
 SHUTTING_DOWN = "the server is shutting down"
-SECOND_SIGNAL = "waits for them to leave, so many seconds at most; a second Ctrl-C ends it at once"
+SECOND_SIGNAL = (
+    "waiting for sessions to leave until the timeout; a second Ctrl-C ends the server at once"
+)
 
 MAX_DATAGRAM = 65_535
 
