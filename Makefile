@@ -111,7 +111,7 @@ clean: ## remove the environment and all that was built
 $(RUNS): pyproject.toml constraints.txt
 	@rm -rf $(VENV)
 	@$(make_environment)
-	@echo "Downloading what it takes to run, some 20 MB: 10 to 20 s"
+	@echo "Downloading what pingpong needs to run, about 15 MB: 10 to 20 s"
 	@$(VENV)/bin/python -c 'import tomllib; \
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
 	  > $(VENV)/run.txt
@@ -124,7 +124,7 @@ $(RUNS): pyproject.toml constraints.txt
 	@touch $@
 
 $(MADE): $(RUNS)
-	@echo "Downloading what tests and checks need, 800 MB on disk: about a minute"
+	@echo "Downloading what the tests need, 800 MB on disk: about a minute"
 	@$(call install,pip -c constraints.txt -e '.[dev]')
 	@touch $@
 

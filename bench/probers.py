@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import itertools
 import json
 import os
 import resource
@@ -27,7 +28,7 @@ from pingpong.client.probe.supervisor import Supervisor
 from pingpong.lifecycle import collect_garbage_seldom
 from pingpong.link.schedule import Schedule, first_slot, spread
 from pingpong.settings import ProbeSettings
-from pingpong.telemetry.exposition import Format
+from pingpong.telemetry.exposition import Format, Text
 from pingpong.telemetry.logs import configure
 from pingpong.telemetry.process import standard_registry
 from pingpong.telemetry.scrapes import Scrapes
@@ -103,8 +104,6 @@ class OurProbes:
 
     def __init__(self) -> None:
         self.metrics = ProbeMetrics()
-        self.longest = 0.0
-        """CPU time in seconds of the longest turn of the event loop while a text was made."""
         self._destinations: dict[str, Destination] = {}
         self._supervisor: Supervisor | None = None
 
@@ -125,26 +124,25 @@ class OurProbes:
     async def _look_up(self, name: str) -> Destination:
         return self._destinations[name]
 
-    async def scrape(self, scrapes: int) -> list[float]:
-        """Have the text of the metrics made; what CPU time each took, in seconds."""
+    async def scrape(self, scrapes: int) -> None:
+        """Have the text of the metrics made, five times a second."""
         registry = standard_registry(self.metrics)
 
         async def families() -> Any:
             return registry.collect()
 
-        took = []
         for _ in range(scrapes):
-            text = asyncio.ensure_future(Scrapes(families).text(Format.TEXT, compressed=False))
-            cpu = 0.0
-            while not text.done():
-                began = time.thread_time()
-                await asyncio.sleep(0)
-                spent = time.thread_time() - began
-                cpu += spent
-                self.longest = max(self.longest, spent)
-            took.append(cpu)
+            await Scrapes(families).text(Format.TEXT, compressed=False)
             await asyncio.sleep(0.2)
-        return took
+
+    def text_slices(self) -> list[float]:
+        """CPU time that each slice of that text takes, in seconds: packets wait for one slice."""
+        text = Text(Format.TEXT, compressed=False)
+        times = [time.thread_time()]
+        for metric in standard_registry(self.metrics).collect():
+            text.add(metric)
+            times.append(time.thread_time())
+        return [end - begin for begin, end in itertools.pairwise(times)]
 
 
 SUBJECTS: dict[str, Callable[[], BareProbes | OurProbes]] = {
@@ -163,7 +161,8 @@ async def run(
     await asyncio.sleep(_SETTLE)
     _taken.clear()
     answered, cpu, began = probes.answered, cpu_time(), time.monotonic()
-    took = await probes.scrape(scrapes) if scrapes and isinstance(probes, OurProbes) else []
+    if isinstance(probes, OurProbes):
+        await probes.scrape(scrapes)
     await asyncio.sleep(max(seconds - (time.monotonic() - began), 0))
     wall = time.monotonic() - began
     cpu = cpu_time() - cpu
@@ -177,8 +176,7 @@ async def run(
             "p99": late[len(late) * 99 // 100],
             "max": late[-1],
         },
-        "scrapes": took,
-        "longest": probes.longest if isinstance(probes, OurProbes) else 0.0,
+        "text_slices": probes.text_slices() if isinstance(probes, OurProbes) else [],
         "memory": resident_memory(),
     }
 

@@ -76,7 +76,7 @@ def serving(port: int) -> Opening[Server]:
 async def main(port: int = 4433) -> None:
     async with serving(port) as server:
         print(f"https://localhost:{server.port}/chat {server.certificate_hash.hex()}", flush=True)
-        await asyncio.Event().wait()
+        await server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def serving(port: int, *files: str) -> Opening[Server]:
 async def main(port: int = 4433, *files: str) -> None:
     async with serving(port, *files) as server:
         print(f"https://localhost:{server.port}/ {server.certificate_hash.hex()}", flush=True)
-        await asyncio.Event().wait()
+        await server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timedelta
@@ -18,6 +20,7 @@ from kubernetes.aio.config import incluster_config
 from pingpong import cluster
 from tests.support.certificates import Authority
 from tests.support.kubernetes_api import TOKEN, ApiServer, jwt
+from tests.support.processes import environment
 
 InPod = Callable[[], AbstractContextManager[ApiServer]]
 
@@ -194,6 +197,21 @@ async def test_an_api_server_that_is_gone_without_a_word_is_noticed_within_a_min
                     for name in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
                 )
     assert idle + between * tries <= 60
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("service", ["server.service", "client.probe.service"])
+def test_the_client_library_is_imported_only_where_a_cluster_is_asked(service: str) -> None:
+    code = f"import sys, pingpong.{service}; print('kubernetes' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "False\n"
 
 
 def connected_to(port: int) -> list[socket.socket]:

@@ -1,4 +1,4 @@
-"""How a service begins and ends: its signals, and what it does once at its start."""
+"""The lifecycle of a service: its signals, and the setup of the garbage collector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .telemetry.logs import flush
 
 
 def stop_signal(reload: Callable[[], None]) -> asyncio.Future[signal.Signals]:
-    """Done at SIGTERM or SIGINT; a second one ends the process at once. SIGHUP calls `reload`."""
+    """A future that is done at SIGTERM or SIGINT. A second signal exits; SIGHUP calls `reload`."""
     loop = asyncio.get_running_loop()
     received: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -29,12 +29,12 @@ def stop_signal(reload: Callable[[], None]) -> asyncio.Future[signal.Signals]:
 
 
 def collect_garbage_seldom() -> None:
-    """Have Python look for unreachable cycles seldom, and never among what is there by now.
+    """Run the garbage collector rarely, and exclude all current objects from it.
 
-    Connections live long, and their ends leave no cycles. To visit all that a thousand of them
-    have holds up every ping by 0.1 s, and by its defaults the collector does so every few thousand
-    pings. So it looks at little at a time, and at everything only when a million objects more
-    are there than when it last did: those of several thousand connections.
+    Connections live long, and leave no reference cycles. A full collection with a thousand of them
+    delays every ping by 0.1 s, and by default happens every few thousand pings. So collections are
+    small, and a full one happens only after a million new objects: those of several thousand
+    connections.
     """
     gc.collect()
     gc.freeze()

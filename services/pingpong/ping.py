@@ -1,19 +1,18 @@
-"""Ping-pong messages, as bytes.
+"""Encodes and parses ping-pong messages.
 
-Two languages are spoken. The plain one needs no negotiation: `ping` is answered with `pong`,
-`ping` and a payload with `pong` and the same payload, anything else with `?`. In
-`pingpong.v1` messages are binary, big-endian, and both directions carry the same size, as in
-STAMP (RFC 8762)::
+There are two protocols. The plain one needs no negotiation: the answer to `ping` is `pong`, to
+`ping` with a payload `pong` with the same payload, to anything else `?`. In `pingpong.v1` messages
+are binary and big-endian, and a pong has the size of its ping, as in STAMP (RFC 8762)::
 
     ping: "ping" seq:u32 0:u32        t1:u64 0:u64  0:u64  padding…
     pong: "pong" seq:u32 received:u32 t1:u64 t2:u64 t3:u64 padding…
 
-`t1` is a time of the sender's clock, which the server only copies. `t2` and `t3` are the times,
-on the server's clock, in nanoseconds, when the ping arrived and the pong left. `received` is how
-many pings of this session the server has received: its first pong says 1.
+`t1` is a time of the client's clock, which the server copies. `t2` and `t3` are the times of the
+server's clock, in nanoseconds, when the ping arrived and the pong was sent. `received` is the
+number of pings of this session that the server has received, with this one.
 
-A datagram is a message. On streams plain pings are tokens in a run of bytes (`PlainScanner`),
-while each v1 message is preceded by its length (`frame` and `Deframer`).
+A datagram is one message. On streams plain pings are tokens in a byte stream (`PlainScanner`), and
+each v1 message has a length prefix (`frame` and `Deframer`).
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ _U32 = 0xFFFF_FFFF
 
 _PING = struct.Struct(">4sI4xQ16x")
 _PONG = struct.Struct(">4sIIQQQ")
-# The answer's view of a ping: seq and t1 are copied as they came, unread.
+# For an answer: seq and t1 are copied as bytes.
 _ANSWER = struct.Struct(">4s4sI8sQQ")
 
-# Slicing this is cheaper than making zeros anew for each ping.
+# Slicing this is faster than creating zeros for each ping.
 _ZEROS = bytes(65536)
 
 
@@ -65,9 +64,9 @@ def answer_message(message: bytes) -> bytes:
 class PlainScanner:
     """Finds plain pings in the bytes of a bidirectional stream.
 
-    A `ping` is answered with `pong`, a run of other bytes with one `?`, given as soon as the
-    run's first byte is known to begin no `ping`. The answers are the same however the bytes
-    were cut. At most three bytes are kept between calls.
+    The answer to `ping` is `pong`, and to a run of other bytes one `?`, as soon as the run's first
+    byte cannot begin a `ping`. The answers do not depend on how the bytes are split. At most three
+    bytes are buffered between calls.
     """
 
     __slots__ = ("_held", "_in_run")
@@ -75,14 +74,14 @@ class PlainScanner:
     def __init__(self) -> None:
         # Invariant: `_held` is a proper prefix of `ping`.
         self._held = b""
-        # Whether the bytes before `_held` belong to a run that has its `?` already.
+        # Whether the bytes before `_held` belong to a run that was answered.
         self._in_run = False
 
     def feed(self, data: bytes, end: bool = False) -> bytes:
-        """Take bytes as they came and return the answers that are certain now.
+        """Parse bytes, and return the answers.
 
-        `end` says that the stream ended behind `data`: what could still have become a `ping`
-        is then a run of other bytes.
+        `end` says that the stream ends after `data`: an incomplete `ping` is then a run of other
+        bytes.
         """
         if data == PING and not self._held:
             self._in_run = False
@@ -90,7 +89,7 @@ class PlainScanner:
         if self._held:
             data = self._held + data
             self._held = b""
-        # What is between two pings is one run. Before the first, the run may be an old one.
+        # The bytes between two pings are one run. The bytes before the first may continue a run.
         first, *others = data.split(PING)
         if not others:
             return self._rest(first, end)
@@ -102,14 +101,14 @@ class PlainScanner:
         return b"".join(answers)
 
     def _run(self, run: bytes) -> bytes:
-        """Answer bytes that belong to no ping."""
+        """Answer bytes that are no ping."""
         if not run or self._in_run:
             return b""
         self._in_run = True
         return OTHER
 
     def _rest(self, rest: bytes, end: bool) -> bytes:
-        """Answer what follows the last ping, and hold back what may begin the next one."""
+        """Answer the bytes after the last ping, but buffer what may begin the next one."""
         if not end:
             for size in (3, 2, 1):
                 if rest.endswith(PING[:size]):
@@ -125,9 +124,9 @@ class Pong(NamedTuple):
     """A v1 pong's fields."""
 
     seq: int
-    """Of the ping that it answers, modulo 2^32."""
+    """The ping's number, modulo 2^32."""
     received: int
-    """How many pings of this session the server has received, modulo 2^32."""
+    """Pings of this session that the server has received, modulo 2^32."""
     t1: int
     """Copied from the ping."""
     t2: int
@@ -137,9 +136,9 @@ class Pong(NamedTuple):
 
 
 def encode_ping(seq: int, t1: int, size: int = DEFAULT_SIZE) -> bytes:
-    """Make a ping of `size` bytes. `seq` is taken modulo 2^32.
+    """Encode a ping of `size` bytes. `seq` is used modulo 2^32.
 
-    Raises `ValueError` when `size` is below `HEADER_SIZE`.
+    Raises `ValueError` if `size` is below `HEADER_SIZE`.
     """
     padding = size - HEADER_SIZE
     if padding < 0:
@@ -149,10 +148,10 @@ def encode_ping(seq: int, t1: int, size: int = DEFAULT_SIZE) -> bytes:
 
 
 def answer_ping(message: bytes, received: int, t2: int, t3: int) -> bytes | None:
-    """Make the pong that answers a ping, of the same size and with the same padding.
+    """Encode the pong for a ping, with the same size and padding.
 
-    `received` counts this ping too, and is taken modulo 2^32. `t2` and `t3` are nanoseconds.
-    Returns None when the ping is malformed: shorter than the header, or of another tag.
+    `received` includes this ping, and is used modulo 2^32. `t2` and `t3` are in nanoseconds.
+    Returns None if the ping is malformed: shorter than the header, or with another tag.
     """
     if len(message) < HEADER_SIZE or message[:_TAG_SIZE] != PING:
         return None
@@ -161,7 +160,7 @@ def answer_ping(message: bytes, received: int, t2: int, t3: int) -> bytes | None
 
 
 def decode_pong(message: bytes) -> Pong | None:
-    """Read a pong; None when it is malformed: shorter than the header, or of another tag."""
+    """Parse a pong; None if it is malformed: shorter than the header, or with another tag."""
     if len(message) < HEADER_SIZE or message[:_TAG_SIZE] != PONG:
         return None
     _, seq, received, t1, t2, t3 = _PONG.unpack_from(message)
@@ -174,8 +173,7 @@ def decode_pong(message: bytes) -> Pong | None:
 class MessageTooLarge(ValueError):  # noqa: N818 - the name says what the peer did
     """A peer announced a message above the limit.
 
-    `size` is what it announced, `limit` what is allowed, both in bytes; `messages` are those
-    that came complete before it in the same bytes.
+    `size` and `limit` are in bytes; `messages` are the complete messages before it.
     """
 
     def __init__(self, size: int, limit: int, messages: list[bytes]) -> None:
@@ -186,35 +184,35 @@ class MessageTooLarge(ValueError):  # noqa: N818 - the name says what the peer d
 
 
 def frame(message: bytes) -> bytes:
-    """Precede a message by its length, as a QUIC variable-length integer (RFC 9000, 16)."""
+    """A message with its length before it, as a QUIC variable-length integer (RFC 9000, 16)."""
     return encode_varint(len(message)) + message
 
 
 class Deframer:
-    """Cuts a stream's bytes into messages, each of at most `max_message_size` bytes.
+    """Parses a stream into messages of at most `max_message_size` bytes.
 
-    It keeps no more than one incomplete message.
+    It buffers at most one incomplete message.
     """
 
     __slots__ = ("_buffer", "_limit", "_needed")
 
     def __init__(self, max_message_size: int) -> None:
         self._limit = max_message_size
-        # The beginning of a frame, from its length on.
+        # An incomplete frame, with its length prefix.
         self._buffer = bytearray()
-        # How many bytes the buffer must have before looking at it again makes sense.
+        # The buffer size at which parsing can continue.
         self._needed = 0
 
     @property
     def pending(self) -> int:
-        """Bytes of an incomplete message. At the end of a stream, it was truncated then."""
+        """Bytes of an incomplete message; at the end of a stream, of a truncated one."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes as they came and return the messages that are complete now.
+        """Parse bytes, and return the complete messages.
 
-        Raises `MessageTooLarge` as soon as a length above the limit is known; the stream
-        can't be used from then on, and further calls raise the same.
+        Raises `MessageTooLarge` as soon as a length is above the limit. Further calls raise it
+        again.
         """
         if self._buffer:
             self._buffer += data
@@ -232,7 +230,7 @@ class Deframer:
             length_value, body = length
             end = body + length_value
             if length_value > self._limit:
-                # The length stays as what the next call finds first.
+                # Keep the length, so that the next call raises too.
                 self._buffer += data[start:body]
                 self._needed = 0
                 raise MessageTooLarge(length_value, self._limit, messages)

@@ -82,7 +82,7 @@ class _Pinger(Pinger):
     def answered(self, answer: Answer, size: int, at_ns: int) -> None:
         self._client.answers += 1
 
-    def over(self, closed: SessionClosed) -> None:
+    def session_ended(self, closed: SessionClosed) -> None:
         self._client.note_end(closed)
 
 

@@ -215,7 +215,7 @@ def test_the_two_differ_only_in_what_they_are_for() -> None:
         r"# The image of pingpong's client: .*",
         r"print\(\*project\['dependencies'\], \*project\['optional-dependencies'\]\['client'\], .*",
         r"from kubernetes.aio.client import DiscoveryV1Api; .*",
-        r"EXPOSE 8080/tcp",
+        r"EXPOSE 8081/tcp",
         r'CMD \["probe"\]',
         r'CMD \["probe"\]',
         r'LABEL org.opencontainers.image.title="pingpong-client" \\',

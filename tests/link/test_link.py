@@ -12,7 +12,7 @@ from pingpong.link.schedule import FLOOD_WAIT
 from pingpong.link.session import PingSession
 from tests.link.links import A, B, Linked, Seen, Wire, linked, refused, until
 
-SILENCE = "nothing was received of it for 1 s"
+SILENCE = "no packets received for 1 s"
 
 
 async def fall_silent(links: Linked, session: PingSession) -> None:
@@ -34,7 +34,7 @@ async def test_a_move_from_a_silent_session_is_an_outage_whatever_it_is_for(
             await fall_silent(links, old.session)
         await links.up(B)
         seen = links.seen.of("down", "moved", "up")[1:]
-        moved = ("moved", "the server wants the session to be left")
+        moved = ("moved", "the server is draining the session")
         if is_silent:
             assert seen == [("down", SILENCE), moved, ("up", B[0])]
         else:
@@ -50,8 +50,8 @@ async def test_a_move_from_a_dead_server_to_its_successor_elsewhere_is_an_outage
         await links.up(B)
         seen = links.seen.of("down", "moved", "up")[1:]
         assert seen == [
-            ("down", "the server is gone: nothing listens on its port any more"),
-            ("moved", f"the name does not lead to {A[0]} any more"),
+            ("down", "the server stopped: its UDP port is closed"),
+            ("moved", f"the name no longer resolves to {A[0]}"),
             ("up", B[0]),
         ]
 
@@ -62,7 +62,7 @@ async def test_an_attempt_that_ends_where_the_name_no_longer_leads_is_followed_b
         links.link.addresses_changed([B])
         await links.up(A)
         await links.up(B)
-        moved = ("moved", f"the name does not lead to {A[0]} any more")
+        moved = ("moved", f"the name no longer resolves to {A[0]}")
         assert links.seen.of("connected", "moved") == [("connected", A[0]), moved]
 
 

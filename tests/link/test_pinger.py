@@ -48,7 +48,7 @@ class Noting(Pinger):
     def drain_received(self) -> None:
         self.drains += 1
 
-    def over(self, closed: SessionClosed) -> None:
+    def session_ended(self, closed: SessionClosed) -> None:
         self.closed.append(closed)
 
 

@@ -135,8 +135,8 @@ def test_port_in_use() -> None:
         port = sock.getsockname()[1]
         line = fails(f"--bind-port={port}")
     assert line == (
-        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another with --bind-port,"
-        " or 0 for a free one"
+        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another port with --bind-port,"
+        " or 0 for any free port"
     )
 
 
@@ -178,7 +178,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         server.send(signal.SIGTERM)
         event = server.read_event("drain_started")
         assert (event["sessions"], event["timeout"]) == (1, 25)
-        assert "a second Ctrl-C ends it" in event["hint"]
+        assert "a second Ctrl-C ends the server" in event["hint"]
         server.send(signal.SIGTERM)
         status, _, err = server.finish()
         assert status == 128 + signal.SIGTERM
@@ -219,7 +219,7 @@ def test_admin_port_in_use() -> None:
     assert (status, out) == (2, "")
     assert err.splitlines()[-1] == (
         f"pingpong: cannot listen for HTTP on 127.0.0.1 port {port}: the port is in use;"
-        " set PINGPONG_ADMIN_PORT to another one (0: any)"
+        " set PINGPONG_ADMIN_PORT (--admin-port) to another one (0: any)"
     )
 
 
@@ -227,8 +227,8 @@ def test_admin_port_in_use() -> None:
 def test_a_token_file_that_is_not_there() -> None:
     line = fails("--bind-port=0", "--auth=token", "--token-file=/nowhere/tokens")
     assert line == (
-        "pingpong: cannot read the token file /nowhere/tokens: no such file or directory;"
-        " check its path and permissions (--token-file)"
+        "pingpong: --token-file (PINGPONG_TOKEN_FILE): cannot read the token file /nowhere/tokens: no such file or directory;"
+        " check its path and permissions"
     )
 
 

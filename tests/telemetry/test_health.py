@@ -125,7 +125,7 @@ def test_a_loop_that_is_late_each_time_is_ill_after_a_while(clock: Clock, lag: L
     assert lag.check().name == "event_loop"
     result = lag.check().run()
     assert not result.ok
-    assert result.reason == ("for 32 s the event loop has come round more than 1 s late each time")
+    assert result.reason == ("for 32 s the event loop has been more than 1 s late each time")
     clock.advance(0.25)
     assert lag.result().ok, "one beat in time, and it is well"
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingpong.webtransport.asyncio import Target
-from pingpong.webtransport.hosts import ascii_host, host_of
+from pingpong.webtransport.hosts import Url, ascii_host
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,33 @@ def test_any_text_is_a_name_in_ascii_or_none(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("authority", "host"),
+    ("text", "host", "port", "path"),
     [
-        ("Host", "Host"),
-        ("ΟΔΟΣ:1", "ΟΔΟΣ"),
-        ("[::1]:1", "::1"),
-        ("[fe80::1%eth0]", "fe80::1%eth0"),
-        ("a@b:1", "b"),
-        ("", ""),
+        ("https://Host", "host", 443, "/"),
+        ("https://ΟΔΟΣ:1/a?b=/c", "xn--pxavbq", 1, "/a?b=/c"),
+        ("HTTPS://[::1]:1/", "::1", 1, "/"),
+        ("https://[fe80::1%25eth0]", "fe80::1%eth0", 443, "/"),
+        ("https://[fe80::1%eth0]:443/ü", "fe80::1%eth0", 443, "/%C3%BC"),
     ],
 )
-def test_the_host_of_an_authority(authority: str, host: str) -> None:
-    assert host_of(authority) == host
+def test_a_url(text: str, host: str, port: int, path: str) -> None:
+    url = Url.parse(text)
+    assert (url.host, url.port, url.path) == (host, port, path)
+    assert Url.parse(str(url)) == url
+
+
+@given(st.text(max_size=60), st.sampled_from(["", "https://"]))
+def test_any_text_is_a_url_or_none(text: str, begin: str) -> None:
+    try:
+        url = Url.parse(begin + text)
+    except ValueError as error:
+        reason = str(error)
+    else:
+        reason = "must be what it is"
+        assert str(url).isascii()
+        assert Url.parse(str(url)) == url
+    assert reason.startswith("must ")
+    assert reason.isprintable()
 
 
 def test_a_target_has_one_name_for_lookup_tls_and_http() -> None:
@@ -93,7 +108,7 @@ def test_a_target_has_one_name_for_lookup_tls_and_http() -> None:
         assert target.host == target.identity.server_name == "xn--strae-oqa.test"
         assert target.authority == "xn--strae-oqa.test:4433"
         assert target.path == "/ping?key=s3cret"
-    with pytest.raises(ValueError, match=r"U\+202E"):
+    with pytest.raises(ValueError, match=r"a\\u202eb\.test/' must be https://host"):
         Target.from_url("https://a\u202eb.test/")
-    with pytest.raises(ValueError, match=r"for https URLs: 'http://\*\*\*@a/\?\*\*\*'"):
+    with pytest.raises(ValueError, match=r"^the URL 'http://\*\*\*@a/\?\*\*\*' must begin with"):
         Target.from_url("http://me:s3cret@a/?s3cret")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ..link import LinkError
+from ..settings.command_line import named
+from ..settings.credentials import CredentialsError, read_tokens
 from ..settings.files import WatchedFile
 from ..webtransport import Headers
-
-_TOKEN = re.compile(rb"[\x21-\x7e]+")
 
 
 def authorization(token_file: Path | None) -> Headers:
@@ -20,16 +19,16 @@ def authorization(token_file: Path | None) -> Headers:
     if token_file is None:
         return ()
     try:
-        token = WatchedFile(token_file).read().strip()
+        tokens = read_tokens(WatchedFile(token_file).read())
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise _no_token(f"cannot read the file {token_file}: {reason}") from None
-    if not token:
-        raise _no_token(f"no token is in {token_file}: it is empty")
-    if not _TOKEN.fullmatch(token):
-        raise _no_token(f"no token is in {token_file}: that is one word of printable ASCII")
-    return ((b"authorization", b"Bearer " + token),)
+    except CredentialsError as error:
+        raise _no_token(f"the file {token_file} cannot be used: {error}") from None
+    if len(tokens) > 1:
+        raise _no_token(f"the file {token_file} holds {len(tokens)} tokens: leave the one to send")
+    return ((b"authorization", b"Bearer " + tokens[0][1]),)
 
 
 def _no_token(text: str) -> LinkError:
-    return LinkError("unauthorized", f"{text} (--token-file)")
+    return LinkError("unauthorized", f"{named('token_file')}: {text}")

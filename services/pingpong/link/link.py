@@ -1,4 +1,4 @@
-"""A link to one target: always a session to send probes on, and what becomes of each probe."""
+"""A link to one target: keeps a session open, sends probes on it, and tracks their answers."""
 
 from __future__ import annotations
 
@@ -19,83 +19,84 @@ from .failures import Failure, LinkError
 from .observer import Observer, Peer
 from .reconnect import Backoff, ReconnectPolicy, ReconnectReason, ReconnectRequest
 from .schedule import Flood, Pace, Schedule, first_slot, spread
-from .session import HORIZON, IDLE_TIMEOUT, NOTHING_LISTENS, PingSession
+from .session import HORIZON, IDLE_TIMEOUT, PORT_CLOSED, PingSession
 
 TICK = 0.25
-"""Seconds from one stock-taking to the next, at most."""
+"""Seconds between periodic checks, at most."""
 
 _GRACE = 1.0
-"""Seconds that a new target has to be connected to before its slots count."""
+"""Seconds in which a new target may connect before its slots count."""
 _SUSPECT_AFTER = 1.0
-"""Seconds of silence, with QUIC's repetitions in it, after which another session is tried."""
+"""Seconds without packets, despite QUIC's retransmissions, after which to try another session."""
 _SHORTEST_DEAD = 2.0
 _LONGEST_DEAD = IDLE_TIMEOUT / 3
-"""Seconds of silence after which a path is taken for dead: three intervals within these bounds."""
+"""Seconds without packets after which the target is down: three intervals within these bounds."""
 _UNANSWERED = 10
-"""Probes without an answer, in a row, after which a session is of no use, though it lives."""
+"""Consecutive probes without an answer after which the target is down, though packets arrive."""
 _MAX_RETIRING = 4
-"""Sessions that were replaced and may still bring answers, at most."""
+"""Replaced sessions that stay open for late answers, at most."""
 _BETWEEN_ATTEMPTS = 0.15
-"""Seconds of a pause before a session that count as an outage's: it is found out no more exactly."""
+"""Seconds of a pause before an attempt that count as an outage: the precision of detection."""
 _STALLED_AFTER = 0.1
 """Seconds by which a timer is late in a process that was stopped, or held up."""
 
 
 class Until(Enum):
-    """What ends a link, besides its count."""
+    """When a link ends, besides its count."""
 
     STOPPED = "stopped"
-    """Nothing: it goes on until it is cancelled."""
+    """Only when it is cancelled."""
     NOT_CONNECTED = "not connected"
-    """That the first session can't be made; others are made again and again."""
+    """If the first session cannot be opened. Later ones are retried."""
     SESSION_ENDED = "session ended"
-    """The same, or that the first session is over."""
+    """Also when the first session ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """What a link does. Times are in seconds."""
+    """The options of a link. Times are in seconds."""
 
     modes: tuple[Mode, ...] = ("datagram",)
-    """How probes travel: datagram, stream, streams, uni."""
+    """How probes are sent: datagram, stream, streams, uni."""
     size: int = DEFAULT_SIZE
-    """Bytes of a probe and of its answer."""
+    """Size of a probe and of its answer, in bytes."""
     interval: float = 1.0
-    """From one probe to the next, of each mode."""
+    """Time between probes, in each mode."""
     timeout: float = 1.0
-    """To wait for an answer; one that comes later is late, and not lost."""
+    """Time to wait for an answer. A later answer is late, not lost."""
     count: int | None = None
-    """Probes after which it ends, once nothing is waited for; None: never."""
+    """Number of probes, after which the link ends; None: no limit."""
     is_flood: bool = False
-    """Send as soon as the answer is there, and not at an interval; each mode by itself."""
+    """Send the next probe as soon as an answer arrives, in each mode, instead of at an
+    interval."""
     offset: float = 0.0
-    """From the first attempt's end to the first slot."""
+    """Time from the end of the first attempt to the first slot."""
     spread_by: str | None = None
-    """What the place of the slots in each interval is drawn from; `offset` is ignored then."""
+    """If set, its hash is the phase of the slots in the interval, and `offset` is ignored."""
     warms_up: bool = False
-    """Whether each session begins with a probe of each mode, beside the schedule."""
+    """Whether each session begins with an extra probe in each mode."""
     until: Until = Until.STOPPED
     backoff: tuple[float, float] = (0.1, 10.0)
-    """Longest pauses before another attempt to connect: after the first failure, and after many."""
+    """The bounds of the backoff between attempts: after the first failure, and the maximum."""
     lookup_interval: float | None = None
-    """After how long to look again whether the address in use is still one of the target's."""
+    """Time between lookups that check whether the target still has the address in use."""
 
 
 class State(Enum):
-    """Where a target stands."""
+    """The state of a target."""
 
     CONNECTING = "connecting"
-    """Never connected so far."""
+    """Never connected."""
     UP = "up"
     DOWN = "down"
-    """Connected before, and to be again."""
+    """Connected before; reconnecting."""
     ENDED = "ended"
-    """Nothing more is to come."""
+    """Stopped."""
 
 
 @dataclass(eq=False, slots=True)
 class _Slots:
-    """When probes of one mode are sent."""
+    """The schedule of probes in one mode."""
 
     mode: Mode
     pace: Pace
@@ -104,17 +105,17 @@ class _Slots:
 
 @dataclass(frozen=True, slots=True)
 class _Retired:
-    """When a session that was replaced is left at the latest, and why it was replaced."""
+    """A replaced session: when to close it at the latest, and why it was replaced."""
 
     until: float
     reason: ReconnectReason
 
 
 class Link:
-    """Probes one target while `run` runs; `close` is to be awaited after that.
+    """Probes one target while `run` runs. Await `close` after that.
 
-    `name` is what people call the target, `lookup` says where it is now. What happens goes to
-    `observer`, by plain calls in the turn in which it happens.
+    `name` is the target's name for display, `lookup` resolves it. `observer` gets all events, as
+    plain calls in the same turn of the event loop.
     """
 
     def __init__(
@@ -130,13 +131,13 @@ class Link:
         self.name = name
         self.availability = Availability(time.monotonic_ns())
         self.peer: Peer | None = None
-        """Who is pinged, or was last."""
+        """The current or last peer."""
         self.connections = 0
-        """Sessions that probes have gone over."""
+        """Sessions that were used for probes."""
         self.skipped = 0
-        """Slots that passed without a probe, this process being stopped or held up."""
+        """Slots without a probe, because this process was stopped or stalled."""
         self.has_ended = False
-        """Whether nothing more is to come."""
+        """Whether the link has ended."""
         self._lookup = lookup
         self._dialer = dialer
         self._observer = observer
@@ -148,18 +149,18 @@ class Link:
         self._dead_after = max(timeout, _SHORTEST_DEAD, min(3 * options.interval, _LONGEST_DEAD))
         self._suspect_after = max(timeout, _SUSPECT_AFTER)
         self._current: PingSession | None = None
-        """Where probes go."""
+        """The session for new probes."""
         self._retiring: dict[PingSession, _Retired] = {}
-        """Sessions that were replaced, the oldest first."""
+        """Replaced sessions, the oldest first."""
         self._latest_addresses: Sequence[Address] = ()
-        """Where the name leads, if that was said since the last attempt began."""
+        """The addresses of the name, if they were updated since the last attempt began."""
         self._is_connected = False
-        """Whether the observer takes it for connected."""
+        """Whether the observer was told that the target is connected."""
         self._idle_since: float | None = None
-        """When the last session ended, or the last attempt failed, where none stands since."""
+        """When the last session ended or attempt failed, if there is no session since."""
         self._attempt_began = now
         self._connect_failure = ""
-        """Of the last attempt, for people; empty since the target is up."""
+        """The error of the last attempt, for display; empty when the target is up."""
         self._slots: list[_Slots] = []
         self._seq = 0
         self._ticked_at = now
@@ -170,9 +171,9 @@ class Link:
         self._background: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Keep a session and send, until `count` is reached or it is cancelled.
+        """Keep a session and send probes, until `count` is reached or it is cancelled.
 
-        Raises `LinkError` where `until` says so, and what a fault in here raised.
+        Raises `LinkError` as `until` says, and unexpected exceptions of callbacks.
         """
         grace = None
         if self._options.until is Until.STOPPED:
@@ -198,17 +199,18 @@ class Link:
             raise self._failure
 
     async def close(self) -> None:
-        """Leave all sessions; it takes `session.CLOSE_TIMEOUT` seconds at most."""
+        """Close all sessions, in at most `session.CLOSE_TIMEOUT` seconds."""
         self._stop()
         for session in self._sessions():
             self._close_session(session)
-        # Shielded: where this is cancelled, what has not begun to close closes all the same.
+        # Shielded: if this is cancelled, all sessions are closed all the same.
         await asyncio.gather(*map(asyncio.shield, self._background), return_exceptions=True)
 
     def addresses_changed(self, addresses: Sequence[Address]) -> None:
-        """The name leads to these addresses now, and to no other one.
+        """The name resolves to exactly these addresses now.
 
-        Once the one in use is gone, another session is made first, and then that one is left.
+        If the address in use is not among them, another session is opened, and then the old one is
+        closed.
         """
         if addresses:
             self._latest_addresses = addresses
@@ -221,27 +223,27 @@ class Link:
         if current.client.address not in addresses:
             self._request_session(
                 ReconnectReason.ADDRESS_CHANGED,
-                f"the name does not lead to {current.peer.address} any more",
+                f"the name no longer resolves to {current.peer.address}",
             )
         elif self._has_requested(ReconnectReason.ADDRESS_CHANGED):
             self._reconnect.satisfied(time.monotonic())
             self._notify()
 
     def connect_now(self) -> None:
-        """Do not wait before the next attempt: something has changed."""
+        """Make the next attempt now: something has changed."""
         self._reconnect.retry_now(time.monotonic())
         self._notify()
 
     def receive_pending(self) -> None:
-        """Take in what is in the sockets already."""
+        """Process the packets that are in the sockets."""
         for session in self._sessions():
             session.receive_pending()
 
-    # How it is.
+    # State.
 
     @property
     def state(self) -> State:
-        """Where the target stands; `reason` says why it is not up."""
+        """The state of the target; `reason` says why it is not up."""
         if self.has_ended:
             return State.ENDED
         if self.availability.is_up or (self._current is not None and not self.availability.was_up):
@@ -250,7 +252,7 @@ class Link:
 
     @property
     def reason(self) -> str:
-        """Why the target is down, for people; empty where it is up."""
+        """Why the target is down, for display; empty if it is up."""
         if self.availability.is_up:
             return ""
         if not self._connect_failure or self._connect_failure == self.availability.cause:
@@ -258,7 +260,7 @@ class Link:
         return f"{self.availability.cause}; {self._connect_failure}"
 
     def summary(self, now_ns: int) -> Summary:
-        """What became of the probes so far, without times."""
+        """The counts of all probes so far, without times."""
         return self._totals.summary(now_ns)
 
     def _sessions(self) -> list[PingSession]:
@@ -267,10 +269,10 @@ class Link:
     # Connecting.
 
     async def _attempt(self) -> None:
-        """Try to make the session that is pending; it may come to be unwanted."""
+        """Try to open a session, until it is no longer needed."""
         avoid = None if self._current is None else self._current.client.address
         self._attempt_began = time.monotonic()
-        # The attempt looks the name up itself.
+        # The attempt does its own lookup.
         self._latest_addresses = ()
         dial = self._loop.create_task(
             self._dialer.dial(
@@ -316,7 +318,7 @@ class Link:
             self._use(session)
 
     async def _drop_attempt(self, dial: asyncio.Task[PingSession]) -> None:
-        """End an attempt that is unwanted; it may have ended in the same turn."""
+        """End an attempt that is no longer needed. It may have ended in the same turn."""
         await asyncio.wait([dial])
         if dial.cancelled():
             return
@@ -348,14 +350,14 @@ class Link:
             and self._has_requested(ReconnectReason.REFUSED)
             and current.client.address in error.tried
         ):
-            # A host says so a limited number of times, to any of this side's sockets.
+            # ICMP errors are rate-limited, so one for another of our sockets counts too.
             current.refused()
         self._observer.connect_failed(error)
         if not self.connections and self._options.until is not Until.STOPPED:
             self._end(error)
 
     def _use(self, session: PingSession) -> None:
-        """Probes go over this session from now on."""
+        """Use this session for probes from now on."""
         old, pending = self._current, self._reconnect.pending
         assert pending is not None
         self._reconnect.satisfied(time.monotonic())
@@ -366,7 +368,7 @@ class Link:
         if old is not None:
             lost = self._why_lost(old, pending, session.dialed_at)
             self._retire(old, pending.reason)
-        # From here on `close` finds both, also where the observer fails.
+        # From here on `close` closes both, also if the observer raises.
         self._observer.dialed(session.peer)
         self.peer = session.peer
         self.connections += 1
@@ -386,7 +388,7 @@ class Link:
             return
         if session.is_draining:
             self.session_draining(session)
-        # The name may have come to lead elsewhere during the attempt.
+        # The addresses may have changed during the attempt.
         self._check_address()
         if self._options.warms_up:
             for mode in self._options.modes:
@@ -395,26 +397,26 @@ class Link:
     def _why_lost(
         self, old: PingSession, pending: ReconnectRequest, dialed_at: float
     ) -> str | None:
-        """Why the target was lost on a session that is replaced; None: it was not.
+        """Why the target was down on a session that is replaced; None if it was not.
 
-        Whether the old session would still have answered is not waited for.
+        It does not wait for late answers on the old session.
         """
         if old.waits_since(dialed_at):
             if pending.reason is ReconnectReason.REFUSED:
                 return pending.cause
             if old.is_refused:
-                return NOTHING_LISTENS
+                return PORT_CLOSED
         if not old.open:
             return None
         if pending.reason in (ReconnectReason.UNRESPONSIVE, ReconnectReason.UNANSWERED):
             return pending.cause
-        # Also where it is replaced for another reason, as when the server asks to leave.
+        # Also if it is replaced for another reason, such as a drain.
         if old.unresponsive_for >= self._suspect_after:
             return _silence(self._suspect_after)
         return _no_answers() if old.unanswered_in_a_row >= _UNANSWERED else None
 
     def _retire(self, session: PingSession, reason: ReconnectReason) -> None:
-        """Wait for what may still come, but not send any more."""
+        """Wait for late answers on a session, and send no more probes on it."""
         is_well = session.is_draining or reason is ReconnectReason.ADDRESS_CHANGED
         follow = self._options.timeout + (0 if is_well else HORIZON)
         self._retiring[session] = _Retired(time.monotonic() + follow, reason)
@@ -447,7 +449,7 @@ class Link:
             try:
                 found = await self._lookup()
             except ConnectError:
-                continue  # What was known before still holds.
+                continue  # The addresses found before stay valid.
             except Exception as error:
                 self._fail(error)
                 return
@@ -456,9 +458,9 @@ class Link:
     # `session.SessionOwner`.
 
     def session_answered(self, session: PingSession, answer: Answer, at_ns: int) -> None:
-        """Note an answer: the target is up, and a doubt about its session is satisfied."""
+        """An answer arrived: the target is up, and a suspicion about its session is refuted."""
         if self._current is None:
-            # From one that was replaced: nothing shows that another one can be made.
+            # On a replaced session: it does not show that another session can be opened.
             self.availability.noted(at_ns)
             self._idle_since = time.monotonic()
             return
@@ -480,18 +482,18 @@ class Link:
         self._check_count()
 
     def session_draining(self, session: PingSession) -> None:
-        """Have another session made, before this one is left."""
+        """The server drains the session: open another one before it is closed."""
         if session is self._current and self._may_reconnect:
             self._observer.draining()
-            self._request_session(ReconnectReason.DRAIN, "the server wants the session to be left")
+            self._request_session(ReconnectReason.DRAIN, "the server is draining the session")
 
     def session_refused(self, session: PingSession, cause: str) -> None:
-        """Have another session made, in case it is true."""
+        """A packet says that the server is gone. It may be forged, so try another session."""
         if session is self._current:
             self._request_session(ReconnectReason.REFUSED, cause)
 
     def session_ended(self, session: PingSession) -> None:
-        """Leave a session that is over: the target is lost, where no other one stands."""
+        """A session ended. If it was the current one, the target is down."""
         if session is self._current:
             self._idle_since = time.monotonic()
             self._lost(session.end_cause)
@@ -500,13 +502,13 @@ class Link:
             else:
                 self._end(LinkError("refused", session.end_cause))
         elif session not in self._retiring:
-            return  # Not taken yet: `_use` will see.
+            return  # Not in use yet: `_use` handles it.
         self._close_session(session)
 
     # Slots.
 
     def _start_slots(self) -> None:
-        """From the first attempt's end on: what can't be sent counts as well."""
+        """Start the schedules after the first attempt; slots without a session count as well."""
         if self._slots or self.has_ended:
             return
         options, now = self._options, time.monotonic()
@@ -537,7 +539,7 @@ class Link:
         return count is not None and self._seq >= count
 
     def _take_slot(self, slots: _Slots) -> None:
-        """The time of a slot has come."""
+        """Send the probe of a slot."""
         pace = slots.pace
         skipped = pace.skipped
         pace.take(time.monotonic())
@@ -564,10 +566,10 @@ class Link:
             self.has_ended = True
             self._notify()
 
-    # Taking stock.
+    # Periodic checks.
 
     def _plan_tick(self, now: float) -> None:
-        # Never later than a probe's timeout: what is sent from now on has until then at least.
+        # At least once per timeout, for probes that are sent from now on.
         at = now + min(TICK, self._options.timeout)
         for session in self._sessions():
             at = min(at, session.next_check())
@@ -576,7 +578,7 @@ class Link:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        # The time in which this process was stopped, or held up, is no silence of the target's.
+        # Exclude the time in which this process was stopped or stalled.
         late = now - self._tick_at
         stalled = late if late > _STALLED_AFTER else 0.0
         awake = now - self._ticked_at - stalled
@@ -597,9 +599,9 @@ class Link:
         self._plan_tick(time.monotonic())
 
     def _extend_pause(self, stalled: float, now: float) -> None:
-        """This process was held up until now: that is no part of its pause before an attempt."""
+        """Exclude a stall from the pause before an attempt."""
         began = self._attempt_began
-        # An attempt that was under way before has ended the pause already.
+        # If an attempt was running, the pause had ended before.
         if self._idle_since is not None and not self._idle_since < began < self._tick_at:
             self._idle_since = min(self._idle_since + stalled, now)
 
@@ -615,7 +617,7 @@ class Link:
             self._request_session(ReconnectReason.UNRESPONSIVE, _silence(self._suspect_after))
 
     def _exclude(self, seconds: float) -> None:
-        """This is no part of an outage."""
+        """Exclude the last `seconds` from an outage."""
         self.availability.exclude(int(seconds * 1e9), time.monotonic_ns())
 
     # The rest.
@@ -643,7 +645,7 @@ class Link:
         self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """Have `run` raise this."""
+        """Make `run` raise this error."""
         self._failure = self._failure or error
         self._notify()
 
@@ -656,7 +658,7 @@ class Link:
             self._timer.cancel()
 
     def _await_change(self) -> asyncio.Future[None]:
-        """Done when there is something that ends a pause. Raises the fault of `_fail`."""
+        """A future that is done when something changes. Raises the error of `_fail`."""
         if self._failure is not None:
             raise self._failure
         if self._changed.done():
@@ -669,8 +671,8 @@ class Link:
 
 
 def _silence(seconds: float) -> str:
-    return f"nothing was received of it for {seconds:g} s"
+    return f"no packets received for {seconds:g} s"
 
 
 def _no_answers() -> str:
-    return f"{_UNANSWERED} probes in a row were not answered"
+    return f"no answer to {_UNANSWERED} consecutive probes"

@@ -1,4 +1,4 @@
-"""What is called when something happens on a link."""
+"""The callbacks of a link."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .failures import LinkError
 
 @dataclass(frozen=True, slots=True)
 class ConnectTimes:
-    """How long each step of connecting took, in nanoseconds; None for a step that wasn't taken."""
+    """The duration of each step of connecting, in nanoseconds; None if it was skipped."""
 
     resolve_ns: int | None = None
     handshake_ns: int | None = None
@@ -21,52 +21,52 @@ class ConnectTimes:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is pinged, and how: what the making of a session has satisfied."""
+    """The peer of a session, and what was negotiated."""
 
     address: str
-    """The IP address that the name led to."""
+    """The IP address in use."""
     protocol: str | None
     """The negotiated application protocol; None for plain ping-pong."""
     draft: str
     """The negotiated version of WebTransport, as in `draft-16`."""
     times: ConnectTimes = ConnectTimes()
     not_after: float | None = None
-    """When the server's certificate expires, in seconds since 1970."""
+    """When the server's certificate expires, in seconds since 1970; or None."""
 
 
 class Observer:
-    """Called with what happens on a link, in its order; each call does nothing unless overridden.
+    """Callbacks of a link, in the order of events; no-ops by default.
 
-    `seq` counts the probes of a link from 1, in all sessions together, without gaps.
+    `seq` numbers the probes of a link from 1, across sessions, without gaps.
     """
 
     # The target.
 
     def up(self, peer: Peer, outage: Outage | None) -> None:
-        """The first answer came, or the first one after an outage."""
+        """The first answer arrived, or the first one after an outage."""
 
     def down(self, cause: str) -> None:
-        """The target does not answer any more, or its session is over and no other one stands."""
+        """The target stopped answering, or its only session ended."""
 
     # Sessions.
 
     def dialed(self, peer: Peer) -> None:
-        """A session was made."""
+        """A session was opened."""
 
     def connect_failed(self, error: LinkError) -> None:
-        """No session could be made."""
+        """An attempt to open a session failed."""
 
     def connected(self, peer: Peer) -> None:
-        """Probes go over a session; before that there was none."""
+        """Probes use a session; there was none before."""
 
     def moved(self, before: Peer, peer: Peer, cause: str) -> None:
-        """Probes go over another session, beside which the one before still stands."""
+        """Probes use another session; the old one is still open."""
 
     def draining(self) -> None:
-        """The server asks to leave. Another session is made first."""
+        """The server drains the session. Another one is opened before it is closed."""
 
     def closed(self, reason: str) -> None:
-        """A session is over, or is left: `reason` is one of `session.CLOSE_REASONS`."""
+        """A session closed: `reason` is one of `session.CLOSE_REASONS`."""
 
     # Probes.
 
@@ -77,22 +77,22 @@ class Observer:
         """A probe could not be sent."""
 
     def unconnected(self, seq: int, mode: Mode) -> None:
-        """A probe's time came while there was no session."""
+        """A probe was due while there was no session."""
 
     def skipped(self, slots: int) -> None:
-        """This process was stopped, or held up, and this number of slots passed meanwhile."""
+        """This process was stopped or stalled, and missed this number of slots."""
 
     def answered(self, answer: Answer, size: int, is_first: bool) -> None:
-        """An answer of `size` bytes came; `is_first`: to the first probe of its session and mode."""
+        """An answer of `size` bytes arrived; `is_first`: the first of its session and mode."""
 
     def duplicated(self, count: int) -> None:
-        """The network delivered this number of packets again: QUIC lets none of them pass."""
+        """The network duplicated this number of packets. QUIC discards duplicates."""
 
     def malformed(self, mode: Mode) -> None:
-        """Something came that is the answer to no probe."""
+        """A message arrived that is no answer to a probe."""
 
     def unanswered(self, seq: int, *, final: bool) -> None:
-        """A probe's timeout passed; where that is final, its session is over: no answer can come."""
+        """A probe timed out. If `final`, its session has ended, so no late answer can arrive."""
 
     def lost(self, report: LossReport) -> None:
-        """Probes are lost for good, or more is known of where."""
+        """Probes are lost, or the direction of losses became known."""

@@ -1,8 +1,8 @@
-"""The pings of one session: sends them in any mode, or several, and matches the answers to them.
+"""Sends the pings of one session, in one or several modes, and matches the answers.
 
-The server counts the pings of a session in all modes together, so all of them are followed by one
-`Statistics`, where each mode is a kind of its own. It all happens in the turn in which a packet
-arrived, by its arrival time: what the event loop had to do meanwhile is not the network's.
+The server counts the pings of a session in all modes together. So one `Statistics` tracks all of
+them, and each mode is a kind. Answers are processed in the turn in which their packet arrived,
+with its arrival time, so delays of the event loop are not measured.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _U32 = 0xFFFF_FFFF
 _TOKEN = 4
 """Bytes of a plain `pong` on a bidirectional stream."""
 _MAX_UNREAD = 1 << 20
-"""Bytes of pings on one stream that the server has not acknowledged: then it does not read."""
+"""Unacknowledged bytes of pings on one stream; above it the server does not read the stream."""
 
 
 class SendError(Exception):
-    """A ping could not be sent; the text says why. Never the network's loss."""
+    """A ping could not be sent; the text says why."""
 
 
 class PingStream(StreamHandler):
-    """A stream that answers come on: framed in `pingpong.v1`, tokens or a whole in plain."""
+    """Parses the answers on a stream: frames in `pingpong.v1`, tokens or one message in plain."""
 
     __slots__ = ("_data", "_messages", "_mode", "_pinger", "_seq", "_size")
 
@@ -56,13 +56,13 @@ class PingStream(StreamHandler):
         self._messages = Deframer(pinger.max_answer) if pinger.is_v1 else None
         self._seq = seq
         self._data = b""
-        """Of a plain answer: what is not yet matched, or the beginning of a whole one."""
+        """The unmatched rest of plain answers, or the beginning of a plain message."""
         self._size = 0
 
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """Match what is complete now."""
+        """Match the complete answers."""
         if self._messages is not None:
             try:
                 for message in self._messages.feed(data):
@@ -71,7 +71,7 @@ class PingStream(StreamHandler):
                 self._pinger.malformed(self._mode)
                 stream.stop()
         elif stream.is_unidirectional:
-            # The number is all that is read of it.
+            # Only the sequence number is needed.
             self._data += data[: _PLAIN.size - len(self._data)]
             self._size += len(data)
             if end_stream:
@@ -85,58 +85,58 @@ class PingStream(StreamHandler):
 
 
 class Pinger(SessionWaiter):
-    """Sends pings of `size` bytes on a session and follows what becomes of them: a base class.
+    """Sends pings of `size` bytes on a session and tracks their answers: a base class.
 
-    Subclasses override the methods under "What happens". A ping is answered in time
-    within `timeout_ns`, and late within `horizon_ns` after that.
+    Subclasses override the callbacks. An answer within `timeout_ns` is in time, one within
+    `horizon_ns` after that is late. Times are in nanoseconds.
     """
 
     clock: Callable[[], int] = staticmethod(time.monotonic_ns)
-    """Nanoseconds; the clock of answers' arrivals."""
+    """Nanoseconds; the clock of arrival times."""
 
     def __init__(self, size: int, timeout_ns: int, horizon_ns: int = HORIZON_NS) -> None:
         super().__init__()
         self.is_v1 = False
         self.statistics: Statistics
-        """There once the session is established."""
+        """Set when the session is established."""
         self._size = size
         self._times_ns = (timeout_ns, horizon_ns)
         self._session: Session
         self._duplicates = 0
         self._stream: Stream | None = None
         self._tokens: deque[int] = deque()
-        """In plain on one stream, answers have no number: they come in order."""
+        """Sequence numbers of plain pings on one stream: answers have none, but are in order."""
 
     @property
     def max_answer(self) -> int:
-        """Bytes of the largest answer that is one: as many as its ping has."""
+        """The maximum size of an answer in bytes: that of a ping."""
         return max(self._size, HEADER_SIZE)
 
-    # What happens.
+    # Callbacks.
 
     def flush(self) -> int:
-        """Have what waits leave, now. Returns when it left, in nanoseconds; 0: it is not known."""
+        """Send queued packets now. Returns the time in nanoseconds; 0 if it is not known."""
         return 0
 
     def answered(self, answer: Answer, size: int, arrival: int) -> None:
         """An answer of `size` bytes arrived."""
 
     def malformed(self, mode: Mode) -> None:
-        """Something came that is the answer to no ping."""
+        """A message arrived that is no answer to a ping."""
 
     def duplicated(self, count: int) -> None:
-        """The network delivered this number of packets again."""
+        """The network duplicated this number of packets."""
 
     def drain_received(self) -> None:
-        """The server wants the session to be left."""
+        """The server drains the session."""
 
-    def over(self, closed: SessionClosed) -> None:
-        """The session is over, once it was established."""
+    def session_ended(self, closed: SessionClosed) -> None:
+        """An established session ended."""
 
     # Sending.
 
     def count_duplicates(self) -> None:
-        """Count what the network has delivered twice since the last call."""
+        """Count the packets that the network has duplicated since the last call."""
         copies = self._session.duplicate_packets
         if copies != self._duplicates:
             count, self._duplicates = copies - self._duplicates, copies
@@ -144,7 +144,7 @@ class Pinger(SessionWaiter):
             self.duplicated(count)
 
     def ping(self, seq: int, mode: Mode) -> None:
-        """Send a ping, now. Raises `SendError` where that cannot be."""
+        """Send a ping now. Raises `SendError`."""
         now = self.clock()
         message = (
             encode_ping(seq & _U32, now, self._size)
@@ -174,14 +174,14 @@ class Pinger(SessionWaiter):
 
     def _send_datagram(self, message: bytes) -> None:
         if not self._session.send_datagram(message):
-            raise SendError("too many datagrams wait to be sent")
+            raise SendError("the send queue is full")
 
     def _send_stream(self, message: bytes, seq: int) -> None:
         if self._stream is None or not self._stream.send_open:
             self._tokens.clear()
             self._stream = self._session.open_stream(PingStream(self, "stream"))
         elif self._stream.buffered > _MAX_UNREAD:
-            raise SendError("the server does not read")
+            raise SendError("the server does not read the stream")
         if not self.is_v1:
             self._tokens.append(seq)
         self._stream.send(frame(message) if self.is_v1 else b"ping")
@@ -197,7 +197,7 @@ class Pinger(SessionWaiter):
     # Answers.
 
     def take(self, message: bytes, mode: Mode, arrival: int) -> None:
-        """A `pingpong.v1` message."""
+        """Process a `pingpong.v1` message."""
         pong = decode_pong(message)
         if pong is None:
             self.malformed(mode)
@@ -207,7 +207,7 @@ class Pinger(SessionWaiter):
         self._report(answer, len(message), mode, arrival)
 
     def take_plain(self, message: bytes, mode: Mode, size: int, arrival: int) -> None:
-        """A plain message of `size` bytes, or its beginning, with the number in its payload."""
+        """Process a plain message of `size` bytes; `message` may be only its beginning."""
         if len(message) < _PLAIN.size or message[:4] != b"pong":
             self.malformed(mode)
             return
@@ -215,7 +215,7 @@ class Pinger(SessionWaiter):
         self._report(answer, size, mode, arrival)
 
     def take_token(self, token: bytes, mode: Mode, seq: int | None, arrival: int) -> None:
-        """A plain `pong` on a bidirectional stream, that of ping `seq` or in order."""
+        """Process a plain `pong` of a bidirectional stream: for ping `seq`, or in order."""
         if seq is None and self._tokens:
             seq = self._tokens.popleft()
         if token != b"pong" or seq is None:
@@ -233,7 +233,7 @@ class Pinger(SessionWaiter):
     # `SessionHandler`.
 
     def session_established(self, session: Session) -> None:
-        """Pings can be sent, in what both sides speak."""
+        """Set up the statistics for the negotiated protocol."""
         self._session = session
         self.is_v1 = session.protocol == PROTOCOL
         timeout_ns, horizon_ns = self._times_ns
@@ -242,25 +242,25 @@ class Pinger(SessionWaiter):
         super().session_established(session)
 
     def session_draining(self, session: Session) -> None:
-        """The server wants the session to be left."""
+        """The server drains the session."""
         self.drain_received()
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """Note the end of the session."""
+        """Report the end of an established session."""
         established = self._established.done() and self._established.exception() is None
         super().session_closed(session, closed)
         if established:
-            self.over(closed)
+            self.session_ended(closed)
 
     def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
-        """An answer to a datagram."""
+        """Process an answer to a datagram."""
         if self.is_v1:
             self.take(data, "datagram", arrival)
         else:
             self.take_plain(data, "datagram", len(data), arrival)
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
-        """An answer to a unidirectional stream; others are refused."""
+        """Accept the answer to a unidirectional stream; refuse bidirectional streams."""
         if stream.is_unidirectional:
             return PingStream(self, "uni")
         return super().stream_opened(stream)

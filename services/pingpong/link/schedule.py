@@ -1,4 +1,4 @@
-"""When probes are sent: at absolute times, or as fast as answers come. Pure: times are passed in."""
+"""When to send probes: at absolute times, or as answers arrive. Pure: times are passed in."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import zlib
 from typing import TypeAlias
 
 TOLERANCE = 0.01
-"""Seconds that a probe may be late for its slot, where slots are closer together than that."""
+"""Seconds that a probe may be late for its slot, if the interval is shorter than that."""
 FLOOD_WAIT = 0.01
-"""Seconds after which a flood goes on without an answer, as ping(8) has it."""
+"""Seconds after which a flood sends the next probe without an answer, as in ping(8)."""
 FLOOD_RATE = 1000
-"""Probes a second that a flood has at most: what a server takes by default."""
+"""Maximum probes a second of a flood: the server's default rate limit."""
 
 _SHORTEST = 1e-6
 _FLOOD_BURST = 0.02
-"""Seconds that a flood may catch up on: the loop's timers are no finer than a millisecond."""
+"""Seconds that a flood may catch up: timers have a resolution of a millisecond."""
 
 
 class Schedule:
     """Slots at `start`, `start + interval`, `start + 2 * interval` and so on, in seconds.
 
-    A slot that could not be kept (the event loop was blocked, the process stopped) is skipped and
-    counted: to send those probes later, together, would measure the burst and not the network, and
-    to leave them out unseen would hide that nothing was measured meanwhile.
+    A slot that is missed (the event loop was blocked, the process stopped) is skipped and counted.
+    Sending the missed probes later in a burst would measure the burst, not the network; not
+    counting them would hide that nothing was measured.
     """
 
     __slots__ = ("_interval", "_slot", "_start", "skipped")
 
     def __init__(self, start: float, interval: float) -> None:
         self.skipped = 0
-        """Slots that passed without a probe."""
+        """Missed slots."""
         self._start = start
         self._interval = max(interval, _SHORTEST)
         self._slot = 0
 
     @property
     def next(self) -> float:
-        """When the next probe is to be sent."""
+        """When to send the next probe."""
         return self._start + self._slot * self._interval
 
     def take(self, now: float) -> None:
-        """A probe is sent at `now`: in the latest slot whose time has come."""
+        """A probe is sent at `now`, in the latest slot that is due."""
         late = now - self.next
         if late >= max(self._interval, TOLERANCE):
             missed = int(late / self._interval)
@@ -54,7 +54,7 @@ class Schedule:
 
 
 class Flood:
-    """A probe as soon as the one before is answered, or after 10 ms; 1000 a second at most."""
+    """Sends a probe when the last one is answered, or after 10 ms; at most 1000 a second."""
 
     skipped = 0
     """There are no slots to skip."""
@@ -63,7 +63,7 @@ class Flood:
         self.next = start
         """When the next probe is to be sent."""
         self._allowed = start
-        """Before which nothing is sent, or the rate would be too high."""
+        """The earliest time that the rate limit allows."""
 
     def take(self, now: float) -> None:
         """A probe is sent at `now`."""
@@ -71,7 +71,7 @@ class Flood:
         self.next = max(self._allowed, now + FLOOD_WAIT)
 
     def answered(self, now: float) -> bool:
-        """Move the next probe to now, as far as the rate allows. Returns whether it moved."""
+        """Send the next probe now, if the rate limit allows. Returns whether its time changed."""
         sooner = max(self._allowed, now)
         if sooner >= self.next:
             return False
@@ -84,13 +84,13 @@ Pace: TypeAlias = Schedule | Flood
 
 
 def spread(key: str, index: int = 0, count: int = 1) -> float:
-    """Where in an interval the slots of a target lie, from 0 up to 1: so that not all fire at once.
+    """The phase of a target's slots in the interval, from 0 to 1, so that targets do not coincide.
 
-    The same for a name at any time; `count` modes of one target lie evenly apart.
+    It is a hash of `key`. The phases of `count` modes are evenly spaced.
     """
     return (zlib.crc32(key.encode()) / 2**32 + index / count) % 1.0
 
 
 def first_slot(now: float, interval: float, place: float) -> float:
-    """When the first slot after `now` is, of those that lie at `place` of every interval."""
+    """The first slot after `now` with the phase `place` in the interval."""
     return now + (place * interval - now) % interval

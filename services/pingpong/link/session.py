@@ -1,4 +1,4 @@
-"""One session with a target: its probes, what they say of the path, and its end."""
+"""One session with a target: its probes, its liveness, and its end."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from .observer import ConnectTimes, Observer, Peer
 from .pinger import Pinger, SendError
 
 IDLE_TIMEOUT = 15.0
-"""Seconds that this side waits for any word of the server; its own timeout may be shorter."""
+"""This side's idle timeout in seconds; the server's may be shorter."""
 HORIZON = IDLE_TIMEOUT
 """Seconds after its timeout in which a probe can still be answered late; then it is lost.
 
-A session of which nothing is received lives no longer: later, no answer can come.
+After the idle timeout no answer can arrive.
 """
 CLOSE_TIMEOUT = 0.5
-"""Seconds that a close waits for the server, at most."""
+"""Seconds that a close waits for the server."""
 CLOSE_REASONS = ("drain", "closed", "idle", "error")
 
 _KEEP_ALIVES = 3
-"""Packets that the server is sent in the time after which either side gives up, at least."""
+"""Minimum packets that are sent within the idle timeout."""
 _GONE_AFTER = 0.5
-"""Seconds through which a "connection refused" must come back before it is believed."""
-NOTHING_LISTENS = "the server is gone: nothing listens on its port any more"
+"""Seconds for which ICMP errors must repeat before the server counts as gone."""
+PORT_CLOSED = "the server stopped: its UDP port is closed"
 _NANOSECONDS = 1_000_000_000
 
 
 class SessionOwner(Protocol):
-    """Called with what a session does from the moment it is established."""
+    """Callbacks of an established session."""
 
     def session_answered(self, session: PingSession, answer: Answer, at_ns: int) -> None:
-        """An answer arrived, in time or late or again."""
+        """An answer arrived: in time, late, or a duplicate."""
 
     def session_draining(self, session: PingSession) -> None:
-        """The server wants it to be left. Probes still get through."""
+        """The server drains the session. It still answers probes."""
 
     def session_refused(self, session: PingSession, cause: str) -> None:
-        """A packet says that the server is not there any more; it may be forged."""
+        """A packet indicates that the server is gone; it may be forged."""
 
     def session_ended(self, session: PingSession) -> None:
-        """It is over, not by this side's `close`; `end_reason` and `end_cause` say how."""
+        """The session ended, but not by `close`; `end_reason` and `end_cause` say how."""
 
 
 class PingSession(Pinger):
-    """A session, on a connection and a socket of its own, and the probes on it in all modes.
+    """A session, on its own connection and socket, and its probes in all modes.
 
-    What becomes of the probes goes to `observer`: answers at once; losses when they are for good,
-    `HORIZON` after the probe's timeout, or when the session is over. Probes have `size` bytes, and
-    `timeout` seconds to be answered in time.
+    `observer` gets answers at once, and losses when they are final: `HORIZON` after the probe's
+    timeout, or when the session ends. `size` is the size of a probe in bytes, `timeout` the time
+    limit of an answer in seconds.
     """
 
     def __init__(
@@ -68,56 +68,56 @@ class PingSession(Pinger):
         self._timeout_ns = int(timeout * _NANOSECONDS)
         super().__init__(size, self._timeout_ns, int(HORIZON * _NANOSECONDS))
         self.peer: Peer
-        """Who answers; there once it is established."""
+        """The peer; set when the session is established."""
         self.end_reason: str | None = None
-        """Once it is over: one of `CLOSE_REASONS`."""
+        """One of `CLOSE_REASONS`; None while the session is open."""
         self.end_cause = ""
-        """Why it is over, for people."""
+        """Why the session ended, for display."""
         self.is_draining = False
         self.unresponsive_for = 0.0
-        """Seconds that nothing at all came, not even an acknowledgement, though it was asked for.
+        """Seconds without any packet, even an acknowledgement, after something was sent.
 
-        Only those that this process was awake in.
+        Time in which this process was stopped or stalled does not count.
         """
         self.unanswered_in_a_row = 0
-        """Probes whose timeout passed in a time in which nothing was answered."""
+        """Probes that timed out since the last answer."""
         self.client = client
         self.dialed_at = 0.0
-        """When the attempt began that made it, in seconds of the monotonic clock."""
+        """When its attempt to connect began, in seconds of the monotonic clock."""
         self._peer_reachable = False
-        """Whether the server is likely to hear of this side's close."""
+        """Whether the server will probably receive a close."""
         self._owner = owner
         self._observer = observer
         self._has_answered = False
-        """Whether an answer came since stock was last taken."""
+        """Whether an answer arrived since the last check."""
         self._first: dict[str, int] = {}
         """The first probe of each mode."""
         self._sent_at = 0.0
         self._keep_alive = 0.0
-        """Seconds after which something is to be sent."""
+        """Seconds after which a keep-alive is sent."""
         self._awaits_packet = False
-        """Whether something was sent since the last packet came."""
+        """Whether something was sent since the last packet arrived."""
         self._last_received = 0
-        """Packets that were of this connection, when stock was last taken."""
+        """Packets of this connection, at the last check."""
         self._last_stray = 0
-        """Packets from the server's address that were not."""
+        """Packets from the server's address that did not belong to it, at the last check."""
         self._refused_since = 0.0
-        """Since when the socket says that nothing listens, without a packet in between.
+        """Since when the socket reports a closed port, without a packet in between.
 
-        That can be forged, but then the server answers, and nothing is sent again.
+        Such an ICMP error can be forged, but then packets of the server still arrive.
         """
         self._received_at_refusal: int | None = None
-        """Packets that were of this connection by then; None while nothing was refused."""
+        """Packets of this connection at that time; None if there was no error."""
         self._socket_error = ""
-        """The last one, for people."""
+        """The last error of the socket, for display."""
 
     @property
     def open(self) -> int:
-        """How many probes may still be answered, in time or late."""
+        """The number of probes that may still be answered, in time or late."""
         return self.statistics.open
 
     def waits_since(self, at: float) -> bool:
-        """Whether a probe that was sent before then is waited for."""
+        """Whether a probe that was sent before `at` is not answered and not timed out."""
         deadline = self.statistics.deadline
         return deadline is not None and deadline - self._timeout_ns <= at * _NANOSECONDS
 
@@ -142,7 +142,7 @@ class PingSession(Pinger):
         self._last_received = self._received
 
     def send(self, seq: int, mode: Mode) -> None:
-        """Send a probe, now; the observer hears whether it could be sent."""
+        """Send a probe now. The observer is notified of success or failure."""
         unsent = self.client.unsent_packets
         if mode not in self._first:
             self._first[mode] = seq
@@ -154,44 +154,44 @@ class PingSession(Pinger):
         self._awaits_packet = True
         if (
             self.client.unsent_packets != unsent
-            # What is on a stream is sent again.
+            # QUIC retransmits stream data.
             and mode == "datagram"
             and self.statistics.send_failed(seq)
         ):
-            # No answer can come: to the target that is the same silence.
+            # The datagram is lost here, not in the network.
             self._observer.not_sent(seq, mode, self._socket_error or "the network is down")
             return
         self._sent_at = time.monotonic()
         self._observer.sent(seq, mode)
 
     def receive_pending(self) -> None:
-        """Take in what is in the socket already: it has arrived, whatever was quicker."""
+        """Process the packets that are in the socket."""
         if self.end_reason is None:
             self.client.catch_up()
 
     def next_check(self) -> float:
-        """When `check` has something to do, at the latest."""
+        """When to call `check`, at the latest, in seconds."""
         keep_alive = self._sent_at + self._keep_alive
         deadline = self.statistics.deadline
         return keep_alive if deadline is None else min(keep_alive, deadline / _NANOSECONDS)
 
     def check(self, now: float, awake: float) -> None:
-        """Take stock: timeouts, silence, losses. To be called several times a second.
+        """Check timeouts, liveness and losses. Call it several times a second.
 
-        `awake` is how many seconds of the time since the last call this process was awake.
+        `awake` is the time since the last call in which this process was running, in seconds.
         """
         statistics = self.statistics
         now_ns = int(now * _NANOSECONDS)
         deadline = statistics.deadline
         if deadline is not None and deadline <= now_ns:
-            # An answer may be in the socket already: it is in time if it arrived in time.
+            # An answer in the socket is in time if it arrived in time.
             self.client.catch_up()
         if self.end_reason is not None:
             return
         overdue = statistics.expire(now_ns)
         for seq in overdue:
             self._observer.unanswered(seq, final=False)
-        # Where probes are many, those lost between two answers are no row of them.
+        # Losses between two answers are not consecutive.
         self.unanswered_in_a_row = (
             0 if self._has_answered else self.unanswered_in_a_row + len(overdue)
         )
@@ -205,23 +205,23 @@ class PingSession(Pinger):
             self._sent_at = now
 
     def finish(self, reason: str) -> None:
-        """Expect nothing more: what was not answered is lost. `close` is to follow."""
+        """End the session: probes without an answer are lost. Call `close` after it."""
         if self.end_reason is None:
             self._peer_reachable = self.unresponsive_for == 0 and not self.is_refused
             self._finish(reason, "closed by this side")
 
     async def close(self) -> None:
-        """Tell the server, where it is likely to hear of it, and give up the socket. Never fails."""
+        """Close the connection, and notify the server if it is reachable. Never raises."""
         await self.client.close(CLOSE_TIMEOUT if self._peer_reachable else 0)
 
-    # What happens.
+    # `Pinger`.
 
     def flush(self) -> int:
-        """Send what waits, now."""
+        """Send queued packets now."""
         return self.client.flush()
 
     def answered(self, answer: Answer, size: int, at_ns: int) -> None:
-        """An answer arrived."""
+        """Report an answer."""
         is_first = answer.status is not AnswerStatus.DUPLICATE and (
             self._first.get(answer.kind) == answer.seq
         )
@@ -230,22 +230,22 @@ class PingSession(Pinger):
         self._observer.answered(answer, size, is_first)
 
     def malformed(self, mode: Mode) -> None:
-        """Something came that is no answer; another session would bring the same."""
+        """Report a malformed message; it counts as an answer for liveness."""
         self._has_answered = True
         self._observer.malformed(mode)
 
     def duplicated(self, count: int) -> None:
-        """The network delivered packets again."""
+        """Report duplicated packets."""
         self._observer.duplicated(count)
 
     def drain_received(self) -> None:
-        """The server wants it to be left."""
+        """The server drains the session."""
         if not self.is_draining:
             self.is_draining = True
             self._owner.session_draining(self)
 
-    def over(self, closed: SessionClosed) -> None:
-        """Note how the session ended, once it was established."""
+    def session_ended(self, closed: SessionClosed) -> None:
+        """Determine the reason for the end of the session."""
         connection = self.client.connection.closed
         if self.is_draining:
             reason = "drain"
@@ -258,28 +258,28 @@ class PingSession(Pinger):
         self._end(reason, describe_end(closed))
 
     def refused(self) -> None:
-        """A host says that nothing listens: believed where it goes on for long enough."""
+        """The host reports a closed port. If that continues, the session ends."""
         now = time.monotonic()
         if not self.is_refused:
             self._refused_since = now
             self._received_at_refusal = self._received
-            self._owner.session_refused(self, NOTHING_LISTENS)
+            self._owner.session_refused(self, PORT_CLOSED)
         elif now - self._refused_since >= _GONE_AFTER:
-            self._end("error", NOTHING_LISTENS)
+            self._end("error", PORT_CLOSED)
 
     @property
     def is_refused(self) -> bool:
-        """Whether the host said that nothing listens, and nothing has come since."""
+        """Whether the host reported a closed port, and no packet has arrived since."""
         return self._received_at_refusal == self._received
 
     @property
     def _received(self) -> int:
-        """Packets that were of this connection, by now."""
+        """Packets of this connection so far."""
         return self.client.received_packets - self.client.stray_packets
 
     def _socket_failed(self, error: OSError) -> None:
         self._socket_error = (error.strerror or str(error)).lower()
-        # A network that is down may come back, and the connection with it.
+        # Other errors, as when the network is down, may be temporary.
         if error.errno == errno.ECONNREFUSED and self.end_reason is None:
             self.refused()
 
@@ -291,7 +291,7 @@ class PingSession(Pinger):
     def _finish(self, reason: str, cause: str) -> None:
         self.end_reason = reason
         self.end_cause = cause
-        # As if all timeouts had passed by now.
+        # All probes time out now.
         for seq in self.statistics.expire(time.monotonic_ns() + self._timeout_ns):
             self._observer.unanswered(seq, final=True)
         self.statistics.give_up()
@@ -303,7 +303,7 @@ class PingSession(Pinger):
             self._observer.lost(report)
 
     def _check_received(self, awake: float) -> None:
-        """Take stock of what the socket has brought."""
+        """Update the liveness from the packets that arrived."""
         stray = self.client.stray_packets
         received = self._received
         if received != self._last_received:
@@ -313,14 +313,14 @@ class PingSession(Pinger):
         elif self._awaits_packet:
             self.unresponsive_for += awake
             if stray != self._last_stray:
-                # As a stateless reset looks of a server that has forgotten its keys (RFC 9000,
-                # section 10.3), or anybody's packet.
-                self._owner.session_refused(self, "the server does not know the session any more")
+                # Such a packet may be the stateless reset of a restarted server with other keys
+                # (RFC 9000, section 10.3), or a forgery.
+                self._owner.session_refused(self, "the server no longer has the connection")
         self._last_stray = stray
 
 
 def describe_end(closed: SessionClosed) -> str:
-    """Why a session that was established is over."""
+    """Why an established session ended, for display."""
     if closed.code is None or not closed.by_peer:
         return str(closed)
     code = f" (code {closed.code})" if closed.code else ""

@@ -14,9 +14,9 @@ DRAIN = "drain"
 SELF_PING = "self_ping"
 
 LIVENESS = (EVENT_LOOP, WORKERS)
-"""The checks of liveness, of which a restart may be the answer."""
+"""The checks of liveness: failures that a restart may fix."""
 READINESS = (DRAIN, SELF_PING, WORKERS)
-"""The checks of readiness: what new clients should know."""
+"""The checks of readiness: whether new clients are served."""
 
 _UNKNOWN = Result(False, "not known yet")
 
@@ -28,24 +28,24 @@ class Health:
     results: Mapping[str, Result] = field(default_factory=dict)
 
     def result(self, name: str) -> Result:
-        """What a check found; failed where it was not made."""
+        """The result of a check; failed if it was not run."""
         return self.results.get(name, _UNKNOWN)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The JSON form."""
         return {name: [result.ok, result.reason] for name, result in self.results.items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Health:
-        """What `to_json` gave."""
+        """The health from its JSON form."""
         return cls({name: Result(bool(ok), str(reason)) for name, (ok, reason) in value.items()})
 
 
 def while_draining(stay_ready: bool) -> dict[str, Result]:
-    """The checks of readiness while the server drains, and doesn't ping itself any more.
+    """The checks of readiness while the server drains and the self-ping is off.
 
-    It stops being ready, unless `stay_ready` is set: for load balancers that cut the flows to
-    servers that are not ready.
+    It stops being ready, unless `stay_ready` is set: for load balancers that cut flows to servers
+    that are not ready.
     """
     if not stay_ready:
         return {DRAIN: Result(False, "draining: no new sessions")}
@@ -56,7 +56,7 @@ def while_draining(stay_ready: bool) -> dict[str, Result]:
 
 
 def combine(workers: Sequence[Health]) -> Health:
-    """The health of several workers: each check is well where it is so for all of them."""
+    """The health of several workers: a check passes if it passes for all of them."""
     if len(workers) == 1:
         return workers[0]
     results = {}

@@ -1,4 +1,4 @@
-"""What this process may use, cores and memory, and how many connections fit in that memory."""
+"""Limits of this process: cores, memory, and the connections that fit in it."""
 
 from __future__ import annotations
 
@@ -16,42 +16,41 @@ PROGRAM = 64 << 20
 CONNECTION = 192 << 10
 """Bytes to allow for a connection.
 
-One that is silent takes 66 kB, with a session and pings on it 74 kB, one whose handshake is not
-complete 91 kB. The other half is for what clients may have the server keep: parts of messages, and
-answers that they do not take.
+An idle connection takes 66 kB, one with a session and pings 74 kB, an unfinished handshake 91 kB.
+The other half is for buffers: incomplete messages, and unread answers.
 """
 BUFFERED = CONNECTION // 2
-"""Of these, what is for that. It is a budget for all connections, of which some take more."""
+"""The part for buffers. It is an average: some connections may use more."""
 FEWEST_CONNECTIONS = 64
 MOST_CONNECTIONS = 10_000
-"""However much memory there is: one event loop serves no more of them well."""
+"""The limit for any amount of memory: the capacity of one event loop."""
 
 
 def usable_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores that this process may keep busy: those it may run on, or its container's share."""
+    """The cores that this process may use, by its affinity and its container's quota."""
     cores = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
-        quota, period = quota_file.read_text().split()  # "max" is no number
+        quota, period = quota_file.read_text().split()  # "max" raises ValueError
         cores = min(cores, math.ceil(int(quota) / int(period)))
     return max(cores, 1)
 
 
 class Memory(NamedTuple):
-    """Bytes that this process may use, and whose limit that is: `cgroup` or `machine`."""
+    """Bytes that this process may use, and what limits them: `cgroup` or `machine`."""
 
     size: int
     limited_by: str
 
 
 def usable_memory(root: Path = Path("/")) -> Memory:
-    """The least of the limits of this process's control groups, or else what the machine has."""
+    """The lowest limit of this process's control groups, or the memory of the machine."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = min(_cgroup_limits(root), default=machine)
     return Memory(limit, "cgroup") if limit < machine else Memory(machine, "machine")
 
 
 def _cgroup_limits(root: Path) -> list[int]:
-    """The limits of the group of this process and of those above it, as far as they can be seen.
+    """The limits of the control group of this process and of its visible parents.
 
     Version 2 has one tree of groups, version 1 one for memory. A container sees its own group as
     the root.
@@ -73,17 +72,16 @@ def _cgroup_limits(root: Path) -> list[int]:
         if ".." in parts:
             parts = []
         for length in range(len(parts) + 1):
-            # One that is not limited has the word "max" in version 2, and in 1 a number that no
-            # machine has.
+            # Without a limit, version 2 has the word "max", and version 1 a huge number.
             with contextlib.suppress(OSError, ValueError):
                 limits.append(int(tree.joinpath(*parts[:length], name).read_text()))
     return limits
 
 
 def connections_that_fit(memory: int, workers: int) -> int:
-    """How many connections fit in `memory` bytes, of all workers together.
+    """The number of connections that fit in `memory` bytes, of all workers together.
 
-    Several workers are processes beside the one that started them.
+    Several workers are processes besides the server's.
     """
     processes = workers + 1 if workers > 1 else 1
     fit = (memory - processes * PROGRAM) // CONNECTION
@@ -91,23 +89,23 @@ def connections_that_fit(memory: int, workers: int) -> int:
 
 
 class AllowedConnections(NamedTuple):
-    """How many connections the server takes, and why."""
+    """The maximum number of connections, and what it depends on."""
 
     number: int
     fit: int
-    """How many fit in `memory`."""
+    """The number that fits in `memory`."""
     memory: Memory
     is_derived: bool
-    """Whether the settings leave it to the memory."""
+    """Whether it is derived from the memory, not set."""
 
     @classmethod
     def choose(cls, asked: int | None, memory: Memory, workers: int) -> AllowedConnections:
-        """As many as the settings ask for, or else as fit."""
+        """The number of the settings, or the number that fits."""
         fit = connections_that_fit(memory.size, workers)
         return cls(fit if asked is None else asked, fit, memory, asked is None)
 
     def log(self, logger: FilteringBoundLogger) -> None:
-        """Log that memory limits them, or that it may not suffice for them."""
+        """Log if memory limits the number, or is too small for it."""
         event: dict[str, int | str] = {"max_connections": self.number}
         reason = {"memory": self.memory.size, "limited_by": self.memory.limited_by}
         if self.is_derived and self.fit < MOST_CONNECTIONS:

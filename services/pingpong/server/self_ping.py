@@ -1,7 +1,7 @@
-"""A server that pings itself, over WebTransport through its own port.
+"""The server's self-ping: over WebTransport, to its own port.
 
-What no probe of a kubelet can say: that this process answers over QUIC, to those who shake hands
-anew. Each time it is a new connection, and the certificate that the server shows is to be its own.
+It checks what a kubelet's probe cannot: that this process answers over QUIC, with new handshakes.
+Each ping uses a new connection, and pins the server's certificate.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..webtransport import Address, Request
 from ..webtransport.asyncio import Cause, EndpointConfig, Target
 
 HEADER = b"pingpong-self"
-"""The field by which a server knows its own request; its value is a secret of this process."""
+"""The header field of the self-ping's request; its value is a secret of this process."""
 
 TOO_OLD_AFTER = 3
-"""Intervals after which the last answer is too old."""
+"""Intervals after which the check fails without a new answer."""
 
 _RETRY = 0.25
-"""Seconds until the next ping, as long as none was answered yet."""
+"""Seconds between pings until the first answer."""
 _TIMEOUT = 2.0
 _ONE_PING = LinkOptions(size=HEADER_SIZE, timeout=_TIMEOUT, count=1, until=Until.SESSION_ENDED)
 
@@ -39,9 +39,9 @@ class _Answer(Observer):
 
 
 class SelfPing:
-    """Pings the server at `addresses` each `interval` seconds, and knows when that last succeeded.
+    """Pings the server at `addresses` every `interval` seconds, and records the results.
 
-    `fingerprint` gives the SHA-256 of the certificate that the server shows now.
+    `fingerprint` returns the SHA-256 of the server's current certificate.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class SelfPing:
         config: EndpointConfig | None = None,
     ) -> None:
         self.count = 0
-        """Pings that were begun."""
+        """Pings that were started."""
         self._addresses = addresses
         self._fingerprint = fingerprint
         self._interval = interval
@@ -65,12 +65,12 @@ class SelfPing:
         self._logger = get_logger("pingpong.server.self_ping")
 
     def recognizes(self, request: Request) -> bool:
-        """Whether a request is this one's."""
+        """Whether a request is of this self-ping."""
         value = request.header(HEADER)
         return value is not None and secrets.compare_digest(value, self._secret)
 
     def result(self, now: float) -> tuple[bool, str]:
-        """Whether the server answered itself lately, at `now` of the monotonic clock, and why."""
+        """The result of the check, and its reason, at `now` of the monotonic clock."""
         if self._answered_at is None:
             return False, self._failure
         age = now - self._answered_at
@@ -79,7 +79,7 @@ class SelfPing:
         return True, f"answered {age:.1f} s ago"
 
     async def run(self) -> None:
-        """Ping until cancelled."""
+        """Ping repeatedly, until cancelled."""
         while True:
             began = time.monotonic()
             try:
@@ -101,8 +101,8 @@ class SelfPing:
         cause = error.cause if isinstance(error, LinkError) else None
         is_full = cause is not None and cause.cause is Cause.REFUSED
         if is_full and self._answered_at is not None:
-            # Its own endpoint says so, over the socket: it has all the clients that it takes, and
-            # serves those. To call that unready would send them away, where it cuts their flows.
+            # The endpoint answered that it has the maximum number of connections, and it serves
+            # those. If it stopped being ready, some load balancers would cut their flows.
             self._answered_at = time.monotonic()
             return
         self._failure = str(error) or "no answer in time"
@@ -111,7 +111,7 @@ class SelfPing:
             self._logger.warning("self_ping_failed", error=self._failure, count=failed.count)
 
     async def ping(self) -> None:
-        """Connect, ping, leave. Raises `LinkError`, or `TimeoutError` where no answer came."""
+        """Connect, ping, close. Raises `LinkError`, or `TimeoutError` without an answer."""
         self.count += 1
         host, port = self._addresses[0][1][:2]
         target = Target(str(host), int(port), "/ping", certificate_hash=self._fingerprint())

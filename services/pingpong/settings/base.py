@@ -135,10 +135,12 @@ class Settings(BaseSettings):
                     given = setting.given_as(
                         values[setting.name], on_command_line=setting.name in from_command_line
                     )
-                    wrong = str(detail["input"])
-                    which = f"{quoted(wrong)} " if setting.is_tuple and not reason else ""
-                    allowed = f"{which}must be {setting.allowed}{nearest(wrong, setting.choices)}"
-                    mistakes.append(f"{given}: {reason or allowed}")
+                    if not reason:
+                        wrong = str(detail["input"])
+                        which = f"{quoted(wrong)} " if setting.is_tuple else ""
+                        hint = nearest(wrong, setting.choices)
+                        reason = f"{which}must be {setting.allowed}{hint}"
+                    mistakes.append(f"{given}: {reason}")
             raise SettingsError(mistakes) from None
 
     def _both_or_neither(self, one: str, other: str, neither: str) -> None:

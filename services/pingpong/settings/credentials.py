@@ -46,6 +46,11 @@ def parse_tokens(data: bytes) -> Credentials:
     Raises `CredentialsError`, which never shows what is in the line: no token at all, or a line
     that is none (RFC 6750, section 2.1).
     """
+    return _credentials([(number, token, token) for number, token in read_tokens(data)])
+
+
+def read_tokens(data: bytes) -> list[tuple[int, bytes]]:
+    """Each token with the number of its line; raises as `parse_tokens` does."""
     found = []
     for number, line in _lines(data):
         token = _COMMENT.sub(b"", line).strip(b" \t")
@@ -56,10 +61,10 @@ def parse_tokens(data: bytes) -> Credentials:
                 f"line {number} is no token: one a line, of letters, digits and -._~+/ only,"
                 " with = at its end"
             )
-        found.append((number, token, token))
+        found.append((number, token))
     if not found:
         raise CredentialsError("it holds no token: write at least one, each on a line of its own")
-    return _credentials(found)
+    return found
 
 
 def parse_passwords(data: bytes) -> Credentials:

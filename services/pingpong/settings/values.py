@@ -9,18 +9,36 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field
 
 from ..ping import HEADER_SIZE
-from ..webtransport import MASK, ascii_host, host_of, mask_url, printable
+from ..webtransport import (
+    MASK,
+    URL_SAFE,
+    Url,
+    ascii_host,
+    is_ipv6,
+    mask_url,
+    printable,
+    serialize_origin,
+)
 
 DEFAULT_PORT = 4433
+DEFAULT_PATH = "/ping"
+SRV = re.compile(
+    r"srv://(?P<service>_[a-z0-9-]+\._udp)\.(?P<domain>[^/?#@:\s]+)(?P<path>/.*)?", re.IGNORECASE
+)
+"""Targets from DNS records of a service."""
+ENDPOINT_SLICE = re.compile(
+    r"(?i:endpointslice)://(?P<namespace>[a-z0-9-]{1,63})/(?P<service>[a-z0-9-]{1,63})"
+    r"(:(?P<port>[a-z0-9-]{1,15}))?(?P<path>/.*)?"
+)
+"""Targets from the pods of a Service of Kubernetes."""
 MAX_SIZE = 1_048_576
 
 _MAX_QUOTED = 100
-_URL_SAFE = "%/:@!$&'()*+,;=~?"
 
 
 def not_empty(value: object) -> object:
@@ -46,41 +64,10 @@ def read_url(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    if not value or not value.isprintable() or " " in value:
-        raise ValueError("must be https://host[:port][/path], or host[:port]")
-    is_url = value.lower().startswith("https://")
-    if not is_url and re.match(r"https?:|.*://", value, re.IGNORECASE):
-        raise ValueError("must begin with https:// (WebTransport is HTTP/3, never without TLS)")
-    rest = value[len("https://") :] if is_url else f"[{value}]" if _is_ipv6(value) else value
-    if "#" in rest:
-        raise ValueError("must have no fragment (nothing from # on)")
-    try:
-        parts = urlsplit(f"https://{rest}")
-        port = parts.port
-    except ValueError as error:
-        if "NFKC" in str(error):
-            raise ValueError(
-                "must have the name or address of a host: a character of it stands for one of /?#@:"
-            ) from None
-        raise ValueError(
-            "must have a port from 1 to 65535, and brackets around an IPv6 address"
-        ) from None
-    if "@" in parts.netloc:
-        raise ValueError("must have no user name and password (nothing before @)")
-    if port == 0 or parts.netloc.endswith(":"):
-        raise ValueError("must have a port from 1 to 65535")
-    if port is None and not is_url:
-        port = DEFAULT_PORT
-    path = quote(parts.path or ("/" if is_url else "/ping"), safe=_URL_SAFE)
-    query = f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
-    return f"https://{_read_host(host_of(parts.netloc))}{f':{port}' if port else ''}{path}{query}"
-
-
-def _read_host(host: str) -> str:
-    zone_host = host.replace("%25", "%", 1)  # in a URL, % begins an escape (RFC 6874)
-    if _is_ipv6(zone_host):
-        return f"[{zone_host}]"
-    return _read_name(host)
+    if re.match(r"https?:|.*://", value, re.IGNORECASE):
+        return str(Url.parse(value))
+    host = f"[{value}]" if is_ipv6(value) else value
+    return str(Url.parse(f"https://{host}", port=DEFAULT_PORT, path=DEFAULT_PATH))
 
 
 def _read_name(name: str) -> str:
@@ -102,14 +89,6 @@ def read_host(value: str) -> str:
     except ValueError:
         star = "*." if value.startswith("*.") else ""
         return star + _read_name(value.removeprefix(star))
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def read_hash(value: object) -> object:
@@ -210,21 +189,21 @@ def read_source(value: object) -> object:
     if not isinstance(value, str):
         return value
     scheme, separator, rest = value.partition("://")
-    if not separator or scheme.lower() == "https":
+    scheme = scheme.lower()
+    if not separator or scheme == "https":
         return read_url(value)
-    if scheme.lower() == "srv":
-        name, slash, path = rest.partition("/")
-        match = re.fullmatch(r"(_[a-z0-9-]+\._udp)\.([^/?#@:\s]+)", name, re.IGNORECASE)
+    if scheme == "srv":
+        match = SRV.fullmatch(value)
         if match is None:
             raise ValueError(
                 "must be srv://_service._udp.name, as in srv://_webtransport._udp.name"
             )
-        name = f"{match[1].lower()}.{_read_name(match[2])}"
-        return f"srv://{name}{slash}{quote(path, safe=_URL_SAFE)}"
-    if scheme.lower() == "endpointslice":
-        if not re.fullmatch(r"[a-z0-9-]{1,63}/[a-z0-9-]{1,63}(:[a-z0-9-]{1,15})?(/.*)?", rest):
+        service, domain = match["service"].lower(), _read_name(match["domain"])
+        return f"srv://{service}.{domain}{quote(match['path'] or '', safe=URL_SAFE)}"
+    if scheme == "endpointslice":
+        if not ENDPOINT_SLICE.fullmatch(value):
             raise ValueError("must be endpointslice://namespace/service[:port][/path]")
-        return f"endpointslice://{quote(rest, safe=_URL_SAFE)}"
+        return f"endpointslice://{quote(rest, safe=URL_SAFE)}"
     raise ValueError("must be host[:port], or begin with https://, srv:// or endpointslice://")
 
 
@@ -236,10 +215,10 @@ def read_origin(value: object) -> object:
     """
     if not isinstance(value, str) or value == "*":
         return value
-    match = re.fullmatch(r"(https?)://([^/?#@\s]+)", value, re.IGNORECASE)
-    if match is None:
-        raise ValueError("must be origins, https://host[:port] without a path, or *")
-    return value.lower() if value.isascii() else value
+    try:
+        return serialize_origin(value)
+    except ValueError:
+        raise ValueError("must be origins, https://host[:port] without a path, or *") from None
 
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]

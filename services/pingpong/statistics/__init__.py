@@ -1,4 +1,4 @@
-"""What became of every probe, and how long the answers took: with no I/O, and no clock."""
+"""Tracks probes and their answers: losses, duplicates, latencies. No I/O, no clock."""
 
 from .latencies import Distribution, Latencies
 from .records import Answer, AnswerStatus, Losses, LossReport, Summary

@@ -1,4 +1,4 @@
-"""How long things took: extremes, mean, deviation and percentiles, in bounded memory."""
+"""Latency statistics in bounded memory: min, max, mean, deviation, percentiles."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from array import array
 from dataclasses import dataclass
 
 EXACT_SAMPLES = 100_000
-"""How many times are kept one by one by default."""
+"""The default number of samples that are stored exactly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Times in nanoseconds. Percentiles are by nearest rank.
+    """A latency distribution, in nanoseconds. Percentiles are by nearest rank.
 
-    `mdev` is ping(8)'s: the square root of the mean of the squares less the square of the mean.
+    `mdev` is the standard deviation, as in ping(8).
     """
 
     count: int
@@ -28,12 +28,12 @@ class Distribution:
 
 
 class Latencies:
-    """Collects times in nanoseconds in bounded memory.
+    """Collects latencies, in nanoseconds, in bounded memory.
 
-    Count, extremes, mean and deviation are always exact. Percentiles are exact for the first
-    `exact` times; with more, all are counted in buckets a 128th of their value wide or less, and
-    percentiles are off by at most 0.4 % (1/256). An hour has some 4,600 buckets, and those that
-    nothing fell into take no memory.
+    Count, min, max, mean and deviation are always exact. Percentiles are exact for up to `exact`
+    samples. With more, samples are counted in buckets of at most 1/128 of their value, and
+    percentiles have an error of at most 0.4 % (1/256). Up to an hour there are some 4,600 buckets;
+    empty ones take no memory.
     """
 
     __slots__ = ("_buckets", "_count", "_exact", "_max", "_min", "_samples", "_squares", "_sum")
@@ -43,15 +43,14 @@ class Latencies:
         self._samples = array("Q")
         self._buckets: dict[int, int] = {}
         self._count = 0
-        # Integers don't overflow and lose nothing: a mean of squares less a square of the mean
-        # would cancel badly in floating point.
+        # Integers are exact: in floating point the variance would lose precision by cancellation.
         self._sum = 0
         self._squares = 0
         self._min = 0
         self._max = 0
 
     def add(self, value: int) -> None:
-        """Take one time in; it is not negative."""
+        """Add a sample, which is not negative."""
         if not self._count or value < self._min:
             self._min = value
         if value > self._max:
@@ -66,7 +65,7 @@ class Latencies:
             self._buckets[index] = self._buckets.get(index, 0) + 1
 
     def distribution(self) -> Distribution | None:
-        """Describe the times so far; None when there are none."""
+        """The distribution of the samples so far; None if there are none."""
         count = self._count
         if not count:
             return None
@@ -83,13 +82,13 @@ class Latencies:
         )
 
     def _percentiles(self, *percents: int) -> list[int]:
-        """Find the percentiles, which are asked for in rising order."""
+        """The percentiles, for percentages in rising order."""
         # The smallest rank with at least that percentage at or below it.
         ranks = [-(-self._count * percent // 100) for percent in percents]
         if self._count <= self._exact:
             ordered = sorted(self._samples)
             return [ordered[rank - 1] for rank in ranks]
-        # Done here and not when the last exact place is taken: that is amid probes in flight.
+        # Done here and not in `add`, which must be fast.
         for value in self._samples:
             index = _bucket(value)
             self._buckets[index] = self._buckets.get(index, 0) + 1
@@ -104,7 +103,7 @@ class Latencies:
 
 
 def _bucket(value: int) -> int:
-    """Number the bucket of a value: its highest 8 bits, and how many bits follow them."""
+    """The bucket of a value: its highest 8 bits, and the number of bits that follow them."""
     shift = max(value.bit_length() - 8, 0)
     return shift << 8 | value >> shift
 

@@ -1,20 +1,18 @@
-"""What became of every probe, and how long the answers took.
+"""Tracks the probes of a session: answered, late, lost, and where they were lost.
 
-A probe that was sent ends as one of these:
+A probe that was sent ends in one of these states:
 
-- *answered in time*: its answer came within the timeout, by the packet's time of arrival, even
-  where the client looked at it only later;
-- *late*: its answer came after the timeout but within the horizon. Late is not lost;
-- *lost*: no answer came. After the timeout it counts as lost, until a late answer takes that
-  back; after the horizon it is forgotten and stays lost: it is *given up*.
+- *answered in time*: its answer arrived within the timeout, by the packet's arrival time;
+- *late*: its answer arrived after the timeout but within the horizon. Late is not lost;
+- *lost*: no answer arrived. After the timeout a probe counts as lost, until a late answer. After
+  the horizon the loss is final, and the probe is forgotten: it is *given up*.
 
-A probe that could not be sent is a send error, and not among those sent.
+A probe that could not be sent is a send error, and not counted as sent.
 
-Loss has a direction where the server counts the pings that it received. Its highest count, less
-the answers that came, is how many answers went missing on the way back; whatever else is missing
-below the last answered probe went missing on the way out. As long as missing answers may belong
-to probes that are still waited for, only what the counts prove is given a direction, and the rest
-is unknown; so is what was lost after the last answer, about which nothing is known.
+If the server counts the pings that it received, a loss has a direction. The server's highest count,
+less the answers received, is the number of answers lost on the way back; the other missing answers
+up to the last answered probe were lost on the way out. While probes are waiting, only losses that
+the counts prove have a direction. The rest is unknown, as are losses after the last answer.
 """
 
 from __future__ import annotations
@@ -29,10 +27,10 @@ _U32 = 0xFFFF_FFFF
 _HALF = 0x8000_0000
 
 HORIZON_NS = 60_000_000_000
-"""How long after its timeout a probe can still be answered late, by default."""
+"""The default time after its timeout in which a probe can be answered late."""
 
 CAPACITY = 65_536
-"""How many probes are remembered at once, by default."""
+"""The default maximum of remembered probes."""
 
 
 class _State(Enum):
@@ -48,25 +46,24 @@ class _Probe:
     def __init__(self, seq: int, kind: str, ordinal: int, t1: int) -> None:
         self.seq = seq
         self.kind = kind
-        # Its place among those that were really sent, from 1.
+        # Its position among the probes that were sent, from 1.
         self.ordinal = ordinal
         self.t1 = t1
         self.state = _State.WAITING
-        # The server's count in the answer that came last.
+        # The server's count in the last answer.
         self.received: int | None = None
 
 
 class Statistics:
-    """Follows the probes of one session from their sending to their end.
+    """Tracks the probes of one session.
 
-    All times are nanoseconds of one clock, the caller's. `seq` may be any number, but is compared
-    modulo 2^32, as it is on the wire. One session only, because the server's count begins anew in
-    each. A server that counts (`pingpong.v1`) has `directions` on. Probes may be of several kinds,
-    which travel in different ways: only one of the same kind can be overtaken, but the server
-    counts them all.
+    Times are in nanoseconds of the caller's clock. `seq` may be any number, but is compared modulo
+    2^32, as on the wire. One object per session, because the server counts per session.
+    `directions` is for servers that count (`pingpong.v1`). Probes may have several kinds:
+    reordering is detected within a kind, but the server counts all kinds together.
 
-    At most `capacity` probes are remembered, and none longer than `horizon_ns` after its timeout;
-    `expire` is to be called at least as often as probes time out.
+    At most `capacity` probes are remembered, for at most `horizon_ns` after their timeout. Call
+    `expire` at least as often as probes time out.
     """
 
     __slots__ = (
@@ -109,22 +106,22 @@ class Statistics:
         self._directions = directions
         self._horizon = horizon_ns
         self._capacity = capacity
-        # Every remembered probe is in `_probes`, and in one of two queues, in the order of
-        # sending: `_waiting` from the first one that is still waited for, `_expired` before it.
-        # Queues, because finding a dict's oldest key means stepping over all deleted ones. Those
-        # that failed are in no dict any more, but stay in their queue until it is their turn.
+        # Each remembered probe is in `_probes`, and in one of two queues, in order of sending:
+        # `_waiting` from the first probe that is waiting, `_expired` before it. Queues, because
+        # finding the oldest key of a dict skips all deleted ones. Probes that failed are removed
+        # from the dict, but stay in their queue until they reach its head.
         self._probes: dict[int, _Probe] = {}
         self._waiting: deque[_Probe] = deque()
         self._expired: deque[_Probe] = deque()
-        # Forgotten before their timeout; the next `expire` returns them.
+        # Dropped before their timeout; the next `expire` returns them.
         self._dropped: list[int] = []
         self._first_t1: int | None = None
         self._sent = 0
         self._answered = 0
         self._late = 0
         self._given_up = 0
-        # Of those that were given up: the ones that `report_losses` has not reported, by kind; those
-        # whose direction it has not reported; and how many of each direction it has.
+        # Of the final losses: those that `report_losses` has not reported, by kind; those whose
+        # direction it has not reported; and the reported ones of each direction.
         self._unreported: dict[str, int] = {}
         self._undirected = 0
         self._reported_out = 0
@@ -133,8 +130,8 @@ class Statistics:
         self._reordered = 0
         self._send_errors = 0
         self._unknown = 0
-        # The highest ordinal answered, of all and of each kind, the server's highest count (not
-        # modulo), and how many of those it counted were copies of a ping that the network made.
+        # The highest answered ordinal, of all and by kind; the server's highest count (not modulo
+        # 2^32), and how many of those were duplicates of a ping.
         self._highest = 0
         self._highest_of: dict[str, int] = {}
         self._received = 0
@@ -142,21 +139,21 @@ class Statistics:
 
     @property
     def open(self) -> int:
-        """How many probes may still be answered, in time or late."""
+        """The number of probes that may still be answered, in time or late."""
         return self._sent - self._answered - self._given_up
 
     @property
     def deadline(self) -> int | None:
-        """When `expire` has something to do, at the earliest; None while nothing is waited for."""
+        """When the next probe times out; None if none is waiting."""
         waiting = self._waiting
         while waiting and waiting[0].state is not _State.WAITING:
             self._expired.append(waiting.popleft())
         return waiting[0].t1 + self._timeout if waiting else None
 
     def sent(self, seq: int, t1_ns: int, kind: str = "") -> None:
-        """Note that a probe is sent. Probes are noted in the order of sending.
+        """Record that a probe is sent. Call it in order of sending.
 
-        Raises `ValueError` when a probe of this number is remembered.
+        Raises `ValueError` if a probe of this number is remembered.
         """
         key = seq & _U32
         if key in self._probes:
@@ -174,22 +171,22 @@ class Statistics:
             self._forget(oldest)
 
     def departed(self, seq: int, t1_ns: int) -> None:
-        """Correct a probe's time of sending, once it is known when it left."""
+        """Correct a probe's send time, once it is known."""
         probe = self._probes.get(seq & _U32)
         if probe is not None:
             probe.t1 = t1_ns
 
     def send_failed(self, seq: int) -> bool:
-        """Note that a probe was not sent after all; its number may be used again.
+        """Record that a probe was not sent after all. Its number may be used again.
 
-        Returns False, and changes nothing, when the probe is unknown or has been answered.
+        Returns False, and does nothing, if the probe is unknown or was answered.
         """
         probe = self._probes.get(seq & _U32)
         if probe is None or probe.state is _State.ANSWERED:
             return False
         del self._probes[seq & _U32]
         probe.state = _State.FAILED
-        # Ordinals stay without gaps. Usually the last one fails, and no other has to move.
+        # Keep ordinals without gaps. Usually the last probe fails, and no other changes.
         for later in chain(reversed(self._waiting), reversed(self._expired)):
             if later is probe:
                 break
@@ -206,7 +203,7 @@ class Statistics:
         return True
 
     def duplicated(self, count: int) -> None:
-        """Note `count` answers that the network delivered again: QUIC lets none of them pass."""
+        """Count packets that the network duplicated. QUIC discards them."""
         self._duplicates += count
 
     def answered(
@@ -216,18 +213,18 @@ class Statistics:
         server_ns: int | None = None,
         received: int | None = None,
     ) -> Answer:
-        """Note an answer that arrived at `t4_ns`, and say what it means.
+        """Record an answer that arrived at `t4_ns`, and return it with its status.
 
-        `server_ns` is t3 − t2, the server's own time, and `received` its count of pings, modulo
-        2^32, where it reports them.
+        `server_ns` is t3 − t2, the server's processing time, and `received` its count of pings
+        modulo 2^32, if it reports them.
         """
         probe = self._probes.get(seq & _U32)
         if probe is None:
             self._unknown += 1
             return Answer(seq, AnswerStatus.UNKNOWN, False, None, None)
-        # The times of one packet may come from different clocks (the kernel's and the program's,
-        # and the server's runs at a rate of its own), and the peer may say anything. So: nothing
-        # arrives before it was sent, and the server has at most the time there was.
+        # Clocks differ (the kernel's, this program's, the server's), and the peer may report
+        # anything. So clamp: no answer arrives before its probe was sent, and the server's time is
+        # at most the elapsed time.
         elapsed = max(t4_ns - probe.t1, 0)
         rtt = elapsed
         if server_ns is not None:
@@ -239,7 +236,7 @@ class Statistics:
         if probe.state is _State.ANSWERED:
             self._duplicates += 1
             if received != probe.received:
-                # Answered twice by the server: the ping was copied on its way out.
+                # The server answered twice: the ping was duplicated on the way out.
                 self._extra += 1
                 probe.received = received
             return Answer(probe.seq, AnswerStatus.DUPLICATE, False, rtt, server_ns, probe.kind)
@@ -258,9 +255,9 @@ class Statistics:
         return Answer(probe.seq, AnswerStatus.LATE, reordered, rtt, server_ns, probe.kind)
 
     def expire(self, now_ns: int) -> list[int]:
-        """Return the probes whose timeout passed without an answer since the last call.
+        """Return the probes that timed out since the last call.
 
-        They may still be answered late, until the horizon; then they are forgotten.
+        They may still be answered late, until the horizon. Then they are forgotten.
         """
         lost, self._dropped = self._dropped, []
         waiting, expired = self._waiting, self._expired
@@ -279,7 +276,7 @@ class Statistics:
         return lost
 
     def give_up(self) -> None:
-        """No answer can come any more, the session being over: what has none is lost, now."""
+        """The session ended: all probes without an answer are lost now."""
         for probe in chain(self._expired, self._waiting):
             if probe.state is _State.WAITING:
                 probe.state = _State.OVERDUE
@@ -288,10 +285,10 @@ class Statistics:
         self._waiting.clear()
 
     def losses(self) -> Losses:
-        """Say where the probes that were given up got lost.
+        """The final losses by direction.
 
-        Only what is proven, whatever becomes of those that may still be answered: none of the
-        directions is ever said to be more than it is, but it may be said to be less for a while.
+        Only what is proven, whether or not other probes are still answered: a direction is never
+        overstated, but may be understated for a while.
         """
         before = 0
         if self.open:
@@ -303,17 +300,18 @@ class Statistics:
         return Losses(out, back, max(self._given_up - out - back, 0))
 
     def report_losses(self, *, is_final: bool = False) -> LossReport | None:
-        """Say what came to be known since the last call of those that were given up; None: nothing.
+        """The final losses, and their directions, that are new since the last call; None if none.
 
-        A direction is said once it is proven. That it is unknown is said when the session `is_final`,
-        since until then more answers may prove it, or where the server doesn't count.
+        A direction is reported once it is proven. A loss is reported as unknown when the session
+        has ended (`is_final`), since more answers could prove its direction, or if the server does
+        not count.
         """
         by_kind, self._unreported = self._unreported, {}
         self._undirected += sum(by_kind.values())
         if not self._undirected:
             return None
         losses = self.losses()
-        # Whatever the server says, no more are lost than were given up.
+        # The server's count is not trusted: not more than the final losses.
         out = min(max(losses.out - self._reported_out, 0), self._undirected)
         back = min(max(losses.back - self._reported_back, 0), self._undirected - out)
         self._reported_out += out
@@ -326,7 +324,7 @@ class Statistics:
         )
 
     def summary(self, now_ns: int) -> Summary:
-        """Sum up. What is overdue at `now_ns` counts as lost, whether `expire` has returned it or not."""
+        """The counts at `now_ns`. Probes that have timed out are lost, even before `expire`."""
         limit = now_ns - self._timeout
         waited_for = [
             probe.ordinal
@@ -353,17 +351,17 @@ class Statistics:
         )
 
     def _lost_by_direction(self, waiting: int) -> tuple[int, int]:
-        """Say how many are lost for certain on the way out and on the way back.
+        """The proven losses on the way out and on the way back.
 
-        `waiting` is how many are waited for among those sent before an answered one.
+        `waiting` is the number of waiting probes that were sent before an answered one.
         """
         if not self._directions:
             return 0, 0
         missing = self._highest - self._answered
-        # Clamped, because the count is the peer's word, a copy's answer may itself be lost,
-        # and a ping behind the last answered one may have been counted already.
+        # Clamped, because the count is not trusted, the answer to a duplicate may be lost, and the
+        # server may have counted a ping after the last answered one.
         missing_back = min(max(self._received - self._extra - self._answered, 0), missing)
-        # Any of those that are waited for may be among the missing of either direction.
+        # Each waiting probe may be among the missing ones of either direction.
         out = max(missing - missing_back - waiting, 0)
         back = max(missing_back - waiting, 0)
         return out, back

@@ -1,4 +1,4 @@
-"""What became of the pings of several sessions, one after the other, as if they were one."""
+"""Adds up the statistics of consecutive sessions."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ _COUNTS = [
 
 
 class Totals:
-    """Sums up sessions: those that are over, and those that are open.
+    """The sum of ended and open sessions.
 
-    Each session has `Statistics` of its own, since the server counts anew in each; a direction of
-    loss is known only where every session's server counted. Times are nanoseconds of one clock.
+    Each session has its own `Statistics`, since the server counts per session. Directions of
+    losses are known only if the server counted in all sessions. Times are in nanoseconds of one
+    clock.
     """
 
     def __init__(self) -> None:
         self.unconnected = 0
-        """Pings whose time came while there was no session; among the send errors."""
+        """Pings that were due while there was no session; included in the send errors."""
         self._over = Summary()
         self._open: list[Statistics] = []
 
     @property
     def deadline(self) -> int | None:
-        """When a ping's timeout passes next; None while no answer is waited for."""
+        """When the next ping times out; None if none is waiting."""
         deadlines = [statistics.deadline for statistics in self._open]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def begin(self, statistics: Statistics) -> None:
-        """A session begins."""
+        """Add an open session."""
         self._open.append(statistics)
 
     def end(self, statistics: Statistics, now: int) -> None:
-        """A session is over: its probes are given up by now."""
+        """A session ended, and its losses are final."""
         self._open.remove(statistics)
         self._over = _add(self._over, statistics.summary(now))
 
     def summary(self, now: int) -> Summary:
-        """Sum up, without times; how long it all took, the caller knows."""
+        """The summed counts, without times."""
         counts = self._over
         for statistics in self._open:
             counts = _add(counts, statistics.summary(now))
@@ -61,7 +62,7 @@ def _add(first: Summary, second: Summary) -> Summary:
 
 
 def minus(counts: Summary, before: Summary) -> Summary:
-    """What was counted since then; nothing goes below zero, as a late answer may take back."""
+    """The counts since `before`, at least zero: a late answer decreases `lost`."""
     names = [name for name in _COUNTS if name != "waiting"]
     rest: dict[str, int | None] = {}
     for name in names:

@@ -1,6 +1,6 @@
-"""What to log of failures that repeat: when they change, then once a minute, and when they end.
+"""Throttles the logs of repeated failures: logged on a change, then once a minute, and at the end.
 
-Pure: `now` is passed in, in seconds of a clock that never goes back.
+Pure: `now` is passed in, in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 _MAX_CAUSES = 16
-"""Causes that are remembered for a key; with more, the oldest is forgotten."""
+"""Maximum causes for a key; the oldest is dropped for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A failure that is to be logged.
+    """A failure to log.
 
-    `count` is how often it came since it was last logged, this time included; `seconds` is how long
-    nothing has succeeded.
+    `count` is the number of occurrences since it was last logged, including this one; `seconds` is
+    the time since the last success.
     """
 
     count: int
@@ -26,7 +26,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Failures that have ended: how many there were, over how many seconds."""
+    """The end of failures: their number, and their duration in seconds."""
 
     count: int
     seconds: float
@@ -47,11 +47,11 @@ class _State:
 
 
 class FailureLogThrottle:
-    """Decides what to log of failures that may come by the thousand.
+    """Decides which of many repeated failures to log.
 
-    A key is what fails (a target), a cause why. A new cause is logged at once, the same one again
-    after `interval` seconds. Causes that alternate are logged once in an interval each, and so is
-    something that fails and succeeds by turns.
+    A key is what fails (a target), a cause is why. A new cause is logged at once, and again after
+    `interval` seconds. Causes that alternate, and failures that alternate with successes, are
+    logged once per interval.
     """
 
     def __init__(self, interval: float = 60.0) -> None:
@@ -59,7 +59,7 @@ class FailureLogThrottle:
         self._states: dict[Hashable, _State] = {}
 
     def failed(self, key: Hashable, cause: str, now: float) -> Failed | None:
-        """Count a failure. Returns what to log, or None where it was logged lately."""
+        """Record a failure. Returns what to log, or None if it was logged recently."""
         state = self._states.setdefault(key, _State())
         if state.since is None:
             state.since = now
@@ -70,7 +70,7 @@ class FailureLogThrottle:
             known.unlogged += 1
             return None
         count = 1 if known is None else known.unlogged + 1
-        # In the order in which they were logged, the oldest first.
+        # In order of logging, the oldest first.
         state.causes.pop(cause, None)
         if len(state.causes) >= _MAX_CAUSES:
             del state.causes[next(iter(state.causes))]
@@ -79,7 +79,7 @@ class FailureLogThrottle:
         return Failed(count, now - state.since)
 
     def succeeded(self, key: Hashable, now: float) -> Recovered | None:
-        """Count a success. Returns what to log where it ends failures that were logged."""
+        """Record a success. Returns what to log if it ends failures that were logged."""
         state = self._states.get(key)
         if state is None:
             return None
@@ -98,5 +98,5 @@ class FailureLogThrottle:
         return recovered
 
     def forget(self, key: Hashable) -> None:
-        """Forget a key: its target has left."""
+        """Forget a key."""
         self._states.pop(key, None)

@@ -1,7 +1,7 @@
-"""Whether a service is well: checks by name, and the event loop's lag.
+"""Health checks, and the lag of the event loop.
 
-Liveness says that a restart would not help: the loop and the workers make progress. Readiness says
-that the service does its work now.
+Liveness: the event loop and the workers make progress, so a restart would not help. Readiness: the
+service can do its work now.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAG_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a check found; `reason` says why, in a line, also where all is well."""
+    """The result of a check; `reason` is one line, also for success."""
 
     ok: bool
     reason: str = ""
@@ -30,14 +30,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A named check: quick, without waiting; what it raises counts as a failure."""
+    """A named check. It must not block; an exception counts as a failure."""
 
     name: str
     run: Callable[[], Result]
 
 
 class Checks:
-    """Checks that are run together."""
+    """A set of checks."""
 
     def __init__(
         self, checks: Sequence[Check], clock: Callable[[], float] = time.monotonic
@@ -48,7 +48,7 @@ class Checks:
         self._log = get_logger("pingpong.health")
 
     def run(self) -> dict[str, Result]:
-        """The result of each check by its name. One that raises has failed, and is logged."""
+        """Run all checks. Returns their results by name; exceptions are logged as failures."""
         return {check.name: self._run(check) for check in self._checks}
 
     def _run(self, check: Check) -> Result:
@@ -71,10 +71,10 @@ class Checks:
 
 
 class LoopLag:
-    """Measures how late the event loop wakes, in seconds.
+    """Measures the lag of the event loop, in seconds.
 
-    A beat is due every `interval`; how late it comes is the lag. Beats that a blocked loop missed
-    are left out, not made up for, and the due times keep their raster.
+    A timer is due every `interval`; the lag is how late it fires. Timers that a blocked loop
+    missed are skipped.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class LoopLag:
         window: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """All in seconds: `result` fails after `fail_after` with beats only that were `late`.
+        """Times in seconds: `result` fails if all timers were `late` for `fail_after`.
 
-        `window` is how far back `max` looks.
+        `window` is the time window of `max`.
         """
         self.counts = BucketCounts(LAG_BUCKETS)
         self._interval = interval
@@ -100,12 +100,12 @@ class LoopLag:
         self._due = 0.0
         self._late_since: float | None = None
         self._late_beats = 0
-        # The largest of each part of the window, by the number of the part.
+        # The maximum of each part of the window, by the number of the part.
         self._part = window / 12
         self._largest: dict[int, float] = {}
 
     def start(self) -> None:
-        """Begin to measure the running loop."""
+        """Start to measure the running loop."""
         self._loop = asyncio.get_running_loop()
         self._due = self._clock() + self._interval
         self._schedule()
@@ -117,16 +117,15 @@ class LoopLag:
             self._timer = None
 
     def max(self) -> float:
-        """The largest lag over the window."""
+        """The maximum lag in the window."""
         oldest = math.floor(self._clock() / self._part) - 12
         return max((lag for part, lag in self._largest.items() if part > oldest), default=0.0)
 
     def result(self) -> Result:
-        """For a check of liveness: whether the loop comes round.
+        """The liveness of the event loop.
 
-        A single late beat is no failure, however late: a process that was stopped and continued,
-        or a machine that slept, is well again. A loop that has come late each time, for
-        `fail_after` seconds, is not.
+        A single late timer is no failure: the process may have been stopped and continued, or the
+        machine suspended. It is a failure if every timer was late for `fail_after` seconds.
         """
         now = self._clock()
         if self._late_since is not None and self._late_beats > 2:
@@ -134,7 +133,7 @@ class LoopLag:
             if seconds >= self._fail_after:
                 return Result(
                     False,
-                    f"for {seconds:.0f} s the event loop has come round more than"
+                    f"for {seconds:.0f} s the event loop has been more than"
                     f" {self._late:g} s late each time",
                 )
         return Result(True, f"at most {self.max() * 1000:.0f} ms late")

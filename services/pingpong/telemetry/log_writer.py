@@ -1,8 +1,8 @@
-"""Writes a log's lines without blocking.
+"""Writes log lines without blocking.
 
-A log's reader may stall (a pipe that is not read, a terminal after Ctrl-S, a slow disk), and a
-write would then stop the event loop. So a thread writes, lines wait in a queue that is bounded, and
-what does not fit is dropped and counted.
+The reader of a log may stall (an unread pipe, a terminal after Ctrl-S, a slow disk), and a write
+would block the event loop. So a thread writes lines from a bounded queue, and lines that do not
+fit are dropped and counted.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 MAX_QUEUED = 1_048_576
-"""Characters that may wait to be written."""
+"""Maximum characters in the queue."""
 MAX_LINE = 65_536
-"""Characters of a line; the rest is cut off."""
+"""Maximum characters of a line; longer lines are truncated."""
 
 
 class LogWriter:
-    """Writes lines to a stream, or, where that has no file descriptor, at once.
+    """Writes lines to a stream, in a thread if the stream has a file descriptor.
 
-    `dropped` counts the lines that were dropped or could not be written; `queued` are the
-    characters of those that wait.
+    `dropped` is the number of lines that were dropped or could not be written; `queued` is the
+    number of characters in the queue.
     """
 
     def __init__(self, stream: TextIO, dropped_line: Callable[[int], str]) -> None:
-        """`dropped_line` makes the line that says how many were dropped, when there is room."""
+        """`dropped_line` formats the line that reports dropped lines."""
         self.dropped = 0
         self.queued = 0
         self._stream = stream
         self._descriptor = _descriptor(stream)
         self._encoding = stream.encoding or "utf-8"
         self._dropped_line = dropped_line
-        # Reentrant: a finalizer or a signal's handler may log while a line is being queued.
+        # Reentrant: a finalizer or a signal handler may log while a line is queued.
         self._changed = threading.Condition(threading.RLock())
         self._lines: deque[str] = deque()
         self._unreported = 0
@@ -45,7 +45,7 @@ class LogWriter:
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
-        """Write a line, without its end, soon; or drop it. Never waits, never raises."""
+        """Queue a line (without a line end), or drop it. Never blocks or raises."""
         if len(line) > MAX_LINE:
             line = f"{line[:MAX_LINE]}…"
         if self._descriptor is None:
@@ -67,12 +67,13 @@ class LogWriter:
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all lines are written, but not longer. Returns whether they are."""
+        """Wait until all lines are written, at most `timeout` seconds. Returns whether they
+        are."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._lines and not self._is_writing, timeout)
 
     def close(self, timeout: float) -> None:
-        """Flush, and let the thread end. A line that is written later begins another one."""
+        """Flush, and end the thread. A later line starts another thread."""
         self.flush(timeout)
         with self._changed:
             self._is_closing = True
@@ -102,7 +103,8 @@ class LogWriter:
             unwritten = self._send(descriptor, lines)
             with self._changed:
                 if unwritten:
-                    # The line that says so is the last, so it has not been written either.
+                    # The line that reports dropped lines is the last, so it was not written
+                    # either.
                     lost = unwritten - (1 if reported else 0)
                     self.dropped += lost
                     self._unreported += reported + lost
@@ -110,15 +112,15 @@ class LogWriter:
                 self._changed.notify_all()
 
     def _send(self, descriptor: int, lines: Sequence[str]) -> int:
-        """Write the lines. Returns how many could not be."""
+        """Write the lines. Returns how many failed."""
         for index, line in enumerate(lines):
             data = f"{line}\n".encode(self._encoding, "backslashreplace")
             if self._is_cut:
                 data = b"\n" + data
             rest = memoryview(data)
             try:
-                # A line at a time: up to PIPE_BUF bytes it then stays whole, also where several
-                # processes write to one pipe.
+                # One line per call: up to PIPE_BUF bytes it is atomic, also if several processes
+                # write to the pipe.
                 while rest:
                     try:
                         rest = rest[os.write(descriptor, rest) :]
@@ -136,7 +138,7 @@ class LogWriter:
 
 def _descriptor(stream: TextIO) -> int | None:
     try:
-        stream.flush()  # what was printed before comes first
+        stream.flush()  # keeps the order with printed text
         return stream.fileno()
     except (OSError, ValueError):
         return None

@@ -1,18 +1,18 @@
-"""Logs: one line an event, JSON for machines and colours for people.
+"""Structured logs: one line for each event, JSON or coloured text.
 
-Events have stable names in snake case and carry their facts as key-value pairs::
+Events have stable names in snake case, and key-value pairs::
 
     log = get_logger(__name__)
     log.info("session_opened", path="/ping", draft=16)
 
-What libraries log through :mod:`logging` (aioquic, asyncio), and warnings, come out of the same
-pipeline from WARNING up, as the event ``library_log`` with the text as its ``message``. aioquic
-warns of every packet and handshake of a peer that it does not like, so that a flood of them would
-fill the log: its warnings come out at the level debug only. What a library repeats comes out once a
-minute, with a count.
+Records of other libraries through :mod:`logging` (aioquic, asyncio), and warnings, are logged from
+WARNING up as the event ``library_log``, with the text as its ``message``. aioquic warns about
+every invalid packet and handshake, so a flood would fill the log: its warnings are logged at level
+debug only. Repeated records are logged once a minute, with a count.
 
-A log blocks nothing (:mod:`pingpong.telemetry.log_writer`). It shows no secret and nothing that controls a
-terminal (:mod:`pingpong.telemetry.redaction`), in JSON neither: tools print its texts raw.
+Logging never blocks (:mod:`pingpong.telemetry.log_writer`). Logs contain no secrets and no control
+characters (:mod:`pingpong.telemetry.redaction`); this includes JSON, because tools print its
+texts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .redaction import redact, redact_values, shown
 
 @contextlib.contextmanager
 def _hidden(name: str) -> Iterator[None]:
-    """Let the import of a module fail, unless it has been imported."""
+    """Make the import of a module fail, unless it was imported before."""
     if name in sys.modules:
         yield
         return
@@ -45,7 +45,7 @@ def _hidden(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-# structlog would import rich, for tracebacks that are not used here: 3 MB and 50 ms.
+# structlog imports rich for tracebacks, which are not used here: 3 MB and 50 ms.
 with _hidden("rich"):
     import structlog
 
@@ -59,14 +59,14 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
 FLUSH_TIMEOUT = 0.5
-"""Seconds that the end of the process waits for the last lines to leave."""
+"""Seconds to wait for the last lines when the process ends."""
 
 _PEERS_FAULTS = "quic"
 """aioquic's logger."""
 
 
 class _Output:
-    """Takes finished lines, and knows the name that :func:`get_logger` was given."""
+    """Writes formatted lines, and has the name that was passed to :func:`get_logger`."""
 
     def __init__(self, writer: LogWriter, name: str | None = None) -> None:
         self._writer = writer
@@ -79,7 +79,7 @@ class _Output:
 
 
 class _LibraryHandler(logging.Handler):
-    """The handler that :func:`configure` puts on the root logger, known by its type."""
+    """The handler that :func:`configure` adds to the root logger."""
 
     def __init__(self, writer: LogWriter, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -88,7 +88,8 @@ class _LibraryHandler(logging.Handler):
         self._throttle = FailureLogThrottle()
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A library may say the same by the thousand (the event loop, of a lack of descriptors).
+        # A library may repeat a record thousands of times (the event loop without free
+        # descriptors).
         kind = record.exc_info[0] if record.exc_info else None
         failed = self._throttle.failed(record.name, f"{record.msg} {kind}", self._clock())
         if failed is None:
@@ -115,10 +116,10 @@ def configure(
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Send all logs to ``stream`` (standard error), from ``level`` up.
+    """Write all logs from ``level`` up to ``stream`` (standard error).
 
-    ``auto`` is ``console`` where the stream is a terminal and ``json`` elsewhere. May be called
-    again, and then replaces what was configured before.
+    ``auto`` is ``console`` if the stream is a terminal, otherwise ``json``. Another call replaces
+    the configuration.
     """
     stream = sys.stderr if stream is None else stream
     if format == "auto":
@@ -181,33 +182,33 @@ def configure(
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Make a logger whose events carry ``logger=name``.
+    """Create a logger whose events have ``logger=name``.
 
-    It follows :func:`configure`, also when that is called later. Where many events are logged, or
-    filtered out, bind once (``log.bind(session=7)``): a bound logger is settled, and a call below
-    its level costs next to nothing.
+    It uses the configuration of :func:`configure`, also if that is called later. For many events,
+    bind once (``log.bind(session=7)``): a bound logger keeps its configuration, and a call below
+    its level is cheap.
     """
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
 def flush() -> None:
-    """Wait until what was logged is written, at most `FLUSH_TIMEOUT` seconds.
+    """Wait until all lines are written, at most `FLUSH_TIMEOUT` seconds.
 
-    The interpreter's end does it; ``os._exit`` does not.
+    The interpreter does it at exit, but not for ``os._exit``.
     """
     for handler in _handlers():
         handler.flush()
 
 
 def dropped_lines() -> int:
-    """How many lines were dropped, since the log's reader stalled or the disk was full."""
+    """The number of lines that were dropped because the reader stalled or the disk was full."""
     return sum(handler.writer.dropped for handler in _handlers())
 
 
 def _log_uncaught(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """What ends the program is an event as well, and comes after what was logged before it."""
+    """Log an uncaught exception as an event, after the events before it."""
     if issubclass(kind, KeyboardInterrupt):
         flush()
         sys.__excepthook__(kind, error, traceback)
@@ -241,7 +242,7 @@ def _redacted(logger: WrappedLogger, method: str, event: EventDict) -> EventDict
 
 
 def _for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    # On a line that a person reads, the event says enough; of a library, which one.
+    # In text the logger's name is useful only for libraries.
     if event["event"] != "library_log":
         event.pop("logger", None)
     return event
@@ -250,7 +251,7 @@ def _for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
 def _shown(
     of_lines: Container[str], logger: WrappedLogger, method: str, event: EventDict
 ) -> EventDict:
-    """Make all values printable and without secrets; those `of_lines` keep their lines."""
+    """Redact all values and make them printable; those in `of_lines` keep their line breaks."""
 
     def make(name: str, value: Any) -> Any:
         if name == "exc_info":

@@ -1,7 +1,7 @@
-"""Redaction: what looks like a secret is replaced by asterisks in logs, pages and error texts.
+"""Masks secrets in logs, pages and error texts with asterisks.
 
-It is the last line of defence: code that logs must not name a secret in the first place. `shown`
-makes texts printable as well; it is applied to each text once, where it leaves.
+It is the last line of defence: code should not log secrets at all. `shown` also makes texts
+printable; it is applied once, when a text is output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..webtransport import MASK as MASK
 from ..webtransport import mask_url, printable
 
 MAX_SHOWN = 4096
-"""Characters of one text in a log or on a page; the rest is cut off."""
+"""Maximum characters of a text in a log or on a page; longer ones are truncated."""
 
 _SECRET_WORDS = frozenset(
     (
@@ -25,7 +25,7 @@ _SECRET_WORDS = frozenset(
 _WORD = "authorization|cookie|passphrase|passwd|password|secret|token|(?:api|private)[_-]?key"
 
 _PATTERNS = (
-    # A private key in PEM, also where line ends are escaped, or its end was cut off.
+    # A private key in PEM, also with escaped line ends, or truncated.
     (
         re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL),
         MASK,
@@ -45,17 +45,17 @@ _PATTERNS = (
     ),
 )
 
-# A word up to its first ? or #, and what follows: of a URL or a path, a query or a fragment. Both
-# begin where a word does: a long one is gone through once.
+# A word up to its first ? or #, and the rest: a URL or path with its query or fragment. It matches
+# at the start of a word only, so a long word is scanned once.
 _QUERY = re.compile(r"""(?<![^\s"<>])([^\s"<>?#]*+)([?#][^\s"<>\\]+)""")
 _PLAIN = re.compile(r"[\w./-]*")
-"""A word that none of this matches but a JSON Web Token; most values of a log are one."""
+"""A fast path: most values are words that no pattern matches, except for JSON Web Tokens."""
 _NOT_OF_A_URL = "',.:;)]}"
-"""Signs that end a URL in a sentence or a list, as far as they are its last."""
+"""Punctuation that does not belong to a URL at the end of it."""
 
 
 def redact(text: str) -> str:
-    """Replace what looks like a secret: keys in PEM, bearer tokens, and what `mask_url` replaces."""
+    """Mask secrets in a text: PEM keys, bearer tokens, passwords, and queries of URLs."""
     if _PLAIN.fullmatch(text) and "eyJ" not in text:
         return text
     for pattern, replacement in _PATTERNS:
@@ -65,7 +65,7 @@ def redact(text: str) -> str:
 
 def _mask_query(match: re.Match[str]) -> str:
     before, found = match.groups()
-    # A # without a scheme is a number: a target's label has one.
+    # A # without a scheme is part of a target's label.
     if "/" not in before or (found[0] == "#" and "://" not in before):
         return match[0]
     query = found.rstrip(_NOT_OF_A_URL)
@@ -73,7 +73,7 @@ def _mask_query(match: re.Match[str]) -> str:
 
 
 def shown(value: Any, limit: int | None = MAX_SHOWN) -> Any:
-    """A value with all texts in it, at any depth, as they can be shown: redacted and printable."""
+    """A value for output: all texts in it, at any depth, are redacted and printable."""
     if isinstance(value, str):
         return printable(redact(value), limit)
     if isinstance(value, Mapping):
@@ -84,12 +84,12 @@ def shown(value: Any, limit: int | None = MAX_SHOWN) -> Any:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a value of this name is a secret: `token`, `api_key`; but not `token_file`."""
+    """Whether a value with this name is a secret: `token`, `api_key`, but not `token_file`."""
     return re.split(r"[\W_]", name.lower())[-1] in _SECRET_WORDS
 
 
 def redact_values(values: Mapping[str, object]) -> dict[str, object]:
-    """Replace the values of secret names, at any depth."""
+    """Mask the values of secret names, at any depth."""
     return {
         name: MASK
         if is_secret_name(name) and value is not None

@@ -31,7 +31,7 @@ from .errors import (
     WebTransportError,
 )
 from .events import ConnectionClosed, Headers, Request, SessionClosed
-from .hosts import ascii_host, host_of
+from .hosts import URL_SAFE, Url, ascii_host, bracketed, is_ipv6, serialize_origin
 from .limits import Limits
 from .quic.config import EndpointConfig, KeyLimits, Windows
 from .quic.connection_ids import MAX_WORKERS, SharedKeys
@@ -46,6 +46,7 @@ from .varint import encode as encode_varint
 __all__ = [
     "MASK",
     "MAX_WORKERS",
+    "URL_SAFE",
     "Address",
     "Connection",
     "ConnectionClosed",
@@ -69,13 +70,16 @@ __all__ = [
     "StateError",
     "Stream",
     "StreamHandler",
+    "Url",
     "Version",
     "WebTransportError",
     "Windows",
     "ascii_host",
+    "bracketed",
     "decode_varint",
     "encode_varint",
-    "host_of",
+    "is_ipv6",
     "mask_url",
     "printable",
+    "serialize_origin",
 ]

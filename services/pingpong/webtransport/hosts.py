@@ -1,11 +1,26 @@
-"""Host names in the form that DNS, TLS and HTTP have them in."""
+"""Hosts, https URLs and origins, in the form that DNS, TLS and HTTP have them in."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
 
 import idna
 
+from .text import printable
+
+HTTPS_PORT = 443
+URL_SAFE = "%/:@!$&'()*+,;=~?"
+"""What is not escaped in a path or a query: it stands for itself, or is escaped already."""
+
+_NO_HOST = "must have the name or address of a host"
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.-]*)://(?:\[([0-9a-f:.]+)\]|([^\s/?#@:\[\]\\]+))(?::([0-9]{1,5}))?",
+    re.IGNORECASE,
+)
+_DEFAULT_PORTS = {"http": 80, "https": HTTPS_PORT}
 _MAX_NAME = 253
 _MAX_LABEL = 63
 _JOINERS = "\u200c\u200d"
@@ -33,15 +48,110 @@ def ascii_host(host: str) -> str:
     return host
 
 
-def host_of(authority: str) -> str:
-    """The host in a URL's authority, without brackets.
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An https URL, in the form in which its host is looked up, verified and asked for.
 
-    As it is written: `urlsplit` would put it into lower case by other rules than UTS 46 has.
+    `host` is a name in ASCII, or an address: one of IPv6 without brackets, with its zone if it has
+    one. `path` begins with a slash and has the query at its end.
     """
-    rest = authority.rpartition("@")[2]
-    if rest.startswith("["):
-        return rest[1:].partition("]")[0]
-    return rest.partition(":")[0]
+
+    host: str
+    port: int = HTTPS_PORT
+    path: str = "/"
+
+    @classmethod
+    def parse(cls, text: str, *, port: int = HTTPS_PORT, path: str = "/") -> Url:
+        """Read `https://host[:port][/path][?query]`; `port` and `path` are for a URL without them.
+
+        Raises `ValueError`; its text says what the URL must be, and nothing of what it is.
+        """
+        if not text.isprintable() or " " in text:
+            raise ValueError("must be https://host[:port][/path]")
+        if not text.lower().startswith("https://"):
+            raise ValueError("must begin with https:// (WebTransport is HTTP/3, never without TLS)")
+        if "#" in text:
+            raise ValueError("must have no fragment (nothing from # on)")
+        try:
+            parts = urlsplit(text)
+            given = parts.port
+        except ValueError as error:
+            if "NFKC" in str(error):
+                what = "a character of it stands for one of /?#@:"
+                raise ValueError(f"{_NO_HOST}: {what}") from None
+            raise ValueError(
+                "must have a port from 1 to 65535, and brackets around an IPv6 address"
+            ) from None
+        if "@" in parts.netloc:
+            raise ValueError("must have no user name and password (nothing before @)")
+        if given == 0 or parts.netloc.endswith(":"):
+            raise ValueError("must have a port from 1 to 65535")
+        path = quote(parts.path or path, safe=URL_SAFE)
+        if parts.query:
+            path += f"?{quote(parts.query, safe=URL_SAFE)}"
+        return cls(_read_host(parts.netloc), given or port, path)
+
+    @property
+    def authority(self) -> str:
+        """The host, and the port where it is not the usual one."""
+        host = bracketed(self.host)
+        return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"https://{self.authority}{self.path}"
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def is_ipv6(host: str) -> bool:
+    """Whether it is an IPv6 address, with or without a zone."""
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_host(netloc: str) -> str:
+    # Not `hostname` of `urlsplit`, which is in lower case by other rules than those of UTS 46.
+    host = netloc[1:].partition("]")[0] if netloc[:1] == "[" else netloc.partition(":")[0]
+    with_zone = host.replace("%25", "%", 1)  # in a URL, % begins an escape (RFC 6874)
+    if is_ipv6(with_zone):
+        return with_zone
+    try:
+        return ascii_host(host)
+    except ValueError as error:
+        raise ValueError(f"{_NO_HOST}: {printable(str(error))}") from None
+
+
+def serialize_origin(text: str) -> str:
+    """An origin as RFC 6454, section 6.2, writes it, so that equal ones are equal texts.
+
+    Scheme and host are in lower case, a name in its ASCII form, an address in its shortest;
+    the scheme's own port is left out. Raises `ValueError` where it is no origin; `null`, which
+    stands for any that has no name, is none.
+    """
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"no origin: {text!r} (https://host or https://host:port, and no path)")
+    scheme, address, name, port_text = match.groups()
+    scheme = scheme.lower()
+    try:
+        host = f"[{ipaddress.IPv6Address(address)}]" if address else _ascii_name(name)
+    except ValueError:
+        raise ValueError(f"no origin: {text!r} (neither a host name nor an address)") from None
+    if port_text is None or int(port_text) == _DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}"
+    if not 0 < int(port_text) < 65_536:
+        raise ValueError(f"no origin: {text!r} (a port is a number from 1 to 65535)")
+    return f"{scheme}://{host}:{int(port_text)}"
+
+
+def _ascii_name(name: str) -> str:
+    return name.lower() if name.isascii() else ascii_host(name)
 
 
 def _a_label(label: str) -> str:

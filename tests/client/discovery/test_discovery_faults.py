@@ -184,7 +184,7 @@ async def test_how_each_source_does(names: NameServer, around: Surroundings) -> 
         await eventually(lambda: found.discovery.state()[0].result is Result.NXDOMAIN)
         first, second, third = found.discovery.state()
         assert first.source == NAME
-        assert first.error == "there is no name a.test"
+        assert first.error == "a.test does not exist"
         assert first.addresses == 1
         assert first.last_success is not None
         assert began - 1 < first.last_success < time.time()
@@ -202,9 +202,9 @@ async def test_a_summary_names_the_sources_in_trouble(
     async with around.find(URL, *others) as found:
         await eventually(lambda: len(found.names) == 5)
         assert found.discovery.summary() == (
-            "b.test:443: there is no name b.test (0 kept);"
-            " c.test:443: there is no name c.test (0 kept);"
-            " d.test:443: there is no name d.test (0 kept); and 1 more"
+            "b.test:443: b.test does not exist (0 kept);"
+            " c.test:443: c.test does not exist (0 kept);"
+            " d.test:443: d.test does not exist (0 kept); and 1 more"
         )
     async with around.find(URL, "https://10.0.0.9:1/", max_targets=1) as found:
         await found.until(NAME)
@@ -258,7 +258,7 @@ async def test_failures_are_logged_once_and_so_is_their_end(
         "log_level": "warning",
         "source": NAME,
         "result": "nxdomain",
-        "error": "there is no name a.test",
+        "error": "a.test does not exist",
         "addresses_kept": 0,
         "count": 1,
     }

@@ -142,7 +142,7 @@ def test_a_host_that_could_not_be_looked_up_keeps_its_addresses_beside_others() 
     hosts = (Endpoint("a.test", 1, ("10.0.0.1",)), Endpoint("b.test", 1, ("10.0.0.2",)))
     known.succeeded(Answer(hosts), 100.0)
     partly = (Endpoint("a.test", 1, (), missing=BOTH), Endpoint("b.test", 1, ("10.0.0.3",)))
-    problem = DiscoveryError(Result.TIMEOUT, "no name server answers for a.test")
+    problem = DiscoveryError(Result.TIMEOUT, "no answer from the name servers for a.test")
     assert known.succeeded(Answer(partly, 5.0, problem), 105.0)
     assert addresses(known) == ("10.0.0.1", "10.0.0.3")
     # It is not all well: it is told, and tried again soon.

@@ -90,7 +90,7 @@ async def test_the_address_of_a_filter_is_none(names: NameServer, resolver: Reso
 
 
 async def test_a_name_that_does_not_exist(resolver: Resolver) -> None:
-    assert await fails(resolver, "a.test") == (Result.NXDOMAIN, "there is no name a.test")
+    assert await fails(resolver, "a.test") == (Result.NXDOMAIN, "a.test does not exist")
 
 
 async def test_a_name_without_addresses(names: NameServer, resolver: Resolver) -> None:
@@ -112,7 +112,7 @@ async def test_a_silent_name_server(names: NameServer, resolver: Resolver) -> No
     names.silence()
     assert await fails(resolver, "a.test") == (
         Result.TIMEOUT,
-        "no name server answers for a.test",
+        "no answer from the name servers for a.test",
     )
 
 
@@ -304,7 +304,7 @@ async def test_a_search_in_vain_says_what_came_nearest(
     names: NameServer, resolver_with: MakeResolver
 ) -> None:
     resolver = resolver_with("search one.test two.test")
-    assert "no name a, nor with a domain" in (await fails(resolver, "a"))[1]
+    assert "a does not exist, nor in any domain" in (await fails(resolver, "a"))[1]
     names.set("a.two.test", "TXT", '"hello"')
     assert await fails(resolver, "a") == (Result.EMPTY, "a.two.test has no address")
     names.fail("a.one.test", "SERVFAIL")
@@ -358,7 +358,7 @@ async def test_the_system_is_asked_for_what_dns_does_not_know(
     laptop: Resolver, system: System
 ) -> None:
     assert await laptop.addresses("printer.local") == HostAddresses(("192.168.0.7",))
-    assert await fails(laptop, "b.local") == (Result.NXDOMAIN, "there is no name b.local")
+    assert await fails(laptop, "b.local") == (Result.NXDOMAIN, "b.local does not exist")
     assert system.names == ["printer.local", "b.local"]
 
 
@@ -434,7 +434,7 @@ async def test_a_host_that_cannot_be_looked_up_is_missing_and_told(
     )
     assert found.problem is not None
     assert found.problem.result is Result.NXDOMAIN
-    assert str(found.problem) == "there is no name c.test"
+    assert str(found.problem) == "c.test does not exist"
 
 
 async def test_a_service_that_is_not_offered(names: NameServer, resolver: Resolver) -> None:

@@ -27,7 +27,7 @@ from tests.client.ping.commands import Answering, Choosing, Said, ping, serving,
 from tests.client.probe.probing import path_to
 
 AGAIN = re.compile(r"connected again to 127\.0\.0\.1 after (?:\d+ ms|[\d.]+ s)(?:: (.*))?")
-GONE = "the server is gone: nothing listens on its port any more"
+GONE = "the server stopped: its UDP port is closed"
 
 
 def all_answered() -> Choosing:

@@ -182,11 +182,11 @@ async def test_where_it_cannot_draw() -> None:
         status, said = await ping(server.port, "--live")
         assert (status, said.lines) == (2, [])
         assert said.complaints == [
-            "--live draws in a terminal, and the output goes elsewhere: leave it out"
+            "--live (PINGPONG_LIVE) draws in a terminal, and the output goes elsewhere: leave it out"
         ]
         async with terminal(*words(server.port), variables={"TERM": "dumb"}) as screen:
             assert await screen.finish() == 2
-        assert "--live needs a terminal that can be drawn in" in screen.text
+        assert "--live (PINGPONG_LIVE) needs a terminal that can be drawn in" in screen.text
 
 
 def test_rich_is_imported_for_the_view_only() -> None:

@@ -102,7 +102,7 @@ def test_what_is_wrong_has_a_line() -> None:
 def test_more_targets_than_lines() -> None:
     lines = picture(*[UP] * 9, DOWN, height=8)
     assert len(lines) == 8
-    assert "  and 7 more, 1 not connected: the window is too low" in lines
+    assert "  and 7 more, 1 not connected: enlarge the window to see them" in lines
     assert lines[-1].startswith("q quit")
 
 

@@ -81,7 +81,7 @@ async def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
     missing = tmp_path / "ca.pem"
     async with serving() as listener:
         error = await failing("tls", to(listener.port), cert_hash=None, ca=missing)
-    assert error == f"cannot read {missing}: No such file or directory"
+    assert error == f"cannot read {missing}: no such file or directory"
 
 
 async def test_an_expired_certificate(tmp_path: Path) -> None:

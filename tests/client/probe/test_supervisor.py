@@ -92,7 +92,7 @@ async def test_an_address_that_is_gone_is_left_for_one_that_is_there() -> None:
             await probes.answered()
             (moved,) = probes.events("session_moved")
             assert (moved["before"], moved["address"]) == ("127.0.0.1", "127.0.0.2")
-            assert "does not lead to 127.0.0.1 any more" in moved["cause"]
+            assert "no longer resolves to 127.0.0.1" in moved["cause"]
             assert len(other.connections) == 1
             assert probes.metrics.sessions_closed["closed"] == 1
             assert probes.metrics.outages.count == probes.completed("lost") == 0

@@ -115,7 +115,7 @@ async def test_a_server_that_is_gone_without_a_word_is_noticed() -> None:
         await until(lambda: probes.metrics.sessions_closed["error"] == 1)
         assert not probes.is_up()
         (down,) = probes.events("target_down")
-        assert down["cause"] == "the server is gone: nothing listens on its port any more"
+        assert down["cause"] == "the server stopped: its UDP port is closed"
         # What was under way is lost with the session, in a direction that nobody knows.
         assert probes.completed("lost") == probes.counts().lost["unknown"] > 0
 
@@ -191,7 +191,7 @@ async def test_a_silent_path_is_left_before_it_is_called_dead_where_there_is_ano
                 path.is_dead = True
                 await until(lambda: "session_moved" in probes.story())
                 (moved,) = probes.events("session_moved")
-                assert moved["cause"] == "nothing was received of it for 1 s"
+                assert moved["cause"] == "no packets received for 1 s"
                 await until(probes.is_up)
                 assert probes.metrics.outages.count == 1
 
@@ -246,7 +246,7 @@ async def test_a_session_whose_probes_stay_unanswered_is_replaced(
         session.handler = SessionHandler()
         await until(lambda: "session_moved" in probes.story())
         (moved,) = probes.events("session_moved")
-        assert moved["cause"] == "3 probes in a row were not answered"
+        assert moved["cause"] == "no answer to 3 consecutive probes"
         await probes.answered()
         assert probes.metrics.outages.count == 1
 

@@ -20,9 +20,9 @@ from pingpong.server.sessions.admission import (
     RateLimit,
     Refusal,
     bearer_tokens,
-    serialize_origin,
 )
 from pingpong.server.sessions.counters import Result
+from pingpong.webtransport import serialize_origin
 from pingpong.webtransport.events import Request
 
 SECOND = 1_000_000_000

@@ -13,7 +13,7 @@ class Clock:
         """Make an answer that leaves after so long; how far off the prediction was."""
         expected = one.expect(self.now)
         self.now += delay
-        one.left(self.now)
+        one.record_sent(self.now)
         return self.now - expected
 
 
@@ -66,5 +66,5 @@ def test_what_left_without_an_answer_says_nothing(clock: Clock) -> None:
     one = SendDelay()
     clock.answer(one, 100_000)
     clock.now += 10_000_000
-    one.left(clock.now)
+    one.record_sent(clock.now)
     assert one.delay == 100_000

@@ -207,7 +207,8 @@ async def test_closing_without_waiting_closes_as_well() -> None:
         assert (closed.code, closed.reason) == (5, "bye")
         await until(lambda: client.closed is not None)
         pair.listening.close()
-        await until(lambda: pair.listening.listener.endpoint._closed)
+        await pair.listening.serve_forever()
+        assert pair.listening.listener.endpoint._closed
 
 
 @on_a_loop

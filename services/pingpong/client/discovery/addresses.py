@@ -1,4 +1,4 @@
-"""Which addresses of an answer can be connected to, and in what order."""
+"""Filters and orders the addresses of a lookup."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _NO_ROUTE = frozenset(
 )
 _ANY_PORT = 9
 _TRIES = 8
-"""Addresses of an answer that are tried to find a version spoken."""
+"""Addresses of an answer that are checked to find whether an IP version works."""
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is given by its address, with or without a zone."""
+    """Whether a host is an IP address, with or without a zone."""
     try:
         ip_address(host)
     except ValueError:
@@ -27,9 +27,9 @@ def is_address(host: str) -> bool:
 
 
 def normalize(addresses: Iterable[str]) -> tuple[str, ...]:
-    """The addresses that can be a host's, each once, in their usual form and in this order.
+    """The valid addresses of a host, in canonical form, without duplicates, in order.
 
-    Filters answer 0.0.0.0 or :: for names that they block: a ping to it would measure this host.
+    DNS filters answer 0.0.0.0 or :: for blocked names: a ping to that would measure this host.
     """
     found: dict[str, None] = {}
     for text in addresses:
@@ -46,7 +46,7 @@ def normalize(addresses: Iterable[str]) -> tuple[str, ...]:
 
 
 def interleave_families(addresses: Sequence[str]) -> tuple[str, ...]:
-    """IPv4 and IPv6 in turns, the first one's family first (RFC 8305, section 4)."""
+    """Interleave IPv4 and IPv6, beginning with the first one's family (RFC 8305, section 4)."""
     if not addresses:
         return ()
     first = _version(addresses[0])
@@ -57,23 +57,22 @@ def interleave_families(addresses: Sequence[str]) -> tuple[str, ...]:
 
 
 def has_route(address: str) -> bool:
-    """Whether this host has a way to an address; nothing is sent."""
+    """Whether this host has a route to an address. Nothing is sent."""
     family = socket.AF_INET6 if _version(address) == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((address, _ANY_PORT))
     except OSError as error:
-        # Anything else, such as no descriptor left, says nothing of routes.
+        # Other errors, such as no free descriptor, are not about routes.
         return error.errno not in _NO_ROUTE
     return True
 
 
 class Families:
-    """The IP versions that this host speaks, as far as it has shown.
+    """The IP versions that work on this host.
 
-    A host without IPv6 would else have, per address, a target for each of a server's IPv6
-    addresses that is always down. A version that was once seen to have a route is never taken for
-    one that this host does not speak: an outage of it is to be measured.
+    Without this, a host without IPv6 would have a target that is always down for each IPv6 address
+    of a server. Once a version had a route, it counts as working: its outages are measured.
     """
 
     def __init__(self, has_route: Callable[[str], bool] = has_route) -> None:
@@ -81,14 +80,14 @@ class Families:
         self._spoken: set[int] = set()
 
     def usable(self, addresses: Iterable[str]) -> tuple[str, ...]:
-        """The normalized addresses whose version this host speaks; all, if it speaks none of them."""
+        """The normalized addresses whose IP version works on this host; all, if none does."""
         found = normalize(addresses)
         tries: Counter[int] = Counter()
         spoken = tuple(address for address in found if self._speaks(address, tries))
         return spoken or found
 
     def _speaks(self, address: str, tries: Counter[int]) -> bool:
-        if ip_address(address).is_loopback:  # every host has it, and it leads nowhere else
+        if ip_address(address).is_loopback:  # says nothing about other addresses
             return self._has_route(address)
         version = _version(address)
         if version not in self._spoken and tries[version] < _TRIES:

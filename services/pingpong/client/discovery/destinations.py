@@ -1,7 +1,7 @@
-"""Sources, read from the setting, and the destinations that their endpoints make. Pure.
+"""Parses the sources of the settings, and makes destinations of their endpoints. Pure.
 
-A destination's name is a label of metrics, so that it depends on the setting and on what the
-endpoint is called, never on the order of answers:
+A destination's name is a label of metrics, so it depends only on the setting and on the endpoint's
+name, not on the order of answers:
 
 =========================  =================================  ==================================
 source                     a target for each name             a target for each address
@@ -13,9 +13,9 @@ source                     a target for each name             a target for each 
                                                               with several such sources
 =========================  =================================  ==================================
 
-A path other than `/` and `/ping` follows the port, or the service. A query does not: it may hold a
-secret. Sources that differ only in it, and could have targets of one name, are numbered: `host:4433`
-and `host:4433#2`.
+A path other than `/` and `/ping` follows the port or the service. A query does not, since it may
+be a secret. Sources that differ only in the query, and could have targets of the same name, are
+numbered: `host:4433` and `host:4433#2`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
-from urllib.parse import urlsplit
 
-from ...webtransport import mask_url
+from ...settings.values import DEFAULT_PATH, ENDPOINT_SLICE, SRV
+from ...webtransport import Url, bracketed
 from .addresses import interleave_families, is_address
 from .lookups import Endpoint
 
 Kind = Literal["address", "host", "srv", "endpointslice"]
 
-DEFAULT_PORT = 4433
-DEFAULT_PATH = "/ping"
-HTTPS_PORT = 443
-
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What is to be pinged.
+    """A destination of pings.
 
-    `name` is the metrics' label `target`; `url` the https URL, for the authority, the name in the
-    certificate, and the path; `addresses` are the IP addresses to connect to, in this order, an
-    IPv6 address with its zone if it has one. Without any, the URL's host is to be resolved.
+    `name` is the label `target` of the metrics. `url` is the https URL, for the authority, the
+    name in the certificate, and the path. `addresses` are the IP addresses to connect to, in this
+    order, an IPv6 address with its zone if it has one. Without any, the URL's host has to be
+    resolved.
     """
 
     name: str
@@ -55,8 +52,8 @@ class Destination:
 class Source:
     """One entry of `PINGPONG_TARGETS`.
 
-    `name` is what is looked up: a host's name or its address, an SRV record's name, or a service.
-    `port` is a number, the name of a service's port, or None: the service says it.
+    `name` is what is looked up: a host name or address, the name of an SRV record, or a service.
+    `port` is a number, the name of a service's port, or None for the port of the service.
     """
 
     kind: Kind
@@ -66,21 +63,22 @@ class Source:
     port: int | str | None = None
     namespace: str = ""
     number: str = ""
-    """What follows the names of its targets, to distinguish them from those of another query; in `label`."""
+    """A suffix of its targets' names, which distinguishes sources with other queries; part of
+    `label`."""
 
     @property
     def host(self) -> str:
-        """The name that the certificate is for; an SRV record's targets have their own."""
+        """The name in the certificate; the targets of an SRV record have their own."""
         if self.kind == "endpointslice":
             return f"{self.name}.{self.namespace}.svc"
-        # The dot that makes a name absolute is DNS's own: no certificate and no server knows it.
+        # The final dot is only for DNS: certificates and servers do not use it.
         return self.name.removesuffix(".")
 
 
 def read_sources(servers: Iterable[str]) -> tuple[Source, ...]:
-    """Read the setting's entries. What would be the same target is taken once.
+    """Parse the entries of the setting. Duplicates are merged.
 
-    Raises `ValueError` for what is none.
+    Raises `ValueError` for an invalid entry.
     """
     found: dict[tuple[str, str], Source] = {}
     numbers: dict[str, dict[str, int]] = {}
@@ -99,49 +97,39 @@ def read_sources(servers: Iterable[str]) -> tuple[Source, ...]:
 
 
 def _may_be_alike(one: Source, other: Source) -> bool:
-    """Whether targets of two sources could have one name, and are not one target."""
+    """Whether two sources could have different targets of the same name."""
     if one.path == other.path or _shown(one.path) != _shown(other.path):
         return False
     if one.label == other.label:
         return True
-    # Where an SRV record leads to is not known yet.
+    # The targets of an SRV record are not known yet.
     kinds = {one.kind, other.kind}
     return "srv" in kinds and "endpointslice" not in kinds and "?" in one.path + other.path
 
 
 def _read_source(text: str) -> Source:
-    scheme, _, rest = text.partition("://")
-    if scheme == "srv" and rest:
-        name, slash, path = rest.partition("/")
-        path = f"/{path}" if slash else DEFAULT_PATH
+    if match := SRV.fullmatch(text):
+        name, path = f"{match['service']}.{match['domain']}", match["path"] or DEFAULT_PATH
         return Source("srv", f"{name}{_shown(path)}", name, path)
-    if scheme == "endpointslice":
-        namespace, _, rest = rest.partition("/")
-        service, slash, path = rest.partition("/")
-        path = f"/{path}" if slash else DEFAULT_PATH
-        service, colon, wanted = service.partition(":")
-        if namespace and service:
-            port = int(wanted) if wanted.isdecimal() else wanted or None
-            label = f"{namespace}/{service}{colon}{wanted}{_shown(path)}"
-            return Source("endpointslice", label, service, path, port, namespace)
-    parts = urlsplit(text)
-    if scheme != "https" or not parts.hostname:
-        raise ValueError(f"neither https://, srv:// nor endpointslice://: {mask_url(text)!r}")
-    name = parts.hostname
-    path = parts.path or "/"
-    if parts.query:
-        path = f"{path}?{parts.query}"
-    port = parts.port or HTTPS_PORT
-    label = f"{_bracketed(name.removesuffix('.'))}:{port}{_shown(path)}"
-    return Source("address" if is_address(name) else "host", label, name, path, port)
+    if match := ENDPOINT_SLICE.fullmatch(text):
+        namespace, service, wanted = match["namespace"], match["service"], match["port"]
+        path = match["path"] or DEFAULT_PATH
+        label = f"{namespace}/{service}{f':{wanted}' if wanted else ''}{_shown(path)}"
+        port = int(wanted) if wanted and wanted.isdecimal() else wanted
+        return Source("endpointslice", label, service, path, port, namespace)
+    url = Url.parse(text)
+    label = f"{bracketed(url.host.removesuffix('.'))}:{url.port}{_shown(url.path)}"
+    kind: Kind = "address" if is_address(url.host) else "host"
+    return Source(kind, label, url.host, url.path, url.port)
 
 
 def destinations(
     source: Source, endpoints: Sequence[Endpoint], *, per_address: bool, is_only_service: bool
 ) -> Iterator[Destination]:
-    """Make destinations of a source's endpoints; `is_only_service`: no other one has pods.
+    """The destinations of a source's endpoints; `is_only_service`: it is the only EndpointSlice
+    source.
 
-    Per address, those whose names sort first come first.
+    With `per_address` they are sorted by name.
     """
     if source.kind == "endpointslice":
         make = _pods if per_address else _ports
@@ -150,9 +138,9 @@ def destinations(
     for endpoint in endpoints:
         name = source.label
         if source.kind == "srv":
-            where = f"{_bracketed(endpoint.host)}:{endpoint.port}"
+            where = f"{bracketed(endpoint.host)}:{endpoint.port}"
             name = f"{where}{_shown(source.path)}{source.number}"
-        url = _url(endpoint.host, endpoint.port, source.path)
+        url = str(Url(endpoint.host, endpoint.port, source.path))
         if not per_address or source.kind == "address":
             yield Destination(name, url, interleave_families(endpoint.addresses))
             continue
@@ -162,7 +150,7 @@ def destinations(
 
 def _pods(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterator[Destination]:
     for endpoint in sorted(endpoints, key=lambda e: (e.pod is None, e.pod or "", e.port)):
-        url = _url(endpoint.host, endpoint.port, source.path)
+        url = str(Url(endpoint.host, endpoint.port, source.path))
         if endpoint.pod is not None:
             name = endpoint.pod if alone else f"{source.label}[{endpoint.pod}]"
             yield Destination(name, url, interleave_families(endpoint.addresses))
@@ -172,27 +160,27 @@ def _pods(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterato
 
 
 def _ports(source: Source, endpoints: Sequence[Endpoint], alone: bool) -> Iterator[Destination]:
-    """A service is one target, but a URL has one port: while pods differ, the others stand apart."""
+    """A service is one target. While its pods have several ports, each port is a target."""
     ports = sorted({endpoint.port for endpoint in endpoints})
     for port in ports:
         name = source.label if port == ports[0] else f"{source.label}[{port}]"
         addresses = [a for e in endpoints if e.port == port for a in e.addresses]
         yield Destination(
-            name, _url(source.host, port, source.path), interleave_families(addresses)
+            name, str(Url(source.host, port, source.path)), interleave_families(addresses)
         )
 
 
 class TargetLimit:
-    """Limits the number of targets: those that are in stay in, and later ones wait."""
+    """Limits the number of targets: admitted targets stay, and new ones need a free place."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.left_out = 0
-        """How many targets had no room, the last time."""
+        """The number of targets that were not admitted last time."""
         self._inside: frozenset[str] = frozenset()
 
     def admit(self, candidates: Iterable[Destination]) -> dict[str, Destination]:
-        """Choose among these, by name; of several with one name, the first."""
+        """Admit targets, by name; of several with the same name, the first."""
         by_name: dict[str, Destination] = {}
         for candidate in candidates:
             by_name.setdefault(candidate.name, candidate)
@@ -203,17 +191,8 @@ class TargetLimit:
         return {name: made for name, made in by_name.items() if name in self._inside}
 
 
-def _url(host: str, port: int, path: str) -> str:
-    shown = "" if port == HTTPS_PORT else f":{port}"
-    return f"https://{_bracketed(host)}{shown}{path}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def _shown(path: str) -> str:
-    # What follows the question mark may be a secret.
+    # The query may be a secret.
     path = path.partition("?")[0]
     return "" if path in ("/", DEFAULT_PATH) else path
 

@@ -1,4 +1,4 @@
-"""Keeps the destinations of all sources up to date, and looks one up anew when asked to."""
+"""Keeps the destinations of all sources up to date, and refreshes one on request."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ if TYPE_CHECKING:
     from .watch import EndpointSliceWatch
 
 REFRESH_TIMEOUT = 2.0
-"""Seconds that `Discovery.refresh` waits for a lookup, at most."""
+"""Maximum seconds that `Discovery.refresh` waits for a lookup."""
 REFRESH_TIMEOUT_KNOWN = 0.5
-"""The same where there is a good answer: a reconnect must not wait for a name server that is gone.
-It asks again where no server answers at the addresses known.
+"""The same if addresses are known: a reconnect must not wait for a name server that is down. It
+refreshes again if no server answers at the known addresses.
 """
 
 _APART = 0.002
-"""Seconds between the first lookups of two sources: not all in one turn of the event loop."""
+"""Seconds between the first lookups of two sources, to spread them over turns of the event
+loop."""
 
 _SHOWN = 3
-"""Sources in trouble that a summary names."""
+"""Failing sources that a summary names."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """How a source does.
+    """The state of a source.
 
-    `result` is of the last lookup, None before the first one ended, and `error` says why it
-    failed. `last_success` is in seconds since 1970. `addresses` are those in use, whatever became
-    of the last lookup.
+    `result` and `error` are of the last lookup; `result` is None before the first one.
+    `last_success` is in seconds since 1970. `addresses` is the number of addresses in use, also
+    after a failed lookup.
     """
 
     source: str
@@ -53,7 +54,7 @@ class SourceState:
 
 @dataclass(slots=True, eq=False)
 class _TrackedSource:
-    """A source and what is known of it."""
+    """A source and its lookups."""
 
     source: Source
     lookups: LookupState
@@ -63,15 +64,16 @@ class _TrackedSource:
 
 
 class Discovery:
-    """Finds destinations, for as long as `run` runs.
+    """Discovers destinations while `run` runs.
 
-    `servers` are the setting's entries; `per_address`, one destination for each address (or pod);
-    more than `max_targets` are left out; `interval`, in seconds, is the longest between lookups.
-    `changed` is called with all destinations by name, in the setting's order, whenever any of them
-    has changed. A name to be looked up becomes a destination when its first lookup has ended, without
-    addresses if that failed (per address: when there is one). `counted` is called with the result of each lookup.
+    `servers` are the entries of the setting. With `per_address` there is one destination for each
+    address (or pod). Destinations above `max_targets` are left out. `interval` is the maximum time
+    between lookups, in seconds. `changed` is called with all destinations by name, in the order of
+    the setting, when any of them has changed. A name becomes a destination after its first lookup,
+    without addresses if that failed (with `per_address`: when there is an address). `counted` is
+    called with the result of each lookup.
 
-    Raises `ValueError` for an entry that is none.
+    Raises `ValueError` for an invalid entry.
     """
 
     def __init__(
@@ -104,32 +106,32 @@ class Discovery:
 
     @property
     def destinations(self) -> Mapping[str, Destination]:
-        """All there are now, as `changed` was last called with."""
+        """The current destinations, as last passed to `changed`."""
         return self._destinations
 
     @property
     def left_out(self) -> int:
-        """How many destinations there is no room for."""
+        """The number of destinations above `max_targets`."""
         return self._limit_targets.left_out
 
     @property
     def last_success(self) -> float:
-        """When the source that has waited longest last had a lookup that succeeded.
+        """The oldest of the last successful lookups of all sources, in seconds since 1970.
 
-        In seconds since 1970; 0 until each has had one.
+        0 until each source had one.
         """
         states = self.state()
         return min((state.last_success or 0.0 for state in states), default=0.0)
 
     def state(self) -> tuple[SourceState, ...]:
-        """How each source does, in the setting's order; empty before `run`."""
+        """The state of each source, in the order of the setting; empty before `run`."""
         if not self._known:
             return ()
         now, wall = asyncio.get_running_loop().time(), time.time()
         return tuple(_state(known, now, wall) for known in self._known)
 
     def summary(self) -> str:
-        """How the sources do, in a line for people: which fail, why, and what is kept of them."""
+        """A summary in one line: which sources fail, why, and how many addresses are kept."""
         states = self.state()
         troubled = [state for state in states if state.error]
         parts = [f"{s.source}: {s.error} ({s.addresses} kept)" for s in troubled[:_SHOWN]]
@@ -140,7 +142,7 @@ class Discovery:
         return "; ".join(parts) or f"{len(states)} looked up"
 
     async def run(self) -> None:
-        """Look up, and go on with it whatever fails, until cancelled."""
+        """Look up all sources repeatedly, until cancelled."""
         now = asyncio.get_running_loop().time()
         self._known = tuple(self._begin(source, now) for source in self._sources)
         self._rebuild()
@@ -158,13 +160,13 @@ class Discovery:
                     known.asking.cancel()
 
     async def refresh(self, name: str) -> Destination:
-        """Look a destination up again, and return it as it is now.
+        """Look a destination up again, and return it.
 
-        Its addresses are in the order of the answer, which name servers change to spread load. No
-        longer than `REFRESH_TIMEOUT` is waited, or `REFRESH_TIMEOUT_KNOWN`; without an answer by then it is the
-        last one that was good, and so it is where the last lookup ended less than a second ago, or
-        where a watch follows the source. `changed` may be called meanwhile. Raises `KeyError` for a name
-        that is none.
+        Its addresses are in the order of the answer, which name servers rotate to spread load. It
+        waits at most `REFRESH_TIMEOUT`, or `REFRESH_TIMEOUT_KNOWN`. Without an answer by then it
+        returns the last good one; also if the last lookup ended less than a second ago, or a watch
+        follows the source. `changed` may be called meanwhile. Raises `KeyError` for an unknown
+        name.
         """
         before = self._destinations[name]
         known = self._owners[name]
@@ -220,7 +222,7 @@ class Discovery:
             pause = max(0.0, known.lookups.due - now)
 
     def _look_up(self, known: _TrackedSource) -> asyncio.Task[None]:
-        """The lookup that is on its way, or a new one."""
+        """The running lookup, or a new one."""
         if known.asking is None or known.asking.done():
             known.asking = asyncio.create_task(self._ask_and_take(known))
         return known.asking
@@ -232,7 +234,7 @@ class Discovery:
         except DiscoveryError as failure:
             outcome = failure
         except Exception as error:
-            # Whatever an answer may have done to the parser: discovery goes on.
+            # A bug in the parsing of an answer must not stop discovery.
             self._log.exception("discovery_crashed", source=known.source.label)
             outcome = DiscoveryError(Result.ERROR, type(error).__name__)
         self._take(known, outcome)
@@ -245,7 +247,9 @@ class Discovery:
         endpoints = ready_endpoints(what, source.host, source.port)
         nothing = DiscoveryError(
             Result.EMPTY,
-            "no ready endpoint with such a port" if what else "no such service, or without pods",
+            "no ready endpoint with this port"
+            if what
+            else "the service does not exist, or has no pods",
         )
         self._take(known, Answer(endpoints) if endpoints else nothing)
 
@@ -292,7 +296,7 @@ class Discovery:
             )
 
     def _rebuild(self) -> None:
-        """Make the destinations anew, and call `changed` if they differ."""
+        """Rebuild the destinations, and call `changed` if they differ."""
         candidates = []
         owners: dict[str, _TrackedSource] = {}
         for known in self._known:
@@ -302,8 +306,8 @@ class Discovery:
         chosen = {
             name: made
             for name, made in self._limit_targets.admit(candidates).items()
-            # Names that are not looked up yet only hold their places: the setting's order decides
-            # who is left out, not the order of answers.
+            # Names without a lookup reserve their place, so that the order of the setting decides
+            # which ones are left out, not the order of answers.
             if owners[name].lookups.result is not None
         }
         self._owners = {name: owners[name] for name in chosen}
@@ -317,7 +321,7 @@ class Discovery:
     ) -> tuple[Destination, ...]:
         source = known.source
         if not endpoints and source.kind == "host":
-            # The operator asked for it: where it can't be found, it is a target that is down.
+            # The setting names it: if the lookup fails, it is a target that is down.
             assert isinstance(source.port, int)
             endpoints = (Endpoint(source.host, source.port, ()),)
         return tuple(
@@ -352,7 +356,7 @@ def _state(known: _TrackedSource, now: float, wall: float) -> SourceState:
     lookups = known.lookups
     succeeded_at = lookups.succeeded_at
     if known.ask is None and lookups.result is Result.OK:
-        succeeded_at = now  # what a watch has reported holds until it reports something else
+        succeeded_at = now  # the last report of a watch stays valid
     return SourceState(
         known.source.label,
         known.source.kind,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...settings.values import DEFAULT_PORT
 from ...webtransport import printable
-from .destinations import DEFAULT_PORT
 from .lookups import Endpoint
 
 PREFERRED_PORT = "webtransport"

@@ -1,4 +1,5 @@
-"""What is known of a source, and when to ask it again. Pure: `now` is passed in, in seconds."""
+"""The state of a source's lookups, and when to repeat them. Pure: `now` is passed in, in
+seconds."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ from ipaddress import ip_address
 from ...webtransport import printable
 
 MIN_INTERVAL = 1.0
-"""Seconds from one lookup of a source to the next, at least, whatever its TTL and the reason."""
+"""Minimum seconds between lookups of a source, for any TTL and reason."""
 MAX_RETRY = 10.0
-"""Seconds to the next lookup after one that failed, at most."""
+"""Maximum seconds until the next lookup after a failure."""
 
 _MAX_TEXT = 500
 _SPREAD = 0.1
-"""By how much a time is varied, so that many clients do not ask at one moment."""
+"""Jitter, so that many clients do not ask at the same time."""
 _MAX_DOUBLINGS = 16
 
 BOTH: frozenset[int] = frozenset({4, 6})
@@ -25,27 +26,27 @@ BOTH: frozenset[int] = frozenset({4, 6})
 
 
 class Result(StrEnum):
-    """What became of a lookup; the values of a metric's label."""
+    """The result of a lookup: the values of a metric's label."""
 
     OK = "ok"
     EMPTY = "empty"
-    """The name or the service is there, and has no address or no ready endpoint."""
+    """The name or the service exists, but has no address or no ready endpoint."""
     NXDOMAIN = "nxdomain"
-    """There is no such name. So it is with a headless service that has no ready pod."""
+    """The name does not exist, as for a headless service without a ready pod."""
     TIMEOUT = "timeout"
-    """No answer came from the name servers, or from the API server."""
+    """The name servers, or the API server, did not answer."""
     SERVFAIL = "servfail"
-    """The name servers answered that they could not, or would not."""
+    """The name servers answered with an error."""
     FORBIDDEN = "forbidden"
-    """The API server does not let this client ask (401, 403)."""
+    """The API server denied the request (401, 403)."""
     ERROR = "error"
-    """Anything else: no way to the server, nonsense for an answer, not in a cluster."""
+    """Any other error: no route to the server, an invalid answer, not in a cluster."""
 
 
 class DiscoveryError(Exception):
-    """A lookup that gave nothing to use; the text says why in one line, without secrets.
+    """A lookup failed; the text says why in one line, without secrets.
 
-    What name servers and the API server say may be in it.
+    It may contain text of name servers and of the API server.
     """
 
     def __init__(self, result: Result, text: str) -> None:
@@ -55,10 +56,10 @@ class DiscoveryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a source leads to: a host and port, and the addresses that it has now.
+    """An endpoint of a source: a host and port, and its current addresses.
 
-    `host` is the name that the certificate is for. `missing` are the IP versions whose addresses
-    could not be asked for this time: those that were known before still hold.
+    `host` is the name in the certificate. `missing` are the IP versions that could not be looked
+    up this time: their known addresses stay valid.
     """
 
     host: str
@@ -69,15 +70,15 @@ class Endpoint:
 
     @property
     def key(self) -> tuple[str, int, str | None]:
-        """What makes it the same one from one answer to the next."""
+        """Identifies the endpoint across answers."""
         return self.host, self.port, self.pod
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a lookup gave; `ttl` is for how many seconds it holds, if that was said.
+    """The result of a lookup; `ttl` is its time to live in seconds, if it has one.
 
-    `problem` is why something is missing from it.
+    `problem` is why the answer is incomplete.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -86,40 +87,40 @@ class Answer:
 
 
 class LookupState:
-    """The lookups of one source: the last good answer, and when the next is due.
+    """The lookups of one source: the last good answer, and when the next lookup is due.
 
-    An answer is asked for again when its TTL has passed, and after `interval` at most. A failure,
-    and an answer that is empty, change nothing of what is known: a headless service whose pods
-    all restart has no name for a while. They are followed by further lookups soon, then at growing
-    distances. `random` returns numbers from 0 to 1.
+    A lookup is repeated when the TTL has passed, and after `interval` at most. After a failure or
+    an empty answer the known endpoints stay: a headless service whose pods all restart does not
+    exist for a while. Then lookups are retried with an increasing delay. `random` returns numbers
+    from 0 to 1.
     """
 
     def __init__(
         self, interval: float, now: float, random: Callable[[], float] = randomness.random
     ) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
-        """The last good answer, in the order in which its addresses were first seen."""
+        """The last good answer, with addresses in the order in which they first appeared."""
         self.latest: tuple[Endpoint, ...] = ()
-        """The same in the order of the last answer: name servers take turns with it."""
+        """The same in the order of the last answer, which name servers rotate."""
         self.due = now
-        """When to look up again."""
+        """When the next lookup is due."""
         self.asked_at: float | None = None
         """When the last lookup ended."""
         self.succeeded_at: float | None = None
         self.result: Result | None = None
-        """What became of the last lookup; None before the first one ended."""
+        """The result of the last lookup; None before the first one."""
         self.error = ""
-        """Why the last lookup failed; empty if it did not."""
+        """The error of the last lookup, or empty."""
         self._failures = 0
         self._interval = interval
         self._random = random
 
     def is_recent(self, now: float) -> bool:
-        """Whether the last lookup ended so lately that it is too soon for another one."""
+        """Whether the last lookup ended less than `MIN_INTERVAL` ago."""
         return self.asked_at is not None and now - self.asked_at < MIN_INTERVAL
 
     def succeeded(self, answer: Answer, now: float) -> bool:
-        """Take an answer in, empty or not. Returns whether what is known has changed by it."""
+        """Process an answer. Returns whether the known endpoints changed."""
         known = {endpoint.key: endpoint for endpoint in self.endpoints}
         there = [
             endpoint for endpoint in answer.endpoints if endpoint.addresses or endpoint.missing
@@ -142,14 +143,14 @@ class LookupState:
         return True
 
     def failed(self, failure: DiscoveryError, now: float) -> None:
-        """Take in that a lookup gave nothing; what is known stays."""
+        """Record a failure. The known endpoints stay."""
         self._failures += 1
         self.result, self.error = failure.result, str(failure)
         self.asked_at = now
         self.due = now + retry_delay(self._failures, self._interval, self._random())
 
     def _time_to_live(self, ttl: float | None) -> float:
-        # Never before the TTL has passed: a cache would only give the same answer once more.
+        # Never before the TTL has passed: a cache would repeat the same answer.
         part = _SPREAD * self._random()
         longest = self._interval * (1 - part)
         wanted = longest if ttl is None else min(ttl * (1 + part), longest)
@@ -157,9 +158,9 @@ class LookupState:
 
 
 def retry_delay(failures: int, interval: float, random: float) -> float:
-    """Seconds from a failure, the `failures`-th in a row, to the next attempt.
+    """Seconds until the next attempt after `failures` consecutive failures.
 
-    Drawn by `random`, from 0 to 1, between `MIN_INTERVAL` and a bound that doubles each time.
+    Between `MIN_INTERVAL` and a bound that doubles each time, by `random` from 0 to 1.
     """
     longest = max(MIN_INTERVAL, min(interval, MAX_RETRY))
     bound = min(MIN_INTERVAL * 2.0 ** min(failures, _MAX_DOUBLINGS), longest)
@@ -167,7 +168,7 @@ def retry_delay(failures: int, interval: float, random: float) -> float:
 
 
 def _completed(endpoint: Endpoint, known: Endpoint | None) -> Endpoint:
-    """With the addresses of before for the versions that could not be asked for."""
+    """The endpoint, with the known addresses of the IP versions that are missing."""
     if not endpoint.missing or known is None:
         return endpoint
     kept = [a for a in known.addresses if ip_address(a).version in endpoint.missing]

@@ -1,4 +1,4 @@
-"""Looks names up as this host is set up to: hosts file, DNS with its search list, and what else."""
+"""Looks names up as this host is configured: hosts file, DNS with search list, system resolver."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 DNS_PORT = 53
 
 _TRY = 1.0
-"""Seconds until the next name server is asked, or the same one again."""
+"""Seconds until a query is retried, or sent to the next name server."""
 _LIFETIME = 4.0
-"""Seconds for one question, at most."""
+"""Maximum seconds for one query."""
 _LOOKUP = 10.0
-"""Seconds for a lookup, at most: a question for each entry of the search list, and more for SRV."""
+"""Maximum seconds for a lookup: a query for each entry of the search list, and more for SRV."""
 _SECOND_FAMILY = 1.0
-"""Seconds that IPv6 addresses are waited for once IPv4's are here, and the other way round."""
+"""Seconds to wait for the other IP version's addresses once the first has answered."""
 _REMEMBERED = 300.0
-"""Seconds for which the entry of the search list that had the name is asked first."""
+"""Seconds for which the entry of the search list that had the name is tried first."""
 _HOSTS_AT_ONCE = 16
-"""Hosts of an SRV record that are looked up at one time."""
+"""Hosts of an SRV record that are looked up in parallel."""
 
 _VERSIONS = {"AAAA": 6, "A": 4}
 
@@ -44,8 +44,7 @@ T = TypeVar("T")
 class HostAddresses:
     """The addresses of a host: IPv6 first, each family in the order of the name server.
 
-    `ttl` is in seconds, None where the answer has none; `missing` are the IP versions that could not
-    be asked for.
+    `ttl` is in seconds, or None; `missing` are the IP versions that could not be looked up.
     """
 
     addresses: tuple[str, ...]
@@ -54,9 +53,9 @@ class HostAddresses:
 
 
 class Resolver:
-    """Looks up hosts and SRV records; keeps no answers.
+    """Looks up hosts and SRV records, without a cache.
 
-    Reads `resolv_conf` anew when it changes. `port` is the name servers'.
+    It reloads `resolv_conf` when it changes. `port` is the port of the name servers.
     """
 
     def __init__(
@@ -76,9 +75,9 @@ class Resolver:
         self._found_at: dict[str, tuple[dns.name.Name, float]] = {}
 
     async def addresses(self, name: str) -> HostAddresses:
-        """Look up a host. A name that ends with a dot is not sought in the search list.
+        """Look up a host. The search list is not used for a name that ends with a dot.
 
-        Raises `DiscoveryError`, also where there is no address.
+        Raises `DiscoveryError`, also if there is no address.
         """
         if found := self._hosts.addresses(name):
             return HostAddresses(found)
@@ -98,10 +97,10 @@ class Resolver:
             raise
 
     async def services(self, name: str) -> Answer:
-        """Look up an SRV record and the hosts in it: the best priority and most weight first.
+        """Look up an SRV record and its hosts, ordered by priority and weight.
 
-        A host that could not be looked up has no addresses, and both IP versions missing.
-        Raises `DiscoveryError`.
+        A host whose lookup fails has no addresses, and both IP versions are missing. Raises
+        `DiscoveryError`.
         """
         try:
             async with asyncio.timeout(_LOOKUP):
@@ -110,7 +109,8 @@ class Resolver:
             raise _no_answer(name) from None
 
     async def _ask_addresses(self, name: dns.name.Name) -> HostAddresses:
-        """Both families at once; the one that answers does not wait long for the other."""
+        """Query both families in parallel. The first to answer waits only briefly for the
+        other."""
         queries = {
             asyncio.create_task(self._try_query(name, rdtype)): version
             for rdtype, version in _VERSIONS.items()
@@ -136,7 +136,7 @@ class Resolver:
         unknown = {v: f for v, f in failures.items() if f.result is not Result.NXDOMAIN}
         if found := normalize(addresses):
             return HostAddresses(found, min(ttls), frozenset(unknown))
-        # That there is no such name holds for both families, whatever becomes of the other one.
+        # NXDOMAIN of one family is valid for both.
         for failure in sorted(failures.values(), key=lambda f: f.result is not Result.NXDOMAIN):
             raise failure
         raise DiscoveryError(Result.EMPTY, f"{_text(name)} has no address")
@@ -150,7 +150,7 @@ class Resolver:
         problem = None
         for record in list(records):
             if not _is_host(record.target):
-                # DNS has names of any bytes; in a URL, a slash in one would begin the path.
+                # DNS names may have any bytes. A slash would begin the path of the URL.
                 text = f"the SRV record {_text(name)} leads to {_text(record.target)!r}, no host"
                 problem = DiscoveryError(Result.ERROR, text)
                 records.remove(record)
@@ -186,10 +186,10 @@ class Resolver:
         return Answer(tuple(endpoints.values()), min(ttls), problem)
 
     async def _search(self, name: str, ask: Callable[[dns.name.Name], Awaitable[T]]) -> T:
-        """Ask for a name as the search list has it, as a system's resolver does.
+        """Query a name with the search list, as the system's resolver does.
 
-        Where the name was last is asked first: with Kubernetes' five dots and five domains,
-        almost all questions would be in vain else.
+        The entry that last had the name is tried first: with Kubernetes' `ndots:5` and five
+        domains, most queries would otherwise fail.
         """
         candidates = self._candidates(name, self._resolver())
         remembered, until = self._found_at.get(name, (candidates[0], 0.0))
@@ -198,7 +198,7 @@ class Resolver:
                 return await ask(remembered)
             except DiscoveryError as failure:
                 if failure.result not in (Result.NXDOMAIN, Result.EMPTY):
-                    # It may be there nevertheless: a namesake in another domain won't do.
+                    # The name may still exist there. Do not use the same name in another domain.
                     raise
         failures: dict[Result, DiscoveryError] = {}
         for candidate in candidates:
@@ -212,12 +212,12 @@ class Resolver:
             if len(candidates) > 1:
                 self._found_at[name] = (candidate, time.monotonic() + _REMEMBERED)
             return found
-        # The one that says most: NXDOMAIN only if there really is no such name anywhere.
+        # Raise the most relevant failure: NXDOMAIN only if all candidates have it.
         order = (Result.TIMEOUT, Result.ERROR, Result.SERVFAIL, Result.EMPTY, Result.NXDOMAIN)
         nearest = next(failures[result] for result in order if result in failures)
         if nearest.result is Result.NXDOMAIN and len(candidates) > 1:
             raise DiscoveryError(
-                Result.NXDOMAIN, f"there is no name {name}, nor with a domain of the search list"
+                Result.NXDOMAIN, f"{name} does not exist, nor in any domain of the search list"
             )
         raise nearest
 
@@ -231,7 +231,7 @@ class Resolver:
                 return [relative]
             absolute = relative.concatenate(dns.name.root)
         except dns.exception.DNSException:
-            raise DiscoveryError(Result.ERROR, f"{name} is no name that DNS could know") from None
+            raise DiscoveryError(Result.ERROR, f"{name} is not a valid DNS name") from None
         search = resolver.search or [resolver.domain]
         candidates = []
         for domain in search:
@@ -245,7 +245,7 @@ class Resolver:
         return list(dict.fromkeys(candidates))
 
     def _resolver(self) -> dns.asyncresolver.Resolver:
-        """dnspython's, set up as the system's file says now."""
+        """Dnspython's resolver, with the current configuration of the system."""
         import dns.asyncresolver
         import dns.exception
 
@@ -263,7 +263,7 @@ class Resolver:
         return self._dns
 
     async def _query(self, name: dns.name.Name, rdtype: str) -> dns.resolver.Answer:
-        """Ask one question. Raises `DiscoveryError`, but not for an answer without such records."""
+        """Send one query. Raises `DiscoveryError`, but not for an answer without records."""
         answer = await self._try_query(name, rdtype)
         if isinstance(answer, DiscoveryError):
             raise answer
@@ -282,7 +282,7 @@ class Resolver:
         except DiscoveryError as failure:
             return failure
         except dns.resolver.NXDOMAIN:
-            return DiscoveryError(Result.NXDOMAIN, f"there is no name {_text(name)}")
+            return DiscoveryError(Result.NXDOMAIN, f"{_text(name)} does not exist")
         except dns.resolver.LifetimeTimeout:
             return _no_answer(name)
         except dns.resolver.NoNameservers as error:
@@ -305,7 +305,7 @@ def _has_records(answer: dns.resolver.Answer | DiscoveryError) -> bool:
 
 
 def _additional_addresses(response: Any) -> dict[dns.name.Name, HostAddresses]:
-    """What a name server adds of the hosts in an SRV record (RFC 2782)."""
+    """Addresses of an SRV record's hosts in the additional section (RFC 2782)."""
     import dns.rdatatype
 
     found: dict[dns.name.Name, list[Any]] = {}
@@ -322,11 +322,11 @@ def _additional_addresses(response: Any) -> dict[dns.name.Name, HostAddresses]:
 
 
 def _no_answer(name: dns.name.Name | str) -> DiscoveryError:
-    return DiscoveryError(Result.TIMEOUT, f"no name server answers for {_text(name)}")
+    return DiscoveryError(Result.TIMEOUT, f"no answer from the name servers for {_text(name)}")
 
 
 def _refused(name: dns.name.Name, errors: Iterable[tuple[Any, ...]]) -> DiscoveryError:
-    """What the name servers said, if any of them said something."""
+    """The error of the name servers, or why none could be reached."""
     causes = []
     for server, _, _, error, response in errors:
         address = server.partition(":")[2].partition("@")[0]
@@ -341,5 +341,5 @@ def _refused(name: dns.name.Name, errors: Iterable[tuple[Any, ...]]) -> Discover
 
 
 def _text(name: dns.name.Name | str) -> str:
-    """A name without its last dot; nothing for the root."""
+    """A name without its final dot; empty for the root."""
     return str(name).removesuffix(".").lower()

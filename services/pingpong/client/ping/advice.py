@@ -21,8 +21,8 @@ _ADVICE = {
     Cause.SESSION: _LOG,
 }
 _HASH_ADVICE = (
-    "if that is the server's, as its log has it, give that to --cert-hash; a server with"
-    " --state-dir keeps its certificate"
+    "if the server's log shows this SHA-256, give it to --cert-hash; serve --state-dir keeps the"
+    " certificate across restarts"
 )
 _STATUS_ADVICE = {
     404: "is the path right? pingpong answers on /ping",

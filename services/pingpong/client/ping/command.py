@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ...link import IDLE_TIMEOUT, ConnectTimes, Dialer, LinkError, Until
 from ...settings import PingSettings
+from ...settings.command_line import named
 from ...statistics import Summary
 from ...webtransport import mask_url
 from ..authorization import authorization
@@ -147,12 +148,16 @@ class PingCommand:
         if not self._settings.live:
             return None
         if self._output.draw is None:
-            return "--live draws in a terminal, and the output goes elsewhere: leave it out"
+            return (
+                f"{named('live')} draws in a terminal, and the output goes elsewhere: leave it out"
+            )
         from .live.view import LiveView  # rich is not imported for nothing
 
         view = LiveView(self._settings, quit_=lambda: self._end(None))
         if not view.is_drawable:
-            return "--live needs a terminal that can be drawn in: leave it out, or set TERM"
+            return (
+                f"{named('live')} needs a terminal that can be drawn in: leave it out, or set TERM"
+            )
         self._view = view
         return None
 

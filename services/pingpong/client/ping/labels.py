@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from urllib.parse import urlsplit
 
-from ...webtransport import mask_url
+from ...webtransport import Url, mask_url
 
 
 def labels(urls: Sequence[str]) -> list[str]:
@@ -15,9 +14,9 @@ def labels(urls: Sequence[str]) -> list[str]:
     An IPv6 address stands in brackets where a port follows. Queries are masked; those that are
     alike then are numbered: `host:4433/ping?***`, `host:4433/ping?***#2`.
     """
-    parts = [urlsplit(url) for url in urls]
-    names = [part.hostname or "" for part in parts]
-    with_port = [part.netloc for part in parts]
+    parts = [Url.parse(url) for url in urls]
+    names = [part.host for part in parts]
+    with_port = [part.authority for part in parts]
     without_scheme = [mask_url(url).partition("://")[2] for url in urls]
     hosts, ports = Counter(names), Counter(with_port)
     return _numbered(

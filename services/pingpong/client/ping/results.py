@@ -48,13 +48,13 @@ class RunSummary:
     error: str | None = None
     """What ended the run before its time, or has kept it from beginning."""
     unconnected: str | None = None
-    """Where it was stopped before the first session, without an error: what had been tried."""
+    """Where it was stopped before the first session, without an error: what was tried."""
 
 
 def unconnected(waited_ns: int, addresses: Collection[Address]) -> str:
-    """Say how long it took to be stopped, and what had been tried: for `RunSummary`."""
+    """Describe an attempt that was stopped: how long it took, and where it went."""
     waited = f"after {formatting.duration(waited_ns)}"
     if not addresses:
-        return f"{waited}: the name's lookup had not ended"
+        return f"{waited}: still looking up the name"
     tried = ", ".join(f"{address[0]} UDP port {address[1]}" for address in addresses)
     return f"{waited}: no answer yet from {tried}"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cryptography import x509
-
 from ...link import LinkError, Resolved
 from ...settings import PingSettings
+from ...settings.command_line import named
 from ...webtransport import Address
-from ...webtransport.asyncio import ConnectError, Target, resolve
+from ...webtransport.asyncio import ConnectError, Target, check_authorities, resolve
 
 _LONGEST_LOOKUP = 1.0
 """Seconds to wait for the system where addresses are known already. It waits half a second for
@@ -18,15 +17,11 @@ both families together, before it takes the first that answers."""
 
 def check_ca_file(settings: PingSettings) -> str | None:
     """What is wrong with the file of authorities, if there is one; a sentence for people."""
-    file = settings.ca
-    if file is None:
-        return None
     try:
-        x509.load_pem_x509_certificates(file.read_bytes())
-    except OSError as error:
-        return f"cannot read the file {file}: {(error.strerror or str(error)).lower()} (--ca)"
-    except ValueError:
-        return f"no certificate of an authority, in PEM, can be read in {file} (--ca)"
+        if settings.ca is not None:
+            check_authorities(str(settings.ca))
+    except ConnectError as error:
+        return f"{named('ca')}: {error}"
     return None
 
 

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ...settings import ServeSettings
+from ...settings.command_line import named
 from ...settings.credentials import CredentialsError
 from .. import ServeError
 from ..sessions.admission import Admission
@@ -27,7 +28,7 @@ class Access:
             try:
                 self._file = TokenFile(settings.token_file)
             except CredentialsError as error:
-                raise ServeError(f"{error} (--token-file)") from error
+                raise ServeError(f"{named('token_file')}: {error}") from error
         elif settings.auth == "kubernetes":
             # It imports kubernetes, which is large.
             from .token_review import TokenReviewer

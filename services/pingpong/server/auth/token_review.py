@@ -122,7 +122,7 @@ class TokenReviewer:
         """Find the cluster. Raises `ServeError` where there is none."""
         try:
             api_client = await self._connection.enter_async_context(
-                cluster.connect("verify tokens with (PINGPONG_AUTH=kubernetes)")
+                cluster.connect("verify tokens with (--auth kubernetes, PINGPONG_AUTH)")
             )
         except cluster.ClusterError as error:
             raise ServeError(str(error)) from None

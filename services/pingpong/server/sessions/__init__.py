@@ -1,1 +1,1 @@
-"""What a session may do, and what it gets: admission, and handlers by path."""
+"""Sessions of the server: admission, and handlers by path."""

@@ -1,29 +1,28 @@
-"""Who may open a session, and how fast a session may ask.
+"""Admission of sessions, and their rate limit.
 
-Every request is accepted, or refused with an HTTP status, fields that say what to do, and a
-`Result` to count it under. The checks go from what all may know to what only some may:
+A request is accepted, or refused with an HTTP status, header fields, and a `Result` for the
+metrics. The order of the checks is chosen so that a refusal reveals as little as possible:
 
-    path      404   the paths are in the documentation: to say that one is unknown reveals nothing
-    draining  503   no request is accepted any more, so no token needs to be verified
+    path      404   the paths are documented, so a 404 reveals nothing
+    draining  503   no request is accepted, so no token has to be verified
     origin    403   before the token: a page that is not allowed learns nothing about tokens
     token     400   two of them; 401 none, or a wrong one; 503 it cannot be verified now
     draining  503   again, since verifying may take its time
 
-How many there may be is checked elsewhere: by the connection (429 above `Limits.max_sessions`),
-and by the endpoint (CONNECTION_REFUSED above `max_connections`).
+Other modules check the number of sessions: the connection (429 above `Limits.max_sessions`) and
+the endpoint (CONNECTION_REFUSED above `max_connections`).
 
 Without I/O and without a clock: `now` is passed in.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...webtransport import Headers, Request, ascii_host
+from ...webtransport import Headers, Request, serialize_origin
 from .counters import Result, SessionCounters
 
 ANY_ORIGIN = "*"
@@ -31,7 +30,7 @@ ANY_ORIGIN = "*"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is refused: what to count, and what to answer."""
+    """A refusal of a request: the result for the metrics, and the response."""
 
     result: Result
     status: int
@@ -43,7 +42,7 @@ def _retry_after(seconds: int) -> tuple[bytes, bytes]:
 
 
 def _challenge(error: str = "") -> tuple[bytes, bytes]:
-    """What RFC 6750, section 3, asks of a 401."""
+    """The field of a 401 response (RFC 6750, section 3)."""
     return b"www-authenticate", f'Bearer error="{error}"'.encode() if error else b"Bearer"
 
 
@@ -54,24 +53,24 @@ SEVERAL_TOKENS = Refusal(Result.MALFORMED, 400, (_challenge("invalid_request"),)
 NO_TOKEN = Refusal(Result.UNAUTHORIZED, 401, (_challenge(),))
 WRONG_TOKEN = Refusal(Result.UNAUTHORIZED, 401, (_challenge("invalid_token"),))
 UNVERIFIED_TOKEN = Refusal(Result.UNAUTHORIZED, 503, (_retry_after(2),))
-"""The authority could not be asked: the request is refused, and the client may try again."""
+"""The token could not be verified now. The client may retry."""
 TOO_MANY_WAIT = Refusal(Result.CAPACITY, 503, (_retry_after(2),))
 
 Decided = Callable[[Refusal | None], None]
-"""Called once, with what a request is refused with; None: it is accepted."""
+"""Called once with the refusal of a request; None: it is accepted."""
 
 
 class Authority(Protocol):
-    """Knows which tokens are good."""
+    """Verifies tokens."""
 
     def authorize(self, token: bytes, decided: Decided) -> None:
-        """Call `decided` about a token, once: before this returns, or later."""
+        """Verify a token, and call `decided` once: before this returns, or later."""
 
 
 class Admission:
-    """Decides about requests for sessions.
+    """Accepts or refuses requests for sessions.
 
-    What acts on its decisions sets `draining`, and keeps `counters`.
+    The caller sets `draining`, and updates `counters`.
     """
 
     __slots__ = ("_authority", "_origins", "_paths", "counters", "draining")
@@ -85,7 +84,7 @@ class Admission:
     ) -> None:
         """Without `allowed_origins` any origin is allowed, without `authority` no token is needed.
 
-        Raises `ValueError` for an origin that is none.
+        Raises `ValueError` for an invalid origin.
         """
         self.draining = False
         self.counters = SessionCounters()
@@ -103,7 +102,7 @@ class Admission:
         return self.counters.active
 
     def decide(self, request: Request, decided: Decided) -> None:
-        """Call `decided` about a request, once: before this returns, or when its token is known."""
+        """Check a request, and call `decided` once: before this returns, or later."""
         refusal = self._check(request)
         if refusal is not None or self._authority is None:
             decided(refusal)
@@ -123,13 +122,13 @@ class Admission:
             return UNKNOWN_PATH
         if refusal := self._check_draining():
             return refusal
-        # Only browsers say where the code that asks came from, and only they can be trusted to.
+        # Only browsers send an origin, and only theirs can be trusted.
         if self._origins and request.origin is not None and not self._allows(request.origin):
             return FORBIDDEN_ORIGIN
         return None
 
     def _allows(self, origin: str) -> bool:
-        # What a browser sends is ASCII; anything else must not become it by normalisation.
+        # Browsers send ASCII. Other text must not become a valid origin by normalisation.
         if not origin.isascii():
             return False
         try:
@@ -141,49 +140,13 @@ class Admission:
         return DRAINING if self.draining else None
 
 
-# Origins
-
-_ORIGIN = re.compile(
-    r"([a-z][a-z0-9+.-]*)://(?:\[([0-9a-f:.]+)\]|([^\s/?#@:\[\]\\]+))(?::([0-9]{1,5}))?",
-    re.IGNORECASE,
-)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def serialize_origin(text: str) -> str:
-    """An origin as RFC 6454, section 6.2, writes it, so that equal ones are equal texts.
-
-    Scheme and host are in lower case, a name in its ASCII form, an address in its shortest;
-    the scheme's own port is left out. Raises `ValueError` where it is no origin; `null`, which
-    stands for any that has no name, is none.
-    """
-    match = _ORIGIN.fullmatch(text)
-    if match is None:
-        raise ValueError(f"no origin: {text!r} (https://host or https://host:port, and no path)")
-    scheme, address, name, port_text = match.groups()
-    scheme = scheme.lower()
-    try:
-        host = f"[{ipaddress.IPv6Address(address)}]" if address else _ascii_name(name)
-    except ValueError:
-        raise ValueError(f"no origin: {text!r} (neither a host name nor an address)") from None
-    if port_text is None or int(port_text) == _DEFAULT_PORTS.get(scheme):
-        return f"{scheme}://{host}"
-    if not 0 < int(port_text) < 65_536:
-        raise ValueError(f"no origin: {text!r} (a port is a number from 1 to 65535)")
-    return f"{scheme}://{host}:{int(port_text)}"
-
-
-def _ascii_name(name: str) -> str:
-    return name.lower() if name.isascii() else ascii_host(name)
-
-
 # Tokens
 
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
 
 
 def bearer_tokens(headers: Headers) -> list[bytes | None]:
-    """The token of each `Authorization` field (RFC 6750, section 2.1); None where it has none."""
+    """The token of each `Authorization` field (RFC 6750, section 2.1); None if it has none."""
     matches = [_BEARER.fullmatch(value) for name, value in headers if name == b"authorization"]
     return [match and match[1] for match in matches]
 
@@ -194,11 +157,10 @@ _SECOND = 1_000_000_000
 
 
 class RateLimit:
-    """At most `rate` messages a second, all of which may come at once: a token bucket.
+    """A token bucket: `rate` messages a second, with a burst of the same number.
 
-    It is exact, for any rate: times are counted in nanoseconds / `rate`, of which one message
-    takes 10^9. `now` is nanoseconds from any moment on, not negative; a clock that goes back
-    takes nothing away and gives nothing.
+    It is exact: times are in units of 1/`rate` nanoseconds, and a message takes 10^9 units. `now`
+    is in nanoseconds, and not negative. It tolerates a clock that goes back.
     """
 
     __slots__ = ("_burst", "_full_at", "_rate")
@@ -210,10 +172,10 @@ class RateLimit:
         self._rate = rate
         self._burst = rate * _SECOND
         self._full_at = 0
-        """When the bucket will be full again."""
+        """When the bucket will be full."""
 
     def allow(self, now: int) -> bool:
-        """Whether one more may come at `now`; then it is counted."""
+        """Take a token at `now`; false if there is none."""
         now *= self._rate
         full_at = self._full_at
         if full_at <= now:
@@ -226,7 +188,7 @@ class RateLimit:
         return True
 
     def take(self, now: int, count: int) -> int:
-        """How many of `count` may come at `now`; those are counted."""
+        """Take up to `count` tokens at `now`; returns how many."""
         now *= self._rate
         full_at = max(self._full_at, now)
         granted = max(0, min(count, (now + self._burst - full_at) // _SECOND))

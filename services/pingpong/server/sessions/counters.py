@@ -1,4 +1,4 @@
-"""What sessions and their messages are counted under, and the counters."""
+"""Counters of sessions and messages, and their labels."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ DATAGRAM: Mode = "datagram"
 STREAM: Mode = "stream"
 UNI: Mode = "uni"
 MODES = (DATAGRAM, STREAM, UNI)
-"""How a message comes; the client's mode `streams` is many of `stream` to the server."""
+"""The modes of messages. The client's mode `streams` is `stream` here."""
 ECHO = "echo"
-"""The mode under which drops of what is echoed are counted."""
+"""The mode of dropped echoes."""
 
 TOO_LARGE = "too_large"
-"""It, or its answer, is above a limit."""
+"""The message or its answer is above a limit."""
 QUEUE_FULL = "queue_full"
-"""Too many answers wait to leave."""
+"""The queue of answers is full."""
 UNREAD = "unread"
-"""Too many answers were sent that the peer has not read."""
+"""The peer has not read too many answers."""
 CLOSED = "closed"
-"""Its answer still waited when the session ended."""
+"""The session closed before the answer was sent."""
 MALFORMED = "malformed"
-"""It is no ping."""
+"""The message is no ping."""
 RATE = "rate"
-"""The session has had its messages of this second."""
+"""The message is above the rate limit of the session."""
 DROP_REASONS = (TOO_LARGE, QUEUE_FULL, UNREAD, CLOSED, MALFORMED, RATE)
-"""Why a message gets no answer: all there are."""
+"""All reasons why a message gets no answer."""
 
 ANSWER_BUCKETS = (
     *(0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005),
     *(0.01, 0.02, 0.05, 0.1, 0.25, 1.0),
 )
-"""Seconds, for a histogram of the server's own time with a message."""
+"""Seconds, for a histogram of the server's processing time."""
 
 
 class Result(StrEnum):
-    """What became of a request: the label `result` of `sessions_total`."""
+    """The result of a request: the label `result` of `sessions_total`."""
 
     ACCEPTED = "accepted"
     ORIGIN = "origin"
@@ -59,13 +59,13 @@ class Result(StrEnum):
 
 @dataclass(slots=True)
 class SessionCounters:
-    """What became of requests, and of the sessions that they asked for."""
+    """Counters of requests and sessions."""
 
     active: int = 0
     """Sessions that are open now."""
     results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(Result, 0))
     durations: BucketCounts = field(default_factory=lambda: BucketCounts(SESSION_BUCKETS))
-    """Seconds that sessions lasted, of those that are over."""
+    """Durations of closed sessions, in seconds."""
 
     def opened(self) -> None:
         """A session was accepted."""
@@ -73,7 +73,7 @@ class SessionCounters:
         self.results[Result.ACCEPTED] += 1
 
     def closed(self, duration: float) -> None:
-        """A session that was accepted is over; it lasted `duration` seconds."""
+        """An accepted session closed after `duration` seconds."""
         self.active -= 1
         self.durations.observe(duration)
 
@@ -84,26 +84,26 @@ def _by_mode() -> dict[str, int]:
 
 @dataclass(slots=True)
 class MessageCounters:
-    """What was done with messages, by mode (and reason); all of them only grow.
+    """Counters of messages, by mode (and reason). They never decrease.
 
-    Received are those that deserve an answer; each is answered, or dropped for one of the
-    reasons `rate`, `too_large` (for a datagram), `queue_full`, `unread` and `closed`. The reasons
-    `malformed` and `too_large` (for a stream) are of those that were not received. Of what is
-    echoed only drops are counted, as mode `echo`.
+    `received` are valid messages; each is answered, or dropped for one of the reasons `rate`,
+    `too_large` (datagrams), `queue_full`, `unread` and `closed`. Messages that are dropped as
+    `malformed` or `too_large` (streams) are not in `received`. Of echoes only drops are counted,
+    as mode `echo`.
     """
 
     received: dict[str, int] = field(default_factory=_by_mode)
     answered: dict[str, int] = field(default_factory=_by_mode)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     answer_durations: BucketCounts = field(default_factory=lambda: BucketCounts(ANSWER_BUCKETS))
-    """Seconds from a message's arrival to its answer, for each that was answered at once."""
+    """Seconds from a message's arrival to its answer."""
     send_delay: SendDelay = field(default_factory=SendDelay)
     clock: Callable[[], int] = time.monotonic_ns
-    """Nanoseconds; the clock of messages' arrivals."""
+    """Nanoseconds; the clock of arrival times."""
     received_bytes: int = 0
     sent_bytes: int = 0
 
     def count_answers(self, mode: str, count: int, size: int) -> None:
-        """Count answers that were sent, of `size` bytes together."""
+        """Count sent answers, with `size` bytes in total."""
         self.answered[mode] += count
         self.sent_bytes += size

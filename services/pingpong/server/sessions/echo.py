@@ -1,4 +1,4 @@
-"""`/echo`: what comes goes back."""
+"""`/echo`: sends back what it receives."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .messages import CountedSession, PausingStream, WholeMessage
 
 
 class EchoStream(PausingStream):
-    """Sends back what it gets, as it gets it, and ends as it ends."""
+    """Echoes a stream, with its end or reset."""
 
     __slots__ = ()
 
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """Send it back, unless what was sent before is still unread."""
+        """Echo the bytes, unless too much is unread."""
         if stream.send_open and not self._paused.keep(stream, data, end_stream):
             stream.send(data, end_stream)
             self._paused.check(stream)
@@ -28,7 +28,7 @@ class EchoStream(PausingStream):
 
 
 class EchoSession(CountedSession):
-    """Echoes datagrams and streams; a unidirectional one comes back whole, on another."""
+    """Echoes datagrams and streams; a unidirectional stream as a whole, on a new one."""
 
     __slots__ = ()
 
@@ -44,7 +44,7 @@ class EchoSession(CountedSession):
         super().__init__(session, counters, max_message_size, ECHO, limit, sessions)
 
     def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
-        """Send a datagram back."""
+        """Echo a datagram."""
         if not self._may_answer(arrival):
             return
         try:

@@ -1,14 +1,13 @@
-"""What is done on each path: pings are answered on `/ping` and `/`, `/echo` echoes.
+"""The handlers by path: `/ping` and `/` answer pings, `/echo` echoes.
 
-Handlers are called in the turn in which a packet arrived, and answer in it: between a
-ping and its pong there is no task, no queue and no future.
+A handler is called in the turn in which a packet arrived, and answers in the same turn: there is
+no task, queue or future between a ping and its pong.
 
-A session that asks for more than its rate allows has its messages dropped and counted, in all
-modes. On a stream they could be left to wait instead, but then what the client measures would be
-the limit, shown as latency; a ping that is not answered is seen for what it is. It counts as
-received in later pongs, since it was not lost on its way here. Of a plain stream's
-pings the last of those that came together are the ones that get no answer. The bytes of an
-echoed stream are no messages: they go as fast as the peer takes them back.
+Messages above the rate limit of a session are dropped and counted, in all modes. If messages on
+streams were delayed instead, the client would measure the limit as latency. A dropped ping counts
+as received in later pongs, since it was not lost in the network. Of several plain pings on a
+stream, the last ones are dropped. The bytes of an echoed stream are not messages and have no rate
+limit.
 """
 
 from __future__ import annotations
@@ -56,26 +55,26 @@ from .messages import MESSAGE_TOO_LARGE, CountedSession, PausingStream, WholeMes
 PING_PATHS = frozenset(("/", "/ping"))
 ECHO_PATH = "/echo"
 PATHS = PING_PATHS | {ECHO_PATH}
-"""All that there are."""
+"""All paths."""
 
 _NS = 1e-9
 _PLAIN_ANSWER = re.compile(rb"pong|\?")
 
 
 class Answers(NamedTuple):
-    """Answers to what came on a stream."""
+    """The answers to the messages of a stream."""
 
     data: bytes
-    """As they go on a stream."""
+    """The encoded answers."""
     number: int
     size: int
-    """Of the messages, in bytes."""
+    """Size of the answers in bytes, without framing."""
     may_go_on: bool
-    """False: the peer has sent a message above the limit."""
+    """False if a message was above the limit."""
 
 
 class PingStream(PausingStream):
-    """A bidirectional stream with pings on it; answers go back on the same stream."""
+    """A bidirectional stream with pings; the answers go on the same stream."""
 
     __slots__ = ("_parser", "_session")
 
@@ -87,7 +86,7 @@ class PingStream(PausingStream):
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """Answer the pings that are complete now."""
+        """Answer the complete pings."""
         if self._paused.keep(stream, data, end_stream):
             return
         session, parser = self._session, self._parser
@@ -107,14 +106,14 @@ class PingStream(PausingStream):
             self._paused.check(stream)
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        """Nothing more to answer: what is answered already goes out, and then the end."""
+        """Finish the stream after the answers that were made."""
         self._paused.drop(stream)
         if stream.send_open:
             stream.send(b"", True)
 
 
 class PingUnidirectional(StreamHandler):
-    """A unidirectional stream with `pingpong.v1` on it; answers go on another."""
+    """A unidirectional stream with `pingpong.v1`; the answers go on a new stream."""
 
     __slots__ = ("_messages", "_session")
 
@@ -125,7 +124,7 @@ class PingUnidirectional(StreamHandler):
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """Answer each message as it is complete."""
+        """Answer the complete messages."""
         answers = self._session.answer_frames(stream, self._messages, data, end_stream, arrival)
         if answers.number:
             self._session.uni_answers.send(answers.data, answers.number, answers.size)
@@ -151,10 +150,10 @@ class PingSession(CountedSession):
         super().__init__(session, counters, max_message_size, UNI, limit, sessions)
         self.is_v1 = is_v1
         self._received = 0
-        """Pings of this session, in all modes: what a pong reports (RFC 8762, section 4)."""
+        """Pings of this session in all modes, which a pong reports (RFC 8762, section 4)."""
 
     def datagram_received(self, session: Session, data: bytes, arrival: int) -> None:
-        """One message, one answer."""
+        """Answer a message."""
         counters = self.counters
         if self.is_v1:
             answer = self._answer(data, DATAGRAM, arrival)
@@ -181,10 +180,10 @@ class PingSession(CountedSession):
             return PingUnidirectional(self)
         return WholeMessage(self.max_message_size, self._answer_whole, self._whole_too_large)
 
-    # What its streams call.
+    # For its streams.
 
     def answer_tokens(self, scanner: PlainScanner, data: bytes, end: bool, arrival: int) -> Answers:
-        """Answer the plain pings that are complete now; anything else gets a `?`."""
+        """Answer the complete plain pings; other bytes get a `?`."""
         counters = self.counters
         answers = scanner.feed(data, end)
         count = answers.count(b"pong") + answers.count(b"?")
@@ -203,9 +202,9 @@ class PingSession(CountedSession):
     def answer_frames(
         self, stream: Stream, messages: Deframer, data: bytes, end: bool, arrival: int
     ) -> Answers:
-        """Answer the v1 messages of a stream that are complete now, each framed.
+        """Answer the complete v1 messages of a stream, in frames.
 
-        One that is above the limit is counted, and so is one that the stream's end cuts off.
+        Counts a message that is above the limit, or truncated by the end of the stream.
         """
         counters = self.counters
         mode = UNI if stream.is_unidirectional else STREAM
@@ -232,11 +231,11 @@ class PingSession(CountedSession):
     # The rest.
 
     def _answer(self, message: bytes, mode: str, arrival: int) -> bytes | None:
-        """Answer a v1 message; None, and counted, where it is none, or one too many."""
+        """Answer a v1 message; None if it is dropped: malformed, or above the rate."""
         counters = self.counters
         counters.received_bytes += len(message)
         if len(message) < HEADER_SIZE:
-            # Malformed as well; decoding it would cost more than its few bytes are worth.
+            # Malformed; this check avoids the cost of decoding it.
             counters.dropped[mode, MALFORMED] += 1
             return None
         leaves = counters.send_delay.expect(counters.clock())
@@ -254,7 +253,7 @@ class PingSession(CountedSession):
         return answer
 
     def _answer_plain(self, message: bytes, mode: str, arrival: int) -> bytes | None:
-        """Answer a plain message; None, and counted, where it is one too many."""
+        """Answer a plain message; None if it is dropped, and counted, as above the rate."""
         counters = self.counters
         counters.received_bytes += len(message)
         counters.received[mode] += 1
@@ -274,9 +273,9 @@ class PingSession(CountedSession):
 
 
 class Router(ConnectionHandler):
-    """Gives each session that is admitted to the handler of its path, and counts the others.
+    """Passes accepted sessions to the handler of their path, and counts refused ones.
 
-    Messages a second that a session may send: `rate_limit`; 0 is any number.
+    `rate_limit` is the number of messages a second of a session; 0 means no limit.
     """
 
     __slots__ = ("_max_message_size", "_rate_limit", "admission", "counters")
@@ -295,18 +294,18 @@ class Router(ConnectionHandler):
         self._rate_limit = rate_limit
 
     def session_requested(self, session: Session) -> None:
-        """Accept or reject, at once or when it is known whether the token is good."""
+        """Accept or reject, at once or when the token is verified."""
         self.admission.decide(session.request, partial(self._decided, session))
 
     def request_refused(self, session: Session, closed: SessionClosed) -> None:
-        """Count a request that ended before it was asked about."""
+        """Count a request that the connection refused."""
         result = _refused_as(session, closed)
         if result is not None:
             self.admission.counters.results[result] += 1
 
     def _decided(self, session: Session, refusal: Refusal | None) -> None:
         if session.state is not State.REQUESTED:
-            return  # The client didn't wait.
+            return  # The client cancelled the request.
         sessions = self.admission.counters
         if refusal is not None:
             sessions.results[refusal.result] += 1
@@ -324,12 +323,12 @@ class Router(ConnectionHandler):
 
 
 def _refused_as(session: Session, closed: SessionClosed) -> Result | None:
-    """What the connection refused a request for; None: the client took it back."""
+    """Why the connection refused a request; None if the client cancelled it."""
     if closed.by_peer:
         return None
     if closed.status == 429:
         return Result.CAPACITY
     if closed.wire_code == ErrorCode.H3_REQUEST_REJECTED:
-        # Without flow control a connection has room for one session only.
+        # Without flow control a connection may have only one session.
         return Result.DRAINING if session.draining else Result.CAPACITY
     return Result.MALFORMED

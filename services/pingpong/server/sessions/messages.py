@@ -1,8 +1,8 @@
-"""What the handlers of sessions share: limits, and answers that wait for a slow peer.
+"""Base classes of session handlers: backpressure and limits for slow peers.
 
-A peer may ask as much as it likes and read nothing. What is kept for it is bounded: on a
-bidirectional stream its questions wait, uncredited, until it has read (`Paused`); answers on
-streams of their own wait for credit, and above a bound are dropped (`UnidirectionalAnswers`).
+A peer may send many messages and read no answers. So buffers are bounded: on a bidirectional
+stream input is paused, without flow control credit, until the peer has read (`Paused`); answers on
+unidirectional streams wait for credit, and are dropped above a limit (`UnidirectionalAnswers`).
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from .admission import RateLimit
 from .counters import CLOSED, ECHO, QUEUE_FULL, UNREAD, MessageCounters, SessionCounters
 
 MESSAGE_TOO_LARGE = 1
-"""The code with which a stream is ended that brought a message above the limit."""
+"""The error code for a stream with a message above the limit."""
 
 UNREAD_HIGH_WATER = 256 << 10
-"""Bytes of answers on a stream that the peer has not acknowledged, above which we pause."""
+"""Unacknowledged bytes of answers on a stream above which its input pauses."""
 UNREAD_LOW_WATER = 64 << 10
-"""Bytes at which we go on."""
+"""Unacknowledged bytes at which its input resumes."""
 
 WAITING_ANSWERS = 128
-"""Answers of a session that wait for the peer to allow one more unidirectional stream."""
+"""Answers of a session that may wait for unidirectional stream credit."""
 UNREAD_ANSWERS = 1024
-"""Answers of a session on streams of their own that the peer has not acknowledged."""
+"""Answers of a session on unidirectional streams that may be unacknowledged."""
 UNREAD_ANSWER_BYTES = 1 << 20
-"""Bytes of both, above which further ones are dropped."""
+"""Bytes of both above which further answers are dropped."""
 
 
 class Paused:
-    """A stream's input that waits until the peer has read what was sent.
+    """Pauses the input of a stream until the peer has read the answers.
 
-    Held bytes are not credited to the peer, so that one that asks and does not read is
-    soon unable to ask.
+    The peer gets no flow control credit for held bytes, so it soon cannot send more.
     """
 
     __slots__ = ("_data", "_ended")
@@ -43,7 +42,7 @@ class Paused:
         self._ended = False
 
     def keep(self, stream: Stream, data: bytes, end_stream: bool) -> bool:
-        """Whether input is waiting already; then this is kept behind it."""
+        """If the input is paused, buffer these bytes and return True."""
         if self._data is None:
             return False
         stream.hold(len(data))
@@ -52,30 +51,30 @@ class Paused:
         return True
 
     def check(self, stream: Stream) -> None:
-        """Pause if too much of what was sent is unread."""
+        """Pause the input if too many answers are unread."""
         if stream.send_open and stream.buffered > UNREAD_HIGH_WATER:
             self._data = bytearray()
             stream.notify_writable(UNREAD_LOW_WATER)
 
     def resume(self, stream: Stream) -> tuple[bytes, bool]:
-        """What has been kept meanwhile, and whether the peer's half ended."""
+        """End the pause. Returns the buffered bytes, and whether the peer's side ended."""
         data, self._data = bytes(self._data or b""), None
         ended, self._ended = self._ended, False
         stream.release(len(data))
         return data, ended
 
     def drop(self, stream: Stream) -> None:
-        """Forget what has been kept: the peer reads no answers, or takes the question back.
+        """Discard the buffered bytes: the peer reads no answers, or reset the stream.
 
-        Input that still comes is not kept any more.
+        Further input is not buffered.
         """
         self.resume(stream)
 
 
 class PausingStream(StreamHandler):
-    """Base of handlers of bidirectional streams whose input waits until the peer has read.
+    """Base class of handlers of bidirectional streams with pausing input.
 
-    `clock` is that of arrivals, in nanoseconds.
+    `clock` is the clock of arrival times, in nanoseconds.
     """
 
     __slots__ = ("_clock", "_paused")
@@ -85,19 +84,19 @@ class PausingStream(StreamHandler):
         self._clock = clock
 
     def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """The peer reads no more answers, so it need not send more either."""
+        """The peer reads no more answers: ask it to stop sending."""
         stream.stop(code or 0)
         self._paused.drop(stream)
 
     def stream_writable(self, stream: Stream) -> None:
-        """The peer has read on: what waited for that is taken as if it came now."""
+        """The peer has read answers: process the buffered input, as if it arrived now."""
         data, ended = self._paused.resume(stream)
         if data or ended:
             self.stream_data_received(stream, data, ended, self._clock())
 
 
 class UnidirectionalAnswers:
-    """Answers that go on unidirectional streams of their own, as the peer's credit allows."""
+    """Sends answers on unidirectional streams, as the peer's credit allows."""
 
     __slots__ = ("_counters", "_mode", "_pending_bytes", "_session", "_unread", "_waiting")
 
@@ -105,7 +104,7 @@ class UnidirectionalAnswers:
         self._session = session
         self._counters = counters
         self._mode = mode
-        # Lists: most sessions never have any, and an empty deque takes 760 bytes. Both are short.
+        # Lists, which are mostly empty and always short: an empty deque takes 760 bytes.
         self._waiting: list[tuple[bytes, int, int]] = []
         self._unread: list[tuple[Stream, int]] = []
         self._pending_bytes = 0
@@ -113,7 +112,7 @@ class UnidirectionalAnswers:
     def send(self, data: bytes, count: int, size: int) -> None:
         """Send `count` answers of `size` bytes on one stream, now or when the peer allows it.
 
-        `data` is what they are on the wire. They are dropped where too much waits already.
+        `data` are the encoded answers. They are dropped above the limits.
         """
         self._forget_read()
         if self._pending_bytes >= UNREAD_ANSWER_BYTES or len(self._unread) >= UNREAD_ANSWERS:
@@ -128,7 +127,7 @@ class UnidirectionalAnswers:
             self._drop(count, QUEUE_FULL)
 
     def credit_received(self) -> None:
-        """Send answers that waited, as far as streams may be opened again."""
+        """Send waiting answers, as far as the stream credit allows."""
         self._forget_read()
         while self._waiting and self._session.can_open_stream(True):
             data, count, size = self._waiting.pop(0)
@@ -137,7 +136,7 @@ class UnidirectionalAnswers:
             self._open(data, count, size)
 
     def session_closed(self) -> None:
-        """Count what still waits as dropped."""
+        """Count waiting answers as dropped."""
         for _, count, _ in self._waiting:
             self._drop(count, CLOSED)
         self._session.handler_buffered = 0
@@ -153,8 +152,8 @@ class UnidirectionalAnswers:
             self._counters.count_answers(self._mode, count, size)
 
     def _forget_read(self) -> None:
-        # In order, so that it costs next to nothing: one stream that the peer leaves unread
-        # counts those behind it as unread too, but only up to the bound.
+        # In order, which is cheap: an unread stream makes later ones count as unread too, up to
+        # the limit.
         unread = self._unread
         while unread and not unread[0][0].buffered:
             self._pending_bytes -= unread.pop(0)[1]
@@ -164,7 +163,7 @@ class UnidirectionalAnswers:
 
 
 class WholeMessage(StreamHandler):
-    """A unidirectional stream that is one message: read to its end, then answered."""
+    """A unidirectional stream with one message, which is answered at its end."""
 
     __slots__ = ("_answer", "_data", "_too_large", "max_size")
 
@@ -179,7 +178,7 @@ class WholeMessage(StreamHandler):
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """Keep it until the end, or until it is too large."""
+        """Buffer the message until its end, or until it is too large."""
         self._data += data
         stream.handler_buffered = len(self._data)
         if stream.handler_buffered > self.max_size:
@@ -192,7 +191,7 @@ class WholeMessage(StreamHandler):
 
 
 class CountedSession(SessionHandler):
-    """A session whose messages are counted and limited, and whose duration is counted at its end."""
+    """Base class of session handlers: counters, rate limit, and the duration of the session."""
 
     __slots__ = ("_limit", "_opened_at", "_sessions", "counters", "max_message_size", "uni_answers")
 
@@ -208,17 +207,17 @@ class CountedSession(SessionHandler):
         self.counters = counters
         self.max_message_size = max_message_size
         self.uni_answers = UnidirectionalAnswers(session, counters, mode)
-        """`mode` is what these are counted as."""
+        """Counted as `mode`."""
         self._limit = limit
         self._sessions = sessions
         self._opened_at = counters.clock()
 
     def credit_received(self, session: Session) -> None:
-        """Send answers that waited for a stream."""
+        """Send waiting answers."""
         self.uni_answers.credit_received()
 
     def session_closed(self, session: Session, closed: SessionClosed) -> None:
-        """Drop what waits, and count how long the session lasted."""
+        """Drop waiting answers, and observe the session's duration."""
         self.uni_answers.session_closed()
         if self._sessions is not None:
             self._sessions.closed((self.counters.clock() - self._opened_at) * 1e-9)

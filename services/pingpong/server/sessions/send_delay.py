@@ -1,21 +1,20 @@
-"""How long an answer takes from its making to its sending: what a pong's t3 adds to now."""
+"""Estimates the delay between making and sending an answer, for t3 of a pong."""
 
 from __future__ import annotations
 
 _DOWN, _UP = 2, 6
-"""A delay below the estimate counts for 1/2^2 of the next one, a delay above for 1/2^6.
+"""Weights of the moving average: 1/2^2 for a delay below the estimate, 1/2^6 for one above.
 
-So the estimate stays among the shorter delays: an estimate that is too long would be missing from
-the network's time.
+So the estimate follows the shorter delays. If it were too long, the client's round-trip time would
+be too short.
 """
 
 
 class SendDelay:
-    """Estimates the delay from an answer's making to its sending, from the delays before.
+    """Estimates the delay between making and sending an answer, from previous delays.
 
-    In between an answer is encrypted, which takes longer than many networks. t3 should be as near
-    to the wire as possible (RFC 8762, section 4.3.1), or the client counts the delay as the
-    network's.
+    Encryption takes longer than the round trip of many networks. t3 should be as close to the wire
+    as possible (RFC 8762, section 4.3.1), because the client counts the delay as network time.
     """
 
     __slots__ = ("_delay", "_made_at")
@@ -30,12 +29,12 @@ class SendDelay:
         return self._delay
 
     def expect(self, now: int) -> int:
-        """When an answer that is made now will leave, both in nanoseconds of one clock."""
+        """The estimated send time of an answer that is made now, in nanoseconds of one clock."""
         self._made_at = now
         return now + self._delay
 
-    def left(self, sent_at: int) -> None:
-        """The answers that were made since the last call left at `sent_at`, in nanoseconds."""
+    def record_sent(self, sent_at: int) -> None:
+        """Record that the answers since the last call were sent at `sent_at`, in nanoseconds."""
         made_at, self._made_at = self._made_at, None
         if made_at is None:
             return

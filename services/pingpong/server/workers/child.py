@@ -1,9 +1,9 @@
-"""A worker in a process of its own: `python -m pingpong.server.workers.child`.
+"""A worker process: `python -m pingpong.server.workers.child`.
 
-It is started by `process.WorkerProcess`, with the channel to the server as its standard input,
-and does what comes over it. Signals are the server's to understand: those that a terminal, or a
-service manager, sends to all processes are ignored here. When the channel ends, the server is
-gone, and the worker goes too, whatever its event loop is doing then.
+`process.WorkerProcess` starts it, with the control channel as standard input, and sends it
+requests. The worker ignores the signals that a terminal or a service manager sends to all
+processes: the server handles them. When the channel closes, the server is gone, and the worker
+exits, even if its event loop is blocked.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from .control import Channel, Message
 from .worker import Worker
 
 HEALTH_INTERVAL = 0.5
-"""Seconds from one report of the worker's health to the next."""
+"""Seconds between reports of the worker's health."""
 FAMILIES_INTERVAL = 2.0
-"""Seconds from one report of its metrics to the next: so much is lost when it dies."""
+"""Seconds between reports of its metrics: what is lost at most if it dies."""
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ORPHANED = 1
@@ -43,7 +43,7 @@ _FROM_SERVER = Path("(from the server)")
 
 
 def main() -> None:
-    """Be a worker until the server has ended it, or has ended itself."""
+    """Run a worker until the server closes it or exits."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=os.dup(0))
@@ -54,12 +54,12 @@ def main() -> None:
 
 
 def end_with_server(control: int) -> None:
-    """Wait for the end of the channel, and then end the process; for a thread of its own.
+    """Wait until the channel closes, then exit. It runs in a thread.
 
-    An event loop that is stuck would keep the port from a new server.
+    A worker with a blocked event loop would otherwise keep the port in use.
     """
     poll = select.poll()
-    poll.register(control, 0)  # a hang-up is reported unasked
+    poll.register(control, 0)  # a hang-up is always reported
     poll.poll()
     os._exit(_ORPHANED)
 
@@ -70,7 +70,7 @@ def _certificate(message: Message) -> Certificate:
 
 
 class _Process:
-    """Does what the server asks for."""
+    """Handles the server's requests."""
 
     def __init__(self) -> None:
         self._channel: Channel
@@ -169,7 +169,7 @@ class _Process:
     @property
     def _started(self) -> Worker:
         if self._worker is None:
-            raise ServeError("it is not started yet")
+            raise ServeError("the worker is not started yet")
         return self._worker
 
 

@@ -1,8 +1,8 @@
-"""The control channel between the server and a worker process: JSON objects, a line each.
+"""The control channel between the server and a worker process: one JSON object a line.
 
-The server asks: `{"id": 7, "do": "drain"}`; the worker answers: `{"id": 7, "value": …}` or
-`{"id": 7, "error": "…"}`. By itself the worker sends its health, `{"health": …}`, and its
-metrics, `{"families": […]}`.
+The server sends requests, `{"id": 7, "do": "drain"}`; the worker answers `{"id": 7, "value": …}`
+or `{"id": 7, "error": "…"}`. It also reports its health, `{"health": …}`, and its metrics,
+`{"families": […]}`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Message: TypeAlias = dict[str, Any]
 
 _MAX_LINE = 64 << 20
 _CLOGGED = 1 << 20
-"""Bytes that wait to be read; above them only answers are sent."""
+"""Unread bytes above which only answers are sent."""
 
 
 class Channel:
@@ -34,16 +34,16 @@ class Channel:
 
     @property
     def is_clogged(self) -> bool:
-        """Whether the other end does not read what was sent."""
+        """Whether the other end does not read."""
         return self._writer.transport.get_write_buffer_size() > _CLOGGED
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message; it is lost where the other end is gone."""
+        """Send a message. It is lost if the other end is gone."""
         if not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> Message | None:
-        """The next message from the other end; None at the channel's end."""
+        """Receive the next message; None when the channel closed."""
         try:
             line = await self._reader.readline()
         except (OSError, ValueError):
@@ -54,7 +54,7 @@ class Channel:
         return message
 
     async def close(self) -> None:
-        """Close it, after what was sent has been handed to the kernel."""
+        """Close the channel, after the sent messages were passed to the kernel."""
         self._writer.close()
         try:
             await self._writer.wait_closed()

@@ -1,4 +1,4 @@
-"""A worker's endpoint: how the settings configure it, its keys, and why it cannot be had."""
+"""A worker's endpoint: its configuration, its keys, and errors of its socket."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ...webtransport.certificates import Certificate
 from ..resources import BUFFERED, MOST_CONNECTIONS
 
 _VALIDATED = 2
-"""Times as many handshakes may be unfinished where the client has proved its address."""
+"""The factor for unfinished handshakes of clients with a validated address."""
 _FEW_HANDSHAKES = 50
 _MOST_HANDSHAKES = 512
-"""Of all workers together, unless the settings ask for more: 46 MB. The more there are, the longer
-a client has for its handshake while others begin theirs, a thousand a second perhaps."""
+"""Of all workers together, unless the settings have more: 46 MB. With more, a client has more time
+to complete its handshake while others begin theirs, perhaps a thousand a second."""
 _LEAST_BUFFERED = 16 << 20
 _MOST_BUFFERED = 64 << 20
-"""Bytes that a worker's connections keep at most, of messages and of answers."""
+"""Bytes that the connections of a worker may buffer."""
 
 
 def endpoint_config(
     settings: ServeSettings, certificate: Certificate, workers: int = 1
 ) -> EndpointConfig:
-    """The configuration of a worker's QUIC endpoint; `settings` has that worker's share of limits.
+    """The configuration of a worker's QUIC endpoint; `settings` has the worker's share of limits.
 
-    Each session takes a stream beside those that it opens, its CONNECT stream. Unfinished
-    handshakes count as connections: they take half of these, or what `max_handshakes` asks for.
+    Each session needs a CONNECT stream besides its own streams. Unfinished handshakes count as
+    connections: they may take half of these, or more by `max_handshakes`.
     """
     max_connections = settings.max_connections or MOST_CONNECTIONS
     return EndpointConfig(
@@ -55,9 +55,8 @@ def endpoint_config(
 def shared_keys(settings: ServeSettings, certificate: Certificate) -> SharedKeys:
     """Keys for a server with these settings.
 
-    A server that succeeds this one on the same port of the same machine, with the same private
-    key from a file, gets the same keys: its stateless resets then end the clients' connections
-    to this one at once.
+    A restarted server on the same port of the same machine, with the same private key file, gets
+    the same keys. So its stateless resets end the connections of its predecessor at once.
     """
     if settings.tls_key_file is None or not settings.bind_port:
         return SharedKeys()
@@ -69,7 +68,7 @@ def shared_keys(settings: ServeSettings, certificate: Certificate) -> SharedKeys
 
 
 def loopback(address: Address) -> list[tuple[int, Address]]:
-    """Where this machine reaches a socket that is bound to `address`."""
+    """The loopback addresses of a socket that is bound to `address`."""
     host, port = address[:2]
     if host == "::":
         return [(AF_INET6, ("::1", port, 0, 0)), (AF_INET, ("127.0.0.1", port))]
@@ -79,11 +78,11 @@ def loopback(address: Address) -> list[tuple[int, Address]]:
 
 
 def listen_failure(settings: ServeSettings, error: OSError) -> str:
-    """Why the port cannot be had, and what to do."""
+    """The text of a bind error, and what to try."""
     where = f"UDP port {settings.bind_port} of {settings.bind_host}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another with --bind-port, or 0 for a free one"
+        return f"{where} is in use: choose another port with --bind-port, or 0 for any free port"
     if error.errno == errno.EACCES:
-        return f"{where} needs more rights: choose one above 1023 with --bind-port"
+        return f"{where} is privileged: choose a port above 1023 with --bind-port"
     text = error.strerror or str(error)
     return f"cannot listen on {where}: {text} (--bind-host, --bind-port)"

@@ -1,4 +1,4 @@
-"""Several worker processes on one UDP port, which look like one worker."""
+"""A group of worker processes on one UDP port, with the interface of one worker."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from .endpoint import listen_failure, shared_keys
 from .process import ANSWER_TIMEOUT, WorkerLostError, WorkerProcess, WorkerSlot
 
 HEARTBEAT_TIMEOUT = 5
-"""Seconds after which a worker that sends nothing, or is gone, makes the group unhealthy."""
+"""Seconds without a heartbeat after which a worker makes the group unhealthy."""
 KILL_AFTER = 30
-"""Seconds after which such a worker is killed, and replaced."""
+"""Seconds without a heartbeat after which a worker is killed and replaced."""
 CLOSE_TIMEOUT = 3.0
-"""Seconds to wait for workers to close what is left."""
+"""Seconds to wait for workers to close."""
 
 TICK = 1.0
-"""Seconds between two checks of which workers have sent nothing."""
+"""Seconds between checks of heartbeats."""
 
 _LIVED_LONG = 10.0
-"""Seconds: a worker that lived longer is replaced at once."""
+"""Seconds: a worker that ran longer is replaced at once."""
 _BACKOFF_MIN = 0.1
 _BACKOFF_MAX = 5.0
 
 
 class WorkerGroup:
-    """`count` worker processes, each replaced when it dies.
+    """`count` worker processes, each of which is replaced when it dies.
 
-    This process has the sockets all the time, and reads none of them: the order of the sockets,
-    by which the kernel knows where a packet goes, stays, and what comes while a worker is being
-    replaced waits for the next one.
+    This process keeps the sockets open, and does not read them. So the order of the sockets, which
+    the kernel's filter uses, does not change, and packets that arrive while a worker is replaced
+    wait in its socket.
     """
 
     def __init__(self, settings: ServeSettings, certificate: Certificate, count: int) -> None:
@@ -53,7 +53,7 @@ class WorkerGroup:
         self._supervisors: list[asyncio.Task[None]] = []
         self._ticking: asyncio.Task[None] | None = None
         self._past: list[Metric] = []
-        """What workers have counted that have ended."""
+        """The counters of workers that have ended."""
         self._restarts = 0
         self._stopping = False
         self._draining = False
@@ -62,17 +62,17 @@ class WorkerGroup:
 
     @property
     def host(self) -> str:
-        """The address that is listened on."""
+        """The address of the socket."""
         return self._address[0]
 
     @property
     def port(self) -> int:
-        """The UDP port that is listened on."""
+        """The UDP port of the socket."""
         return self._address[1]
 
     @property
     def restarts(self) -> int:
-        """How many workers have died and were replaced."""
+        """The number of workers that died and were replaced."""
         return self._restarts
 
     @property
@@ -81,7 +81,7 @@ class WorkerGroup:
         return [worker.pid for worker in self._workers]
 
     async def start(self) -> None:
-        """Bind the port, start all workers, wait until they listen. Raises `ServeError`."""
+        """Bind the port, start all workers, and wait until they are ready. Raises `ServeError`."""
         settings = self._settings
         try:
             sockets = bind_group(settings.bind_host, settings.bind_port, self._count)
@@ -111,7 +111,7 @@ class WorkerGroup:
         self._ticking = asyncio.create_task(self._tick())
 
     def health(self) -> Health:
-        """Of each check, whether it is well for all workers."""
+        """The health checks, combined for all workers."""
         found = [worker.health or Health() for worker in self._workers]
         results = dict(combine(found).results)
         silent = [
@@ -127,14 +127,14 @@ class WorkerGroup:
             if not worker.listening
         ]
         if gone and not self._stopping:
-            # The clients that the kernel gives to it are not answered.
+            # Its clients get no answers.
             results[SELF_PING] = Result(False, "; ".join(gone))
         if self._draining:
             results |= while_draining(self._settings.drain_stay_ready)
         return Health(results)
 
     async def families(self) -> list[Metric]:
-        """The metrics of all workers, also of those that have ended, as one."""
+        """The metrics of all workers, including those that have ended, added up."""
         await asyncio.gather(*[self._publish(worker) for worker in self._workers])
         published = [from_json(worker.published) for worker in self._workers]
         alive = sum(worker.listening for worker in self._workers)
@@ -145,23 +145,23 @@ class WorkerGroup:
         ]
 
     def use_certificate(self, certificate: Certificate) -> None:
-        """Show another certificate in handshakes that begin from now on."""
+        """Use another certificate in new handshakes."""
         self._certificate = certificate
         for worker in self._workers:
             worker.notify("use_certificate", certificate=certificate.private_pem().decode())
 
     def reload(self) -> None:
-        """Have all workers read again what is in files."""
+        """Reload the files in all workers."""
         for worker in self._workers:
             worker.notify("reload")
 
     async def drain(self) -> None:
-        """Ask all sessions to leave, wait for that until the drain timeout, close those that are left."""
+        """Drain all sessions until the drain timeout, then close the remaining ones."""
         self._draining = self._stopping = True
         await self._ask_all("drain", self._settings.drain_timeout + CLOSE_TIMEOUT)
 
     async def close(self) -> None:
-        """Close what is left, at once; no process and no socket remains."""
+        """Close everything at once, and end all worker processes."""
         self._stopping = True
         tasks = [*self._supervisors, *filter(None, [self._ticking])]
         for task in tasks:
@@ -187,23 +187,23 @@ class WorkerGroup:
         await asyncio.gather(*[ask(worker) for worker in self._workers if worker.pid])
 
     async def _publish(self, worker: WorkerProcess) -> None:
-        # Where it does not answer: what it has published by itself is a little old, and is kept.
+        # If it does not answer, its last report is used, which is a little old.
         with contextlib.suppress(WorkerLostError, ServeError):
             if worker.listening:
                 worker.published = await worker.request("families", timeout=ANSWER_TIMEOUT)
 
     async def _tick(self) -> None:
-        # Counted, not measured: while this process was frozen itself, it could hear no worker.
+        # Ticks are counted, so that time in which this process was stopped does not count.
         while True:
             await asyncio.sleep(TICK)
             for worker in self._workers:
                 worker.silence += 1
                 if worker.listening and worker.silence * TICK > KILL_AFTER:
                     self._logger.error("worker_hung", worker=worker.slot.index, pid=worker.pid)
-                    worker.kill()  # and it is replaced
+                    worker.kill()  # then it is replaced
 
     async def _supervise(self, index: int) -> None:
-        """Replace a worker whenever it dies."""
+        """Replace a worker when it dies."""
         backoff = 0.0
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -247,23 +247,24 @@ class WorkerGroup:
         self._logger.info("worker_replaced", worker=index, pid=replacement.pid)
 
     def _remember(self, worker: WorkerProcess) -> None:
-        # Counters go on; a gauge, such as the sessions that are open, is over with the worker.
+        # Counters stay. Gauges, such as open sessions, end with the worker.
         counted = [one for one in from_json(worker.published) if one.type != "gauge"]
         worker.published = []
         self._past = merge([self._past, counted], metrics.GAUGES)
 
 
 def next_backoff(last: float, lived: float) -> float:
-    """Seconds to wait before a worker is replaced; `lived` is in seconds, `last` the wait before."""
+    """Seconds to wait before a worker is replaced, after `lived` seconds and the last wait
+    `last`."""
     if lived >= _LIVED_LONG:
         return 0.0
     return min(max(2 * last, _BACKOFF_MIN), _BACKOFF_MAX)
 
 
 def share(settings: ServeSettings, count: int, index: int) -> ServeSettings:
-    """The settings of a worker: its share of the limits of the whole server.
+    """The settings of a worker, with its share of the server's limits.
 
-    The shares add up to the whole, unless there are fewer connections than workers: each has one.
+    The shares add up to the limit, but each worker has at least one connection.
     """
 
     def part(whole: int) -> int:

@@ -1,4 +1,4 @@
-"""The server's side of one worker process: its start, its end, and what it sends. `child` is its own."""
+"""The server's side of a worker process. The worker's side is `child`."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ..health import Health
 from .control import Channel, Message
 
 START_TIMEOUT = 30.0
-"""Seconds after which a worker that does not listen is given up."""
+"""Seconds in which a worker must be ready."""
 ANSWER_TIMEOUT = 1.0
-"""Seconds to wait for what is asked of a worker, where that is done at once."""
+"""Seconds to wait for the answer to a quick request."""
 
 _PROGRAM = f"{__package__}.child"
 _ROOT = Path(__file__).parents[3]
 
 
 class WorkerLostError(Exception):
-    """The worker has ended, or does not answer."""
+    """The worker exited, or does not answer."""
 
 
 @dataclass(frozen=True)
 class WorkerSlot:
-    """One of the workers' slots: what a worker takes over from the one that it replaces."""
+    """What a worker takes over from the one that it replaces: index, sockets, keys."""
 
     index: int
     sock: socket.socket
@@ -47,9 +47,8 @@ class WorkerSlot:
 class WorkerProcess:
     """One worker process, from its start to its end.
 
-    Attributes, for reading only:
-        health: as it has last sent it; None before the first time
-        published: the families that it has last sent, as JSON
+    Attributes, for reading only: health: its last report; None before the first one published: the
+    metric families of its last report, as JSON
         ended: set when the process has ended
         status: its exit status then
     """
@@ -61,7 +60,7 @@ class WorkerProcess:
         self.ended = asyncio.Event()
         self.status: int | None = None
         self.silence = 0
-        """Checks in a row that found that it had sent nothing: the group counts, a message resets."""
+        """Consecutive checks without a heartbeat: the group increments it, a message resets it."""
         self._listening = False
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
@@ -71,7 +70,7 @@ class WorkerProcess:
 
     @property
     def listening(self) -> bool:
-        """Whether it has been started, and is there."""
+        """Whether it is started and running."""
         return self._listening and not self.ended.is_set()
 
     @property
@@ -80,7 +79,7 @@ class WorkerProcess:
         return 0 if self._process is None else self._process.pid
 
     async def start(self, settings: ServeSettings, certificate: Certificate) -> None:
-        """Start it, and wait until it listens. Raises `ServeError`."""
+        """Start the process, and wait until it is ready. Raises `ServeError`."""
         slot = self.slot
         inherited = [one.fileno() for one in (slot.sock, slot.inbox, *slot.outboxes)]
         try:
@@ -93,7 +92,7 @@ class WorkerProcess:
                 stdin=its.fileno(),
                 pass_fds=inherited,
                 env=_environment(),
-                # What is typed at the server's terminal is not for its workers.
+                # Signals of the server's terminal must not reach its workers.
                 start_new_session=True,
             )
         except BaseException as error:
@@ -103,7 +102,7 @@ class WorkerProcess:
             raise
         finally:
             its.close()
-        # First of all, so that its end is noticed whatever fails now.
+        # First, so that its exit is noticed even if the next steps fail.
         self._tasks.append(asyncio.create_task(self._wait_end(self._process)))
         try:
             self._channel = await Channel.open(ours)
@@ -129,13 +128,13 @@ class WorkerProcess:
         self._listening = True
 
     async def request(self, what: str, *, timeout: float | None = None, **arguments: Any) -> Any:
-        """Have the worker do something, and wait for what it says to that.
+        """Send a request, and wait for the answer.
 
-        Raises `WorkerLostError`, also after `timeout` seconds, and `ServeError` with what it
-        complains of.
+        Raises `WorkerLostError`, also after `timeout` seconds, and `ServeError` if the worker
+        answers with an error.
         """
         if self._channel is None or self.ended.is_set():
-            raise WorkerLostError("it has ended")
+            raise WorkerLostError("it exited")
         self._request_count += 1
         number = self._request_count
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -145,23 +144,23 @@ class WorkerProcess:
             async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:
-            raise WorkerLostError(f"it has not answered for {timeout:g} s") from None
+            raise WorkerLostError(f"no answer within {timeout:g} s") from None
         finally:
             del self._requests[number]
 
     def notify(self, what: str, **arguments: Any) -> None:
-        """Have the worker do something; its answer is not waited for."""
+        """Send a request without waiting for the answer."""
         if self._channel is not None and self.listening:
             self._request_count += 1
             self._channel.send({"id": self._request_count, "do": what, **arguments})
 
     def kill(self) -> None:
-        """End it here and now."""
+        """Kill the process."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
     async def wait_ended(self, timeout: float) -> None:
-        """Wait for its end; kill it after `timeout` seconds. Nothing is left of it then."""
+        """Wait until the process exits, kill it after `timeout` seconds, and clean up."""
         if self._process is not None:
             try:
                 async with asyncio.timeout(timeout):
@@ -203,11 +202,11 @@ class WorkerProcess:
         self.ended.set()
         for answer in self._requests.values():
             if not answer.done():
-                answer.set_exception(WorkerLostError(f"it has ended with status {self.status}"))
+                answer.set_exception(WorkerLostError(f"it exited with status {self.status}"))
 
 
 def _environment() -> dict[str, str]:
-    """This process's, and where it has its modules from, unless they are installed."""
+    """This process's environment, with the path of this package if it is not installed."""
     environment = dict(os.environ)
     installed = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     if _ROOT not in installed:

@@ -1,4 +1,4 @@
-"""A worker: one UDP socket, its sessions, and what is known of them."""
+"""A worker: one UDP socket, its sessions, health and metrics."""
 
 from __future__ import annotations
 
@@ -36,14 +36,16 @@ from ..sessions.handlers import PingSession, Router
 from .endpoint import endpoint_config, listen_failure, loopback
 
 SHUTTING_DOWN = "the server is shutting down"
-SECOND_SIGNAL = "waits for them to leave, so many seconds at most; a second Ctrl-C ends it at once"
+SECOND_SIGNAL = (
+    "waiting for sessions to leave until the timeout; a second Ctrl-C ends the server at once"
+)
 
 MAX_DATAGRAM = 65_535
 
 _HOUSEKEEPING_INTERVAL = 1.0
 """Seconds between two checks of files."""
 _LAST_BATCHES = 64
-"""Batches of packets that are still answered at the end: under a flood there is no last one."""
+"""Batches of packets that are still answered at shutdown. A flood would have no last one."""
 
 
 class PingServer(Router):
@@ -60,9 +62,9 @@ class PingServer(Router):
         self._over: asyncio.Future[None] | None = None
 
     def session_requested(self, session: Session) -> None:
-        """Accept or refuse the request, and log it."""
+        """Accept or refuse a request, and log it."""
         if self.self_ping is not None and self.self_ping.recognizes(session.request):
-            # Admitted by its secret, and not counted among the clients' messages and sessions.
+            # The self-ping is authenticated by its secret, and not counted.
             handler = PingSession(session, MessageCounters(), MAX_DATAGRAM, is_v1=True)
             session.accept(handler, PROTOCOL)
             return
@@ -70,7 +72,7 @@ class PingServer(Router):
         request = session.request
         self._logger.debug(
             "session_requested",
-            path=request.path.partition("?")[0],  # what follows may be a secret
+            path=request.path.partition("?")[0],  # the query may be a secret
             authority=request.authority,
             protocol=session.protocol,
             state=session.state.value,
@@ -82,31 +84,31 @@ class PingServer(Router):
             self._over.set_result(None)
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """Wake `wait_closed`: the requests are over with their connection."""
+        """Wake `wait_closed`."""
         self.connect_streams_closed(connection)
 
     def session_request_timed_out(self, connection: Connection) -> None:
-        """Count a client that asked for no session in time."""
+        """Count and log a client that requested no session in time."""
         self.session_request_timeouts += 1
         self._logger.debug("session_request_timed_out")
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
-        """Count a peer that broke the rules."""
+        """Count and log a protocol violation."""
         self.protocol_errors += 1
         self._logger.debug("protocol_violated", error=str(error))
 
     async def wait_closed(self, connections: Collection[Connection]) -> None:
-        """Wait until all requests of these connections are over."""
+        """Wait until all CONNECT streams of these connections are closed."""
         while any(c.has_connect_streams and c.closed is None for c in connections):
             self._over = asyncio.get_running_loop().create_future()
             await self._over
 
 
 class Worker:
-    """Answers on one UDP port, from `start` to `close`, in this process.
+    """Serves one UDP port in this process, from `start` to `close`.
 
-    Of several workers on one port this is number `index` of `count`: it has a socket that is
-    bound already, a way to hand packets to the others, and `keys` in common with them.
+    With several workers it is number `index` of `count`: it gets a bound socket, a forwarder to
+    the other workers, and the `keys` that they share.
     """
 
     def __init__(
@@ -138,12 +140,12 @@ class Worker:
 
     @property
     def host(self) -> str:
-        """The address that is listened on."""
+        """The address of the socket."""
         return str(self._listening.local_address[0])
 
     @property
     def port(self) -> int:
-        """The UDP port that is listened on."""
+        """The UDP port of the socket."""
         return self._listening.port
 
     @property
@@ -152,7 +154,7 @@ class Worker:
         return self._listener
 
     async def start(self) -> None:
-        """Begin to listen. Raises `ServeError`."""
+        """Start to serve. Raises `ServeError`."""
         settings = self._settings
         await self._access.start()
         config = endpoint_config(settings, self._certificate, self._count)
@@ -171,7 +173,7 @@ class Worker:
                 limits=limits,
                 sock=self._sock,
                 forwarder=self._handover,
-                answered=self._handler.counters.send_delay.left,
+                answered=self._handler.counters.send_delay.record_sent,
             )
         except OSError as error:
             raise ServeError(listen_failure(settings, error)) from error
@@ -187,7 +189,7 @@ class Worker:
             loopback(address),
             lambda: self._certificate.sha256,
             interval,
-            # Its first packets lead to this worker, of all on the port.
+            # Its first packets are routed to this worker.
             EndpointConfig(worker=self._index, workers=self._count),
         )
         self._tasks.append(asyncio.create_task(self._self_ping.run()))
@@ -201,9 +203,9 @@ class Worker:
                 self._logger.exception("housekeeping_failed")
 
     def health(self) -> Health:
-        """What is known of it now."""
+        """The results of the health checks."""
         now = time.monotonic()
-        ping = Result(True, "listening; it doesn't ping itself")
+        ping = Result(True, "the self-ping is off")
         if self._self_ping is not None:
             ping = Result(*self._self_ping.result(now))
         results = {
@@ -217,25 +219,25 @@ class Worker:
         return Health(results)
 
     async def families(self) -> list[Metric]:
-        """Its metrics, as they are now."""
+        """The current metrics."""
         return list(self._registry.collect())
 
     def use_certificate(self, certificate: Certificate) -> None:
-        """Show another certificate in handshakes that begin from now on."""
+        """Use another certificate in new handshakes."""
         self._certificate = certificate
         if self._listener is None:
-            return  # it will be listened with
+            return  # `start` uses it
         self._listening.use_certificate(certificate)
 
     def reload(self) -> None:
-        """Read again what is in files."""
+        """Reload the files."""
         self._access.check()
 
     async def drain(self) -> None:
-        """Ask the sessions to leave, wait for that until the drain timeout, close those that are left.
+        """Drain the sessions until the drain timeout, then close the remaining ones.
 
-        What was asked before is answered: first what waits in the socket. Until `close` new
-        sessions are refused.
+        Packets that arrived before are answered, including those in the socket. New sessions are
+        refused until `close`.
         """
         listener = self._listening
         self._handler.admission.draining = True
@@ -260,7 +262,7 @@ class Worker:
         await listener.close_sessions(0, SHUTTING_DOWN)
 
     async def close(self) -> None:
-        """Close what is left, at once."""
+        """Close everything at once."""
         self._end_tasks()
         self._lag.close()
         await self._access.close()
@@ -328,7 +330,7 @@ class Worker:
 
 
 def answer_what_has_come(listener: Listener) -> None:
-    """Answer the packets that wait in the socket: they were sent before the peers knew of the end."""
+    """Answer the packets in the socket: the peers sent them before they knew of the shutdown."""
     for _ in range(_LAST_BATCHES):
         if not listener.receive_pending():
             break

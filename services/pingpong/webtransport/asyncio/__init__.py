@@ -32,7 +32,7 @@ from ..quic.engine import Address, EndpointCounters
 from ..udp.forwarding import PacketForwarder, create_inboxes
 from ..udp.sockets import BufferSize
 from ..udp.steering import bind_group, steer
-from .connecting import connect, establish, open_connection
+from .connecting import check_authorities, connect, establish, open_connection
 from .connection import ClientConnection, SessionWaiter, Timings
 from .endpoint import CatchUp
 from .failures import Cause, ConnectError, Step
@@ -84,6 +84,7 @@ __all__ = [
     "WebTransportError",
     "Windows",
     "bind_group",
+    "check_authorities",
     "connect",
     "create_inboxes",
     "establish",

@@ -135,7 +135,7 @@ async def open_connection(
     """
     deadline = asyncio.get_running_loop().time() + timeout
     if target.ca_file is not None:
-        _check_authorities(target.ca_file)
+        check_authorities(target.ca_file)
     timings = Timings()
     if addresses is None:
         began = time.monotonic_ns()
@@ -194,13 +194,18 @@ async def establish(
     return session
 
 
-def _check_authorities(ca_file: str) -> None:
-    """Raises `ConnectError` here and now, where the engine would in the midst of a handshake."""
+def check_authorities(ca_file: str) -> None:
+    """Check that a PEM file has certificates to trust. Raises `ConnectError` where it has none.
+
+    The engine would find out in the midst of a handshake.
+    """
     try:
         with open(ca_file, "rb") as file:
             load_pem_x509_certificates(file.read())
     except OSError as error:
-        text = f"cannot read {ca_file}: {error.strerror}"
+        text = f"cannot read {ca_file}: {(error.strerror or str(error)).lower()}"
         raise ConnectError(Cause.CERTIFICATE, text) from None
     except ValueError:
-        raise ConnectError(Cause.CERTIFICATE, f"no certificate in {ca_file}") from None
+        raise ConnectError(
+            Cause.CERTIFICATE, f"no certificate of an authority, in PEM, is in {ca_file}"
+        ) from None

@@ -256,6 +256,7 @@ class Server(ConnectionHandler, Closable):
         self._certificate = certificate
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def port(self) -> int:
@@ -272,6 +273,10 @@ class Server(ConnectionHandler, Closable):
         """Show another certificate in handshakes that begin from now on."""
         self.listener.use_certificate(certificate)
         self._certificate = certificate
+
+    async def serve_forever(self) -> None:
+        """Wait until the server is closed, by another task."""
+        await asyncio.wait([self._over])
 
     def drain(self) -> None:
         """Ask all sessions to finish and leave, and accept no more on their connections."""
@@ -297,6 +302,7 @@ class Server(ConnectionHandler, Closable):
         finally:
             for task in self._tasks:
                 task.cancel()
+            self._over.set_result(None)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def session_requested(self, session: CoreSession) -> None:

@@ -11,15 +11,12 @@ import ssl
 import threading
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
-from ..hosts import ascii_host, host_of
+from ..hosts import HTTPS_PORT, Url, ascii_host
 from ..quic.config import ServerIdentity
 from ..quic.engine import Address
-from ..text import mask_url
+from ..text import mask_url, printable
 from .failures import Cause, ConnectError
-
-HTTPS_PORT = 443
 
 RESOLUTION_DELAY = 0.5
 """Seconds after which a lookup of both families goes on with the one that is answered.
@@ -72,20 +69,14 @@ class Target:
         """
         if not isinstance(url, str):
             raise TypeError(f"url is text (https://host[:port][/path]), not {_kind(url)}")
-        parts = urlsplit(url)
-        host = host_of(parts.netloc)
-        if parts.scheme != "https" or not host:
-            raise ValueError(f"WebTransport is for https URLs: {mask_url(url)!r}")
-        path = parts.path or "/"
-        if parts.query:
-            path = f"{path}?{parts.query}"
-        if host.isascii():
-            address, percent, zone = host.partition("%")
-            host = f"{address.lower()}{percent}{zone}"
+        try:
+            read = Url.parse(url)
+        except ValueError as error:
+            raise ValueError(f"the URL '{printable(mask_url(url))}' {error}") from None
         return cls(
-            host,
-            parts.port or HTTPS_PORT,
-            path,
+            read.host,
+            read.port,
+            read.path,
             ca_file=None if ca_file is None else file_name(ca_file, "ca_file"),
             certificate_hash=None if certificate_hash is None else _read_hash(certificate_hash),
             insecure=insecure,
@@ -95,10 +86,7 @@ class Target:
     @property
     def authority(self) -> str:
         """The `:authority` of a request: without the port where it is the usual one."""
-        host = self._name
-        if ":" in host:
-            host = f"[{host}]"
-        return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
+        return Url(self._name, self.port).authority
 
     @property
     def _name(self) -> str:

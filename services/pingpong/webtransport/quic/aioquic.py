@@ -2,20 +2,20 @@
 
     QuicConnection         aioquic's own
     IdentifiedConnection   `identity`: connection ids, keys, and how a connection ends
-    HardenedConnection      `hardening`: what a peer sends, bounded by what it costs
+    HardenedConnection     `hardening`: limits the cost of what a peer sends
     ResettingConnection    `reset_stream_at`: RESET_STREAM_AT, which aioquic does not know
-    HookedConnection here: flow control, acknowledgements, methods for `connection`
+    HookedConnection       here: flow control, acknowledgements, methods for `connection`
 
-    Only these classes, and the replacements `keys`, `reassembly` and `recovery`, use aioquic's
-    private names. Tests list each name, and fail when one changes. This module changes aioquic's
-    behaviour as follows:
+Only these classes, and the replacements `keys`, `reassembly` and `recovery`, use aioquic's private
+names. Tests list each name, and fail when one changes. This module changes aioquic's behaviour as
+follows:
 
 - Flow control credit is granted for data that was read, not for data that arrived. So an
-application that does not read makes its peer wait.
+  application that does not read makes its peer wait.
 - STOP_SENDING does not reset the stream; its owner does. A stream that was sent completely is not
-reset, so that the reason of a close still arrives (RFC 9000, section 3.5).
+  reset, so that the reason of a close still arrives (RFC 9000, section 3.5).
 - An acknowledgement that is due soon is sent with an answer. Whether there is anything to send is
-checked without building a packet.
+  checked without building a packet.
 """
 
 from __future__ import annotations

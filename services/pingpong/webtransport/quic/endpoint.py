@@ -444,15 +444,12 @@ class AioquicEndpoint:
 
 
 def for_client(config: EndpointConfig, identity: ServerIdentity) -> QuicConfiguration:
-    """The configuration of a client. Raises `OSError` if the CA file is not readable."""
+    """The configuration of a client."""
     configuration = _for_any(config, is_client=True)
     configuration.server_name = identity.server_name
     if identity.insecure or identity.certificate_hash is not None:
         configuration.verify_mode = _VERIFY_NOTHING
     elif identity.ca_file is not None or identity.ca_path is not None:
-        if identity.ca_file is not None:
-            with open(identity.ca_file, "rb"):
-                pass  # Fail now, not during the handshake.
         configuration.load_verify_locations(cafile=identity.ca_file, capath=identity.ca_path)
     return configuration
 

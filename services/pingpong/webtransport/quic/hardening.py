@@ -1,12 +1,12 @@
 """Limits the cost of what a peer sends.
 
-aioquic accepts all that the specification allows, and some of that costs a thousand times more
-than a normal packet (RFC 9000, section 21). This module bounds it, before and after the handshake:
+aioquic accepts all that the specification allows, and some of that costs a thousand times more than
+a normal packet (RFC 9000, section 21). This module bounds it, before and after the handshake:
 
 - Out-of-order bytes are buffered as pieces (`reassembly`), also in the handshake.
 - A stream that the peer skipped takes no memory before its first byte (RFC 9000, section 2.1).
 - An acknowledgement of a packet that was never sent closes the connection (section 13.1). Packet
-numbers are skipped at random, to detect a peer that acknowledges optimistically (section 21.4).
+  numbers are skipped at random, to detect a peer that acknowledges optimistically (section 21.4).
 - The frames of a packet have a cost limit, high enough for any normal packet.
 - Repeated frames are merged: PADDING, PING, and consecutive bytes of a stream.
 """

@@ -1,1 +1,1 @@
-"""`pingpong ping --live`: all targets in place, on a terminal."""
+"""`pingpong ping --live`: a full-screen view of all targets."""

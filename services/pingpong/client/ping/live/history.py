@@ -1,4 +1,4 @@
-"""The last pings of a target, one character each: how long the answer took, or what became of it."""
+"""The last pings of a target, for a graph with one character each."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ....statistics import Answer, AnswerStatus
 from ..observer import Display
 
 CAPACITY = 512
-"""Pings that are remembered: no terminal is as wide."""
+"""Pings that are remembered: wider than any terminal."""
 
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-:=+*#"
 _SPAN = 4.0
-"""The highest bar is at least this many times as long as the lowest: jitter is no mountain range."""
+"""The minimum ratio of the highest to the lowest bar, so that small jitter looks small."""
 
 
 class Mark(Enum):
-    """What became of a ping."""
+    """The status of a ping."""
 
     WAITING = "waiting"
     ANSWERED = "answered"
@@ -34,7 +34,7 @@ class Cell(NamedTuple):
 
     mark: Mark
     rtt_ns: int = 0
-    """Of one that was answered."""
+    """Round-trip time, if it was answered."""
 
 
 _WAITING = Cell(Mark.WAITING)
@@ -43,14 +43,14 @@ _NOT_SENT = Cell(Mark.NOT_SENT)
 
 
 class History(Display):
-    """Remembers what became of the last pings, whose numbers have no gaps."""
+    """The results of the last pings, which are numbered without gaps."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.last_rtt_ns: int | None = None
-        """Of the answer that came last."""
+        """Round-trip time of the last answer."""
         self._cells = [_NOT_SENT] * capacity
         self._last = 0
-        """The highest number so far."""
+        """The highest ping number so far."""
         self._before = 0
         """Pings up to this number are forgotten."""
 
@@ -61,24 +61,24 @@ class History(Display):
         return [self._cells[seq % size] for seq in range(first, self._last + 1)]
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Clear the history."""
         self._before = self._last
         self.last_rtt_ns = None
 
     def sent(self, seq: int, mode: Mode) -> None:
-        """It is on its way."""
+        """Mark it as waiting."""
         self._put(seq, _WAITING)
 
     def not_sent(self, seq: int, mode: Mode, reason: str) -> None:
-        """Nothing became of it."""
+        """Mark it as not sent."""
         self._put(seq, _NOT_SENT)
 
     def unconnected(self, seq: int, mode: Mode) -> None:
-        """Nothing became of it."""
+        """Mark it as not sent."""
         self._put(seq, _NOT_SENT)
 
     def answered(self, answer: Answer, size: int, is_first: bool) -> None:
-        """It took this long; copies of an answer change nothing."""
+        """Mark it as answered. Duplicates are ignored."""
         if answer.rtt_ns is None or answer.status is AnswerStatus.DUPLICATE:
             return
         self.last_rtt_ns = answer.rtt_ns
@@ -86,7 +86,7 @@ class History(Display):
         self._put(answer.seq, Cell(Mark.LATE if is_late else Mark.ANSWERED, answer.rtt_ns))
 
     def unanswered(self, seq: int, *, final: bool) -> None:
-        """It may come late still."""
+        """Mark it as lost. It may still be answered late."""
         self._put(seq, _LOST)
 
     def _put(self, seq: int, cell: Cell) -> None:
@@ -96,10 +96,10 @@ class History(Display):
 
 
 def levels(cells: list[Cell], steps: int) -> list[int]:
-    """How high the bar of each answered cell is, from 0 to `steps` - 1; 0 for the others.
+    """The height of each answered cell's bar, from 0 to `steps` - 1; 0 for the others.
 
-    By the logarithm, from what the fastest quarter took to the longest time, or to four times as
-    much: so that both a network's jitter and its worst times can be seen.
+    The scale is logarithmic, from the first quartile to the maximum, or to four times the
+    quartile: it shows both jitter and outliers.
     """
     times = sorted(cell.rtt_ns for cell in cells if cell.rtt_ns > 0)
     if not times:

@@ -1,4 +1,4 @@
-"""Single keys from the terminal, without Enter."""
+"""Reads single keys from the terminal, without Enter."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from typing import Any
 
 
 class Keyboard:
-    """Reports each key that is pressed, between `start` and `stop`; of none where stdin is no
-    terminal.
+    """Reports pressed keys between `start` and `stop`; none if stdin is not a terminal.
 
-    Ctrl-C, Ctrl-\\ and Ctrl-Z are signals still.
+    Ctrl-C, Ctrl-\\ and Ctrl-Z still send signals.
     """
 
     def __init__(self, pressed: Callable[[str], None]) -> None:
         self._pressed = pressed
         self._before: list[Any] | None = None
-        """How the terminal was; None while it is so."""
+        """The terminal's settings before `start`; None while they are unchanged."""
         self._fd = -1
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if sys.stdin.isatty():
@@ -30,11 +29,11 @@ class Keyboard:
 
     @property
     def is_available(self) -> bool:
-        """Whether there is a keyboard."""
+        """Whether stdin is a terminal."""
         return self._fd >= 0
 
     def start(self) -> None:
-        """Have keys come one by one, and not shown."""
+        """Read keys without Enter and without echo."""
         if not self.is_available or self._before is not None:
             return
         self._before = termios.tcgetattr(self._fd)
@@ -42,12 +41,12 @@ class Keyboard:
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def stop(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal's settings."""
         if self._before is None:
             return
         asyncio.get_running_loop().remove_reader(self._fd)
         with contextlib.suppress(termios.error):
-            # What was typed for the view is nothing to the shell.
+            # Discard unread keys: they are not for the shell.
             termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
         self._before = None
 

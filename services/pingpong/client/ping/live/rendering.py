@@ -1,4 +1,4 @@
-"""How the live view looks: from what is known of each target to lines that fit the terminal."""
+"""Renders the live view: from the state of each target to lines that fit the terminal."""
 
 from __future__ import annotations
 
@@ -15,53 +15,52 @@ from .. import formatting
 from .history import ASCII_BARS, BARS, Cell, Mark, levels
 
 MIN_GRAPH = 24
-"""Columns that a graph beside the numbers has at least; it stands below them where there is less
-room."""
+"""Minimum width of a graph beside the numbers. With less room it goes below them."""
 _MIN_GRAPH_BESIDE = 8
-"""Below that it is left out."""
+"""A graph beside the numbers that is narrower than this is omitted."""
 _MIN_LABEL = 12
 _DISPENSABLE = 4
-"""Columns of this rank and above make room for a graph."""
+"""Columns of this rank and above are omitted to make room for a graph."""
 _MAX_CAUSE = 500
 _BAD_LOSS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is known of a target."""
+    """The state of a target."""
 
     label: str
     state: State
     cause: str | None
-    """Why it isn't up."""
+    """Why it is not up."""
     seconds: float
-    """In this state."""
+    """Time in this state."""
     counts: Summary
     times: Distribution | None
     last_ns: int | None
     cells: list[Cell]
     skipped: int
-    """Slots that this process could not keep."""
+    """Slots that this process missed."""
     outages: int
     outage_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """All that is shown at one moment."""
+    """The content of one frame."""
 
     rows: Sequence[Row]
     what: str
-    """How is pinged: `datagram, 64 bytes, every 1 s`."""
+    """The ping options: `datagram, 64 bytes, every 1 s`."""
     seconds: float
-    """Since it began."""
+    """Time since the start."""
     has_keyboard: bool = True
     is_frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where it is shown."""
+    """The terminal's size and features."""
 
     width: int
     height: int
@@ -71,7 +70,7 @@ class Screen:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """Numbers below each other; those of the highest `rank` are the first to go."""
+    """A column of numbers. Columns of the highest `rank` are omitted first."""
 
     title: str
     rank: int
@@ -90,16 +89,16 @@ class _Layout:
     label_width: int
     graph_width: int
     is_below: bool
-    """Whether graphs stand below the numbers, not beside them."""
+    """Whether graphs are below the numbers, not beside them."""
     has_blank_lines: bool
     """Whether there is an empty line between two targets."""
 
 
 def draw(frame: Frame, screen: Screen) -> list[Text]:
-    """Draw it: at most as many lines as the screen has."""
+    """Render a frame, in at most as many lines as the screen has."""
     rows = frame.rows
     width = max(screen.width, 20)
-    room = max(screen.height - 4, 1)  # but for the header, the titles and the footer
+    room = max(screen.height - 4, 1)  # without the header, the titles and the footer
     notes = [_note(row, screen) for row in rows]
     layout = _lay_out(rows, sum(note is not None for note in notes), width, room)
     has_graph = layout.graph_width >= _MIN_GRAPH_BESIDE
@@ -142,14 +141,15 @@ def draw(frame: Frame, screen: Screen) -> list[Text]:
 
 
 def _lay_out(rows: Sequence[Row], notes: int, width: int, room: int) -> _Layout:
-    """Fit numbers and graphs into `width` columns and `room` lines, `notes` of them taken."""
+    """Lay out numbers and graphs in `width` columns and `room` lines, `notes` of which are
+    used."""
     longest = max((cell_len(_label(row)) for row in rows), default=0)
     columns = _columns(rows)
     gap = 2 if _width_of(columns, 2) + 2 + longest <= width else 1
     label_width = min(longest, _MIN_LABEL)
 
     def drop_least(rank: int, beside: int) -> None:
-        """Until there are that many columns beside the numbers, or only those below `rank`."""
+        """Omit columns until `beside` columns are free, or only ranks below `rank` are left."""
         while width - 2 - _width_of(columns, gap) < beside:
             least = max(columns, key=lambda column: column.rank, default=None)
             if least is None or least.rank < rank:
@@ -160,7 +160,7 @@ def _lay_out(rows: Sequence[Row], notes: int, width: int, room: int) -> _Layout:
     graph_width = width - 4 - longest - _width_of(columns, gap)
     is_below = graph_width < MIN_GRAPH
     if is_below and 2 * len(rows) + notes > room:
-        # A graph tells more than the least of the numbers, and than all of a long name.
+        # A graph is more useful than the least important numbers and a long name.
         is_below = False
         drop_least(_DISPENSABLE, label_width + 2 + MIN_GRAPH)
         graph_width = max(min(MIN_GRAPH, width - 4 - label_width - _width_of(columns, gap)), 0)
@@ -236,9 +236,9 @@ def _label(row: Row) -> str:
 
 
 def _shorten(label: str, width: int, ellipsis: str) -> str:
-    """Leave out the middle: names are told apart by how they begin, addresses by how they end.
+    """Omit the middle: names differ at their beginning, addresses at their end.
 
-    `width` is in columns, of which a character may take two, or none.
+    `width` is in terminal columns; a character may take none, one or two.
     """
     if cell_len(label) <= width:
         return label
@@ -251,7 +251,7 @@ def _shorten(label: str, width: int, ellipsis: str) -> str:
 
 
 def _note(row: Row, screen: Screen) -> Text | None:
-    """A line below a target that is not up, or was not always."""
+    """A line below a target that is down, or had outages."""
     branch = "  └ " if screen.has_unicode else "  > "
     since = formatting.duration(row.seconds * 1e9)
     reason = printable(row.cause, _MAX_CAUSE) if row.cause else ""
@@ -291,11 +291,9 @@ def _graph(cells: list[Cell], width: int, screen: Screen) -> Text:
 
 
 def _more(rows: Sequence[Row]) -> Text:
-    """What stands for those that there is no room for."""
+    """The line for targets that do not fit."""
     down = _not_connected(rows)
-    text = (
-        f"  and {len(rows)} more{f', {down} not connected' if down else ''}: the window is too low"
-    )
+    text = f"  and {len(rows)} more{f', {down} not connected' if down else ''}: enlarge the window to see them"
     return Text(text, "red" if down else "dim")
 
 
@@ -310,7 +308,7 @@ def _header(frame: Frame, width: int) -> Text:
     clock = f"{hours}:{minutes:02}:{seconds:02}"
     skipped = sum(row.skipped for row in frame.rows)
     line = Text("pingpong ping", "bold")
-    # The most important first: what doesn't fit is left out.
+    # The most important first: what does not fit is omitted.
     for text, style in (
         ("  frozen" if frame.is_frozen else "", "bold yellow"),
         (f"  {formatting.count(len(frame.rows), 'target')}, ", ""),

@@ -1,7 +1,7 @@
-"""`pingpong ping --live`: a view of all targets, in place, that never keeps a ping waiting.
+"""`pingpong ping --live`: a full-screen view that never delays a ping.
 
-Drawing costs milliseconds, and a terminal may take no output for hours (Ctrl-S). So frames are
-drawn and written in a thread, a few a second, from what the event loop has put together for them.
+Rendering takes milliseconds, and a terminal may block output (Ctrl-S). So a thread renders and
+writes a few frames a second, from data that the event loop prepares.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from .keyboard import Keyboard
 from .rendering import Frame, Row, Screen, draw
 
 REFRESH_SECONDS = 0.25
-"""Seconds from one frame to the next, at least."""
+"""Minimum seconds between frames."""
 _SWITCH_SECONDS = 0.001
-"""Seconds after which the drawing thread gives way to the event loop; Python's own 5 ms are many."""
+"""Python's switch interval while the thread renders; the default of 5 ms would delay pings."""
 
 
 class LiveTarget(History):
-    """What the view knows of a target, since it began or was reset."""
+    """The view's data of a target, since the start or the last reset."""
 
     def __init__(self, label: str) -> None:
         super().__init__()
         self.label = label
         self._times = Latencies(exact=0)
         self._baseline: Summary | None = None
-        """What is not to be counted."""
+        """The counts at the last reset, which are subtracted."""
 
     def answered(self, answer: Answer, size: int, is_first: bool) -> None:
-        """Keep its time."""
+        """Record its round-trip time."""
         super().answered(answer, size, is_first)
         if answer.rtt_ns is not None and answer.status in (AnswerStatus.OK, AnswerStatus.LATE):
             self._times.add(answer.rtt_ns)
@@ -54,7 +54,7 @@ class LiveTarget(History):
         self._baseline = run.counts()
 
     def row(self, run: TargetRun) -> Row:
-        """What is to be drawn."""
+        """The row to render."""
         counts = run.counts()
         now = time.monotonic_ns()
         outages, outage_ns = run.outages(now)
@@ -74,7 +74,7 @@ class LiveTarget(History):
 
 
 class LiveView:
-    """Shows the targets until it is left; `quit_` is called when the user wants that."""
+    """Shows the targets while `running`; calls `quit_` when the user quits."""
 
     def __init__(self, settings: PingSettings, quit_: Callable[[], None]) -> None:
         self._console = Console(highlight=False)
@@ -87,24 +87,24 @@ class LiveView:
         self._is_running = False
         self._keyboard = Keyboard(self._pressed)
         self._live: Live | None = None
-        """What is on the screen; None while nothing is."""
+        """The live display; None while it is hidden."""
         self._began = time.monotonic()
         self._is_frozen = False
 
     @property
     def is_drawable(self) -> bool:
-        """Whether this terminal can be drawn in."""
+        """Whether the terminal supports the live view."""
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def observer(self, label: str) -> LiveTarget:
-        """The observer of a target."""
+        """Create the observer of a target."""
         target = LiveTarget(label)
         self._targets.append(target)
         return target
 
     @asynccontextmanager
     async def running(self, runs: Sequence[TargetRun]) -> AsyncIterator[None]:
-        """Show these, in the order of their observers, as long as the context is entered."""
+        """Show the targets, in the order of their observers, within the context."""
         self._runs = runs
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTSTP, self._suspend)
@@ -127,12 +127,12 @@ class LiveView:
             drawing.result()
 
     def continued(self) -> None:
-        """The process was stopped, and another program has used the terminal."""
+        """The process was stopped and continued: redraw the screen."""
         if self._is_running:
             self._hide()
             self._show()
 
-    # Inside.
+    # Private.
 
     def _show(self) -> None:
         if self._live is None:
@@ -154,7 +154,7 @@ class LiveView:
                 live.stop()
 
     def _suspend(self) -> None:
-        """Ctrl-Z: the shell gets its terminal as it was."""
+        """Handle Ctrl-Z: restore the terminal, then stop."""
         self._hide()
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -181,7 +181,7 @@ class LiveView:
             await asyncio.sleep(max(began + REFRESH_SECONDS - time.monotonic(), 0.05))
 
     def _draw_frame(self, live: Live, frame: Frame) -> None:
-        """In a thread: it touches nothing that the event loop changes."""
+        """Render a frame, in a thread. It uses no data that the event loop changes."""
         console = self._console
         width, height = console.size
         screen = Screen(
