@@ -1,16 +1,16 @@
-"""What a ping costs the server: this checkout's beside another's, in interleaved rounds of one run.
+"""Compares the server's CPU time per ping of this checkout with that of another one.
 
-`make bench AGAINST=v1.0` (or a commit, or a folder with a checkout) runs it, in some three minutes.
-Each checkout's server is a process that runs its own `bench` and `services`, with this environment's
-packages; the clients are this checkout's for both, so that both do the same work. Measured is the
-time of the server's process, the kernel's for it included.
+`make bench AGAINST=v1.0` (or a commit, or a folder with a checkout) runs it, in about three
+minutes. Each server is a process that runs the `bench` and `services` of its checkout, with the
+packages of this environment. The clients are of this checkout, so both servers do the same work.
+It measures the CPU time of the server's process, user and system.
 
-What else runs on the machine disturbs a round, and how a process happens to lie in memory changes
-its costs for as long as it lives. So rounds are many and short, those of the two servers alternate,
-and both are started several times. The verdict is by the median of the ratios of rounds that
-followed each other; on a machine with three times as much to do as it has cores it was within 2.5 %
-for no difference at all. The cheapest rounds, and their ratio, are there for comparison.
-`AGAINST=HEAD` in a checkout without changes shows what a machine makes of no difference.
+Other processes disturb a round, and the memory layout of a process changes its costs while it
+runs. So there are many short rounds, which alternate between the servers, and both are restarted
+several times. The result is the median of the ratios of consecutive rounds; on a machine with a
+load of three times its cores it was within 2.5 % for identical code. The cheapest rounds, and
+their ratio, are printed too. `AGAINST=HEAD` in a checkout without changes shows the noise of a
+machine.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from bench.results import OURS
 MODES = ("datagram", "stream", "streams", "uni")
 HANDSHAKE = "handshake"
 MAX_RATIO = 1.03
-"""How much dearer a ping may become."""
+"""The limit of the ratio of costs."""
 _CONNECT = 9
 """Handshakes of a round."""
 
 
 class CheckoutError(Exception):
-    """What is compared with isn't a checkout that can be measured; the text says why."""
+    """The other checkout cannot be measured; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """The amount of measurements."""
 
     starts: int = 4
-    """How often the processes are started anew."""
+    """Starts of the processes."""
     sessions: tuple[int, ...] = (1, 100)
     outstanding: tuple[int, ...] = (1, 32)
     rounds: int = 30
@@ -64,7 +64,7 @@ QUICK = Plan(starts=2, sessions=(1, 10), rounds=2, pings=100)
 
 @dataclass(slots=True)
 class Row:
-    """Nanoseconds of the server's CPU for a ping (or a handshake); one figure of each round."""
+    """The server's CPU time for a ping (or a handshake), in nanoseconds, in each round."""
 
     mode: str
     sessions: int
@@ -74,19 +74,19 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """This checkout's cheapest round in parts of the other's."""
+        """The ratio of the cheapest rounds."""
         return min(self.after) / min(self.before)
 
     @property
     def quartiles(self) -> list[float]:
-        """The quartiles of the rounds' own ratios; the median is the one in the middle."""
+        """The quartiles of the ratios of consecutive rounds."""
         pairs = zip(self.before, self.after, strict=True)
         ratios = [after / before for before, after in pairs]
         return statistics.quantiles(ratios, n=4, method="inclusive")
 
     @property
     def is_over(self) -> bool:
-        """Whether it is too much. Handshakes have no limit."""
+        """Whether the ratio is above the limit. Handshakes have none."""
         return self.mode != HANDSHAKE and self.quartiles[1] > MAX_RATIO
 
 
@@ -99,7 +99,7 @@ class Comparison:
         self._say = say
 
     def measure(self, other: Path, certificate: Path) -> None:
-        """Start both servers as often as planned. Raises `WorkerError` where one fails."""
+        """Start and measure both servers, as planned. Raises `WorkerError`."""
         for start in range(self._plan.starts):
             with (
                 Pair(OURS, OURS, certificate, root=other) as before,
@@ -114,14 +114,14 @@ class Comparison:
         for sessions in self._plan.sessions:
             self._say(f"{start}: connecting {sessions}")
             for rest in range(sessions - there, 0, -_CONNECT):
-                # What is made once is made by the first.
+                # The first connection also pays for one-time setup.
                 count = min(rest, _CONNECT)
                 self._round(before, after, HANDSHAKE, sessions, 1, count, keep=count > 1)
             there = sessions
             for outstanding in self._plan.outstanding:
                 for mode in MODES:
                     self._say(f"{start}: {sessions} sessions, {mode}, {outstanding} at once")
-                    # Streams are opened, caches filled, windows widened.
+                    # Warm up: open streams, fill caches, widen windows.
                     warm = max(64, sessions)
                     self._round(before, after, mode, sessions, outstanding, warm, keep=False)
                     for _ in range(self._plan.rounds):
@@ -151,7 +151,7 @@ class Comparison:
 
 
 def lines(rows: list[Row]) -> Iterator[str]:
-    """The table, and what it comes to."""
+    """The table, and its summary."""
     yield "server   sessions out-      CPU us a ping, least  after / before   after / before, all"
     yield f"limit {MAX_RATIO:.2f}        standing   before     after  of the least  median  quartiles"
     for row in rows:
@@ -173,7 +173,7 @@ def lines(rows: list[Row]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def checkout(what: str) -> Iterator[Path]:
-    """The folder of a checkout, or of a commit of this one's repository, while it is open.
+    """The folder of a checkout, or of a commit of this repository, within the context.
 
     Raises `CheckoutError`.
     """
@@ -192,10 +192,12 @@ def checkout(what: str) -> Iterator[Path]:
 
 
 def main() -> int:
-    """Returns the exit status: 1 where a figure is over the limit, or a process has failed."""
+    """Returns the exit status: 1 if a ratio is above the limit, or a process failed."""
     parser = argparse.ArgumentParser(description="What a ping costs, beside another checkout.")
-    parser.add_argument("against", metavar="COMMIT_OR_FOLDER", help="what was before")
-    parser.add_argument("--quick", action="store_true", help="measure little: is all in order?")
+    parser.add_argument("against", metavar="COMMIT_OR_FOLDER", help="the checkout to compare with")
+    parser.add_argument(
+        "--quick", action="store_true", help="a short run, to check that the benchmark works"
+    )
     arguments = parser.parse_args()
     began = time.monotonic()
 

@@ -1,8 +1,8 @@
-"""The clients that are compared: on aioquic's own asyncio client, on the bare engine, and ours.
+"""The clients that are compared: aioquic's asyncio client, the bare engine, and ours.
 
-Each session has a connection and a socket of its own. Each ping leaves at once, in a packet of its
-own, as a client does that notes when a ping left. Our client encodes, matches and counts its pings;
-the others send constant bytes and count what comes back.
+Each session has its own connection and socket. Each ping is sent at once, in its own packet, as a
+client does that measures send times. Our client encodes, matches and counts pings; the others send
+constant bytes and count answers.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ _MESSAGE = encode_ping(1, 1, DEFAULT_SIZE)
 _FRAMED = frame(_MESSAGE)
 _PING_TIMEOUT = 1_000_000_000
 _LOST = 1.0
-"""Seconds without any answer after which those that are waited for are lost."""
+"""Seconds without any answer after which waiting pings are lost."""
 _GIVE_UP = 30.0
 
 
 class Client(Protocol):
-    """A session that pings; `answered` is called with how many answers have come."""
+    """A session that pings; `answered` is called with the number of answers."""
 
     def begin(self, mode: Mode) -> None:
-        """Pings are sent in this mode from now on."""
+        """Use this mode from now on."""
 
     def send(self) -> bool:
-        """Send a ping at once; false where the server allows no more streams just now."""
+        """Send a ping now; false if the server allows no more streams at the moment."""
 
     def end(self) -> None:
         """The measurement is over."""
@@ -79,7 +79,7 @@ class AioquicClient(QuicConnectionProtocol):
         self._received = 0
 
     def quic_event_received(self, event: QuicEvent) -> None:
-        # H3Connection takes the answers on streams that it opened itself for HTTP/3 frames.
+        # H3Connection would parse the answers on these streams as HTTP/3 frames.
         if isinstance(event, StreamDataReceived) and self._is_own(event.stream_id):
             if event.stream_id == self._stream:
                 # An answer may come in two parts.
@@ -101,7 +101,7 @@ class AioquicClient(QuicConnectionProtocol):
         return stream_id > self._session >= 0 and not stream_id & 3
 
     async def request(self, authority: str) -> None:
-        """Ask for a session, and wait for it."""
+        """Request a session, and wait until it is established."""
         self._session = self._quic.get_next_available_stream_id()
         headers = [
             (b":method", b"CONNECT"),
@@ -255,7 +255,7 @@ class OurClient:
 
 
 class Clients:
-    """Sessions of one kind, which ping in turn."""
+    """Sessions of one kind, which ping round-robin."""
 
     def __init__(self, kind: str) -> None:
         self.clients: list[Client] = []
@@ -274,7 +274,7 @@ class Clients:
         self.lost = 0
 
     async def connect(self, count: int, at_once: int) -> None:
-        """Establish so many sessions more, each on a connection of its own."""
+        """Establish `count` more sessions, each on its own connection."""
         begin = {
             "aioquic": self._connect_aioquic,
             "bare": self._connect_bare,
@@ -289,15 +289,15 @@ class Clients:
         await asyncio.gather(*(work() for _ in range(at_once)))
 
     async def add_sessions(self, count: int) -> None:
-        """Ours: establish so many sessions more on the first connection."""
+        """Ours: establish `count` more sessions on the first connection."""
         first = self._connections[0]
         for _ in range(count):
             await OurClient(first, self.answered).establish()
 
     async def ping(self, mode: Mode, outstanding: int, count: int) -> None:
-        """Send so many pings, at most `outstanding` of them unanswered at one time in all.
+        """Send `count` pings, with at most `outstanding` unanswered at a time.
 
-        Those that are lost, and counted, are sent again.
+        Lost pings are counted and sent again.
         """
         for client in self.clients:
             client.begin(mode)
@@ -318,7 +318,7 @@ class Clients:
             client.end()
 
     def answered(self, count: int) -> None:
-        """Answers have come: as many pings may follow, as soon as this turn has been heard."""
+        """Answers arrived: send as many pings, after this turn of the event loop."""
         self._unanswered -= count
         self._may_send += count
         if not self._sending:

@@ -1,4 +1,4 @@
-"""What a process used: processor time, and memory that it does not give back."""
+"""Measures a process: CPU time, and resident memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 
 def cpu_time() -> int:
-    """Nanoseconds of processor time of this process, its own and the kernel's for it."""
+    """CPU time of this process in nanoseconds, user and system."""
     return time.process_time_ns()
 
 
 def resident_memory() -> int:
-    """Bytes of this process that are in memory, without what only waits to be given back."""
+    """Resident memory of this process in bytes, after garbage is freed."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):
-        pass  # Another C library; the figures are then a little above.
+        pass  # Another C library: the value is a little too high.
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,17 +1,18 @@
-"""What a ping over WebTransport costs: ours beside aioquic's own way and the bare QUIC engine.
+"""Measures what a ping over WebTransport costs: ours, aioquic's own, and the bare QUIC engine.
 
-`make bench` runs it, `python bench/overhead.py --help` tells its options. Three subjects:
+`make bench` runs it; `python bench/overhead.py --help` shows its options. There are three
+subjects:
 
 - aioquic: aioquic's own asyncio server (or client) and H3Connection, with the smallest handler
 - bare: the engine under our pump, raw QUIC without HTTP/3 or WebTransport
 - ours: what `pingpong serve` and `pingpong ping` run
 
-The subject and whom it talks to are a process each; a subject's figure is the time of its own
-process, the kernel's for it included. aioquic's talk to ours, bare to bare, ours to ours. With one
-ping at a time the two share a CPU, as they take turns anyhow, and so nothing waits for an idle one
-to wake; otherwise each has its own. All measurements alternate between the subjects, round by round; figures are medians of the
-rounds, ratios medians of the rounds' ratios. Messages are of one size everywhere, those of
-`pingpong.v1`, and leave in a packet each; they go round the sessions in turn.
+The subject and its peer are separate processes; the result is the CPU time of the subject's
+process, user and system. aioquic talks to ours, bare to bare, ours to ours. With one outstanding
+ping the two processes share a CPU, since they alternate anyway, so no idle CPU has to wake up;
+otherwise each has its own. Rounds alternate between the subjects. Values are medians of the
+rounds, ratios are medians of the rounds' ratios. All messages have the size of `pingpong.v1`, one
+packet each, round-robin over the sessions.
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ SUBJECT_PAIRS = {
     "server": {AIOQUIC: "aioquic server", BARE: "bare", OURS: "ours"},
     "client": {AIOQUIC: "aioquic client", BARE: "bare", OURS: "ours"},
 }
-"""In which pair each subject of a role is found."""
+"""The pair of each subject, by role."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """The amount of measurements."""
 
     sessions: tuple[int, ...] = (1, 100, 1000)
     outstanding: tuple[int, ...] = (1, 32)
@@ -71,7 +72,7 @@ QUICK = Plan(sessions=(1, 10), rounds=2, pings=32, connect_rounds=2, added_sessi
 
 
 def write_certificate(file: Path) -> None:
-    """Make the certificate and the key that all servers have."""
+    """Create the certificate and the key of all servers."""
     made = make_certificate(["localhost", "127.0.0.1"], datetime.datetime.now(datetime.UTC))
     key = made.private_key.private_bytes(
         serialization.Encoding.PEM,
@@ -83,7 +84,7 @@ def write_certificate(file: Path) -> None:
 
 
 class Run:
-    """One run: the processes, and what they have been measured to take."""
+    """One run: the processes, and the results."""
 
     def __init__(self, plan: Plan, pairs: dict[str, Pair], say: Callable[[str], None]) -> None:
         self._plan = plan
@@ -100,7 +101,7 @@ class Run:
         )
 
     def measure(self) -> None:
-        """Measure with ever more sessions, up to the most."""
+        """Measure with an increasing number of sessions."""
         there = 0
         for sessions in self._plan.sessions:
             self._say(f"{sessions} sessions: connecting")
@@ -114,11 +115,11 @@ class Run:
                     self._ping(mode, sessions, outstanding)
 
     def measure_added_sessions(self, pair: Pair) -> None:
-        """Measure what further sessions on one connection take."""
+        """Measure the memory of more sessions on one connection."""
         self._say("further sessions on one connection")
         count = self._plan.added_sessions
         pair.measure("connect", count=1, at_once=1)
-        # The first ones also bring what is made once.
+        # The first sessions also pay for one-time setup.
         pair.measure("sessions", count=10)
         before, _ = pair.memory()
         pair.measure("sessions", count=count)
@@ -154,7 +155,7 @@ class Run:
         count = max(self._plan.pings, sessions)
         rows = {role: PingRow(role, mode, sessions, outstanding) for role in ROLES}
         for pair in self._pairs.values():
-            # Streams are opened, caches filled, windows widened.
+            # Warm up: open streams, fill caches, widen windows.
             pair.measure("ping", mode=mode, outstanding=outstanding, count=max(32, sessions))
         for _ in range(self._plan.rounds):
             costs = {
@@ -175,7 +176,7 @@ def _of(role: str, cost: Cost) -> float:
 
 
 def run(plan: Plan, say: Callable[[str], None]) -> Results:
-    """Start the processes, measure, end them. Raises `WorkerError` where one fails."""
+    """Start the processes, measure, and end them. Raises `WorkerError`."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         certificate = Path(folder) / "certificate.pem"
         write_certificate(certificate)
@@ -194,10 +195,14 @@ def run(plan: Plan, say: Callable[[str], None]) -> Results:
 
 
 def main() -> int:
-    """Returns the exit status: 1 where a process under test has failed."""
+    """Returns the exit status: 1 if a process failed."""
     parser = argparse.ArgumentParser(description="What a ping over WebTransport costs.")
-    parser.add_argument("--quick", action="store_true", help="measure little: is all in order?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
+    parser.add_argument(
+        "--quick", action="store_true", help="a short run, to check that the benchmark works"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write all results to this file"
+    )
     arguments = parser.parse_args()
     began = time.monotonic()
 

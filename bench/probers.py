@@ -1,7 +1,7 @@
-"""A process that probes many targets, and says what that took: ours, or the bare engine.
+"""A process that probes many targets and reports its cost: ours, or the bare engine.
 
-Both keep a connection and a socket for each target, and send a datagram on each every second, spread
-over the second. The bare engine does it with nothing else: no HTTP/3, no session, no count.
+Both have a connection and a socket for each target, and send a datagram on each every second,
+spread over the second. The bare engine does nothing else: no HTTP/3, no sessions, no counters.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _SETTLE = 3.0
 """Seconds after the last connection that are not measured."""
 
 _taken: list[float] = []
-"""By how many seconds each slot was late, since the measurement began."""
+"""How late each slot was, in seconds, since the measurement began."""
 
 
 class _Noted(Schedule):
-    """A schedule that notes how late its slots are taken."""
+    """A schedule that records how late its slots are."""
 
     __slots__ = ()
 
@@ -58,7 +58,7 @@ class _Noted(Schedule):
 
 
 class Bare:
-    """One connection of the bare engine, and its slots."""
+    """A connection of the bare engine, and its schedule."""
 
     def __init__(self, client: BareClient, name: str) -> None:
         self._client = client
@@ -154,7 +154,7 @@ SUBJECTS: dict[str, Callable[[], BareProbes | OurProbes]] = {
 async def run(
     subject: str, port: int, targets: int, seconds: float, scrapes: int
 ) -> dict[str, Any]:
-    """Connect, let it settle, measure."""
+    """Connect, wait, and measure."""
     probes = SUBJECTS[subject]()
     await probes.connect(port, [f"target-{number:03}" for number in range(targets)])
     collect_garbage_seldom()
@@ -182,7 +182,7 @@ async def run(
 
 
 def main() -> None:
-    """Prints a line of JSON."""
+    """Measure, and print the result as a line of JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("subject", choices=sorted(SUBJECTS))
     parser.add_argument("--port", type=int, required=True)
@@ -196,12 +196,12 @@ def main() -> None:
     configure("warning")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # What is measured notes how late its slots are taken.
+    # Record how late the slots are.
     sys.modules["pingpong.link.link"].Schedule = _Noted  # type: ignore[attr-defined]
     work = functools.partial(run, arguments.subject, arguments.port, arguments.targets)
     result = uvloop.run(work(arguments.seconds, arguments.scrapes))
     print(json.dumps(result), flush=True)
-    # Its connections end with the process.
+    # Exit without closing the connections.
     os._exit(0)
 
 

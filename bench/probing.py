@@ -1,7 +1,7 @@
-"""What probing many targets costs, and how punctual it is: ours beside the bare QUIC engine.
+"""Measures the cost and punctuality of probing many targets: ours, and the bare QUIC engine.
 
-`python bench/probing.py` runs it in some two minutes. Every target is a connection with a socket of
-its own, to one server in another process, on another CPU where there are two. Measured:
+`python bench/probing.py` runs it, in about two minutes. Each target is a connection with its own
+socket, to one server in another process, on another CPU if there are two. It measures:
 
 - CPU time of the probing process, for targets that are pinged once a second; and what of it the
   bare engine takes for the same, by doing only that
@@ -35,7 +35,7 @@ from bench.processes import ROOT, Process, WorkerError
 from bench.results import BARE, OURS
 
 MAX_CORE = 0.25
-"""Of one core, beyond the bare engine, for 200 targets a second."""
+"""The part of a core, beyond the bare engine, for 200 targets a second."""
 MAX_LATE = 0.002
 """Seconds that a slot may be late, in 99 of 100 cases, with 100 targets."""
 MAX_SCRAPE = 0.100
@@ -48,11 +48,11 @@ MAX_END = 0.3
 """Seconds: to be started, and from SIGTERM to the end with no session."""
 
 _IDLE = 5.0
-"""Seconds after which memory is looked at."""
+"""Seconds after which memory is measured."""
 
 
 def environment() -> dict[str, str]:
-    """This process's, without what is set for pingpong, and with what is measured on the path."""
+    """This process's environment, without `PINGPONG_…`, and with the measured code on the path."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
     paths = [environ.get("PYTHONPATH", ""), str(ROOT), str(ROOT / "services")]
     environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
@@ -60,7 +60,7 @@ def environment() -> dict[str, str]:
 
 
 class Bench:
-    """Servers, and processes that probe one of them, one after the other."""
+    """The servers, and processes that probe them one after the other."""
 
     def __init__(self, servers: dict[str, int], seconds: float) -> None:
         self.seconds = seconds
@@ -68,7 +68,7 @@ class Bench:
         self._cpu = sorted(os.sched_getaffinity(0))[-1]
 
     def probe(self, subject: str, targets: int, *, scrapes: int = 0) -> dict[str, Any]:
-        """Run one. Raises `WorkerError` where it fails."""
+        """Run one process. Raises `WorkerError`."""
         command = [
             *(sys.executable, "-m", "bench.probers", subject),
             *("--port", str(self._servers[subject]), "--targets", str(targets)),
@@ -90,7 +90,7 @@ class Bench:
 
 
 class Command:
-    """`pingpong` with these words, and what it logs."""
+    """A `pingpong` process with these arguments, and its log."""
 
     def __init__(self, *words: str) -> None:
         self.began = time.monotonic()
@@ -103,7 +103,7 @@ class Command:
         )
 
     def events(self, name: str) -> Iterator[dict[str, Any]]:
-        """Each event of this name, as it is logged. Raises `WorkerError` at the end."""
+        """Yield each event of this name. Raises `WorkerError` when the log ends."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             event: dict[str, Any] = json.loads(line)
@@ -112,13 +112,13 @@ class Command:
         raise WorkerError("pingpong has ended")
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of it that are in memory, and how many of them are no file's."""
+        """Its resident memory in bytes, and the part that is anonymous."""
         lines = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii").splitlines()
         status = {line.partition(":")[0]: line.split()[1] for line in lines if " kB" in line}
         return int(status["VmRSS"]) * 1024, int(status["RssAnon"]) * 1024
 
     def close(self) -> float:
-        """End it. Returns how long that took, in seconds."""
+        """Stop it. Returns how long that took, in seconds."""
         began = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
         self._process.communicate(timeout=30)
@@ -130,14 +130,14 @@ def _verdict(value: float, limit: float) -> str:
 
 
 class Report:
-    """Measures and prints; `over` is how many figures were over their limits."""
+    """Measures and prints; `over` is the number of values above their limits."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self.over = 0
 
     def cost(self) -> None:
-        """What 200 targets cost."""
+        """Measure the cost of 200 targets."""
         bare, ours = self._bench.probe(BARE, 200), self._bench.probe(OURS, 200)
         print("200 targets, a datagram each second      of one core   us a probe   answered")
         for name, result in (("bare engine", bare), ("ours", ours)):
@@ -148,7 +148,7 @@ class Report:
         self._print("ours beyond the engine", f"{beyond:11.2%}", beyond, MAX_CORE)
 
     def punctuality(self) -> None:
-        """How late slots are, and how long scrapes take."""
+        """Measure how late slots are, and how long scrapes take."""
         bare = self._bench.probe(BARE, 100)
         quiet = self._bench.probe(OURS, 100)
         scraped = self._bench.probe(OURS, 100, scrapes=20)
@@ -168,7 +168,7 @@ class Report:
         self._print("its longest slice", f"{longest * 1e3:8.1f}", longest, MAX_SLICE)
 
     def service(self) -> None:
-        """Memory, start and end of the command."""
+        """Measure memory, start and stop of the command."""
         server = Command("serve", "--bind-host=0.0.0.0", "--bind-port=0")
         port = next(server.events("listening"))["port"]
         urls = ",".join(f"https://127.1.0.{number}:{port}/ping" for number in range(1, 101))
@@ -187,7 +187,7 @@ class Report:
         next(alone.events("connect_failed"))
         end_alone = alone.close()
         self._print("\nmemory with 100 targets, MB", f"{memory / 1e6:8.1f}", memory, MAX_MEMORY)
-        print(f"{'of that, no file and so nobody else has it':<40}{anonymous / 1e6:8.1f}")
+        print(f"{'of that, anonymous (not shared)':<40}{anonymous / 1e6:8.1f}")
         self._print("started after, s", f"{start:8.2f}", start, MAX_START)
         print(f"{'all 100 up after, s':<40}{up:8.2f}")
         self._print("ended after, with no session, s", f"{end_alone:8.2f}", end_alone, MAX_END)
@@ -201,7 +201,7 @@ class Report:
 
 
 def main() -> int:
-    """Returns the exit status: 1 where a figure is over its limit, or a process has failed."""
+    """Returns the exit status: 1 if a value is above its limit, or a process failed."""
     parser = argparse.ArgumentParser(description="What probing many targets costs.")
     parser.add_argument("--seconds", type=float, default=15.0, help="for each measurement")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The processes under test, and the pairs of them that talk to each other."""
+"""The processes of a benchmark, and pairs of them that talk to each other."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class WorkerError(Exception):
-    """A process under test has failed; what it said of that is on standard error."""
+    """A process failed; its output is on standard error."""
 
 
 class Process:
-    """A `worker` process; ends when it is closed, or when this process does.
+    """A `worker` process. It ends when it is closed, or when this process ends.
 
-    `root` is the checkout whose worker and services it runs.
+    `root` is the checkout whose `bench` and `services` it runs.
     """
 
     def __init__(self, role: str, kind: str, *arguments: str, root: Path = ROOT) -> None:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
         paths = [str(root), str(root / "services"), environ.get("PYTHONPATH", "")]
         environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        # -P: the folder that this process was started in is not on the path.
+        # -P: do not add the current folder to the path.
         command = [sys.executable, "-P", "-m", "bench.worker", role, kind, *arguments]
         self._name = f"{kind} {role}"
         self._process = subprocess.Popen(
@@ -36,7 +36,7 @@ class Process:
         )
 
     def read(self) -> dict[str, Any]:
-        """Wait for a line of the process. Raises `WorkerError` where none comes."""
+        """Read a line of the process. Raises `WorkerError` if it has ended."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -45,7 +45,7 @@ class Process:
         return answer
 
     def do(self, name: str, **command: Any) -> dict[str, Any]:
-        """Have the process carry a command out, and wait for it."""
+        """Send a command to the process, and wait for its answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": name, **command}) + "\n")
@@ -72,7 +72,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What something cost: nanoseconds of the server's CPU, the client's, and of time."""
+    """A cost in nanoseconds: CPU time of the server and of the client, and wall time."""
 
     server: float
     client: float
@@ -80,7 +80,7 @@ class Cost:
     lost: int = 0
 
     def each(self, count: int) -> Cost:
-        """The same a piece."""
+        """The cost of each of `count` items."""
         return Cost(self.server / count, self.client / count, self.wall / count, self.lost)
 
 
@@ -105,7 +105,7 @@ class Pair:
         self.client = Process("client", client)
 
     def start(self) -> None:
-        """Wait until both are ready. Separate, so that many can get ready side by side."""
+        """Wait until both are ready. A separate step, so that many can start in parallel."""
         self.client.read()
         self.client.do("target", port=self.server.read()["port"])
 
@@ -126,17 +126,17 @@ class Pair:
         self.server.close()
 
     def pin(self, *, together: bool) -> None:
-        """Put both on one CPU, or each on one of its own where there are two."""
+        """Pin both to one CPU, or each to its own if there are two."""
         self.server.do("pin", cpu=self._cpus[-1] if together else self._cpus[0])
         self.client.do("pin", cpu=self._cpus[-1])
 
     def measure(self, name: str, **command: Any) -> Cost:
-        """Have the client do something, and see what it costs both."""
+        """Send a command to the client, and measure the cost of both processes."""
         before = self.server.do("cpu")["cpu"]
         client = self.client.do(name, **command)
         server = self.server.do("cpu")["cpu"] - before
         return Cost(server, client["cpu"], client["wall"], client["lost"])
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of the server and of the client."""
+        """The memory of the server and of the client, in bytes."""
         return self.server.do("memory")["memory"], self.client.do("memory")["memory"]

@@ -1,4 +1,4 @@
-"""What was measured, as rows, and the table that a person reads."""
+"""The results of a benchmark, and their table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUBJECTS = (AIOQUIC, BARE, OURS)
 MAX_OF_AIOQUIC = 0.8
 MAX_OF_BARE = 1.25
 MAX_SESSION_MEMORY = 8 * 1024
-"""Bytes that a session may take above its bare connection."""
+"""Maximum bytes of a session, without its bare connection."""
 
 
 def _verdict(value: float, limit: float) -> str:
@@ -22,16 +22,16 @@ def _verdict(value: float, limit: float) -> str:
 
 @dataclass(slots=True)
 class Samples:
-    """A figure of each subject, one of each round; the rounds of one number belong together."""
+    """The values of each subject, by round; rounds with the same index belong together."""
 
     rounds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SUBJECTS})
 
     def median(self, subject: str) -> float:
-        """The middle one of a subject's figures."""
+        """The median of a subject's values."""
         return statistics.median(self.rounds[subject])
 
     def ratio(self, of: str) -> float:
-        """Ours in parts of another's: the middle one of the rounds' ratios."""
+        """The median of the ratios of ours to another subject."""
         pairs = zip(self.rounds[OURS], self.rounds[of], strict=True)
         return statistics.median(ours / other for ours, other in pairs)
 
@@ -58,7 +58,7 @@ class HandshakeRow:
 
 @dataclass(slots=True)
 class Results:
-    """All that one run has measured. Memory is bytes a connection, or a session, of a server."""
+    """The results of a run. Memory is in bytes per connection, or session, of a server."""
 
     about: list[str]
     pings: list[PingRow] = field(default_factory=list)
@@ -70,15 +70,15 @@ class Results:
     """Of each further session on one connection."""
     added_sessions: int = 0
     lost: int = 0
-    """Pings without an answer, which were sent again."""
+    """Pings without an answer, which were repeated."""
 
     @property
     def session_memory(self) -> float:
-        """What ours takes above the bare connection."""
+        """The memory of ours, less that of the bare connection."""
         return self.memory[OURS] - self.memory[BARE]
 
     def over(self) -> int:
-        """How many of the limits are not kept. They are for servers."""
+        """The number of values above their limits. Limits are for servers."""
         ratios = [
             (row.cpu.ratio(of), limit)
             for row in self.pings
@@ -90,7 +90,7 @@ class Results:
         return sum(value > limit for value, limit in ratios)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, each round's figure too."""
+        """All results, with the values of each round."""
         return asdict(self) | {
             "limits": {
                 "of_aioquic": MAX_OF_AIOQUIC,

@@ -1,9 +1,8 @@
-"""The servers that are compared: aioquic's own, the bare engine under our pump, and ours.
+"""The servers that are compared: aioquic's own, the bare engine with our pump, and ours.
 
-All have the same certificate, windows and event loop, and answer a ping with as many bytes. Only
-ours looks into it: the others turn "ping" into "pong", the least that a client takes for an answer.
-Ours collects garbage as `pingpong serve` does, and the bare engine with it; aioquic's does as Python
-does by default, like any server that is as small.
+All have the same certificate, windows and event loop, and answers have the size of the ping. Only
+ours parses pings; the others replace "ping" by "pong". Ours and the bare engine use the garbage
+collection of `pingpong serve`, aioquic's uses Python's default.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def read_certificate(file: Path) -> Certificate:
 
 
 def serve_settings(certificate: Path, max_sessions: int) -> ServeSettings:
-    """Our server's settings, its defaults but for what a benchmark cannot do with."""
+    """The settings of our server: the defaults, except where a benchmark needs others."""
     return ServeSettings(
         bind_host=HOST,
         bind_port=0,
@@ -48,7 +47,7 @@ def serve_settings(certificate: Path, max_sessions: int) -> ServeSettings:
         tls_key_file=certificate,
         idle_timeout=IDLE_TIMEOUT,
         max_sessions=max_sessions,
-        rate_limit=1_000_000,  # kept account of, but never reached
+        rate_limit=1_000_000,  # counted, but never reached
         self_ping_interval=0,
     )
 
@@ -82,7 +81,7 @@ class AioquicServer(QuicConnectionProtocol):
 
 
 class BareServer:
-    """Answers on raw QUIC: what any server costs on this engine and pump."""
+    """Answers on raw QUIC: the minimum cost with this engine and pump."""
 
     __slots__ = ("_quic",)
 
@@ -118,7 +117,7 @@ class BareServer:
 
 
 async def serve_aioquic(certificate: Path, max_sessions: int) -> tuple[int, object]:
-    """Start it. Returns its port, and what has to be kept alive."""
+    """Start the server. Returns its port, and an object to keep alive."""
     windows = endpoint_config(
         serve_settings(certificate, max_sessions), read_certificate(certificate)
     ).windows
@@ -139,7 +138,7 @@ async def serve_aioquic(certificate: Path, max_sessions: int) -> tuple[int, obje
 
 
 async def serve_bare(certificate: Path, max_sessions: int) -> tuple[int, object]:
-    """Start it. Returns its port, and what has to be kept alive."""
+    """Start the server. Returns its port, and an object to keep alive."""
     settings = serve_settings(certificate, max_sessions)
     config = endpoint_config(settings, read_certificate(certificate))
     endpoint = UdpEndpoint(bind_udp(HOST, 0), config, BareServer)
@@ -148,7 +147,7 @@ async def serve_bare(certificate: Path, max_sessions: int) -> tuple[int, object]
 
 
 async def serve_ours(certificate: Path, max_sessions: int) -> tuple[int, object]:
-    """Start it. Returns its port, and what has to be kept alive."""
+    """Start the server. Returns its port, and an object to keep alive."""
     settings = serve_settings(certificate, max_sessions)
     worker = Worker(settings, read_certificate(certificate))
     await worker.start()

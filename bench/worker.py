@@ -1,6 +1,6 @@
-"""A process that is measured: a server or a client of one kind, told what to do by lines of JSON.
+"""A measured process: a server or a client of one kind, controlled by lines of JSON.
 
-Its standard input brings commands, its standard output answers each with one line.
+It reads commands from standard input, and answers each with a line on standard output.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def _arguments() -> argparse.Namespace:
 
 
 class Worker:
-    """Does what each command says."""
+    """Runs the commands."""
 
     def __init__(self, clients: Clients | None) -> None:
         self._clients = clients
 
     async def do(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Carry a command out, and measure it. Times are nanoseconds, memory is bytes."""
+        """Run a command, and measure it. Times are in nanoseconds, memory in bytes."""
         name = command.pop("do")
         if name == "memory":
             return {"memory": resident_memory()}
@@ -90,7 +90,7 @@ async def main() -> None:
     print(json.dumps({"port": port}), flush=True)
     async for line in reader:
         print(json.dumps(await worker.do(json.loads(line))), flush=True)
-    # Its connections end with the process: whoever reads this waits for no idle timeouts.
+    # Exit without closing the connections, which would wait for idle timeouts.
     del kept
     os._exit(0)
 

@@ -1,7 +1,7 @@
-"""Writes the table of values into the chart's README: `make format` runs it.
+"""Writes the table of values into the chart's README. `make format` runs it.
 
-A value is described by the comment above it in values.yaml that begins with ``--``; its type is
-that of values.schema.json.
+The description of a value is the comment above it in values.yaml that begins with ``--``; its type
+comes from values.schema.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BEGIN, END = "<!-- values -->", "<!-- end -->"
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value of the chart: where it is, what it is by default, and what is said of it."""
+    """A value of the chart: its path, its default, and its description."""
 
     path: tuple[str, ...]
     default: Any
@@ -29,12 +29,12 @@ class Value:
 
     @property
     def key(self) -> str:
-        """The path as ``--set`` takes it."""
+        """The path in the form of ``--set``."""
         return ".".join(self.path)
 
 
 def values(chart: Path = CHART) -> list[Value]:
-    """Every value that is described, and every one that is no mapping, in the file's order."""
+    """All values that have a description or are not mappings, in the order of the file."""
     text = (chart / "values.yaml").read_text()
     root = yaml.compose(text, Loader=yaml.CSafeLoader)
     assert root is not None
@@ -54,7 +54,7 @@ def _values(
 
 
 def _described(lines: list[str], line: int) -> str:
-    """The description in the comment that ends above a line, if it has one."""
+    """The description in the comment above a line, or empty."""
     words: list[str] = []
     while line and (comment := re.fullmatch(r" *#(.*)", lines[line - 1])):
         line -= 1
@@ -66,10 +66,9 @@ def _described(lines: list[str], line: int) -> str:
 
 
 def schema_of(path: tuple[str, ...], chart: Path = CHART) -> dict[str, Any]:
-    """What values.schema.json says of the value at a path.
+    """The schema of the value at a path, in values.schema.json.
 
-    Raises:
-        KeyError: it knows no such value.
+    Raises `KeyError` for an unknown value.
     """
     root = json.loads((chart / "values.schema.json").read_text())
     schema = root
@@ -115,7 +114,7 @@ def table(chart: Path = CHART) -> str:
 
 
 def main() -> None:
-    """Put the table where the chart's README has a place for it."""
+    """Replace the table in the chart's README."""
     readme = CHART / "README.md"
     before, rest = readme.read_text().split(BEGIN, 1)
     after = rest.split(END, 1)[1]

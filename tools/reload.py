@@ -1,10 +1,10 @@
-"""Runs a command, and runs it again whenever a Python file below a folder changes.
+"""Runs a command, and restarts it when a Python file in a folder changes.
 
     python tools/reload.py FOLDER COMMAND...
 
-It is the first process of the images' target `dev`, into which skaffold puts changed files. What
-ends by itself, as with a mistake in its syntax, is run again at the next change. SIGTERM or SIGINT
-ends it, by SIGTERM; the command's exit status is this program's.
+It is the first process of the images' target `dev`, into which skaffold copies changed files. A
+command that exits by itself, as after a syntax error, is restarted at the next change. SIGTERM or
+SIGINT ends the command by SIGTERM; this program exits with the command's exit status.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from types import FrameType
 from watchfiles import PythonFilter, watch
 
 _QUIET = 200
-"""Milliseconds without a change after which a burst of them is over."""
+"""Milliseconds without a change after which a burst of changes has ended."""
 _LOOK = 100
-"""Milliseconds between looks at whether the command still runs."""
+"""Milliseconds between checks whether the command still runs."""
 _PATIENCE = 1.0
-"""Seconds that the command has to end before it is asked again, and then is killed."""
+"""Seconds for the command to exit after each SIGTERM, before it is killed."""
 _EXIT_USAGE = 2
 
 
 class Command:
-    """The command, as it runs or has run last."""
+    """The running command, or its last run."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = words
         self._ended = False
-        # A session of its own: what is typed at a terminal comes to it once, through here.
+        # Its own session, so that it does not get a terminal's signals twice.
         self._process = subprocess.Popen(words, start_new_session=True)
 
     def send(self, number: int) -> None:
-        """Send it a signal; nothing where it has ended."""
+        """Send it a signal, unless it has exited."""
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for its end. Returns its exit status, as a shell tells it."""
+        """Wait until it exits. Returns its exit status, as in a shell."""
         status = self._process.wait()
         return status if status >= 0 else 128 - status
 
     def look(self) -> None:
-        """Say it, once, when it has ended by itself."""
+        """Report once if it exited by itself."""
         if not self._ended and self._process.poll() is not None:
             self._ended = True
-            say(f"it ended with status {self.wait()}, and is run again when a file changes")
+            say(f"the command exited with status {self.wait()}; it restarts when a file changes")
 
     def restart(self) -> None:
-        """End it, soon, and run it again."""
-        # The second SIGTERM ends pingpong without waiting for its sessions.
+        """Restart it."""
+        # A second SIGTERM makes pingpong exit without draining its sessions.
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             self.send(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -68,7 +68,7 @@ class Command:
 
 
 def say(text: str) -> None:
-    """Tell whoever reads the container's log."""
+    """Write to the container's log."""
     print(f"reload: {text}", file=sys.stderr, flush=True)
 
 
@@ -93,21 +93,21 @@ def run(folder: Path, words: Sequence[str]) -> int:
         stop_event=stopping,
     ):
         if command is None:
-            command = Command(words)  # only now: from here on no change is missed
+            command = Command(words)  # only now, so that no change is missed
         elif changes:
             names = sorted({os.path.relpath(path, folder) for _, path in changes})
-            say(f"{', '.join(names)} changed, running it again")
+            say(f"{', '.join(names)} changed: restarting")
             command.restart()
         command.look()
     if command is None:
         return 128 + signal.SIGTERM
-    # Not by the handler: it may have come while one process took the place of another.
+    # Not in the handler: the signal may have arrived during a restart.
     command.send(signal.SIGTERM)
     return command.wait()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what the words say. Returns the exit status: 2 where they are wrong."""
+    """Parse the arguments and run. Returns the exit status: 2 for wrong arguments."""
     if len(arguments) < 2 or not Path(arguments[0]).is_dir():
         print("reload: name a folder to watch, and then the command", file=sys.stderr)
         return _EXIT_USAGE

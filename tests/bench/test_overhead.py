@@ -43,7 +43,7 @@ def test_limits_are_for_servers() -> None:
     assert "All within the limits." in results(50_000).lines()
 
 
-def test_a_session_that_takes_more_than_its_limit_is_told() -> None:
+def test_a_session_that_takes_more_than_its_limit_is_reported() -> None:
     assert results(50_000, memory=8193).over() == 2
     lines = list(results(50_000, memory=8193).lines())
     assert sum(line.endswith("8.0 OVER") for line in lines) == 2

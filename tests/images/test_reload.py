@@ -158,7 +158,7 @@ def test_a_mistake_in_the_syntax_is_waited_out(folder: Path) -> None:
     with reloading(folder) as one:
         one.wait(1, "started first")
         (folder / "part.py").write_text("NAME =\n")
-        one.wait(1, "ended with status 1, and is run again when a file changes")
+        one.wait(1, "exited with status 1; it restarts when a file changes")
         assert one.wait(1, "SyntaxError")
         assert one.process.poll() is None
         write(folder, "mended")

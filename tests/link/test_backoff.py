@@ -33,5 +33,5 @@ def test_never_above_the_longest(shortest: float, factor: float, numbers: list[f
     assert all(0 <= wait <= shortest * factor for wait in drawn(backoff, len(numbers)))
 
 
-def test_drawn_by_chance_where_nobody_says_how() -> None:
+def test_the_default_jitter_is_random() -> None:
     assert len(set(drawn(Backoff(1, 1), 20))) > 1

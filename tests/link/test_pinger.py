@@ -176,7 +176,7 @@ async def test_a_server_that_does_not_read() -> None:
     assert pinging.summary().send_errors == 1
 
 
-async def test_a_stream_that_was_refused_is_opened_anew() -> None:
+async def test_a_stream_that_was_refused_is_opened_again() -> None:
     pinging = Pinging("stream", v1=False)
     pinging.send(1)
     (first,) = pinging.session.streams
@@ -250,7 +250,7 @@ async def test_bidirectional_streams_of_the_server_are_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_the_end_is_told_once_and_sending_fails(mode: Mode) -> None:
+async def test_the_end_is_reported_once_and_sending_fails(mode: Mode) -> None:
     pinging = Pinging(mode)
     pinging.send(1)
     (session,) = pinging.wire.server.sessions
@@ -328,7 +328,7 @@ async def test_malformed_answers_are_counted_by_the_way_they_came() -> None:
     assert pinging.pinger.malformed_by_mode.total() == 4
 
 
-async def test_that_the_session_is_to_be_left_is_told() -> None:
+async def test_a_drain_is_reported() -> None:
     pinging = Pinging("datagram")
     (session,) = pinging.wire.server.sessions
     session.drain()

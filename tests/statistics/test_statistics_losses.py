@@ -79,7 +79,7 @@ def test_without_a_count_no_direction_is_known() -> None:
     assert statistics.losses() == (0, 0, 1)
 
 
-def test_what_is_known_for_good_is_told_once() -> None:
+def test_what_is_known_for_good_is_reported_once() -> None:
     statistics = Statistics(TIMEOUT, horizon_ns=HORIZON)
     for seq in range(1, 5):
         statistics.sent(seq, seq, "a")

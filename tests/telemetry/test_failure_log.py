@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from pingpong.telemetry.failure_log import Failed, FailureLogThrottle, Recovered
 
 
-def test_the_first_failure_is_told() -> None:
+def test_the_first_failure_is_reported() -> None:
     assert FailureLogThrottle().failed("a", "timeout", 100.0) == Failed(1, 0.0)
 
 
-def test_the_same_again_is_told_a_minute_later_with_a_count() -> None:
+def test_the_same_again_is_reported_a_minute_later_with_a_count() -> None:
     repeats = FailureLogThrottle()
     repeats.failed("a", "timeout", 0)
     told = [(now, repeats.failed("a", "timeout", now)) for now in range(1, 125)]
@@ -22,14 +22,14 @@ def test_the_same_again_is_told_a_minute_later_with_a_count() -> None:
     ]
 
 
-def test_another_cause_is_told_at_once() -> None:
+def test_another_cause_is_reported_at_once() -> None:
     repeats = FailureLogThrottle()
     repeats.failed("a", "timeout", 0)
     repeats.failed("a", "timeout", 1)
     assert repeats.failed("a", "refused", 2) == Failed(1, 2)
 
 
-def test_causes_that_take_turns_are_each_told_once_a_minute() -> None:
+def test_causes_that_take_turns_are_each_reported_once_a_minute() -> None:
     repeats = FailureLogThrottle()
     told = [
         (now, cause)
@@ -47,7 +47,7 @@ def test_keys_know_nothing_of_each_other() -> None:
     assert repeats.failed("a", "timeout", 3) is None
 
 
-def test_its_end_is_told_once_with_how_many_and_how_long() -> None:
+def test_its_end_is_reported_once_with_how_many_and_how_long() -> None:
     repeats = FailureLogThrottle()
     for now in range(5):
         repeats.failed("a", "timeout", now)
@@ -71,7 +71,7 @@ def test_what_fails_and_succeeds_in_turns_does_not_fill_the_log() -> None:
     ]
 
 
-def test_a_failure_long_after_is_told_anew() -> None:
+def test_a_failure_long_after_is_reported_again() -> None:
     repeats = FailureLogThrottle()
     repeats.failed("a", "timeout", 0)
     repeats.succeeded("a", 1)
@@ -115,7 +115,7 @@ def test_a_key_that_is_well_takes_no_memory() -> None:
         st.tuples(st.integers(0, 30), st.sampled_from(["timeout", "refused", None])), max_size=100
     )
 )
-def test_no_cause_is_told_twice_in_a_minute_and_none_is_left_out(
+def test_no_cause_is_reported_twice_in_a_minute_and_none_is_left_out(
     steps: list[tuple[int, str | None]],
 ) -> None:
     repeats = FailureLogThrottle()

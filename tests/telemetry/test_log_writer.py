@@ -61,7 +61,7 @@ def test_lines_arrive_in_their_order(pipe: Pipe) -> None:
         assert writer.dropped == 0
 
 
-def test_a_reader_that_stalls_holds_nobody_up_and_learns_what_it_missed(pipe: Pipe) -> None:
+def test_a_reader_that_stalls_blocks_nothing_and_gets_the_number_of_lost_lines(pipe: Pipe) -> None:
     with writing(pipe.write_end) as writer:
         writer.write("x" * 60_000)
         writer.write("y" * 60_000)
@@ -134,7 +134,7 @@ def test_a_full_disk_is_counted() -> None:
         assert writer.dropped == 3
 
 
-def test_a_disk_that_has_room_again_is_told_how_many_lines_are_missing(
+def test_a_disk_that_has_room_again_gets_the_number_of_lost_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write

@@ -295,7 +295,7 @@ def logging_to(pipe: int, format: Literal["json", "console"] = "json") -> TextIO
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
-def test_a_log_that_nobody_reads_stops_nothing(format: Literal["json", "console"]) -> None:
+def test_an_unread_log_stops_nothing(format: Literal["json", "console"]) -> None:
     read_end, write_end = os.pipe()
     with logging_to(write_end, format):
         log = get_logger("x")

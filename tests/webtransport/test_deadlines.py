@@ -70,7 +70,7 @@ def test_settings_that_never_come(role: str, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_settings_by_the_byte_are_not_waited_for_any_longer(role: str) -> None:
+def test_settings_byte_by_byte_do_not_extend_the_deadline(role: str) -> None:
     wire, side = raw_wire(role)
     dribble(wire, wire.raw.open(uni=True), control(b"\x04\x20" + bytes(32)), every=0.5)
     assert_connection_failed(wire, side, ErrorCode.H3_MISSING_SETTINGS)

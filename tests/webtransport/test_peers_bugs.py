@@ -403,7 +403,7 @@ def test_connect_stream_split_at_every_byte_and_greased() -> None:
 
 
 @pytest.mark.parametrize("bytewise", [False, True])
-def test_a_greased_session_is_told_as_if_it_were_not(bytewise: bool) -> None:
+def test_a_greased_session_is_reported_as_if_it_were_not(bytewise: bool) -> None:
     wire = Wire(raw_client=True)
     recorder = Recorder()
     wire.server.decide = lambda session: session.accept(recorder)

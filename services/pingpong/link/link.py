@@ -38,7 +38,7 @@ _MAX_RETIRING = 4
 _BETWEEN_ATTEMPTS = 0.15
 """Seconds of a pause before an attempt that count as an outage: the precision of detection."""
 _STALLED_AFTER = 0.1
-"""Seconds by which a timer is late in a process that was stopped, or held up."""
+"""Seconds that a timer is late if this process was stopped, or its event loop stalled."""
 
 
 class Until(Enum):

@@ -61,7 +61,7 @@ class Flood:
 
     def __init__(self, start: float) -> None:
         self.next = start
-        """When the next probe is to be sent."""
+        """When to send the next probe."""
         self._allowed = start
         """The earliest time that the rate limit allows."""
 

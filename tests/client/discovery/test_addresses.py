@@ -34,7 +34,7 @@ def test_each_address_once_in_its_usual_form_and_order() -> None:
 @pytest.mark.parametrize(
     "address", ["0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "255.255.255.255", "?"]
 )
-def test_addresses_that_are_nobodys_are_left_out(address: str) -> None:
+def test_addresses_that_no_host_can_have_are_left_out(address: str) -> None:
     assert normalize([address, "10.0.0.1"]) == ("10.0.0.1",)
 
 

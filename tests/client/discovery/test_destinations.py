@@ -66,7 +66,7 @@ def test_what_is_no_source(text: str) -> None:
         read(text)
 
 
-def test_the_dot_of_an_absolute_name_is_looked_up_and_nobody_else_sees_it() -> None:
+def test_the_final_dot_of_a_name_is_used_for_the_lookup_only() -> None:
     source = read("https://a.test.:4433/ping")
     assert (source.name, source.host, source.label) == ("a.test.", "a.test", "a.test:4433")
     (found,) = made("https://a.test.:4433/ping", Endpoint("a.test", 4433, ("10.0.0.1",)))
@@ -230,7 +230,7 @@ def test_of_one_name_the_first_is_taken() -> None:
 
 
 @given(st.integers(1, 5), st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True)))
-def test_never_above_the_limit_never_room_left_and_nobody_thrown_out(
+def test_the_limit_is_kept_and_used_and_admitted_targets_stay(
     limit: int, rounds: list[list[str]]
 ) -> None:
     cap = TargetLimit(limit)

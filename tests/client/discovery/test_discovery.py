@@ -61,7 +61,7 @@ async def test_a_name_that_cannot_be_found_is_a_destination_without_addresses(
         assert found.results == [Result.NXDOMAIN]
 
 
-async def test_other_addresses_are_told_when_the_ttl_has_passed(
+async def test_other_addresses_are_reported_when_the_ttl_has_passed(
     names: NameServer, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)
@@ -83,7 +83,7 @@ async def test_the_ttl_is_waited_for(
     assert times[1] - times[0] > 0.99
 
 
-async def test_nothing_is_told_while_nothing_changes(
+async def test_nothing_is_reported_while_nothing_changes(
     names: NameServer, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)

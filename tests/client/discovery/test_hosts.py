@@ -40,7 +40,7 @@ def test_a_name_in_a_hosts_file(tmp_path: Path) -> None:
     assert file.addresses("10.0.0.1") == ()
 
 
-def test_a_hosts_file_is_read_anew_when_it_changes(tmp_path: Path) -> None:
+def test_a_hosts_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     file = HostsFile(path)
     assert file.addresses("a.test") == ()
@@ -69,7 +69,7 @@ def test_whether_the_system_asks_anyone_else(text: str, expected: bool, tmp_path
     assert SystemLookups(path).knows_more is expected
 
 
-def test_without_its_file_the_system_asks_nobody_else(tmp_path: Path) -> None:
+def test_without_its_file_the_system_has_no_other_source(tmp_path: Path) -> None:
     assert not SystemLookups(tmp_path / "none").knows_more
 
 

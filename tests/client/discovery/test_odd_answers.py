@@ -21,7 +21,7 @@ ODD = (
 
 
 @pytest.mark.parametrize("target", ODD)
-async def test_a_record_that_leads_to_no_host_is_left_out_and_told(
+async def test_a_record_that_leads_to_no_host_is_left_out_and_reported(
     target: str, names: NameServer, resolver: Resolver
 ) -> None:
     names.set(SERVICE, "SRV", f"0 0 1 {target}.", "0 0 2 b.test.")

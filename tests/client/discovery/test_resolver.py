@@ -196,7 +196,7 @@ async def test_a_name_server_that_is_gone_is_passed_over(
     assert (await resolver.addresses("a.test")).addresses == ("10.0.0.1",)
 
 
-async def test_resolv_conf_is_read_anew_when_it_changes(
+async def test_resolv_conf_is_read_again_when_it_changes(
     names: NameServer, tmp_path: Path, resolver: Resolver
 ) -> None:
     names.set("a.one.test", "A", "10.0.0.1")
@@ -422,7 +422,7 @@ async def test_a_record_that_comes_twice_is_one_endpoint(
     assert len((await resolver.services(SERVICE)).endpoints) == 1
 
 
-async def test_a_host_that_cannot_be_looked_up_is_missing_and_told(
+async def test_a_host_that_cannot_be_looked_up_is_missing_and_reported(
     names: NameServer, resolver: Resolver
 ) -> None:
     names.set(SERVICE, "SRV", "0 0 1 b.test.", "1 0 1 c.test.")

@@ -92,7 +92,7 @@ async def told(api: ApiServer) -> AsyncIterator[Told]:
         yield told
 
 
-async def test_all_slices_of_the_service_are_told_at_first(api: ApiServer, told: Told) -> None:
+async def test_all_slices_of_the_service_are_reported_at_first(api: ApiServer, told: Told) -> None:
     assert isinstance(told.all[0], tuple)
     assert told.all[0][0]["endpoints"][0]["addresses"] == ["10.0.0.1"]
     first = api.requests[0]
@@ -100,7 +100,7 @@ async def test_all_slices_of_the_service_are_told_at_first(api: ApiServer, told:
     assert first.credential == f"Bearer {TOKEN}"
 
 
-async def test_changes_are_told(api: ApiServer, told: Told) -> None:
+async def test_changes_are_reported(api: ApiServer, told: Told) -> None:
     api.put(endpoint_slice("svc-2", endpoint("10.0.0.2", pod="pod-2")))
     await told.names("svc-1", "svc-2")
     api.put(endpoint_slice("svc-2", endpoint("10.0.0.3", pod="pod-2")))
@@ -110,13 +110,13 @@ async def test_changes_are_told(api: ApiServer, told: Told) -> None:
     assert (api.count("list"), api.count("watch")) == (1, 1)
 
 
-async def test_slices_of_other_services_are_not_told(api: ApiServer, told: Told) -> None:
+async def test_slices_of_other_services_are_not_reported(api: ApiServer, told: Told) -> None:
     api.put(endpoint_slice("other-1", endpoint("10.0.0.9"), service="other"))
     api.put(endpoint_slice("svc-2", endpoint("10.0.0.2")))
     await told.names("svc-1", "svc-2")
 
 
-async def test_a_watch_that_has_had_its_time_is_begun_anew_where_it_ended(
+async def test_a_watch_that_has_had_its_time_is_begun_again_where_it_ended(
     api: ApiServer, told: Told
 ) -> None:
     api.put(endpoint_slice("svc-2", endpoint("10.0.0.2")))
@@ -141,7 +141,7 @@ async def test_a_bookmark_moves_the_place_to_go_on_from(api: ApiServer, told: To
     assert versions[1] == versions[0] + 1
 
 
-async def test_what_is_forgotten_is_listed_anew(api: ApiServer, told: Told) -> None:
+async def test_what_is_forgotten_is_listed_again(api: ApiServer, told: Told) -> None:
     api.forget()
     api.delete("svc-1")
     api.put(endpoint_slice("svc-2", endpoint("10.0.0.2")))
@@ -177,7 +177,7 @@ async def test_a_watch_that_breaks_is_no_failure_while_a_list_succeeds(
         (429, Result.ERROR, "the API server answered 429 Too Many Requests"),
     ],
 )
-async def test_refusals_are_told_until_they_are_over(
+async def test_refusals_are_reported_until_they_are_over(
     api: ApiServer, told: Told, status: int, result: Result, text: str
 ) -> None:
     api.instead = lambda request: status
@@ -189,7 +189,7 @@ async def test_refusals_are_told_until_they_are_over(
     await told.names("svc-1")
 
 
-async def test_an_error_in_the_midst_of_a_watch_is_told(api: ApiServer, told: Told) -> None:
+async def test_an_error_in_the_midst_of_a_watch_is_reported(api: ApiServer, told: Told) -> None:
     status = {"code": 500, "reason": "InternalError", "message": "etcd is gone"}
     api.send({"type": "ERROR", "object": {"metadata": {}, **status}})
     await eventually(lambda: any(isinstance(what, DiscoveryError) for what in told.all))

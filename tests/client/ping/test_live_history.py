@@ -17,7 +17,7 @@ def marks(history: History, count: int = 100) -> list[Mark]:
     return [cell.mark for cell in history.last(count)]
 
 
-def test_what_becomes_of_pings() -> None:
+def test_the_status_of_pings() -> None:
     history = History()
     for seq in (1, 2, 3):
         history.sent(seq, "datagram")

@@ -119,7 +119,7 @@ def test_names_keep_their_ends() -> None:
     assert "0.0.12) " in line
 
 
-def test_without_colour_late_ones_are_told_apart() -> None:
+def test_late_answers_are_marked_without_colour() -> None:
     assert any("▁▁!×-·" in line for line in picture(UP, has_colour=False))
 
 

@@ -80,7 +80,7 @@ def test_unknown_paths(path: str) -> None:
     assert refusal == Refusal(Result.PATH, 404)
 
 
-def test_nobody_is_let_in_while_draining() -> None:
+def test_no_request_is_accepted_while_draining() -> None:
     refusal = decide(admission(draining=True), request())
     assert refusal is not None
     assert (refusal.result, refusal.status) == ("draining", 503)
@@ -183,7 +183,7 @@ def test_sessions_are_counted_while_they_last_and_when_they_end() -> None:
     assert made.counters.results[Result.ACCEPTED] == 2
 
 
-def test_nothing_is_told_to_those_who_need_not_know() -> None:
+def test_a_refusal_reveals_as_little_as_possible() -> None:
     """Each check hides what comes behind it."""
     authority = Asked()
     strict = admission("https://app.example", authority=authority, draining=True)

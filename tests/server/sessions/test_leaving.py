@@ -135,7 +135,7 @@ def test_uni_answers_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert asking.uni_answers() == [b"pong0", b"pong1", b"pong2", b"pong3"]
 
 
-def test_uni_answers_that_nobody_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_uni_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that grants streams, but no bytes on them."""
     monkeypatch.setattr(messages, "UNREAD_ANSWER_BYTES", 4 * MAX_SIZE)
     wire = Wire(client_windows=Windows(stream=1 << 20, connection=2000))

@@ -78,7 +78,7 @@ async def test_side_that_does_not_read_is_known() -> None:
 
 
 @pytest.mark.parametrize("line", [b"\n", b"{\n", b"no json\n"])
-async def test_what_is_no_message_is_a_fault_of_ours(line: bytes) -> None:
+async def test_an_invalid_message_raises(line: bytes) -> None:
     ours, its = socket.socketpair()
     channel = await Channel.open(ours)
     its.sendall(line)

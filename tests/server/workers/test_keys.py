@@ -62,7 +62,7 @@ def test_another_machine_makes_others(
 
 
 @pytest.mark.parametrize("changes", [{"bind_port": 0}, {"tls_key_file": None}])
-def test_where_nobody_can_know_a_successor_keys_are_random(
+def test_keys_are_random_without_a_key_file_or_a_fixed_port(
     given: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     if "tls_key_file" in changes:

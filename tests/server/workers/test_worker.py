@@ -201,7 +201,7 @@ async def test_is_ready_when_it_has_answered_itself() -> None:
         assert found["pingpong_server_self_pings_total"] == 1
 
 
-async def test_reaches_itself_whoever_else_may_come() -> None:
+async def test_self_ping_reaches_its_own_worker() -> None:
     options = {"bind_host": "::", "allowed_origins": ("https://a",)}
     async with asyncio.timeout(10), working(self_ping_interval=5, **options) as one:
         while not one.health().result(SELF_PING).ok:
@@ -225,7 +225,7 @@ async def test_a_new_certificate_is_for_new_handshakes() -> None:
 # How it ends
 
 
-async def test_drain_asks_waits_and_lets_nobody_in() -> None:
+async def test_drain_asks_waits_and_accepts_no_sessions() -> None:
     async with (
         working() as one,
         await session_of(one) as session,
@@ -247,7 +247,7 @@ async def test_drain_asks_waits_and_lets_nobody_in() -> None:
             await draining
 
 
-async def test_drain_that_stays_ready_still_lets_nobody_in() -> None:
+async def test_drain_that_stays_ready_accepts_no_sessions() -> None:
     async with (
         working(drain_stay_ready=True, self_ping_interval=0.01) as one,
         await session_of(one) as session,

@@ -78,7 +78,7 @@ def test_goaway_before_the_handshake_is_sent_after_it() -> None:
     assert parse_control(wire.raw, 3)[-1] == (FrameType.GOAWAY, b"\x00")
 
 
-def test_session_that_is_established_after_goaway_is_told_to_drain() -> None:
+def test_session_that_is_established_after_goaway_is_reported_to_drain() -> None:
     wire = Wire()
     wire.server.decide = lambda session: None
     session, recorder = wire.session()

@@ -52,7 +52,7 @@ def test_acceptance_can_choose_a_protocol() -> None:
     assert session.protocol == peer.protocol == "b"
 
 
-def test_acceptance_of_a_protocol_that_was_not_offered_is_a_mistake_of_ours() -> None:
+def test_accepting_a_protocol_that_was_not_offered_raises() -> None:
     wire = Wire()
     wire.server.decide = lambda session: None
     session, recorder = wire.session(protocols=("a",))

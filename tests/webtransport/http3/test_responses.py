@@ -31,7 +31,7 @@ def test_any_2xx_establishes(status: int) -> None:
 
 @pytest.mark.parametrize("status", [300, 302, 308, 400, 404, 429, 500, 999])
 @pytest.mark.parametrize("end", [False, True])
-def test_other_statuses_are_told_and_redirects_not_followed(status: int, end: bool) -> None:
+def test_other_statuses_are_reported_and_redirects_not_followed(status: int, end: bool) -> None:
     recorder = answered((b":status", b"%d" % status), (b"location", b"https://b/"), end=end)
     wire, session = recorder.calls[0]
     assert recorder.established == 0
@@ -148,7 +148,7 @@ def test_request_that_is_reset_says_why(code: ErrorCode) -> None:
     wire.client.assert_nothing_left()
 
 
-def test_answer_beside_a_stop_sending_without_error_is_heard() -> None:
+def test_response_with_stop_sending_without_error_is_processed() -> None:
     """A server may have no use for the rest of a request (RFC 9114, section 4.1)."""
     wire = Wire(raw_server=True)
     wire.raw.send_settings()

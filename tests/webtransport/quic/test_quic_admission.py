@@ -54,7 +54,7 @@ def test_version_negotiation_is_not_for_short_packets_nor_for_its_own_kind() -> 
     assert wire.server_end.counters.dropped_packets == 2
 
 
-def test_client_that_finds_no_common_version_is_told() -> None:
+def test_client_without_a_common_version_gets_an_error() -> None:
     wire = Wire(raw_client=True, connect=False)
     wire.client_end.connect(SERVER, identity(), wire.raw.attach, wire.now)
     ((_, (packet,)),) = wire.client_end.transmit(wire.now)
@@ -206,7 +206,7 @@ def test_connection_above_the_limit_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("keys_differ", [False, True])
-def test_retry_token_is_good_at_whoever_has_the_keys(keys_differ: bool) -> None:
+def test_retry_token_is_valid_for_all_workers_with_the_keys(keys_differ: bool) -> None:
     keys = SharedKeys()
     first = Wire(connect=False, max_handshakes=0, keys=keys)
     token, destination, packet = retry(first)

@@ -112,7 +112,7 @@ def test_first_packet_twice_is_one_connection() -> None:
     assert len(wire.server_end) == wire.server_end.counters.connections == 1
 
 
-def test_endpoint_without_a_certificate_accepts_nobody() -> None:
+def test_endpoint_without_a_certificate_accepts_no_connection() -> None:
     wire = Wire(connect=False)
     assert hand_over(wire.client_end, first_packet()) == []
     assert wire.client_end.counters.dropped_packets == 1
@@ -297,7 +297,7 @@ def test_timer_that_is_early_acknowledges_all_the_same() -> None:
     assert len(groups) == 1
 
 
-def test_wake_is_called_for_what_nobody_waits_for() -> None:
+def test_wake_is_called_for_data_queued_outside_of_receive() -> None:
     wire = Wire()
     session, _, peer_session, _ = wire.pair()
     wire.run(1)

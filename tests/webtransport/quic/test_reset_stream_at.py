@@ -460,7 +460,7 @@ def settled() -> tuple[Wire, Session, Recorder, Recorder]:
     pauses=st.lists(st.sampled_from(["step", "run", "none"]), min_size=2, max_size=2),
     stop=st.booleans(),
 )
-def test_reset_with_any_losses_is_told_once_with_the_right_code(
+def test_reset_with_any_losses_is_reported_once_with_the_right_code(
     settled: tuple[Wire, Session, Recorder, Recorder],
     data: bytes,
     losses: list[bool],

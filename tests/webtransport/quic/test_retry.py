@@ -45,7 +45,7 @@ def test_token_is_good_nowhere_else(
         RetryTokens(KEY).validate(address, retry_id, token, now)
 
 
-def test_token_of_another_key_is_none_of_ours() -> None:
+def test_token_of_another_key_is_not_a_retry_token() -> None:
     token = RetryTokens(bytes(32)).make(("192.0.2.1", 4433), ORIGINAL, RETRY, 1_000.0)
     assert RetryTokens(KEY).validate(("192.0.2.1", 4433), RETRY, token, 1_000.0) is None
 
@@ -60,7 +60,7 @@ def test_token_of_an_ipv6_address_is_no_ipv4_addresss() -> None:
 
 
 @given(token=st.binary(max_size=100))
-def test_garbage_is_no_token_of_ours(token: bytes) -> None:
+def test_garbage_is_not_a_retry_token(token: bytes) -> None:
     assert RetryTokens(KEY).validate(("192.0.2.1", 4433), RETRY, token, 1_000.0) is None
 
 

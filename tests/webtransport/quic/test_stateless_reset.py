@@ -34,7 +34,7 @@ def short_packet(size: int, connection_id: bytes = b"whatever") -> bytes:
     return (b"\x41" + connection_id).ljust(size, b"x")
 
 
-def test_client_of_a_server_that_was_started_anew_hears_of_it_at_once() -> None:
+def test_client_of_a_restarted_server_is_reset_at_once() -> None:
     keys = SharedKeys()
     wire = Wire(keys=keys, idle_timeout=60)
     session, recorder, _, _ = wire.pair()
@@ -200,7 +200,7 @@ def test_resets_are_limited_in_their_rate() -> None:
     assert len(hand_over(end, short_packet(50), now=1_000.1)) == 1
 
 
-def test_client_resets_nobody() -> None:
+def test_client_sends_no_stateless_resets() -> None:
     wire = Wire()
     assert hand_over(wire.client_end, short_packet(50), SERVER, wire.now) == []
     assert wire.client_end.counters.resets_sent == 0

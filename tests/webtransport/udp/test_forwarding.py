@@ -294,7 +294,7 @@ async def test_packet_that_was_handed_over_keeps_its_time_of_arrival() -> None:
 
 
 @on_a_loop
-async def test_packets_that_the_kernel_has_glued_together_are_told_apart() -> None:
+async def test_packets_that_the_kernel_has_glued_together_are_reported_apart() -> None:
     """One send of several packets is one to the kernel's filter, whichever ids they have."""
     async with working(2) as group:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -495,7 +495,7 @@ async def test_closing_amid_a_batch_ends_it(ends: Ends) -> None:
 
 @pytest.mark.parametrize("errors", [[errno.EPERM], [errno.EAGAIN, errno.EPERM]], ids=str)
 @on_both_loops
-async def test_closing_when_told_of_an_error(ends: Ends, errors: list[int]) -> None:
+async def test_closing_when_reported_of_an_error(ends: Ends, errors: list[int]) -> None:
     pump, received = ends.pump(RefusingSocket(*errors))
     received.on_error = lambda _: pump.close()
     pump.send([b"a", b"bb", b"ccc"], ("127.0.0.1", 9))

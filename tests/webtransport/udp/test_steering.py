@@ -150,7 +150,7 @@ def test_without_the_filter_the_kernel_picks_by_addresses() -> None:
         assert sorted(map(len, receive(sockets))) == [0, 0, 0, 0, 64]
 
 
-def test_kernel_that_refuses_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_that_refuses_is_reported_of(monkeypatch: pytest.MonkeyPatch) -> None:
     with group(2) as sockets:
         # A program that jumps beyond its end is refused, as all are where there is no filter.
         program = filter_program(2)
@@ -189,6 +189,6 @@ def test_port_is_free_again_when_the_group_is_closed() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, -1, MAX_WORKERS + 1])
-def test_group_has_a_size_that_can_be_told_apart(workers: int) -> None:
+def test_group_has_a_size_that_can_be_reported_apart(workers: int) -> None:
     with pytest.raises(ValueError, match=f"{workers} workers: it must be 1 to {MAX_WORKERS}"):
         bind_group("127.0.0.1", 0, workers)

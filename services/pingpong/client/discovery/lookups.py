@@ -127,7 +127,9 @@ class LookupState:
         ]
         latest = tuple(_completed(endpoint, known.get(endpoint.key)) for endpoint in there)
         if not latest or (known and not any(endpoint.addresses for endpoint in latest)):
-            self.failed(answer.problem or DiscoveryError(Result.EMPTY, "no address is there"), now)
+            self.failed(
+                answer.problem or DiscoveryError(Result.EMPTY, "the answer has no addresses"), now
+            )
             return False
         if answer.problem is not None:
             self.failed(answer.problem, now)

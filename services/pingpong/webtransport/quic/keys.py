@@ -174,7 +174,7 @@ class PacketKeys(CryptoPair):
         data = packet[len(header) :]
         if number < self._first_received:
             if self._previous is None:
-                raise CryptoError("Decryption key is not available any more")
+                raise CryptoError("Decryption key is no longer available")
             return self._previous.decrypt(data, header, number)
         if self._following is None:
             self._following = next_key_phase(self.recv)
