@@ -78,5 +78,5 @@ def test_the_server_s_end_is_the_end() -> None:
         os.kill(server, signal.SIGKILL)
         status, out, err = both.finish()
     assert status == 2
-    assert "the server is gone" in err
+    assert "the server stopped" in err
     assert "connecting again" not in out

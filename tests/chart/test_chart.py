@@ -136,7 +136,7 @@ def test_the_notes_commands_are_read_by_the_program_in_the_clients_pod() -> None
             {"client": {"tls": {"insecure": True}}},
             "WARNING: the client trusts any certificate",
         ),
-        ({}, "`helm uninstall` takes them away"),
+        ({}, "`helm uninstall` deletes them"),
         ({}, "`kubectl port-forward` carries no UDP"),
         (
             {
@@ -147,7 +147,7 @@ def test_the_notes_commands_are_read_by_the_program_in_the_clients_pod() -> None
         ),
         (
             {"server": {"externalService": {"enabled": True}}},
-            "server.drain.stayReady=true lets them leave in order",
+            "With server.drain.stayReady=true they can leave in order",
         ),
     ],
 )

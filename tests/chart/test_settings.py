@@ -36,6 +36,8 @@ OF_THE_CHART = {
         "drain_stay_ready": "server.drain.stayReady",
         "tls_cert_file": "server.tls",
         "tls_key_file": "server.tls",
+        # A pod's files end with it: it has certificates from Secrets.
+        "state_dir": "server.tls",
         "auth": "server.auth.mode",
         "token_file": "server.auth.tokenSecret",
         "token_audience": "server.auth.audience",

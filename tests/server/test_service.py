@@ -56,7 +56,9 @@ def test_made_certificate_is_for_this_machine(
 
 
 def test_a_host_that_no_certificate_can_be_for() -> None:
-    with pytest.raises(ServeError, match=r"cannot listen on not a host: .*\(--bind-host\)"):
+    with pytest.raises(
+        ServeError, match=r"^--bind-host \(PINGPONG_BIND_HOST\): cannot listen on not a host: "
+    ):
         make_keeper(ServeSettings(bind_host="not a host"), NOW)
 
 
@@ -135,8 +137,9 @@ def test_port_in_use() -> None:
         port = sock.getsockname()[1]
         line = fails(f"--bind-port={port}")
     assert line == (
-        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another port with --bind-port,"
-        " or 0 for any free port"
+        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another with"
+        " --bind-port (PINGPONG_BIND_PORT),"
+        " or 0 for a free one"
     )
 
 
@@ -227,16 +230,9 @@ def test_admin_port_in_use() -> None:
 def test_a_token_file_that_is_not_there() -> None:
     line = fails("--bind-port=0", "--auth=token", "--token-file=/nowhere/tokens")
     assert line == (
-        "pingpong: --token-file (PINGPONG_TOKEN_FILE): cannot read the token file /nowhere/tokens: no such file or directory;"
-        " check its path and permissions"
+        "pingpong: --token-file (PINGPONG_TOKEN_FILE): cannot read the token file /nowhere/tokens:"
+        " no such file or directory; check its path and permissions"
     )
-
-
-@pytest.mark.process
-def test_an_origin_that_is_none() -> None:
-    line = fails("--bind-port=0", "--allowed-origins=https://a:99999")
-    assert line.startswith("pingpong: no origin: 'https://a:99999' (a port is a number from 1")
-    assert line.endswith("(--allowed-origins)")
 
 
 @pytest.mark.process

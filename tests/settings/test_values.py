@@ -134,7 +134,7 @@ class TestSeveral:
     def test_origins(self) -> None:
         settings = ServeSettings.parse(["--allowed-origins=https://A.example,http://b:1"], {})
         assert settings.allowed_origins == ("https://a.example", "http://b:1")
-        for wrong in ("a.example", "https://a/path", "https://"):
+        for wrong in ("a.example", "https://a/path", "https://", "https://a:99999"):
             (mistake,) = mistakes(ServeSettings, f"--allowed-origins={wrong}")
             assert "must be origins" in mistake
 

@@ -16,6 +16,8 @@ from typing import IO, Any
 SERVICES = Path(__file__).parents[2] / "services"
 PATIENCE = 30.0
 """Seconds after which a process has hung, and is killed."""
+PATIENCE_WITH_SERVER = 300.0
+"""The same of a server, which may be there for all tests of a file."""
 
 
 def environment() -> dict[str, str]:
@@ -27,7 +29,9 @@ def environment() -> dict[str, str]:
 class Process:
     """`pingpong` with these words; killed at the latest when the test is over."""
 
-    def __init__(self, *words: str, stdout: int | IO[str] = subprocess.PIPE) -> None:
+    def __init__(
+        self, *words: str, stdout: int | IO[str] = subprocess.PIPE, patience: float = PATIENCE
+    ) -> None:
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "pingpong", *words],
             stdin=subprocess.DEVNULL,
@@ -37,7 +41,7 @@ class Process:
             env=environment(),
             start_new_session=True,
         )
-        self._patience = threading.Timer(PATIENCE, self.popen.kill)
+        self._patience = threading.Timer(patience, self.popen.kill)
         self._patience.start()
 
     def read_until(self, text: str) -> list[str]:
@@ -87,7 +91,8 @@ class Process:
 def serving(*words: str) -> Iterator[tuple[Process, list[str]]]:
     """A server on a free port, and the words with which to ping it."""
     bound = ("--bind-host=127.0.0.1", "--bind-port=0", "--admin-host=127.0.0.1", "--admin-port=0")
-    with Process("serve", *bound, "--log-format=json", *words) as server:
+    command = ("serve", *bound, "--log-format=json", *words)
+    with Process(*command, patience=PATIENCE_WITH_SERVER) as server:
         event = server.read_event("listening")
         url = f"https://127.0.0.1:{event['port']}/ping"
         yield server, ["ping", url, f"--cert-hash={event['sha256']}"]

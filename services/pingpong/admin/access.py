@@ -6,6 +6,7 @@ import base64
 import binascii
 from pathlib import Path
 
+from ..settings.command_line import named
 from ..settings.credentials import CredentialsError, CredentialsFile, Kind
 from ..telemetry.logs import get_logger
 from .errors import AdminError
@@ -27,15 +28,15 @@ class Access:
         """Raises `AdminError` where a file cannot be used."""
         self._files: dict[Kind, CredentialsFile] = {}
         paths: dict[Kind, tuple[Path | None, str]] = {
-            "token": (token_file, "--admin-token-file"),
-            "password": (basic_auth_file, "--admin-basic-auth-file"),
+            "token": (token_file, named("admin_token_file")),
+            "password": (basic_auth_file, named("admin_basic_auth_file")),
         }
         for kind, (path, option) in paths.items():
             if path is not None:
                 try:
                     self._files[kind] = CredentialsFile(path, kind, get_logger("pingpong.admin"))
                 except CredentialsError as error:
-                    raise AdminError(f"{error} ({option})") from None
+                    raise AdminError(f"{option}: {error}") from None
 
     @property
     def is_open(self) -> bool:

@@ -114,7 +114,7 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         description="wait up to this long at most, after several have failed; a second at most where nothing answers, or the host says that nothing listens",
     )
     rtt_buckets: Annotated[
-        tuple[float, ...],
+        tuple[Seconds, ...],
         NoDecode,
         BeforeValidator(comma_separated(_read_bucket)),
         AfterValidator(at_least_one),

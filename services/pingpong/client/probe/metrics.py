@@ -7,14 +7,16 @@ are one object: what a scrape says of it begins, and ends, with it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from prometheus_client import Metric
 
 from ...link import CLOSE_REASONS, CONNECT_RESULTS
+from ...ping import Mode
 from ...telemetry.metrics import BucketCounts, Spec
 from ...telemetry.process import service_specs
 
-MODES = ("datagram", "stream", "streams", "uni")
+MODES = get_args(Mode)
 RESULTS = ("ok", "late", "lost", "malformed", "send_error")
 DIRECTIONS = ("out", "back", "unknown")
 PHASES = ("resolve", "handshake", "session")

@@ -21,7 +21,7 @@ class Access:
     """Admission, and what has to be kept up to date for it."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        """Raises `ServeError` where the token file, or an origin, cannot be used."""
+        """Raises `ServeError` where the token file cannot be used."""
         self._file: TokenFile | None = None
         self._reviewer: TokenReviewer | None = None
         if settings.auth == "token" and settings.token_file is not None:
@@ -34,14 +34,11 @@ class Access:
             from .token_review import TokenReviewer
 
             self._reviewer = TokenReviewer(settings.token_audience)
-        try:
-            self.admission = Admission(
-                PATHS,
-                allowed_origins=settings.allowed_origins,
-                authority=self._file or self._reviewer,
-            )
-        except ValueError as error:
-            raise ServeError(f"{error} (--allowed-origins)") from error
+        self.admission = Admission(
+            PATHS,
+            allowed_origins=settings.allowed_origins,
+            authority=self._file or self._reviewer,
+        )
 
     @property
     def token_reload_failed(self) -> bool:

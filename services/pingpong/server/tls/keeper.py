@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ...settings import ServeSettings
+from ...settings.command_line import named
 from ...settings.files import Reloaded, WatchedFiles
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
@@ -254,13 +255,12 @@ def make_keeper(settings: ServeSettings, now: datetime) -> CertificateKeeper:
             return SelfSignedCertificates(own_hosts(settings.bind_host), now, settings.state_dir)
         except ValueError as error:
             raise ServeError(
-                f"cannot listen on {settings.bind_host}: {error} (--bind-host)"
+                f"{named('bind_host')}: cannot listen on {settings.bind_host}: {error}"
             ) from None
         except OSError as error:
             raise ServeError(
-                f"cannot keep a certificate in {settings.state_dir}:"
+                f"{named('state_dir')}: cannot keep a certificate in {settings.state_dir}:"
                 f" {(error.strerror or str(error)).lower()}; check its path and permissions"
-                " (--state-dir, PINGPONG_STATE_DIR)"
             ) from None
     try:
         return CertificateFiles(settings.tls_cert_file, settings.tls_key_file, now)

@@ -9,6 +9,7 @@ from socket import AF_INET, AF_INET6
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ...settings import ServeSettings
+from ...settings.command_line import named
 from ...webtransport import Address, SharedKeys, Windows
 from ...webtransport.asyncio import EndpointConfig
 from ...webtransport.certificates import Certificate
@@ -81,8 +82,8 @@ def listen_failure(settings: ServeSettings, error: OSError) -> str:
     """The text of a bind error, and what to try."""
     where = f"UDP port {settings.bind_port} of {settings.bind_host}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another port with --bind-port, or 0 for any free port"
+        return f"{where} is in use: choose another with {named('bind_port')}, or 0 for a free one"
     if error.errno == errno.EACCES:
-        return f"{where} is privileged: choose a port above 1023 with --bind-port"
+        return f"{where} needs more rights: choose one above 1023 with {named('bind_port')}"
     text = error.strerror or str(error)
-    return f"cannot listen on {where}: {text} (--bind-host, --bind-port)"
+    return f"cannot listen on {where}: {text}; see {named('bind_host')}, {named('bind_port')}"
