@@ -34,7 +34,7 @@ options:
   --help     show this text; `pingpong VERB --help` or `pingpong help VERB` for a verb's options
   --version  show the version
 
-Each option can be given as an environment variable as well: --log-level as PINGPONG_LOG_LEVEL.
+Each option is an environment variable too: --log-level is PINGPONG_LOG_LEVEL.
 """
 
 EXIT_FAILED = 1

@@ -158,6 +158,10 @@ CONTRADICTIONS: dict[str, tuple[str, str]] = {
         "{server: {enabled: false}}",
         r"nothing to ping: enable the server, or say in client\.targets",
     ),
+    "the old name of the targets": (
+        "{client: {servers: [https://a.example]}}",
+        r"client\.servers is now called client\.targets",
+    ),
     "slices of another server": (
         "{client: {discovery: endpointslice, targets: [https://a.example]}}",
         r"client\.discovery endpointslice .* contradicts client\.targets",

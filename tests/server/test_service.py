@@ -137,9 +137,8 @@ def test_port_in_use() -> None:
         port = sock.getsockname()[1]
         line = fails(f"--bind-port={port}")
     assert line == (
-        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another with"
-        " --bind-port (PINGPONG_BIND_PORT),"
-        " or 0 for a free one"
+        f"pingpong: UDP port {port} of 127.0.0.1 is in use: choose another port with"
+        " --bind-port (PINGPONG_BIND_PORT), or 0 for any free port"
     )
 
 
@@ -157,8 +156,8 @@ def test_a_state_folder_that_is_none(tmp_path: Path) -> None:
     file.write_text("")
     line = fails("--bind-port=0", f"--state-dir={file}")
     assert line == (
-        f"pingpong: cannot keep a certificate in {file}: not a directory; check its path and"
-        " permissions (--state-dir, PINGPONG_STATE_DIR)"
+        f"pingpong: --state-dir (PINGPONG_STATE_DIR): cannot keep a certificate in {file}:"
+        " not a directory; check its path and permissions"
     )
 
 

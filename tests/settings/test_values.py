@@ -48,7 +48,7 @@ class TestURL:
         ("given", "reason"),
         [
             ("http://host/", "must begin with https://"),
-            ("srv://_webtransport._udp.name", "must begin with https://"),
+            ("srv://_webtransport._udp.name", "host[:port]; `probe` takes others"),
             ("https:host", "must begin with https://"),
             ("https://me:secret@host/", "must have no user name and password"),
             ("me@host", "must have no user name and password"),

@@ -142,6 +142,9 @@ server.{{ $name }}.ipFamilies names two, which a Service of {{ $families.ipFamil
 
 {{- define "pingpong.check.client" -}}
 {{- $client := .Values.client }}
+{{- if hasKey $client "servers" }}
+client.servers is now called client.targets, and what client.targets was is client.settings.all (true: a target for each address): set those
+{{- end }}
 {{- if $client.enabled }}
 {{- if not (or .Values.server.enabled $client.targets) }}
 client.enabled has nothing to ping: enable the server, or say in client.targets which ones

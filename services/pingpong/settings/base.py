@@ -66,8 +66,8 @@ class Settings(BaseSettings):
     verb: ClassVar[str]
     about: ClassVar[str]
     notes: ClassVar[tuple[str, ...]] = (
-        "Every option can be given as a variable as well: --log-level as PINGPONG_LOG_LEVEL, and"
-        " so on. An option wins over its variable.",
+        "Each option is an environment variable too: --log-level is PINGPONG_LOG_LEVEL. An option"
+        " wins over its variable.",
     )
 
     @classmethod
@@ -208,7 +208,8 @@ class ConnectionSettings(Settings):
     """What every verb takes that connects to a server: how, and which certificates to trust."""
 
     connect_timeout: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
-        default=5.0, description="time to be connected in, the name's lookup included"
+        default=5.0,
+        description="give up connecting after this time, the lookup of the name included",
     )
     ca: Annotated[FilePath | None, Flag("Connection", "", "FILE")] = Field(
         default=None,
@@ -218,15 +219,16 @@ class ConnectionSettings(Settings):
         bytes | None, BeforeValidator(read_hash), Flag("Connection", "", "SHA256")
     ] = Field(
         default=None,
-        description="trust exactly the certificate with this SHA-256, in hex or base64, by any signer",
+        description="trust only the certificate with this SHA-256 (hex or base64), whoever signed it",
     )
     insecure: Annotated[bool, Flag("Connection")] = Field(
-        default=False, description="trust any certificate: anything on the way may answer"
+        default=False,
+        description="trust any certificate: anybody on the path can answer as the server",
     )
     token_file: Annotated[SecretFilePath | None, Flag("Connection", "", "FILE")] = Field(
         default=None,
-        description="send the token in this file (Authorization: Bearer); read again for each"
-        " connection; one token",
+        description="send the token in this file (Authorization: Bearer); it is read again for each"
+        " connection",
     )
 
     @model_validator(mode="after")

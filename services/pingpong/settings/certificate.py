@@ -21,8 +21,8 @@ class CertificateSettings(Settings):
         " Kubernetes; or renew them, where it is time. Run again, it changes nothing before that."
     )
     notes = (
-        "Every option can be given as a variable as well: --namespace as PINGPONG_NAMESPACE, and so"
-        " on. An option wins over its variable.",
+        "Each option is an environment variable too: --namespace is PINGPONG_NAMESPACE. An option wins"
+        " over its variable.",
         "An authority is valid for ten years, and renewed with two left; a certificate is valid for"
         " a year, and renewed when a third is left, or when the names are others.",
         "Exit status: 0, both Secrets are as they should be; 1, they could not be read, written or"

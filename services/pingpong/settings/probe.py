@@ -64,9 +64,9 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
             AfterValidator(at_least_one),
         ]
     ] = Field(
-        description="what to ping, one or several: https://host[:port][/path], or host[:port] for"
-        f" https://host:{DEFAULT_PORT}/ping; srv://_webtransport._udp.name;"
-        " endpointslice://namespace/service"
+        description="what to ping, one or several: https://host[:port][/path]; host[:port] for"
+        f" https://host:{DEFAULT_PORT}/ping; srv://_webtransport._udp.name for DNS SRV records;"
+        " endpointslice://namespace/service for the pods of a Kubernetes Service"
     )
     # Not the server's, so that both run on one machine without settings.
     admin_port: Annotated[Port, Flag("Health", (), "PORT")] = Field(
@@ -74,7 +74,8 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
     )
     all: Annotated[bool, Flag("Targets")] = Field(
         default=False,
-        description="make each address of a name a target: every pod of a headless service",
+        description="ping every address of a name, each as a target of its own: every pod of a"
+        " headless Service",
     )
     max_targets: Annotated[Count, Flag("Targets", "", "N")] = Field(
         default=100, description="targets at one time; more are left out, and the log says so"

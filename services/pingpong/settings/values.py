@@ -64,6 +64,8 @@ def read_url(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
+    if re.match(r"(srv|endpointslice)://", value, re.IGNORECASE):
+        raise ValueError("must be https://host[:port][/path] or host[:port]; `probe` takes others")
     if re.match(r"https?:|.*://", value, re.IGNORECASE):
         return str(Url.parse(value))
     host = f"[{value}]" if is_ipv6(value) else value

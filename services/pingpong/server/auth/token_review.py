@@ -32,7 +32,6 @@ from kubernetes.aio.client import (
 )
 
 from ... import cluster
-from ...settings.command_line import named
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .. import ServeError
@@ -123,7 +122,7 @@ class TokenReviewer:
         """Find the cluster. Raises `ServeError` where there is none."""
         try:
             api_client = await self._connection.enter_async_context(
-                cluster.connect(f"verify tokens with, as {named('auth', 'kubernetes')} asks")
+                cluster.connect("verify tokens with (--auth kubernetes, PINGPONG_AUTH)")
             )
         except cluster.ClusterError as error:
             raise ServeError(str(error)) from None

@@ -82,8 +82,8 @@ def listen_failure(settings: ServeSettings, error: OSError) -> str:
     """The text of a bind error, and what to try."""
     where = f"UDP port {settings.bind_port} of {settings.bind_host}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another with {named('bind_port')}, or 0 for a free one"
+        return f"{where} is in use: choose another port with {named('bind_port')}, or 0 for any free port"
     if error.errno == errno.EACCES:
-        return f"{where} needs more rights: choose one above 1023 with {named('bind_port')}"
+        return f"{where} is privileged: choose a port above 1023 with {named('bind_port')}"
     text = error.strerror or str(error)
     return f"cannot listen on {where}: {text}; see {named('bind_host')}, {named('bind_port')}"
