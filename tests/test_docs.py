@@ -40,7 +40,7 @@ RUN_BY = {
 """Which test runs a block of commands, by its page and how it begins; those of docs/kubernetes.md
 are typed by tests/e2e/test_kubernetes_docs.py, and what begins with `make` is a target."""
 OTHER_PROGRAMS = {"helm", "kubectl", "docker", "kind", "make", "pytest", "curl", "pip"}
-OTHER_OPTIONS = {"--help", "--version", "--set"}
+OTHER_OPTIONS = {"--help", "--version", "--set", "PINGPONG_TEST_"}
 TITLE = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
 
