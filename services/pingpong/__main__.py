@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 USAGE = """\
-usage: pingpong VERB [OPTIONS]
+usage: pingpong VERB [options]
 
 Ping over WebTransport (HTTP/3, QUIC, UDP).
 
 verbs:
   serve        answer pings, until SIGTERM or Ctrl-C
-  probe        ping servers for as long as it runs; metrics for Prometheus
-  ping         ping servers, and say how fast, how lossy, and which way it is lost
-  run          try it out: a server and a client side by side in this terminal
-  certificate  make or renew a server's certificate, and its authority, in Kubernetes
+  probe        ping servers around the clock; metrics for Prometheus
+  ping         ping servers; show round trips, loss and its direction
+  run          try it: a server and a client that pings it, in this terminal
+  certificate  make or renew a server's certificate in Kubernetes
 
 options:
-  --help     show this text; `pingpong VERB --help` or `pingpong help VERB` for a verb's options
-  --version  show the version
+  -h, --help   show this text; `pingpong VERB --help` shows a verb's options
+  --version    show the version
 
 Each option is an environment variable too: --log-level is PINGPONG_LOG_LEVEL.
 """

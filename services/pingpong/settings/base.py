@@ -166,7 +166,7 @@ class ServiceSettings(Settings):
     """What every verb takes that runs as a service."""
 
     admin_host: Annotated[str, BeforeValidator(not_empty), Flag("Health", "", "HOST")] = Field(
-        default="::", description="address on which health and metrics are asked for, over HTTP"
+        default="::", description="address of the admin port: health and metrics, over HTTP"
     )
     admin_port: Annotated[Port, Flag("Health", "", "PORT")] = Field(
         default=8080, description="TCP port of health and metrics; 0 takes a free one and logs it"
@@ -181,13 +181,13 @@ class ServiceSettings(Settings):
     )
     admin_token_file: Annotated[SecretFilePath | None, Flag("Health", "", "FILE")] = Field(
         default=None,
-        description="ask for a bearer token on the admin port, but for /livez and /readyz: one of"
-        " those in this file, one a line; read again when it changes",
+        description="require one of the bearer tokens in this file, one a line, on the admin port,"
+        " except for /livez and /readyz; read again when it changes",
     )
     admin_basic_auth_file: Annotated[SecretFilePath | None, Flag("Health", "", "FILE")] = Field(
         default=None,
         description="the same with basic authentication: user:password in clear, one a line; with"
-        " both files, either is enough",
+        " both files, a token or a password is enough",
     )
     log_level: Annotated[LogLevel, Flag("Logs", "", "LEVEL")] = Field(
         default="info", description=LOG_LEVEL_HELP

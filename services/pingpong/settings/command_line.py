@@ -35,7 +35,7 @@ _NEAR = 0.75
 """How alike two names are of which one may be a slip of the other: `pnig` and `ping` are just so."""
 
 _SECTIONS = (
-    *("Targets", "Listening", "TLS", "Access", "Pings", "Connection"),
+    *("Targets", "Listening", "TLS", "Secrets", "Access", "Pings", "Connection"),
     *("Limits", "Health", "Output", "Logs"),
 )
 """In the order of the help text."""

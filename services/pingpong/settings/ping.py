@@ -58,10 +58,10 @@ class PingSettings(_Pings, ConnectionSettings):
     about = "Ping a WebTransport server: a line for each answer, and a summary at the end."
     notes = (
         *Settings.notes,
-        "A connection that is lost is made again; pings meanwhile are counted as not sent. SIGQUIT"
+        "A connection that is lost is made again; pings in between count as not sent. SIGQUIT"
         " (Ctrl-\\) prints an interim summary.",
-        "Exit status: 0, answers came from every target; 1, none came from one, or fewer than"
-        " --count by the --deadline; 2, one could not be connected to, or any other error.",
+        "Exit status: 0, every target answered; 1, a target did not answer, or answered fewer than"
+        " --count pings by the --deadline; 2, no connection to a target, or another error.",
     )
 
     targets: CliPositionalArg[
@@ -128,8 +128,8 @@ class RunSettings(_Pings):
 
     verb = "run"
     about = (
-        "Try it out: a server with a certificate made for it, and a client that pings it and trusts"
-        " exactly that certificate, side by side in this terminal."
+        "Try pingpong: run a server with a self-signed certificate, and a client that pings it and"
+        " trusts only that certificate, side by side in this terminal."
     )
 
     log_level: Annotated[LogLevel, Flag("Output", "", "LEVEL")] = Field(

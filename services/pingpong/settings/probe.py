@@ -52,8 +52,8 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
 
     verb = "probe"
     about = (
-        "Ping WebTransport servers for as long as it runs, find them by DNS or in Kubernetes,"
-        " reconnect whatever happens, and offer what was measured to Prometheus."
+        "Ping WebTransport servers until SIGTERM or Ctrl-C, and export metrics for Prometheus. Targets"
+        " are given, or found by DNS or in Kubernetes."
     )
 
     targets: CliPositionalArg[
@@ -82,7 +82,7 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
     )
     discovery_interval: Annotated[Seconds, Flag("Targets", "", "SECONDS")] = Field(
         default=30.0,
-        description="look names up again after this long at most; sooner where DNS says so",
+        description="look names up again after at most this long; sooner where DNS says so",
     )
     mode: Annotated[
         tuple[Mode, ...],
@@ -108,11 +108,13 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         description=f"size of a ping and of its answer, at least {HEADER_SIZE}",
     )
     backoff_min: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
-        default=0.1, description="wait up to this long before the first new attempt to connect"
+        default=0.1,
+        description="longest wait before the first new attempt to connect; the wait is random",
     )
     backoff_max: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
         default=10.0,
-        description="wait up to this long at most, after several have failed; a second at most where nothing answers, or the host says that nothing listens",
+        description="longest wait after several failures, each of which doubles it; a second at"
+        " most while nothing answers or listens on the port",
     )
     rtt_buckets: Annotated[
         tuple[Seconds, ...],
@@ -128,8 +130,8 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
     )
     ready_requires: Annotated[Literal["none", "any", "all"], Flag("Health", "", "WHICH")] = Field(
         default="none",
-        description="targets that must be up for this client to be ready: none (a client that"
-        " measures an outage is itself well), any or all",
+        description="targets that must be up for the prober to be ready: none (a prober that"
+        " measures an outage works), any or all",
     )
 
     @model_validator(mode="after")
