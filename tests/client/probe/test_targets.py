@@ -38,7 +38,7 @@ QUICK = {"timeout": 0.1, "connect_timeout": 0.4}
 
 
 async def test_every_mode_is_probed_on_one_session() -> None:
-    async with serving() as listener, probing(to(listener.port), modes=MODES) as probes:
+    async with serving() as listener, probing(to(listener.port), mode=MODES) as probes:
         await until(lambda: all(probes.completed("ok", mode) >= 4 for mode in MODES))
         (connection,) = listener.connections
         assert len(connection.sessions) == 1
@@ -135,7 +135,7 @@ async def test_a_refusal_alone_changes_nothing() -> None:
 async def test_drained_means_move_first() -> None:
     async with serving() as listener, serving() as other:
         with path_to(listener.port) as path:
-            async with probing(to(path.port), modes=MODES) as probes:
+            async with probing(to(path.port), mode=MODES) as probes:
                 await probes.answered()
                 path.lead_to(other.port)
                 drain(listener)
