@@ -231,8 +231,8 @@ async def test_a_port_in_use_is_told_in_a_line() -> None:
             ):
                 pass
     assert str(raised.value) == (
-        f"TCP port {admin.port} of 127.0.0.1 is in use: choose another port with"
-        " --admin-port (PINGPONG_ADMIN_PORT), or 0 for any free port"
+        f"cannot listen for HTTP on 127.0.0.1 port {admin.port}: the port is in use; set"
+        " PINGPONG_ADMIN_PORT (--admin-port) to another one (0: any)"
     )
 
 
@@ -261,7 +261,7 @@ async def test_a_port_that_is_not_allowed_is_told_in_a_line(
 
     monkeypatch.setattr(socket, "create_server", create_server)
     with pytest.raises(
-        AdminError, match=r"choose a port above 1023 with --admin-port \(PINGPONG_ADMIN_PORT\)"
+        AdminError, match=r"set PINGPONG_ADMIN_PORT \(--admin-port\) to one above 1023"
     ):
         async with running(settings=ServiceSettings(admin_port=80)):
             pass

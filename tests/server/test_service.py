@@ -220,8 +220,8 @@ def test_admin_port_in_use() -> None:
         )  # fmt: skip
     assert (status, out) == (2, "")
     assert err.splitlines()[-1] == (
-        f"pingpong: TCP port {port} of 127.0.0.1 is in use: choose another port with"
-        " --admin-port (PINGPONG_ADMIN_PORT), or 0 for any free port"
+        f"pingpong: cannot listen for HTTP on 127.0.0.1 port {port}: the port is in use;"
+        " set PINGPONG_ADMIN_PORT (--admin-port) to another one (0: any)"
     )
 
 

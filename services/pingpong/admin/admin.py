@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ..settings import ServiceSettings
-from ..settings.command_line import named
 from ..telemetry.health import Check
 from ..telemetry.logs import get_logger
 from ..telemetry.scrapes import Families, Scrapes
@@ -104,7 +103,7 @@ class Admin:
             self._log.warning(
                 "admin_authentication_in_clear",
                 warning="tokens and passwords of the admin port cross the network in clear: set"
-                f" {named('admin_tls_cert_file')} and {named('admin_tls_key_file')}",
+                " PINGPONG_ADMIN_TLS_CERT_FILE and PINGPONG_ADMIN_TLS_KEY_FILE",
             )
 
     def check_files(self) -> None:
@@ -133,12 +132,18 @@ class Admin:
 
 
 def _advice(host: str, port: int, error: OSError) -> str:
-    where = f"TCP port {port} of {host}"
+    where = f"cannot listen for HTTP on {host} port {port}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another port with {named('admin_port')}, or 0 for any free port"
+        return (
+            f"{where}: the port is in use; set PINGPONG_ADMIN_PORT (--admin-port) to another one"
+            " (0: any)"
+        )
     if error.errno == errno.EACCES:
-        return f"{where} is privileged: choose a port above 1023 with {named('admin_port')}"
+        return f"{where}: not allowed; set PINGPONG_ADMIN_PORT (--admin-port) to one above 1023"
     reason = error.strerror or str(error)
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return f"cannot listen on {where}: {reason}; set {named('admin_host')} to an address of this machine"
-    return f"cannot listen on {where}: {reason}"
+        return (
+            f"{where}: {reason}; set PINGPONG_ADMIN_HOST (--admin-host) to an address of this"
+            " machine"
+        )
+    return f"{where}: {reason}"
