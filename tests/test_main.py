@@ -58,7 +58,7 @@ def test_help_of_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
             ["localhost", "-c", "3"],
             "pingpong: there is no verb localhost; did you mean `pingpong ping localhost -c 3`?\n\n",
         ),
-        (["--count=1"], "pingpong: --count stands before the verb: options come after it\n\n"),
+        (["--count=1"], "pingpong: put --count after the verb\n\n"),
     ],
 )
 def test_no_such_verb(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_what_needs_an_extra_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(__main__, "_heed_signals", lambda: None)
+    monkeypatch.setattr(__main__, "_exit_at_sigterm", lambda: None)
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None if name == module else name)
         assert __main__.main(words) == 2

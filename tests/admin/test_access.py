@@ -126,7 +126,7 @@ async def test_files_are_read_again(token_file: Path, logs: Logs) -> None:
     ("option", "text", "error"),
     [
         ("admin_token_file", None, "cannot read the token file"),
-        ("admin_token_file", "two words", "line 1 is no token"),
+        ("admin_token_file", "two words", "line 1 is not a token"),
         ("admin_basic_auth_file", None, "cannot read the password file"),
         ("admin_basic_auth_file", "# none\n\n", "it holds no password"),
         ("admin_basic_auth_file", "alice", "line 1 is not user:password"),

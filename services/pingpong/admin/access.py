@@ -73,6 +73,6 @@ class Access:
         return kind in self._files and self._files[kind].matches(value)
 
     def check_files(self, now: float) -> None:
-        """Read again what has changed; `now` is seconds of a clock that never goes back."""
+        """Read again what has changed; `now` is in seconds of a monotonic clock."""
         for file in self._files.values():
             file.check(now)

@@ -28,7 +28,7 @@ class ServerTls:
     def check_files(self, now: float) -> None:
         """Read the files again if they have changed; cheap enough for every second.
 
-        `now` is seconds of a clock that never goes back.
+        `now` is in seconds of a monotonic clock.
         """
         if self._loaded.check(now):
             self._log.info("admin_certificate_changed")

@@ -17,16 +17,16 @@ class CertificateSettings(Settings):
 
     verb = "certificate"
     about = (
-        "Make a server's certificate, and the authority that signs it, in two Secrets in Kubernetes."
-        " Run it again to renew them: it changes only what is due."
+        "Create a certificate for a server, and the authority that signs it, in two Kubernetes"
+        " Secrets; or renew them when they are due. Otherwise it changes nothing."
     )
     notes = (
-        "Each option is an environment variable too: --namespace is PINGPONG_NAMESPACE. An option wins"
-        " over its variable.",
-        "An authority is valid for ten years, and renewed with two left. A certificate is valid for"
-        " a year, and renewed with a third of that left, or when the names change.",
-        "Exit status: 0, both Secrets are as they should be; 1, they could not be read, written or"
-        " used; 2, an option is wrong.",
+        "Each option is also an environment variable: --namespace is PINGPONG_NAMESPACE. An option"
+        " overrides its variable.",
+        "An authority is valid for ten years, and renewed two years before its end; a certificate is"
+        " valid for a year, and renewed when a third of it is left, or when its names change.",
+        "Exit status: 0, both Secrets are up to date; 1, they could not be read, written or used; 2,"
+        " an option is wrong.",
     )
 
     hosts: CliPositionalArg[

@@ -15,7 +15,7 @@ HTTPS_PORT = 443
 URL_SAFE = "%/:@!$&'()*+,;=~?"
 """What is not escaped in a path or a query: it stands for itself, or is escaped already."""
 
-_NO_HOST = "must have the name or address of a host"
+_NO_HOST = "must have a host name or address"
 _ORIGIN = re.compile(
     r"([a-z][a-z0-9+.-]*)://(?:\[([0-9a-f:.]+)\]|([^\s/?#@:\[\]\\]+))(?::([0-9]{1,5}))?",
     re.IGNORECASE,
