@@ -28,7 +28,7 @@ verbs:
   probe        ping servers continuously, with metrics for Prometheus
   ping         ping servers, and show round-trip times, loss and its direction
   run          try it out: a server and a client side by side in this terminal
-  certificate  create or renew a server's certificate and its authority in Kubernetes
+  certificate  create or renew a server's certificate in Kubernetes
 
 options:
   -h, --help   show this text; `pingpong VERB --help` shows a verb's options
