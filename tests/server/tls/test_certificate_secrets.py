@@ -29,7 +29,7 @@ Run = Callable[..., int]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the verb; returns its exit status."""
-    monkeypatch.setattr(__main__, "_heed_signals", lambda: None)
+    monkeypatch.setattr(__main__, "_exit_at_sigterm", lambda: None)
     for name in [name for name in os.environ if name.startswith("PINGPONG_")]:
         monkeypatch.delenv(name)
 
@@ -179,7 +179,7 @@ def test_no_cluster_at_all(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert run() == 1
     said = complaint(capsys)
-    assert said.startswith("pingpong: no cluster to keep certificates in: ")
+    assert said.startswith("pingpong: pingpong certificate needs a Kubernetes cluster: ")
     assert "set KUBECONFIG" in said
 
 

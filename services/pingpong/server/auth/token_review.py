@@ -32,6 +32,7 @@ from kubernetes.aio.client import (
 )
 
 from ... import cluster
+from ...settings.command_line import named
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .. import ServeError
@@ -122,7 +123,7 @@ class TokenReviewer:
         """Find the cluster. Raises `ServeError` where there is none."""
         try:
             api_client = await self._connection.enter_async_context(
-                cluster.connect("verify tokens with (--auth kubernetes, PINGPONG_AUTH)")
+                cluster.connect(named("auth", "kubernetes"))
             )
         except cluster.ClusterError as error:
             raise ServeError(str(error)) from None

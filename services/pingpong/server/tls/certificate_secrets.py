@@ -119,7 +119,7 @@ async def keep_certificates(settings: CertificateSettings, now: datetime) -> Non
         CertificateSecretsError: they cannot be read, written, or used.
     """
     try:
-        async with cluster.connect("keep certificates in") as api_client:
+        async with cluster.connect("pingpong certificate") as api_client:
             secrets = _Secrets(api_client, settings.namespace)
             for _ in range(_ATTEMPTS):
                 try:
