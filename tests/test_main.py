@@ -28,6 +28,10 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"pingpong {__version__}\n"
 
 
+def test_usage_fits_a_terminal() -> None:
+    assert all(len(line) <= 80 for line in __main__.USAGE.splitlines())
+
+
 def test_usage_names_every_verb() -> None:
     for verb in __main__.VERBS:
         assert f"\n  {verb} " in __main__.USAGE

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 USAGE = """\
-usage: pingpong VERB [OPTIONS]
+usage: pingpong VERB [options]
 
 Ping over WebTransport (HTTP/3, QUIC, UDP).
 
@@ -31,8 +31,8 @@ verbs:
   certificate  create or renew a server's certificate and its authority in Kubernetes
 
 options:
-  --help     show this text; `pingpong VERB --help` or `pingpong help VERB` for a verb's options
-  --version  show the version
+  -h, --help   show this text; `pingpong VERB --help` shows a verb's options
+  --version    show the version
 
 Each option is also an environment variable: --log-level is PINGPONG_LOG_LEVEL.
 """

@@ -143,7 +143,7 @@ async def test_a_file_that_cannot_be_used_is_an_error_at_the_start(
     with pytest.raises(AdminError, match=error) as raised:
         async with running(settings=ServiceSettings.model_validate({option: path})):
             pass
-    assert str(raised.value).startswith(f"--{option.replace('_', '-')} (")
+    assert str(raised.value).startswith(f"--{option.replace('_', '-')} (PINGPONG_")
     assert "s3cret" not in str(raised.value)
 
 

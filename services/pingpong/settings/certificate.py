@@ -40,14 +40,18 @@ class CertificateSettings(Settings):
         description="names and IP addresses that the certificate is for, one or several; a name's"
         " first label may be *"
     )
-    namespace: Annotated[str, BeforeValidator(not_empty), Flag("TLS", "", "NAME")] = Field(
+    namespace: Annotated[str, BeforeValidator(not_empty), Flag("Secrets", "", "NAME")] = Field(
         default="default", description="namespace of the Secrets"
     )
-    certificate_secret: Annotated[str, BeforeValidator(not_empty), Flag("TLS", "", "NAME")] = Field(
-        default="pingpong-certificate",
-        description="Secret for the certificate: tls.crt, tls.key, and ca.crt for clients to trust",
+    certificate_secret: Annotated[str, BeforeValidator(not_empty), Flag("Secrets", "", "NAME")] = (
+        Field(
+            default="pingpong-certificate",
+            description="Secret for the certificate: tls.crt, tls.key, and ca.crt for clients to trust",
+        )
     )
-    authority_secret: Annotated[str, BeforeValidator(not_empty), Flag("TLS", "", "NAME")] = Field(
-        default="pingpong-authority",
-        description="Secret for the authority that signs it: ca.crt and ca.key",
+    authority_secret: Annotated[str, BeforeValidator(not_empty), Flag("Secrets", "", "NAME")] = (
+        Field(
+            default="pingpong-authority",
+            description="Secret for the authority that signs it: ca.crt and ca.key",
+        )
     )

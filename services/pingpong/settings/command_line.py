@@ -35,7 +35,7 @@ _NEAR = 0.75
 """Minimum similarity of two names for "did you mean"; `pnig` and `ping` have exactly this one."""
 
 _SECTIONS = (
-    *("Targets", "Listening", "TLS", "Access", "Pings", "Connection"),
+    *("Targets", "Listening", "TLS", "Secrets", "Access", "Pings", "Connection"),
     *("Limits", "Health", "Output", "Logs"),
 )
 """The sections of the help text, in order."""

@@ -64,7 +64,7 @@ async def test_wrong_port() -> None:
     with silent_port() as port:
         pass  # was free, and is again
     assert await fails(port) == (
-        f"https://127.0.0.1:{port}/ping: nobody answers on UDP port {port}: Connection refused"
+        f"https://127.0.0.1:{port}/ping: UDP port {port} is unreachable: Connection refused"
         " (nothing listens there: a wrong port, or the server is down)"
     )
 

@@ -223,7 +223,7 @@ class ClientConnection(ConnectionHandler):
         self._fail(
             ConnectError(
                 Cause.UNREACHABLE,
-                f"nobody answers on UDP port {self.target.port}: {error.strerror or error}",
+                f"UDP port {self.target.port} is unreachable: {error.strerror or error}",
             )
         )
 
