@@ -52,7 +52,7 @@ async def test_a_token_is_asked_for_but_for_health(token_file: Path) -> None:
             assert answer.status == 401
             assert answer.headers["www-authenticate"] == 'Bearer realm="pingpong"'
             assert answer.text == (
-                "this needs authentication: send a token (Authorization: Bearer TOKEN)\n"
+                "authentication required: send a token (Authorization: Bearer TOKEN)\n"
             )
             status = (await get(admin, path, f"Bearer {TOKEN}")).status
             assert status == (404 if path == "/none" else 200)

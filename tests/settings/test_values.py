@@ -64,7 +64,7 @@ class TestURL:
             ("a..b", "must have a host name or address"),
             ("x" * 20 + "." + "x" * 64, "must have a host name or address"),
             ("host\x00", "must be https://host"),
-            ("℀.test", "a character of it stands for one of /?#@:"),
+            ("℀.test", "a character that is equivalent to one of /?#@:"),
             ("אa.test", "must have a host name or address: Invalid direction"),
             ("https://host/?secret#secret", "must have no fragment"),
             ("http://host/?key=secret", "must begin with https://"),

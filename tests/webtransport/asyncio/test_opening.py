@@ -109,7 +109,7 @@ async def test_a_certificate_that_has_expired_is_warned_of(
 
 URL = "https://localhost:1/"
 REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "a URL of another kind": (lambda: connect(_any(b"https://x/")), TypeError, "url is text"),
+    "a URL of another kind": (lambda: connect(_any(b"https://x/")), TypeError, "url must be text"),
     "a URL of another scheme": (lambda: connect("http://x/"), ValueError, "https"),
     "PEM as a file's name": (lambda: connect(URL, ca_file=_any(b"-----")), TypeError, "ca_file"),
     "a hash that is too short": (lambda: connect(URL, certificate_hash=b"x"), ValueError, "32 b"),
@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: serve(stay, self_signed=True, config=trusted().config()),
         *(ValueError, "needs one certificate"),
     ),
-    "no key": (lambda: serve(stay, certificate_file="x"), ValueError, "go together"),
+    "no key": (lambda: serve(stay, certificate_file="x"), ValueError, "must be given together"),
     "PEM as a certificate's file": (
         lambda: serve(stay, certificate_file=_any(b"-"), private_key_file="x"),
         *(TypeError, "certificate_file is the name"),
@@ -140,7 +140,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no handler": (lambda: serve(_any("stay"), self_signed=True), TypeError, "handler is a func"),
     "a coroutine that decides": (
         lambda: serve(stay, self_signed=True, decide=_any(stay)),
-        *(TypeError, "decide is a plain function"),
+        *(TypeError, "decide must be a plain function"),
     ),
 }
 
