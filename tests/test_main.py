@@ -31,6 +31,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_usage_names_every_verb() -> None:
     for verb in __main__.VERBS:
         assert f"\n  {verb} " in __main__.USAGE
+    assert all(len(line) <= 80 for line in __main__.USAGE.splitlines())
 
 
 def test_help_of_a_verb(capsys: pytest.CaptureFixture[str]) -> None:

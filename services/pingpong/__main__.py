@@ -26,12 +26,13 @@ Ping over WebTransport (HTTP/3, QUIC, UDP).
 verbs:
   serve        answer pings, until SIGTERM or Ctrl-C
   probe        ping servers for as long as it runs; metrics for Prometheus
-  ping         ping servers, and say how fast, how lossy, and which way it is lost
+  ping         ping servers; say how fast, how lossy, and which way it is lost
   run          try it out: a server and a client side by side in this terminal
-  certificate  make or renew a server's certificate, and its authority, in Kubernetes
+  certificate  make or renew a server's certificate and authority in Kubernetes
 
 options:
-  --help     show this text; `pingpong VERB --help` or `pingpong help VERB` for a verb's options
+  --help     show this text; after a verb, that verb's options, as does
+             `pingpong help VERB`
   --version  show the version
 
 Each option is an environment variable too: --log-level is PINGPONG_LOG_LEVEL.
