@@ -195,6 +195,23 @@ def test_nobody_reads_the_output(ping: list[str], words: list[str]) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help >/dev/full",
+        "--version >/dev/full",
+        "ping --bad 2>/dev/full",
+        "ping 127.0.0.1:9 -w1 2>&-",
+    ],
+)
+def test_where_output_cannot_be_written(command: str) -> None:
+    words = f"'{sys.executable}' -m pingpong {command}"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.process
 def test_a_failed_connection_is_one_line_and_status_2(ping: list[str]) -> None:
     """And what aioquic has to say of it is not beside it."""
     status, out, err = run("ping", ping[1], "-c1", "--cert-hash", "ab" * 32)
