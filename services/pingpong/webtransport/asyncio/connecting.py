@@ -71,6 +71,12 @@ def connect(
     )
     if isinstance(protocols, str):
         raise TypeError(f"protocols is a list: [{protocols!r}]")
+    if origin is not None and re.search(r"[^!-~]", origin):
+        raise ValueError(f"no origin: {origin!r} (https://host or https://host:port)")
+    if isinstance(timeout, str) or not timeout > 0:
+        raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
+    if not isinstance(config, EndpointConfig | None):
+        raise TypeError(f"config is an EndpointConfig, not {type(config).__name__}")
     asked = _Asked(tuple(protocols), origin, _field_lines(headers))
     return Opening(_connect(target, asked, config, limits, timeout))
 
