@@ -1,4 +1,4 @@
-"""The command `pingpong`: its verbs, each imported when it is asked for."""
+"""The command `pingpong`: its verbs, each imported only when it is used."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 USAGE = """\
-usage: pingpong VERB [OPTIONS]
+usage: pingpong VERB [options]
 
 Ping over WebTransport (HTTP/3, QUIC, UDP).
 
 verbs:
   serve        answer pings, until SIGTERM or Ctrl-C
-  probe        ping servers for as long as it runs; metrics for Prometheus
-  ping         ping servers; say how fast, how lossy, and which way it is lost
+  probe        ping servers continuously, with metrics for Prometheus
+  ping         ping servers, and show round-trip times, loss and its direction
   run          try it out: a server and a client side by side in this terminal
-  certificate  make or renew a server's certificate and authority in Kubernetes
+  certificate  create or renew a server's certificate in Kubernetes
 
 options:
-  --help     show this text; after a verb, that verb's options, as does
-             `pingpong help VERB`
-  --version  show the version
+  -h, --help   show this text; `pingpong VERB --help` shows a verb's options
+  --version    show the version
 
-Each option is an environment variable too: --log-level is PINGPONG_LOG_LEVEL.
+Each option is also an environment variable: --log-level is PINGPONG_LOG_LEVEL.
 """
 
 EXIT_FAILED = 1
@@ -68,18 +67,18 @@ def _unknown_variables() -> list[str]:
 
 
 def _exit_at_interrupt() -> None:
-    """End at Ctrl-C without a traceback, until a verb handles it, and again after that."""
+    """Exit at Ctrl-C without a traceback, before and after a verb handles it."""
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
 
 
-def _heed_signals() -> None:
-    """End at SIGTERM from the first moment on: as a container's first process, one has to ask."""
+def _exit_at_sigterm() -> None:
+    """Exit at SIGTERM until a verb handles it: the kernel does not end a container's PID 1."""
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _open_standard_streams() -> None:
-    """Have 0, 1 and 2 be taken, so that no socket gets their numbers."""
+    """Open the descriptors 0, 1 and 2 if they are closed, so that no socket gets them."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(number)
@@ -108,7 +107,7 @@ def _complain(text: str) -> None:
 
 
 def _require(module: str, extra: str, what: str) -> None:
-    """Raises `SettingsError` where an extra that is needed has not been installed."""
+    """Raises `SettingsError` if an optional dependency is not installed."""
     import importlib.util
 
     from .settings import SettingsError
@@ -122,7 +121,7 @@ def _require(module: str, extra: str, what: str) -> None:
         )
 
 
-def _begin_logs(settings: ServiceSettings) -> None:
+def _configure_logs(settings: ServiceSettings) -> None:
     from .telemetry.logs import configure, get_logger
 
     configure(settings.log_level, settings.log_format)
@@ -131,13 +130,13 @@ def _begin_logs(settings: ServiceSettings) -> None:
 
 
 def _serve(arguments: list[str]) -> int:
-    _heed_signals()
+    _exit_at_sigterm()
     from .settings import ServeSettings
 
     settings = ServeSettings.parse(arguments, os.environ)
     if settings.auth == "kubernetes":
         _require("kubernetes", "server", "--auth kubernetes (PINGPONG_AUTH)")
-    _begin_logs(settings)
+    _configure_logs(settings)
     from .server import ServeError
     from .server.service import serve
     from .telemetry.logs import flush
@@ -152,12 +151,12 @@ def _serve(arguments: list[str]) -> int:
 
 
 def _probe(arguments: list[str]) -> int:
-    _heed_signals()
+    _exit_at_sigterm()
     from .settings import ProbeSettings
 
     settings = ProbeSettings.parse(arguments, os.environ)
     _require("dns", "client", "pingpong probe")
-    _begin_logs(settings)
+    _configure_logs(settings)
     from .client.probe.service import probe
 
     return _run(probe(settings))
@@ -190,7 +189,7 @@ def _try_out(arguments: list[str]) -> int:
 
 
 def _certificate(arguments: list[str]) -> int:
-    _heed_signals()
+    _exit_at_sigterm()
     from datetime import UTC, datetime
 
     from .settings import CertificateSettings
@@ -229,7 +228,7 @@ def _no_such_verb(words: list[str]) -> str:
 
     verb = words[0]
     if verb.startswith("-"):
-        return f"{quoted(verb.partition('=')[0])} stands before the verb: options come after it"
+        return f"put {quoted(verb.partition('=')[0])} after the verb"
     hint = nearest(verb, list(VERBS))
     if not hint and re.fullmatch(r"localhost|\S*[.:]\S*", verb):
         hint = f"; did you mean `pingpong ping {' '.join(map(quoted, words))}`?"
@@ -237,9 +236,9 @@ def _no_such_verb(words: list[str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb. Returns the exit status: 2 where the words after it are wrong.
+    """Run a verb. Returns the exit status: 2 if its options are wrong.
 
-    Without `arguments` it is the whole program: it takes those of the command line, and SIGINT.
+    Without `arguments` it uses those of the command line, and handles SIGINT.
     """
     if arguments is None:
         _exit_at_interrupt()
@@ -268,7 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return VERBS[verb](words[1:])
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED  # before the verb had come to handle it
+        return EXIT_INTERRUPTED  # before the verb handled it
     except SettingsError as error:
         for mistake in error.mistakes:
             _complain(mistake)

@@ -110,7 +110,7 @@ async def test_a_certificate_that_has_expired_is_warned_of(
 
 URL = "https://localhost:1/"
 REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "a URL of another kind": (lambda: connect(_any(b"https://x/")), TypeError, "url is text"),
+    "a URL of another kind": (lambda: connect(_any(b"https://x/")), TypeError, "url must be text"),
     "a URL of another scheme": (lambda: connect("http://x/"), ValueError, "https"),
     "PEM as a file's name": (lambda: connect(URL, ca_file=_any(b"-----")), TypeError, "ca_file"),
     "a hash that is too short": (lambda: connect(URL, certificate_hash=b"x"), ValueError, "32 b"),
@@ -119,10 +119,10 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "two ways to trust": (lambda: connect(URL, ca_file="x", insecure=True), ValueError, "only one"),
     "no time": (lambda: connect(URL, timeout=math.nan), ValueError, "seconds above 0"),
     "time as text": (lambda: connect(URL, timeout=_any("5")), ValueError, "seconds above 0"),
-    "lines in an origin": (lambda: connect(URL, origin="a\r\nb: c"), ValueError, "no origin"),
+    "lines in an origin": (lambda: connect(URL, origin="a\r\nb: c"), ValueError, "origin must be"),
     "config of another kind": (lambda: connect(URL, config=_any({})), TypeError, "not dict"),
     "no port": (lambda: serve(stay, port=70_000, self_signed=True), ValueError, "0 to 65535"),
-    "no host": (lambda: serve(stay, _any(3), self_signed=True), TypeError, "host is text"),
+    "no host": (lambda: serve(stay, _any(3), self_signed=True), TypeError, "host must be text"),
     "one protocol": (lambda: connect(URL, protocols="chat"), TypeError, r"\['chat'\]"),
     "a header of bytes and text": (
         lambda: connect(URL, headers=_any([("a", b"b")])),
@@ -139,7 +139,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: serve(stay, self_signed=True, config=trusted().config()),
         *(ValueError, "needs one certificate"),
     ),
-    "no key": (lambda: serve(stay, certificate_file="x"), ValueError, "go together"),
+    "no key": (lambda: serve(stay, certificate_file="x"), ValueError, "must be given together"),
     "PEM as a certificate's file": (
         lambda: serve(stay, certificate_file=_any(b"-"), private_key_file="x"),
         *(TypeError, "certificate_file is the name"),
@@ -147,7 +147,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no handler": (lambda: serve(_any("stay"), self_signed=True), TypeError, "handler is a func"),
     "a coroutine that decides": (
         lambda: serve(stay, self_signed=True, decide=_any(stay)),
-        *(TypeError, "decide is a plain function"),
+        *(TypeError, "decide must be a plain function"),
     ),
 }
 
