@@ -48,7 +48,8 @@ class ServerTls:
             self._watched.read()
             context.load_cert_chain(cert_file, key_file, password=_no_password)
         except ssl.SSLError as error:
-            reason = (getattr(error, "reason", "") or error.strerror or str(error)).lower()
+            told = getattr(error, "reason", "") or error.strerror or str(error)
+            reason = "not PEM" if "PEM lib" in told else told.lower()
             raise AdminError(
                 f"the admin port's certificate {cert_file} and key {key_file} cannot be used:"
                 f" {reason.replace('_', ' ')}; give a certificate with its chain, and its key, in PEM"

@@ -70,6 +70,12 @@ def connect(
     )
     if isinstance(protocols, str):
         raise TypeError(f"protocols must be a list: [{protocols!r}]")
+    if origin is not None and re.search(r"[^!-~]", origin):
+        raise ValueError(f"origin must be https://host or https://host:port, not {origin!r}")
+    if isinstance(timeout, str) or not timeout > 0:
+        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+    if not isinstance(config, EndpointConfig | None):
+        raise TypeError(f"config must be an EndpointConfig, not {type(config).__name__}")
     options = _RequestOptions(tuple(protocols), origin, _field_lines(headers))
     return Opening(_connect(target, options, config, limits, timeout))
 

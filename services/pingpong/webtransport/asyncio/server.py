@@ -387,6 +387,12 @@ def serve(
             raise TypeError(f"{name} must be a function, not {type(function).__name__}")
     if inspect.iscoroutinefunction(decide):
         raise TypeError("decide must be a plain function, not a coroutine function")
+    if not isinstance(host, str):
+        raise TypeError(f"host must be text, not {type(host).__name__}")
+    if not isinstance(port, int) or not 0 <= port < 65_536:
+        raise ValueError(f"port must be a number from 0 to 65535, not {port!r}")
+    if not isinstance(config, EndpointConfig | None):
+        raise TypeError(f"config must be an EndpointConfig, not {type(config).__name__}")
     config = config or EndpointConfig()
     ways = (certificate_file or private_key_file, self_signed, config.certificate)
     if sum(map(bool, ways)) != 1:
