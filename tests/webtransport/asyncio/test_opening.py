@@ -135,9 +135,9 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no key": (lambda: serve(stay, certificate_file="x"), ValueError, "must be given together"),
     "PEM as a certificate's file": (
         lambda: serve(stay, certificate_file=_any(b"-"), private_key_file="x"),
-        *(TypeError, "certificate_file is the name"),
+        *(TypeError, "certificate_file must be the name"),
     ),
-    "no handler": (lambda: serve(_any("stay"), self_signed=True), TypeError, "handler is a func"),
+    "no handler": (lambda: serve(_any("stay"), self_signed=True), TypeError, "handler must be a func"),
     "a coroutine that decides": (
         lambda: serve(stay, self_signed=True, decide=_any(stay)),
         *(TypeError, "decide must be a plain function"),
