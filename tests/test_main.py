@@ -35,6 +35,7 @@ def test_usage_fits_a_terminal() -> None:
 def test_usage_names_every_verb() -> None:
     for verb in __main__.VERBS:
         assert f"\n  {verb} " in __main__.USAGE
+    assert all(len(line) <= 80 for line in __main__.USAGE.splitlines())
 
 
 def test_help_of_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,6 +196,23 @@ def test_nobody_reads_the_output(ping: list[str], words: list[str]) -> None:
     assert head.wait() == 0
     assert status in (0, 1)
     assert err == ""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help >/dev/full",
+        "--version >/dev/full",
+        "ping --bad 2>/dev/full",
+        "ping 127.0.0.1:9 -w1 2>&-",
+    ],
+)
+def test_where_output_cannot_be_written(command: str) -> None:
+    words = f"'{sys.executable}' -m pingpong {command}"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.process

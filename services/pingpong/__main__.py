@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # Few imports, and syntax that older Pythons know: `main` has to come first.
+import contextlib
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ verbs:
   probe        ping servers continuously, with metrics for Prometheus
   ping         ping servers, and show round-trip times, loss and its direction
   run          try it out: a server and a client side by side in this terminal
-  certificate  create or renew a server's certificate and its authority in Kubernetes
+  certificate  create or renew a server's certificate in Kubernetes
 
 options:
   -h, --help   show this text; `pingpong VERB --help` shows a verb's options
@@ -81,6 +82,28 @@ def _open_standard_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # its file was closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
+
+
+def _print(text: str) -> int:
+    """Print to stdout; return the exit status."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        from .client.output import discard_output
+
+        discard_output()
+        _complain(f"cannot write: {(error.strerror or str(error)).lower()}")
+        return EXIT_USAGE
+    return 0
+
+
+def _complain(text: str) -> None:
+    """Print to stderr, if it can be written."""
+    with contextlib.suppress(OSError):
+        print(f"pingpong: {text}", file=sys.stderr)
 
 
 def _require(module: str, extra: str, what: str) -> None:
@@ -122,7 +145,7 @@ def _serve(arguments: list[str]) -> int:
         _run(serve(settings))
     except ServeError as error:
         flush()  # the logs go there too
-        print(f"pingpong: {error}", file=sys.stderr)
+        _complain(str(error))
         return EXIT_USAGE
     return 0
 
@@ -146,7 +169,7 @@ def _ping(arguments: list[str]) -> int:
     if settings.live:
         _require("rich", "client", "--live (PINGPONG_LIVE)")
     for warning in _unknown_variables():
-        print(f"pingpong: {warning}", file=sys.stderr)
+        _complain(warning)
     from .client.ping.command import ping
     from .telemetry.logs import configure
 
@@ -175,7 +198,7 @@ def _certificate(arguments: list[str]) -> int:
     settings = CertificateSettings.parse(arguments, os.environ)
     _require("kubernetes", "server", "pingpong certificate")
     for warning in _unknown_variables():
-        print(f"pingpong: {warning}", file=sys.stderr)
+        _complain(warning)
     configure("info", "auto")
     from .server.tls.certificate_secrets import CertificateSecretsError, keep_certificates
 
@@ -183,7 +206,7 @@ def _certificate(arguments: list[str]) -> int:
         _run(keep_certificates(settings, datetime.now(UTC)))
     except CertificateSecretsError as error:
         flush()  # the logs go there too
-        print(f"pingpong: {error}", file=sys.stderr)
+        _complain(str(error))
         return EXIT_FAILED
     return 0
 
@@ -230,15 +253,14 @@ def main(arguments: list[str] | None = None) -> int:
         words = [*words[1:], "--help"]
         verb = words[0]
     if verb in ("--help", "-h", "help"):
-        print(USAGE, end="")
-        return 0
+        return _print(USAGE.rstrip())
     if verb in ("--version", "-V", "version"):
-        print(f"pingpong {__version__}")
-        return 0
+        return _print(f"pingpong {__version__}")
     if verb not in VERBS:
         if verb:
-            print(f"pingpong: {_no_such_verb(words)}\n", file=sys.stderr)
-        print(USAGE, end="", file=sys.stderr)
+            _complain(f"{_no_such_verb(words)}\n")
+        with contextlib.suppress(OSError):
+            print(USAGE, end="", file=sys.stderr)
         return EXIT_USAGE
     from .settings import SettingsError
 
@@ -248,8 +270,8 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_INTERRUPTED  # before the verb handled it
     except SettingsError as error:
         for mistake in error.mistakes:
-            print(f"pingpong: {mistake}", file=sys.stderr)
-        print(f"pingpong: see `pingpong {verb} --help`", file=sys.stderr)
+            _complain(mistake)
+        _complain(f"see `pingpong {verb} --help`")
         return EXIT_USAGE
     finally:
         if arguments is None:

@@ -304,6 +304,7 @@ class TestMistakes:
             (ServeSettings, ["--token=SECRET"]),
             (ServeSettings, ["--allowed-origins", "https://me:SECRET@host/"]),
             (ProbeSettings, ["h", "--token-file=SECRET"]),
+            (ProbeSettings, ["h", f"--token-file=SECRET{'0' * 255}"]),  # too long for a file's name
             (ProbeSettings, ["https://me:SECRET@host/"]),
             (ProbeSettings, ["h,https://me:SECRET@host/"]),
             (PingSettings, ["h", "--count=SECRET"]),

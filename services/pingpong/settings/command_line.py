@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from ..webtransport import printable
 from .values import looks_secret, quoted
 
 PREFIX = "PINGPONG_"
@@ -33,6 +34,9 @@ RENAMED = {
 
 _NEAR = 0.75
 """Minimum similarity of two names for "did you mean"; `pnig` and `ping` have exactly this one."""
+
+_MAX_REASON = 120
+"""Characters; argparse shows a value whole."""
 
 _SECTIONS = (
     *("Targets", "Listening", "TLS", "Secrets", "Access", "Pings", "Connection"),
@@ -212,7 +216,7 @@ class Parser(argparse.ArgumentParser):
                 names = named(setting.name)
         reason = reason.replace("expected one argument", "a value is missing")
         reason = reason.replace("ignored explicit argument", "takes no value, got")
-        raise SettingsError([names + colon + reason])
+        raise SettingsError([names + colon + printable(reason, _MAX_REASON)])
 
     def parse_settings(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse the words after the verb. Raises `SettingsError`."""

@@ -124,12 +124,12 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         Flag("Health", "", "SECONDS"),
     ] = Field(
         default_factory=lambda: RTT_BUCKETS,
-        description="upper bounds of the buckets of rtt_seconds, ascending, separated by commas"
+        description="upper bounds of the buckets of pingpong_client_rtt_seconds, ascending, separated by commas"
         f" (default: {len(RTT_BUCKETS)} from 0.00005 to 3, each about twice the one before)",
     )
     ready_requires: Annotated[Literal["none", "any", "all"], Flag("Health", "", "WHICH")] = Field(
         default="none",
-        description="targets that must be up for this client to be ready: none (it stays ready"
+        description="targets that must be up for the prober to be ready: none (it stays ready"
         " during outages of its targets), any or all",
     )
 

@@ -55,7 +55,7 @@ class ServeSettings(ServiceSettings):
         description="processes that share the port; 0: one for each core",
     )
     engine: Annotated[Literal["aioquic"], Flag("Listening", "", "NAME")] = Field(
-        default="aioquic", description="the implementation of QUIC"
+        default="aioquic", description="the implementation of QUIC; there is one so far"
     )
     self_ping_interval: Annotated[SecondsOrZero, Flag("Health", "", "SECONDS")] = Field(
         default=5.0,
@@ -64,7 +64,7 @@ class ServeSettings(ServiceSettings):
     )
     drain_timeout: Annotated[SecondsOrZero, Flag("Health", "", "SECONDS")] = Field(
         default=25.0,
-        description="at SIGTERM, wait at most this long for sessions to end, then close them",
+        description="on SIGTERM or Ctrl-C, wait at most this long for sessions to end, then close them",
     )
     drain_stay_ready: Annotated[bool, Flag("Health")] = Field(
         default=False,

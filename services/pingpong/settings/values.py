@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -138,7 +139,7 @@ def looks_secret(value: object) -> bool:
         return True
     is_token = re.fullmatch(r"[A-Za-z0-9_\-.=+~]{24,}", text) is not None
     is_name = "." in text and re.fullmatch(r"[a-z0-9.-]+", text) is not None
-    return is_token and not is_name and not Path(text).exists()
+    return is_token and not is_name and not os.path.exists(text)  # a Path raises at a long one
 
 
 def quoted(text: str) -> str:
