@@ -137,7 +137,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: serve(stay, certificate_file=_any(b"-"), private_key_file="x"),
         *(TypeError, "certificate_file must be the name"),
     ),
-    "no handler": (lambda: serve(_any("stay"), self_signed=True), TypeError, "handler must be a func"),
+    "no handler": (
+        lambda: serve(_any("stay"), self_signed=True),
+        TypeError,
+        "handler must be a func",
+    ),
     "a coroutine that decides": (
         lambda: serve(stay, self_signed=True, decide=_any(stay)),
         *(TypeError, "decide must be a plain function"),
