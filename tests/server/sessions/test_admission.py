@@ -278,7 +278,7 @@ def test_other_origins_are_other_texts(one: str, two: str, port: int, other: int
     ],
 )
 def test_what_is_no_origin(text: str) -> None:
-    with pytest.raises(ValueError, match="no origin"):
+    with pytest.raises(ValueError, match="not an origin"):
         serialize_origin(text)
 
 
