@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.network import Report, Running
+from tests.integration.network import ADMIN_PORT, Report, Running
 from tests.support.network.link import Link
 from tests.support.running import Metrics
 
@@ -25,7 +25,7 @@ SIZE = 300
 _AGAIN = "; connecting again"
 _UP_AGAIN = re.compile(r"(?:connected again to \S+|answers again) after ([\d.]+) (ms|s)\b")
 _P = "pingpong_client_"
-_SLOW = 0.512
+_SLOW = 0.4
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,14 @@ class ProbeClient(Client):
         settings = {"TARGETS": url, "CA": ca, "INTERVAL": INTERVAL, "SIZE": SIZE}
         super().__init__(
             link.client,
-            *(sys.executable, "-m", "pingpong", "probe", "--log-format=json"),
+            *(
+                sys.executable,
+                "-m",
+                "pingpong",
+                "probe",
+                "--log-format=json",
+                f"--admin-port={ADMIN_PORT}",
+            ),
             **{f"PINGPONG_{name}": str(value) for name, value in settings.items()},
         )
 

@@ -82,7 +82,9 @@ def probing(
     """A `pingpong probe` at the client's end, with these settings (`interval=0.1`)."""
     own = {"targets": server.url(address), "cert_hash": server.sha256} | settings
     environ = {f"PINGPONG_{name.upper()}": str(value) for name, value in own.items()}
-    with pingpong(link.client, "probe", "--log-format=json", **environ) as running:
+    with pingpong(
+        link.client, "probe", "--log-format=json", f"--admin-port={ADMIN_PORT}", **environ
+    ) as running:
         yield running
 
 
