@@ -225,4 +225,4 @@ def test_probe_scraped_all_the_time() -> None:
         # Slots pass only while it has to wait for a CPU on a machine that is busy.
         assert skipped <= waited / FAST["interval"]
         assert metrics.completed("lost") + metrics.completed("late") == 0
-        assert metrics.above("pingpong_client_rtt_seconds", 0.064) == 0
+        assert metrics.above("pingpong_client_rtt_seconds", 0.1) == 0

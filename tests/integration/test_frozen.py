@@ -68,7 +68,7 @@ def test_the_server_says_that_it_was_held_up() -> None:
         assert metrics.above("pingpong_server_answer_duration_seconds", 0.25) > 5
         told = probe.metrics()
         assert told.above("pingpong_client_server_time_seconds", 0.256) > 5
-        assert told.above("pingpong_client_rtt_seconds", 0.064) == 0
+        assert told.above("pingpong_client_rtt_seconds", 0.1) == 0
         # And nothing was amiss: no answer took longer than the timeout allows.
         assert told.outages() == (0, 0)
         assert told.connects("ok") == told.total("pingpong_client_connects_total") == 1
