@@ -65,11 +65,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(quic: q::Connection, address: Py<PyTuple>, generation: u32) -> Self {
+    pub fn new(quic: q::Connection, address: Py<PyTuple>, generation: u32, window: usize) -> Self {
         let side = quic.side();
         Self {
             quic,
-            streams: Streams::new(side),
+            streams: Streams::new(side, window),
             address,
             generation,
             is_dirty: false,
@@ -118,7 +118,7 @@ impl Connection {
     fn end(&mut self) {
         self.has_ended = true;
         self.is_unfinished = false;
-        self.streams = Streams::new(self.quic.side());
+        self.streams = Streams::new(self.quic.side(), 0);
     }
 
     /// Add what happened, in order. A stream may have more: see `Streams::has_unread`.
@@ -134,6 +134,8 @@ impl Connection {
                 self.become_ready(out)?;
             }
         }
+        // These come after the data of other streams, which may have the reason.
+        let mut stopped = Vec::new();
         let (mut has_datagrams, mut lost) = (false, None);
         while let Some(event) = self.quic.poll() {
             match event {
@@ -146,10 +148,18 @@ impl Connection {
                 }
                 Event::ConnectionLost { reason } => lost = Some(reason),
                 Event::DatagramReceived => has_datagrams = true,
+                Event::Stream(StreamEvent::Stopped { id, error_code }) => {
+                    stopped.push((id, error_code.into_inner()));
+                }
                 Event::Stream(event) => self.take_stream_event(&event, out)?,
             }
         }
         self.take_reads(py, out)?;
+        for (id, code) in stopped {
+            if self.streams.is_sending(id) {
+                out.append((STOP_SENDING, u64::from(id), code))?;
+            }
+        }
         if has_datagrams {
             while let Some(data) = self.quic.datagrams().recv() {
                 out.append((DATAGRAM, PyBytes::new(py, &data)))?;
@@ -184,11 +194,7 @@ impl Connection {
             StreamEvent::Readable { id } => self.streams.set_readable(id),
             StreamEvent::Writable { id } => self.streams.flush(&mut self.quic, id),
             StreamEvent::Finished { id } => self.streams.finished(id),
-            StreamEvent::Stopped { id, error_code } => {
-                if self.streams.is_sending(id) {
-                    out.append((STOP_SENDING, u64::from(id), error_code.into_inner()))?;
-                }
-            }
+            StreamEvent::Stopped { .. } => {}
             StreamEvent::Available { dir } => {
                 self.streams.credit_received(&mut self.quic, dir);
                 out.append((STREAM_CREDIT,))?;
@@ -199,11 +205,13 @@ impl Connection {
 
     fn take_reads<'py>(&mut self, py: Python<'py>, out: &Bound<'py, PyList>) -> PyResult<()> {
         // Each stream once: what its reader holds of the first part decides on the next one.
+        // Resets come last, as the reason for one may be in the data of another stream.
+        let mut resets = Vec::new();
         for id in self.streams.take_readable() {
             let number = u64::from(id);
             match self.streams.read(&mut self.quic, id) {
                 None => {}
-                Some(Read::Reset(code, size)) => out.append((STREAM_RESET, number, code, size))?,
+                Some(Read::Reset(code, size)) => resets.push((STREAM_RESET, number, code, size)),
                 Some(Read::Data(chunks, end)) => {
                     let data = match chunks.as_slice() {
                         [only] => PyBytes::new(py, only),
@@ -213,7 +221,7 @@ impl Connection {
                 }
             }
         }
-        Ok(())
+        resets.into_iter().try_for_each(|reset| out.append(reset))
     }
 
     /// Code, reason, whether by the peer, by the application, by the idle timeout.
@@ -265,6 +273,9 @@ impl Connection {
         loop {
             buffer.clear();
             let Some(sent) = self.quic.poll_transmit(now, MAX_SEGMENTS, buffer) else {
+                if self.streams.reset_now(&mut self.quic) {
+                    continue;
+                }
                 return Ok(());
             };
             let address = if sent.destination == self.quic.remote_address() {

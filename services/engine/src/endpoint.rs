@@ -74,6 +74,7 @@ pub struct Endpoint {
     clock: Clock,
     transport: Arc<q::TransportConfig>,
     idle_timeout: Duration,
+    stream_window: usize,
     ids: WorkerIds,
     token_key: Arc<ring::hkdf::Prk>,
     max_connections: usize,
@@ -145,6 +146,7 @@ impl Endpoint {
             clock: Clock::new(now),
             transport: Arc::new(transport),
             idle_timeout,
+            stream_window: stream_window as usize,
             ids,
             token_key: Arc::new(token_key),
             max_connections,
@@ -436,7 +438,7 @@ impl Endpoint {
         let Some(id) = connection.sendable(stream_id) else {
             return Ok(0);
         };
-        let unsent = connection.streams.reset(&mut connection.quic, id, code);
+        let unsent = connection.streams.reset(id, code);
         self.touch(handle);
         Ok(unsent)
     }
@@ -450,7 +452,7 @@ impl Endpoint {
         let Some(id) = connection.receivable(stream_id) else {
             return Ok(false);
         };
-        let stopped = connection.streams.stop(&mut connection.quic, id, code);
+        let stopped = connection.streams.stop(id, code);
         self.touch(handle);
         Ok(stopped)
     }
@@ -589,7 +591,12 @@ impl Endpoint {
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
         let generation = slot.generation;
-        slot.connection = Some(Box::new(Connection::new(quic, address, generation)));
+        slot.connection = Some(Box::new(Connection::new(
+            quic,
+            address,
+            generation,
+            self.stream_window,
+        )));
         self.count += 1;
         self.note(index, false);
         let handle = number(index, generation);

@@ -46,13 +46,19 @@ pub struct Streams {
     reserve: [Option<StreamId>; 2],
     readable: VecDeque<StreamId>,
     held: HashMap<StreamId, usize>,
+    /// Bytes that a reader may hold before no more of its stream is read.
+    max_held: usize,
+    /// Streams to reset when what was queued before has been sent, as far as it may be.
+    resets: Vec<(StreamId, VarInt)>,
+    stops: Vec<(StreamId, VarInt)>,
     /// Streams that were stopped: quinn-proto tells nothing more of them.
     pub stopped: Vec<(StreamId, u64)>,
     pub writable: Vec<StreamId>,
 }
 
 impl Streams {
-    pub fn new(side: Side) -> Self {
+    /// `window` is the receive window of a stream.
+    pub fn new(side: Side, window: usize) -> Self {
         Self {
             side,
             sending: HashMap::new(),
@@ -63,6 +69,10 @@ impl Streams {
             reserve: [None; 2],
             readable: VecDeque::new(),
             held: HashMap::new(),
+            // Less would be too little for the credit that quinn-proto finds worth a frame.
+            max_held: window / 4,
+            resets: Vec::new(),
+            stops: Vec::new(),
             stopped: Vec::new(),
             writable: Vec::new(),
         }
@@ -112,7 +122,7 @@ impl Streams {
                 self.flush(quic, id);
             } else {
                 // It was reset while it waited.
-                let _ = quic.send_stream(id).reset(VarInt::from_u32(0));
+                self.resets.push((id, VarInt::from_u32(0)));
             }
         }
     }
@@ -199,17 +209,33 @@ impl Streams {
         self.sending.remove(&id);
     }
 
-    pub fn reset(&mut self, quic: &mut q::Connection, id: StreamId, code: VarInt) -> usize {
+    /// Reset a stream later, when `reset_now` is called.
+    pub fn reset(&mut self, id: StreamId, code: VarInt) -> usize {
         let Some(state) = self.sending.remove(&id) else {
             return 0;
         };
         if state.opened {
-            let _ = quic.send_stream(id).reset(code);
+            self.resets.push((id, code));
         }
         if state.notify_below.is_some() {
             self.writable.push(id);
         }
         state.size
+    }
+
+    /// Reset and stop the streams that are to be. Whether there are any.
+    ///
+    /// quinn-proto forgets what a stream that is reset has not sent, its header too, and sends
+    /// these frames before the data of other streams, such as the reason why a session ended.
+    pub fn reset_now(&mut self, quic: &mut q::Connection) -> bool {
+        let any = !self.resets.is_empty() || !self.stops.is_empty();
+        for (id, code) in self.stops.drain(..) {
+            let _ = quic.recv_stream(id).stop(code);
+        }
+        for (id, code) in self.resets.drain(..) {
+            let _ = quic.send_stream(id).reset(code);
+        }
+        any
     }
 
     pub fn buffered(&self, id: StreamId) -> usize {
@@ -243,11 +269,12 @@ impl Streams {
 
     /// Read what a stream has, unless its reader holds bytes.
     pub fn read(&mut self, quic: &mut q::Connection, id: StreamId) -> Option<Read> {
+        let is_held = self.is_held(id);
         let Entry::Occupied(mut received) = self.receiving.entry(id) else {
             return None;
         };
         let mut stream = quic.recv_stream(id);
-        if self.held.contains_key(&id) {
+        if is_held {
             if let Ok(Some(code)) = stream.received_reset() {
                 return Some(Read::Reset(code.into_inner(), received.remove()));
             }
@@ -290,7 +317,7 @@ impl Streams {
 
     /// Whether `read` may bring something.
     pub fn has_unread(&self) -> bool {
-        self.readable.iter().any(|id| !self.held.contains_key(id))
+        self.readable.iter().any(|id| !self.is_held(*id))
     }
 
     pub fn hold(&mut self, id: StreamId, size: usize) {
@@ -307,14 +334,15 @@ impl Streams {
         }
     }
 
-    pub fn stop(&mut self, quic: &mut q::Connection, id: StreamId, code: VarInt) -> bool {
+    /// Stop a stream later, when `reset_now` is called. It brings nothing more.
+    pub fn stop(&mut self, id: StreamId, code: VarInt) -> bool {
         let Some(received) = self.receiving.remove(&id) else {
             return false;
         };
         if self.is_waiting(id) {
             return false;
         }
-        let _ = quic.recv_stream(id).stop(code);
+        self.stops.push((id, code));
         self.stopped.push((id, received));
         true
     }
@@ -328,6 +356,12 @@ impl Streams {
     pub fn buffered_bytes(&self) -> usize {
         let queued: usize = self.sending.values().map(|state| state.size).sum();
         queued + self.held.values().sum::<usize>()
+    }
+
+    fn is_held(&self, id: StreamId) -> bool {
+        self.held
+            .get(&id)
+            .is_some_and(|held| *held >= self.max_held)
     }
 
     fn is_waiting(&self, id: StreamId) -> bool {
