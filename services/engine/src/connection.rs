@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 use quinn_proto::{self as q, ConnectionError, Dir, Event, Side, StreamEvent, StreamId, VarInt};
 
 use crate::parameters;
-use crate::streams::{Read, Streams};
+use crate::streams::{Read, Streams, Windows};
 use crate::tls::Shown;
 
 /// Kinds of events. An event is a tuple that begins with its kind.
@@ -65,11 +65,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(quic: q::Connection, address: Py<PyTuple>, generation: u32, window: usize) -> Self {
+    pub fn new(
+        quic: q::Connection,
+        address: Py<PyTuple>,
+        generation: u32,
+        windows: Windows,
+    ) -> Self {
         let side = quic.side();
         Self {
             quic,
-            streams: Streams::new(side, window),
+            streams: Streams::new(side, windows),
             address,
             generation,
             is_dirty: false,
@@ -118,7 +123,7 @@ impl Connection {
     fn end(&mut self) {
         self.has_ended = true;
         self.is_unfinished = false;
-        self.streams = Streams::new(self.quic.side(), 0);
+        self.streams = self.streams.emptied();
     }
 
     /// Add what happened, in order. A stream may have more: see `Streams::has_unread`.

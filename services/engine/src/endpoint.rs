@@ -18,6 +18,7 @@ use crate::address;
 use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::ids::WorkerIds;
+use crate::streams::Windows;
 use crate::tls::{self, Authorities};
 
 /// What became of a packet.
@@ -74,7 +75,7 @@ pub struct Endpoint {
     clock: Clock,
     transport: Arc<q::TransportConfig>,
     idle_timeout: Duration,
-    stream_window: usize,
+    windows: Windows,
     ids: WorkerIds,
     token_key: Arc<ring::hkdf::Prk>,
     max_connections: usize,
@@ -146,7 +147,10 @@ impl Endpoint {
             clock: Clock::new(now),
             transport: Arc::new(transport),
             idle_timeout,
-            stream_window: stream_window as usize,
+            windows: Windows {
+                stream: stream_window as usize,
+                connection: window as usize,
+            },
             ids,
             token_key: Arc::new(token_key),
             max_connections,
@@ -595,7 +599,7 @@ impl Endpoint {
             quic,
             address,
             generation,
-            self.stream_window,
+            self.windows,
         )));
         self.count += 1;
         self.note(index, false);

@@ -11,6 +11,14 @@ use quinn_proto::{self as q, Dir, ReadError, Side, StreamId, VarInt, WriteError}
 /// for what is read, so as much may be granted for bytes that the reader then holds.
 const READ_AT_ONCE: usize = 16 << 10;
 
+/// Receive windows, in bytes. Readers may hold as much as a window before no more is read. As much
+/// again waits in quinn-proto then, so a peer can have twice its window buffered.
+#[derive(Clone, Copy)]
+pub struct Windows {
+    pub stream: usize,
+    pub connection: usize,
+}
+
 /// Our side of a stream.
 #[derive(Default)]
 struct Sending {
@@ -46,8 +54,8 @@ pub struct Streams {
     reserve: [Option<StreamId>; 2],
     readable: VecDeque<StreamId>,
     held: HashMap<StreamId, usize>,
-    /// Bytes that a reader may hold before no more of its stream is read.
-    max_held: usize,
+    held_total: usize,
+    windows: Windows,
     /// Streams to reset when what was queued before has been sent, as far as it may be.
     resets: Vec<(StreamId, VarInt)>,
     stops: Vec<(StreamId, VarInt)>,
@@ -57,8 +65,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// `window` is the receive window of a stream.
-    pub fn new(side: Side, window: usize) -> Self {
+    pub fn new(side: Side, windows: Windows) -> Self {
         Self {
             side,
             sending: HashMap::new(),
@@ -69,13 +76,18 @@ impl Streams {
             reserve: [None; 2],
             readable: VecDeque::new(),
             held: HashMap::new(),
-            // Less would be too little for the credit that quinn-proto finds worth a frame.
-            max_held: window / 4,
+            held_total: 0,
+            windows,
             resets: Vec::new(),
             stops: Vec::new(),
             stopped: Vec::new(),
             writable: Vec::new(),
         }
+    }
+
+    /// The streams of a connection that has ended: none.
+    pub fn emptied(&self) -> Self {
+        Self::new(self.side, self.windows)
     }
 
     // Opening.
@@ -322,14 +334,16 @@ impl Streams {
 
     pub fn hold(&mut self, id: StreamId, size: usize) {
         *self.held.entry(id).or_default() += size;
+        self.held_total += size;
     }
 
     pub fn release(&mut self, id: StreamId, size: usize) {
         if let Entry::Occupied(mut held) = self.held.entry(id) {
             if *held.get() > size {
                 *held.get_mut() -= size;
+                self.held_total -= size;
             } else {
-                held.remove();
+                self.held_total -= held.remove();
             }
         }
     }
@@ -355,13 +369,13 @@ impl Streams {
     /// Bytes that are kept here.
     pub fn buffered_bytes(&self) -> usize {
         let queued: usize = self.sending.values().map(|state| state.size).sum();
-        queued + self.held.values().sum::<usize>()
+        queued + self.held_total
     }
 
     fn is_held(&self, id: StreamId) -> bool {
-        self.held
-            .get(&id)
-            .is_some_and(|held| *held >= self.max_held)
+        self.held.get(&id).is_some_and(|held| {
+            *held >= self.windows.stream || self.held_total >= self.windows.connection
+        })
     }
 
     fn is_waiting(&self, id: StreamId) -> bool {
