@@ -89,17 +89,23 @@ async def test_without_a_cluster_it_is_said_what_to_do(
 ) -> None:
     advice = (
         "; set KUBECONFIG to a kubeconfig file,"
-        " or run in a pod that has its service account's token mounted"
+        " or run in a pod with a mounted service account token"
     )
     with pytest.raises(cluster.ClusterError) as failed:
         await ask()
-    assert str(failed.value) == f"no cluster to test: there is no {outside}/.kube/config{advice}"
+    assert (
+        str(failed.value)
+        == f"test needs a Kubernetes cluster: there is no {outside}/.kube/config{advice}"
+    )
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "none"))
     with pytest.raises(cluster.ClusterError) as failed:
         await ask()
-    assert str(failed.value) == f"no cluster to test: Service token file does not exist{advice}"
+    assert (
+        str(failed.value)
+        == f"test needs a Kubernetes cluster: Service token file does not exist{advice}"
+    )
 
 
 @pytest.mark.parametrize(

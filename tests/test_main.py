@@ -28,9 +28,14 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"pingpong {__version__}\n"
 
 
+def test_usage_fits_a_terminal() -> None:
+    assert all(len(line) <= 80 for line in __main__.USAGE.splitlines())
+
+
 def test_usage_names_every_verb() -> None:
     for verb in __main__.VERBS:
         assert f"\n  {verb} " in __main__.USAGE
+    assert all(len(line) <= 80 for line in __main__.USAGE.splitlines())
 
 
 def test_help_of_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +59,7 @@ def test_help_of_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
             ["localhost", "-c", "3"],
             "pingpong: there is no verb localhost; did you mean `pingpong ping localhost -c 3`?\n\n",
         ),
-        (["--count=1"], "pingpong: --count stands before the verb: options come after it\n\n"),
+        (["--count=1"], "pingpong: put --count after the verb\n\n"),
     ],
 )
 def test_no_such_verb(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +116,7 @@ def test_what_needs_an_extra_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(__main__, "_heed_signals", lambda: None)
+    monkeypatch.setattr(__main__, "_exit_at_sigterm", lambda: None)
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None if name == module else name)
         assert __main__.main(words) == 2
@@ -191,6 +196,23 @@ def test_nobody_reads_the_output(ping: list[str], words: list[str]) -> None:
     assert head.wait() == 0
     assert status in (0, 1)
     assert err == ""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help >/dev/full",
+        "--version >/dev/full",
+        "ping --bad 2>/dev/full",
+        "ping 127.0.0.1:9 -w1 2>&-",
+    ],
+)
+def test_where_output_cannot_be_written(command: str) -> None:
+    words = f"'{sys.executable}' -m pingpong {command}"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.process

@@ -1,8 +1,9 @@
-"""The command `pingpong`: its verbs, each imported when it is asked for."""
+"""The command `pingpong`: its verbs, each imported only when it is used."""
 
 from __future__ import annotations
 
 # Few imports, and syntax that older Pythons know: `main` has to come first.
+import contextlib
 import os
 import signal
 import sys
@@ -19,22 +20,22 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 USAGE = """\
-usage: pingpong VERB [OPTIONS]
+usage: pingpong VERB [options]
 
 Ping over WebTransport (HTTP/3, QUIC, UDP).
 
 verbs:
   serve        answer pings, until SIGTERM or Ctrl-C
-  probe        ping servers for as long as it runs; metrics for Prometheus
-  ping         ping servers, and say how fast, how lossy, and which way it is lost
+  probe        ping servers continuously, with metrics for Prometheus
+  ping         ping servers, and show round-trip times, loss and its direction
   run          try it out: a server and a client side by side in this terminal
-  certificate  make or renew a server's certificate, and its authority, in Kubernetes
+  certificate  create or renew a server's certificate in Kubernetes
 
 options:
-  --help     show this text; `pingpong VERB --help` or `pingpong help VERB` for a verb's options
-  --version  show the version
+  -h, --help   show this text; `pingpong VERB --help` shows a verb's options
+  --version    show the version
 
-Each option is an environment variable too: --log-level is PINGPONG_LOG_LEVEL.
+Each option is also an environment variable: --log-level is PINGPONG_LOG_LEVEL.
 """
 
 EXIT_FAILED = 1
@@ -66,25 +67,47 @@ def _unknown_variables() -> list[str]:
 
 
 def _exit_at_interrupt() -> None:
-    """End at Ctrl-C without a traceback, until a verb handles it, and again after that."""
+    """Exit at Ctrl-C without a traceback, before and after a verb handles it."""
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
 
 
-def _heed_signals() -> None:
-    """End at SIGTERM from the first moment on: as a container's first process, one has to ask."""
+def _exit_at_sigterm() -> None:
+    """Exit at SIGTERM until a verb handles it: the kernel does not end a container's PID 1."""
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _open_standard_streams() -> None:
-    """Have 0, 1 and 2 be taken, so that no socket gets their numbers."""
+    """Open the descriptors 0, 1 and 2 if they are closed, so that no socket gets them."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # its file was closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
+
+
+def _print(text: str) -> int:
+    """Print to stdout; return the exit status."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        from .client.output import discard_output
+
+        discard_output()
+        _complain(f"cannot write: {(error.strerror or str(error)).lower()}")
+        return EXIT_USAGE
+    return 0
+
+
+def _complain(text: str) -> None:
+    """Print to stderr, if it can be written."""
+    with contextlib.suppress(OSError):
+        print(f"pingpong: {text}", file=sys.stderr)
 
 
 def _require(module: str, extra: str, what: str) -> None:
-    """Raises `SettingsError` where an extra that is needed has not been installed."""
+    """Raises `SettingsError` if an optional dependency is not installed."""
     import importlib.util
 
     from .settings import SettingsError
@@ -112,7 +135,7 @@ def _choose_engine(choice: Literal["auto", "aioquic", "quinn"], *, server: bool)
         raise SettingsError([f"{named('engine')}: {error}"]) from None
 
 
-def _begin_logs(settings: ServiceSettings) -> None:
+def _configure_logs(settings: ServiceSettings) -> None:
     from .telemetry.logs import configure, get_logger
 
     configure(settings.log_level, settings.log_format)
@@ -121,14 +144,14 @@ def _begin_logs(settings: ServiceSettings) -> None:
 
 
 def _serve(arguments: list[str]) -> int:
-    _heed_signals()
+    _exit_at_sigterm()
     from .settings import ServeSettings
 
     settings = ServeSettings.parse(arguments, os.environ)
     if settings.auth == "kubernetes":
         _require("kubernetes", "server", "--auth kubernetes (PINGPONG_AUTH)")
     _choose_engine(settings.engine, server=True)
-    _begin_logs(settings)
+    _configure_logs(settings)
     from .server import ServeError
     from .server.service import serve
     from .telemetry.logs import flush
@@ -137,19 +160,19 @@ def _serve(arguments: list[str]) -> int:
         _run(serve(settings))
     except ServeError as error:
         flush()  # the logs go there too
-        print(f"pingpong: {error}", file=sys.stderr)
+        _complain(str(error))
         return EXIT_USAGE
     return 0
 
 
 def _probe(arguments: list[str]) -> int:
-    _heed_signals()
+    _exit_at_sigterm()
     from .settings import ProbeSettings
 
     settings = ProbeSettings.parse(arguments, os.environ)
     _require("dns", "client", "pingpong probe")
     _choose_engine(settings.engine, server=False)
-    _begin_logs(settings)
+    _configure_logs(settings)
     from .client.probe.service import probe
 
     return _run(probe(settings))
@@ -163,7 +186,7 @@ def _ping(arguments: list[str]) -> int:
         _require("rich", "client", "--live (PINGPONG_LIVE)")
     _choose_engine(settings.engine, server=False)
     for warning in _unknown_variables():
-        print(f"pingpong: {warning}", file=sys.stderr)
+        _complain(warning)
     from .client.ping.command import ping
     from .telemetry.logs import configure
 
@@ -184,7 +207,7 @@ def _try_out(arguments: list[str]) -> int:
 
 
 def _certificate(arguments: list[str]) -> int:
-    _heed_signals()
+    _exit_at_sigterm()
     from datetime import UTC, datetime
 
     from .settings import CertificateSettings
@@ -193,7 +216,7 @@ def _certificate(arguments: list[str]) -> int:
     settings = CertificateSettings.parse(arguments, os.environ)
     _require("kubernetes", "server", "pingpong certificate")
     for warning in _unknown_variables():
-        print(f"pingpong: {warning}", file=sys.stderr)
+        _complain(warning)
     configure("info", "auto")
     from .server.tls.certificate_secrets import CertificateSecretsError, keep_certificates
 
@@ -201,7 +224,7 @@ def _certificate(arguments: list[str]) -> int:
         _run(keep_certificates(settings, datetime.now(UTC)))
     except CertificateSecretsError as error:
         flush()  # the logs go there too
-        print(f"pingpong: {error}", file=sys.stderr)
+        _complain(str(error))
         return EXIT_FAILED
     return 0
 
@@ -223,7 +246,7 @@ def _no_such_verb(words: list[str]) -> str:
 
     verb = words[0]
     if verb.startswith("-"):
-        return f"{quoted(verb.partition('=')[0])} stands before the verb: options come after it"
+        return f"put {quoted(verb.partition('=')[0])} after the verb"
     hint = nearest(verb, list(VERBS))
     if not hint and re.fullmatch(r"localhost|\S*[.:]\S*", verb):
         hint = f"; did you mean `pingpong ping {' '.join(map(quoted, words))}`?"
@@ -231,9 +254,9 @@ def _no_such_verb(words: list[str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb. Returns the exit status: 2 where the words after it are wrong.
+    """Run a verb. Returns the exit status: 2 if its options are wrong.
 
-    Without `arguments` it is the whole program: it takes those of the command line, and SIGINT.
+    Without `arguments` it uses those of the command line, and handles SIGINT.
     """
     if arguments is None:
         _exit_at_interrupt()
@@ -248,26 +271,25 @@ def main(arguments: list[str] | None = None) -> int:
         words = [*words[1:], "--help"]
         verb = words[0]
     if verb in ("--help", "-h", "help"):
-        print(USAGE, end="")
-        return 0
+        return _print(USAGE.rstrip())
     if verb in ("--version", "-V", "version"):
-        print(f"pingpong {__version__}")
-        return 0
+        return _print(f"pingpong {__version__}")
     if verb not in VERBS:
         if verb:
-            print(f"pingpong: {_no_such_verb(words)}\n", file=sys.stderr)
-        print(USAGE, end="", file=sys.stderr)
+            _complain(f"{_no_such_verb(words)}\n")
+        with contextlib.suppress(OSError):
+            print(USAGE, end="", file=sys.stderr)
         return EXIT_USAGE
     from .settings import SettingsError
 
     try:
         return VERBS[verb](words[1:])
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED  # before the verb had come to handle it
+        return EXIT_INTERRUPTED  # before the verb handled it
     except SettingsError as error:
         for mistake in error.mistakes:
-            print(f"pingpong: {mistake}", file=sys.stderr)
-        print(f"pingpong: see `pingpong {verb} --help`", file=sys.stderr)
+            _complain(mistake)
+        _complain(f"see `pingpong {verb} --help`")
         return EXIT_USAGE
     finally:
         if arguments is None:

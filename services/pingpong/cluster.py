@@ -1,10 +1,10 @@
-"""The cluster's API server: where it is, how to connect to it, and why it did not answer.
+"""Connects to the API server of a Kubernetes cluster, and explains its errors.
 
-The API server is looked for in this order, for all that pingpong asks of it:
+The configuration is, in this order:
 
-1. in the files that the variable KUBECONFIG names, if it is set;
-2. in a pod, with its service account;
-3. in ~/.kube/config.
+1. the files in the variable KUBECONFIG, if it is set;
+2. in a pod, its service account;
+3. ~/.kube/config.
 
 `kubernetes` is large (24 MB of memory): import this module only where a cluster is needed.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 import aiohttp
 from kubernetes.aio import client, config
 
-# A connection whose API server is gone without a FIN or RST fails within a minute.
+# If the API server disappears without a FIN or RST, the connection fails within a minute.
 _SOCKET_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -36,17 +36,17 @@ _READ_AGAIN = 60.0
 
 
 class ClusterError(Exception):
-    """There is no cluster to ask; the text is one line that says what to do."""
+    """There is no cluster; the text is one line that says what to do."""
 
 
 @asynccontextmanager
-async def connect(purpose: str) -> AsyncIterator[client.ApiClient]:
-    """Find the API server, and make a client for it. Tokens are read again when they are renewed.
+async def connect(needed_by: str) -> AsyncIterator[client.ApiClient]:
+    """Make a client for the API server. Tokens are read again when they are renewed.
 
-    `purpose` completes "no cluster to …" in the error's text.
+    `needed_by` begins the text of the error.
 
     Raises:
-        ClusterError: there is no API server to be found, or its configuration cannot be used.
+        ClusterError: there is no configuration, or it cannot be used.
     """
     configuration = client.Configuration()
     try:
@@ -54,8 +54,8 @@ async def connect(purpose: str) -> AsyncIterator[client.ApiClient]:
         api_client = client.ApiClient(configuration)
     except Exception as error:
         raise ClusterError(
-            f"no cluster to {purpose}: {_why_not(error)}; set KUBECONFIG to a kubeconfig file,"
-            " or run in a pod that has its service account's token mounted"
+            f"{needed_by} needs a Kubernetes cluster: {_why_not(error)}; set KUBECONFIG to a"
+            " kubeconfig file, or run in a pod with a mounted service account token"
         ) from None
     async with (
         api_client,
@@ -68,7 +68,7 @@ async def connect(purpose: str) -> AsyncIterator[client.ApiClient]:
 
 
 def explain(error: Exception) -> str:
-    """Why a request failed, in a line. Of what was sent, such as a token, it says nothing."""
+    """Why a request failed, in one line, without anything that was sent, such as a token."""
     if isinstance(error, client.ApiException):
         if error.status == 401:
             return (
@@ -89,7 +89,7 @@ def explain(error: Exception) -> str:
         ):
             text = os.strerror(error.errno)  # asyncio's own text repeats the address
         return f"cannot connect to the API server: {one_line(text)}"
-    return f"the API server cannot be asked: {type(error).__name__}"
+    return f"the request to the API server failed: {type(error).__name__}"
 
 
 def one_line(text: object) -> str:
@@ -100,7 +100,7 @@ def one_line(text: object) -> str:
 async def _load(configuration: client.Configuration) -> None:
     files = os.environ.get("KUBECONFIG", "")
     if not files and "KUBERNETES_SERVICE_HOST" in os.environ:
-        # From then on the library reads the token again every minute.
+        # The library reads the token again every minute.
         config.load_incluster_config(configuration)
         return
     files = files or str(Path.home() / ".kube/config")
@@ -127,7 +127,7 @@ async def _load(configuration: client.Configuration) -> None:
 
 def _why_not(error: Exception) -> str:
     if isinstance(error, config.ConfigException):
-        # Behind " in " the library shows what is in the file: keys and tokens.
+        # After " in " the library shows the content of the file: keys and tokens.
         return one_line(str(error).partition(" in ")[0])
     return f"its configuration cannot be used ({type(error).__name__})"
 

@@ -1,4 +1,4 @@
-"""`pingpong run`: a server and a client side by side, each a process, in one terminal."""
+"""`pingpong run`: a server, in another process, and a client in one terminal."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _LEVELS = logging.getLevelNamesMapping()
 
 
 class ServerFailedError(Exception):
-    """The server did not start; the text says how."""
+    """The server did not start; the text says why."""
 
 
 def describe(event: dict[str, Any]) -> str:
-    """A server's log event as a line for people."""
+    """A server's log event as text."""
     if event["event"] == "listening":
         return f"listening on {event['host']} port {event['port']}, self-signed certificate"
     if event["event"] == "command_suggested":
@@ -46,7 +46,7 @@ def describe(event: dict[str, Any]) -> str:
 
 
 class _Log:
-    """Follows what a server logs, and shows what is of a level or above."""
+    """Reads a server's log, and shows the events of a level or above."""
 
     def __init__(self, level: str, output: Output) -> None:
         self.listening: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -71,24 +71,24 @@ class _Log:
             self.listening.set_exception(ServerFailedError("the server ended before it listened"))
 
     def _write(self, text: str) -> None:
-        # The client finds out by itself when nobody reads, and ends the server.
+        # The client's own output fails too, and ends both.
         with suppress(OSError):
             self._output.write(text)
 
 
 @asynccontextmanager
 async def _server(level: str, engine: str, output: Output) -> AsyncIterator[dict[str, Any]]:
-    """A server on a free port of this machine; yields what it says when it listens."""
+    """Run a server on a free port of this machine; yields its event `listening`."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PINGPONG_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "pingpong", "serve", "--bind-host=127.0.0.1", "--bind-port=0"),
         *("--admin-host=127.0.0.1", "--admin-port=0", f"--engine={engine}"),
-        # That it listens is told at the level info.
+        # `listening` has the level info.
         *("--log-format=json", f"--log-level={'debug' if level == 'debug' else 'info'}"),
         stderr=asyncio.subprocess.PIPE,
         env=environ,
-        # A Ctrl-C in the terminal is for the client, which then has the server end.
+        # Ctrl-C in the terminal is only for the client, which then stops the server.
         start_new_session=True,
     )
     assert process.stderr is not None
@@ -111,7 +111,7 @@ async def _server(level: str, engine: str, output: Output) -> AsyncIterator[dict
 
 
 async def run(settings: RunSettings) -> int:
-    """Run both until the client has sent its count, or Ctrl-C. Returns the exit status."""
+    """Run both until the client ends, or Ctrl-C. Returns the exit status."""
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ async def run(settings: RunSettings) -> int:
                 mode=settings.mode,
                 quiet=settings.quiet,
             )
-            # The server is this one: where it is gone, no other will come.
+            # No other server will replace this one.
             return await PingCommand(ping, terminal("client | "), reconnect=False).run()
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED

@@ -135,7 +135,7 @@ async def test_what_is_no_request_is_refused(data: bytes) -> None:
         answer = await peer.answer()
         peer.writer.write_eof()
         assert answer.status == 400
-        assert answer.text.startswith("the request cannot be understood: ")
+        assert answer.text.startswith("invalid request: ")
         assert answer.text[:-1].isprintable()
         assert answer.headers["server"] == "pingpong"
         assert await peer.rest() == b""
@@ -184,12 +184,12 @@ async def test_who_hangs_up_amid_a_request_disturbs_nobody() -> None:
         assert (await ask(http.port, "/")).status == 200
 
 
-async def test_who_connects_and_says_nothing_is_dismissed() -> None:
+async def test_who_connects_and_says_nothing_is_disconnected() -> None:
     async with running(idle_timeout=0.01) as http, connected(http.port) as peer:
         assert await peer.rest() == b""
 
 
-async def test_who_dribbles_in_a_request_is_dismissed() -> None:
+async def test_who_dribbles_in_a_request_is_disconnected() -> None:
     async with running(idle_timeout=0.05) as http, connected(http.port) as peer:
         peer.send(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
         ended = asyncio.ensure_future(peer.rest())
@@ -201,7 +201,7 @@ async def test_who_dribbles_in_a_request_is_dismissed() -> None:
         assert ended.result() == b""
 
 
-async def test_who_waits_for_long_between_requests_is_dismissed() -> None:
+async def test_who_waits_for_long_between_requests_is_disconnected() -> None:
     async with running(idle_timeout=0.01) as http, connected(http.port) as peer:
         peer.send(GET)
         assert (await peer.answer()).status == 200
@@ -222,7 +222,7 @@ async def test_an_answer_in_pieces_arrives_whole() -> None:
         assert (await ask(http.port, "/")).body == bytes(30_000_000)
 
 
-async def test_who_does_not_read_its_answer_is_dismissed() -> None:
+async def test_who_does_not_read_its_answer_is_disconnected() -> None:
     async with running(timeout=0.05) as http, connected(http.port) as peer:
         http.answers = large
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]

@@ -195,7 +195,7 @@ async def test_other_methods_are_a_405(method: str) -> None:
     async with running() as admin:
         answer = await ask(admin.port, "/metrics", method)
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
-    assert answer.text == "only GET and HEAD are answered here\n"
+    assert answer.text == "only GET and HEAD are allowed\n"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/livez/", "//livez", "/Livez"])
@@ -203,7 +203,7 @@ async def test_other_pages_are_a_404_that_names_those_there_are(path: str) -> No
     async with running() as admin:
         answer = await ask(admin.port, path)
     assert answer.status == 404
-    assert answer.text == f"there is no such page; there are: {' '.join(PAGES)}\n"
+    assert answer.text == f"no such page; there are: {' '.join(PAGES)}\n"
 
 
 async def test_the_port_that_was_taken_is_known_and_logged(
@@ -232,7 +232,7 @@ async def test_a_port_in_use_is_told_in_a_line() -> None:
                 pass
     assert str(raised.value) == (
         f"cannot listen for HTTP on 127.0.0.1 port {admin.port}: the port is in use; set"
-        " PINGPONG_ADMIN_PORT (--admin-port) to another one (0: any)"
+        " --admin-port (PINGPONG_ADMIN_PORT) to another one (0: any)"
     )
 
 
@@ -261,7 +261,7 @@ async def test_a_port_that_is_not_allowed_is_told_in_a_line(
 
     monkeypatch.setattr(socket, "create_server", create_server)
     with pytest.raises(
-        AdminError, match=r"set PINGPONG_ADMIN_PORT \(--admin-port\) to one above 1023"
+        AdminError, match=r"set --admin-port \(PINGPONG_ADMIN_PORT\) to one above 1023"
     ):
         async with running(settings=ServiceSettings(admin_port=80)):
             pass

@@ -131,7 +131,7 @@ async def test_files_that_cannot_be_used_are_an_error_at_the_start(
     for data, reason in (
         (encrypted, "encrypted"),
         (files.authority.issue("127.0.0.1").key_pem(), "key values mismatch"),
-        (b"nothing", "cannot be used"),
+        (b"nothing", "cannot be used: not PEM;"),
     ):
         key.write_bytes(data)
         with pytest.raises(AdminError, match=reason) as raised:

@@ -81,7 +81,7 @@ class Generator:
             return st.just(schema["const"])
         if "enum" in schema:
             return st.sampled_from(schema["enum"])
-        kinds = schema["type"]
+        kinds = schema.get("type", "string")  # a renamed setting has none: any value is refused
         return st.one_of(
             [self._of_kind(kind, schema) for kind in ([kinds], kinds)[isinstance(kinds, list)]]
         )

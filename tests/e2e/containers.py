@@ -64,7 +64,7 @@ class Container:
 
     def wait_ready(self) -> float:
         """Wait until it says so. Returns the seconds since its start."""
-        address = self._docker("port", self.name, "8080/tcp").split()[0]
+        address = self._docker("port", self.name).split()[-1]
         self.url = f"http://{address}"
 
         def is_ready() -> bool:

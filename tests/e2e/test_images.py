@@ -59,7 +59,9 @@ def start(docker: Docker) -> Iterator[Start]:
     names: list[str] = []
 
     def start(image: str, *words: str, options: tuple[str, ...] = HARDENED) -> Container:
-        published = "--publish=127.0.0.1::8080"
+        exposed = docker.inspect(image)["Config"]["ExposedPorts"]
+        admin = next(port for port in exposed if port.endswith("/tcp"))
+        published = f"--publish=127.0.0.1::{admin}"
         names.append(docker("run", "--detach", published, *options, image, *words).strip())
         return Container(docker, names[-1])
 

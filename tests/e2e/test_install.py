@@ -71,7 +71,7 @@ def test_default_values_make_a_server_and_a_client_that_ping(
 
 
 def test_pings_in_all_modes(install: Install) -> None:
-    release = install({"client": {"settings": {"modes": list(MODES), "interval": 0.1}}})
+    release = install({"client": {"settings": {"mode": list(MODES), "interval": 0.1}}})
     release.wait_up(1)
 
     def ten_answers_in_each_mode() -> bool:

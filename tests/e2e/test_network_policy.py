@@ -26,7 +26,7 @@ DENY_ALL = {
 def can_connect(release: Release) -> bool:
     """Whether a new connection from the client's pod to the server answers within seconds."""
     refusal = inside.refusal(release, release.pod("client"), patience=2)
-    assert refusal is None or "nobody answers" in refusal or "no answer" in refusal, refusal
+    assert refusal is None or "unreachable" in refusal or "no answer" in refusal, refusal
     return refusal is None
 
 

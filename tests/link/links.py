@@ -101,7 +101,7 @@ class Wire:
     def ping(self) -> None:
         pass
 
-    def catch_up(self) -> None:
+    def receive_backlog(self) -> None:
         pass
 
     def flush(self) -> int:

@@ -221,7 +221,7 @@ def test_admin_port_in_use() -> None:
     assert (status, out) == (2, "")
     assert err.splitlines()[-1] == (
         f"pingpong: cannot listen for HTTP on 127.0.0.1 port {port}: the port is in use;"
-        " set PINGPONG_ADMIN_PORT (--admin-port) to another one (0: any)"
+        " set --admin-port (PINGPONG_ADMIN_PORT) to another one (0: any)"
     )
 
 

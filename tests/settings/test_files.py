@@ -231,7 +231,7 @@ def test_files_that_never_rest_are_given_up(
         return real(path, flags)
 
     monkeypatch.setattr(os, "open", changing)
-    with pytest.raises(OSError, match="as fast as it is read"):
+    with pytest.raises(OSError, match="faster than it is read"):
         WatchedFile(path).read()
     assert opened < 20
 

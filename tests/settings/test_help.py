@@ -60,7 +60,7 @@ class TestHelp:
             "      --ca FILE                  trust the certificate authorities in this PEM",
         ):
             assert line in text.splitlines()
-        assert "Exit status: 0, answers came from every target; 1" in text.replace("\n", " ")
+        assert "Exit status: 0, every target answered; 1" in text.replace("\n", " ")
 
     def test_needs_nothing_else_to_be_right(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match=r"^0$"):

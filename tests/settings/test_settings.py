@@ -277,18 +277,20 @@ class TestMistakes:
         assert mistakes(ServeSettings, "--tls-cert-file", "a") == (
             "--tls-cert-file (PINGPONG_TLS_CERT_FILE) is set without"
             " --tls-key-file (PINGPONG_TLS_KEY_FILE):"
-            " set both, or neither to have a certificate made",
+            " set both, or neither for a self-signed certificate",
         )
         (mistake,) = mistakes(ServeSettings, PINGPONG_TLS_KEY_FILE="a")
         assert mistake.startswith("--tls-key-file (PINGPONG_TLS_KEY_FILE) is set without")
 
     def test_contradictions(self) -> None:
         assert mistakes(PingSettings, "h", "-46") == (
-            "--ipv4 (PINGPONG_IPV4) and --ipv6 (PINGPONG_IPV6) exclude each other",
+            "--ipv4 (PINGPONG_IPV4) and --ipv6 (PINGPONG_IPV6) cannot be used together:"
+            " leave one of them out",
         )
         (mistake,) = mistakes(PingSettings, "h", "--insecure", "--cert-hash", SHA256.hex())
         assert mistake.startswith(
-            "--insecure (PINGPONG_INSECURE) and --cert-hash (PINGPONG_CERT_HASH) exclude each other"
+            "--insecure (PINGPONG_INSECURE) and --cert-hash (PINGPONG_CERT_HASH) cannot be used"
+            " together"
         )
 
     @pytest.mark.parametrize(
@@ -302,6 +304,7 @@ class TestMistakes:
             (ServeSettings, ["--token=SECRET"]),
             (ServeSettings, ["--allowed-origins", "https://me:SECRET@host/"]),
             (ProbeSettings, ["h", "--token-file=SECRET"]),
+            (ProbeSettings, ["h", f"--token-file=SECRET{'0' * 255}"]),  # too long for a file's name
             (ProbeSettings, ["https://me:SECRET@host/"]),
             (ProbeSettings, ["h,https://me:SECRET@host/"]),
             (PingSettings, ["h", "--count=SECRET"]),
@@ -357,11 +360,11 @@ class TestMistakes:
         ("given", "mistake"),
         [
             ("", "must not be empty"),
-            ("0.1,0.05", "must rise from each to the next"),
-            ("0.1,soon", "soon must be seconds above 0, such as 0.001"),
-            ("0,1", "0 must be seconds above 0, such as 0.001"),
-            ("nan", "must be seconds above 0, such as 0.001"),
-            (",".join(map(str, range(1, 32))), "must be 30 at most"),
+            ("0.1,0.05", "must be ascending"),
+            ("0.1,soon", "soon must be a number of seconds above 0, such as 0.001"),
+            ("0,1", "0 must be a number of seconds above 0, such as 0.001"),
+            ("nan", "must be a number of seconds above 0, such as 0.001"),
+            (",".join(map(str, range(1, 32))), "must be at most 30"),
         ],
     )
     def test_buckets(self, given: str, mistake: str) -> None:
@@ -372,7 +375,7 @@ class TestMistakes:
     def test_a_view_and_lines(self) -> None:
         (mistake,) = mistakes(PingSettings, "h", "--live", "--json")
         assert mistake.startswith(
-            "--live (PINGPONG_LIVE) and --json (PINGPONG_JSON) exclude each other"
+            "--live (PINGPONG_LIVE) and --json (PINGPONG_JSON) cannot be used together"
         )
 
     def test_secrets_are_hidden(self) -> None:

@@ -22,10 +22,10 @@ _ADVICE: dict[Kind, str] = {
 
 
 class Access:
-    """Who may see pages. Without any file, everybody."""
+    """Checks the credentials of requests; without a file, none are required."""
 
     def __init__(self, token_file: Path | None, basic_auth_file: Path | None) -> None:
-        """Raises `AdminError` where a file cannot be used."""
+        """Raises `AdminError` if a file cannot be used."""
         self._files: dict[Kind, CredentialsFile] = {}
         paths: dict[Kind, tuple[Path | None, str]] = {
             "token": (token_file, named("admin_token_file")),
@@ -40,21 +40,21 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether no authentication is asked for."""
+        """Whether no authentication is required."""
         return not self._files
 
     @property
     def challenges(self) -> list[str]:
-        """What would be accepted, as `WWW-Authenticate` has it."""
+        """The values of `WWW-Authenticate` headers."""
         return [_CHALLENGES[kind] for kind in self._files]
 
     @property
     def advice(self) -> str:
-        """What would be accepted, for people."""
+        """What to send, for error texts."""
         return " or ".join(_ADVICE[kind] for kind in self._files)
 
     def allows(self, authorization: str) -> bool:
-        """Whether a request with this header `Authorization` may see pages."""
+        """Whether a request with this `Authorization` header has valid credentials."""
         if self.is_open:
             return True
         scheme, _, sent = authorization.partition(" ")
@@ -73,6 +73,6 @@ class Access:
         return kind in self._files and self._files[kind].matches(value)
 
     def check_files(self, now: float) -> None:
-        """Read again what has changed; `now` is seconds of a clock that never goes back."""
+        """Read changed files again; `now` is in seconds of a monotonic clock."""
         for file in self._files.values():
             file.check(now)

@@ -1,4 +1,4 @@
-"""The admin port as a whole, from its start to its end."""
+"""Starts and stops the admin port."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ..settings import ServiceSettings
+from ..settings.command_line import named
 from ..telemetry.health import Check
 from ..telemetry.logs import get_logger
 from ..telemetry.scrapes import Families, Scrapes
@@ -23,13 +24,12 @@ _HOUSEKEEPING_INTERVAL = 1.0
 
 
 class Admin:
-    """Answers on the admin port, from `start` to `close`.
+    """The server on the admin port, from `start` to `close`.
 
-    `liveness` are the checks of ``/livez`` (where one fails, a restart helps), `readiness` those of
-    ``/readyz`` (where one fails, the service does not do its work now). `families` gives the
-    metrics, anew for each scrape; what it returns may be an iterator, and is then gone through with
-    pauses, in which what it iterates over must not change. The settings are a page as well; their
-    secrets are redacted.
+    `liveness` are the checks of ``/livez`` (if one fails, a restart may help), `readiness` those of
+    ``/readyz`` (if one fails, the service does not do its work now). `families` returns the metrics
+    for a scrape. They may be an iterator; the event loop runs between its items. The settings are a
+    page too, with their secrets redacted.
     """
 
     def __init__(
@@ -57,19 +57,19 @@ class Admin:
 
     @property
     def port(self) -> int:
-        """The TCP port; where 0 was asked for, it is known once started."""
+        """The TCP port; if the setting is 0, it is known once started."""
         return self._port
 
     @property
     def connections(self) -> int:
-        """Connections that are open."""
+        """The number of open connections."""
         return 0 if self._listener is None else self._listener.connections
 
     async def start(self) -> None:
         """Bind the port and answer.
 
         Raises:
-            AdminError: the port cannot be had, or a file cannot be used.
+            AdminError: the port cannot be bound, or a file cannot be used.
         """
         settings = self._settings
         access = Access(settings.admin_token_file, settings.admin_basic_auth_file)
@@ -102,12 +102,12 @@ class Admin:
         if self._tls is None and not access.is_open:
             self._log.warning(
                 "admin_authentication_in_clear",
-                warning="tokens and passwords of the admin port cross the network in clear: set"
-                " PINGPONG_ADMIN_TLS_CERT_FILE and PINGPONG_ADMIN_TLS_KEY_FILE",
+                warning="tokens and passwords are sent to the admin port without TLS: set"
+                f" {named('admin_tls_cert_file')} and {named('admin_tls_key_file')}",
             )
 
     def check_files(self) -> None:
-        """Read files again that have changed; it is done every second as well."""
+        """Read changed files again; this also happens every second."""
         now = time.monotonic()
         if self._access is not None:
             self._access.check_files(now)
@@ -115,7 +115,7 @@ class Admin:
             self._tls.check_files(now)
 
     async def close(self) -> None:
-        """Stop; requests without an answer yet get none."""
+        """Stop. Requests without an answer get none."""
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         if self._listener is not None:
@@ -134,16 +134,10 @@ class Admin:
 def _advice(host: str, port: int, error: OSError) -> str:
     where = f"cannot listen for HTTP on {host} port {port}"
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"{where}: the port is in use; set PINGPONG_ADMIN_PORT (--admin-port) to another one"
-            " (0: any)"
-        )
+        return f"{where}: the port is in use; set {named('admin_port')} to another one (0: any)"
     if error.errno == errno.EACCES:
-        return f"{where}: not allowed; set PINGPONG_ADMIN_PORT (--admin-port) to one above 1023"
+        return f"{where}: not allowed; set {named('admin_port')} to one above 1023"
     reason = error.strerror or str(error)
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return (
-            f"{where}: {reason}; set PINGPONG_ADMIN_HOST (--admin-host) to an address of this"
-            " machine"
-        )
+        return f"{where}: {reason}; set {named('admin_host')} to an address of this machine"
     return f"{where}: {reason}"

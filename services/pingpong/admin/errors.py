@@ -1,4 +1,4 @@
-"""Why there is no admin port."""
+"""The error of the admin port."""
 
 from __future__ import annotations
 

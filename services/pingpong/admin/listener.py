@@ -1,7 +1,8 @@
-"""Connections of the admin port, and their bounds: aiohttp bounds neither their number nor all of their time.
+"""Connections of the admin port, and their limits.
 
-When there are too many connections, the one that was used least recently is closed, so that a
-client that sends its requests slowly, or reads no answers, keeps no other out.
+aiohttp does not limit the number of connections, and not all of their time. If there are too many,
+the least recently used one is closed: a client that sends its requests slowly, or does not read the
+answers, does not keep others out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from aiohttp import web
 from ..telemetry.redaction import shown
 
 NAME = "pingpong"
-"""In place of aiohttp's version and Python's, in the header Server."""
+"""The `Server` header, instead of aiohttp's, which shows versions."""
 
 _MAX_UNREAD = 65_536
 """Bytes of a request, its body included."""
@@ -31,10 +32,10 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
-    """A listening socket; `::` takes IPv4 as well, and is `0.0.0.0` where there is no IPv6.
+    """Bind a listening socket; `::` includes IPv4, and is `0.0.0.0` on a system without IPv6.
 
     Raises:
-        OSError: the address cannot be had; socket.gaierror: `host` has no address.
+        OSError: the address cannot be bound; socket.gaierror: `host` has no address.
     """
     if host in ("", "::"):
         with contextlib.suppress(ValueError):  # not on this system
@@ -54,13 +55,13 @@ def bind_tcp(host: str, port: int) -> socket.socket:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many connections there may be, and for how many seconds what may last."""
+    """Limits of connections: their number, and times in seconds."""
 
     connections: int = 64
     timeout: float = 5.0
-    """For a TLS handshake, for a response to be made, and for it to be sent, each."""
+    """For a TLS handshake, for making a response, and for sending it, each."""
     idle_timeout: float = 60.0
-    """For a request to arrive."""
+    """For a request to arrive completely."""
 
 
 class _Connection(web.RequestHandler):
@@ -79,10 +80,10 @@ class _Connection(web.RequestHandler):
         self.listener = listener
         self._accepted = accepted
         self.unread = 0
-        """Bytes that came since a request was begun to be answered."""
+        """Bytes received since the answer to the last request began."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A drain is to mean that everything has left, so that no end waits for the client.
+        # `drain` then waits until everything is sent, and closing does not wait for the client.
         cast(asyncio.Transport, transport).set_write_buffer_limits(0)
         super().connection_made(transport)
 
@@ -108,7 +109,7 @@ class _Connection(web.RequestHandler):
             return super().handle_error(request, status, exc)
         reason = shown(message.partition("\n")[0]).rstrip(": ")
         response = web.Response(
-            text=f"the request cannot be understood: {reason}\n",
+            text=f"invalid request: {reason}\n",
             status=status,
             headers={"Server": NAME},
         )
@@ -116,7 +117,7 @@ class _Connection(web.RequestHandler):
         return response
 
     def abort(self) -> None:
-        """End it, in its handshake as well, whatever the client does."""
+        """Close it without waiting for the client, also during its handshake."""
         if self.transport is not None:
             self.transport.abort()
         else:
@@ -125,7 +126,7 @@ class _Connection(web.RequestHandler):
 
 
 class Listener:
-    """Accepts connections, and has `application` answer what comes on them."""
+    """Accepts connections, whose requests `application` answers."""
 
     def __init__(self, application: web.Application, bounds: Bounds | None = None) -> None:
         self.bounds = bounds or Bounds()
@@ -133,24 +134,24 @@ class Listener:
         self._runner = web.AppRunner(
             application, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0
         )
-        # With the end of its TLS handshake. The least recently used one stands first.
+        # Each with the task of its TLS handshake. The least recently used one is the first.
         self._connections: dict[_Connection, asyncio.Task[None]] = {}
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
 
     @property
     def connections(self) -> int:
-        """Connections that are open, or in their handshake."""
+        """The number of connections that are open, or in their handshake."""
         return len(self._connections)
 
     async def start(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
-        """Answer on a listening socket, over TLS where there is a context for it."""
+        """Answer on a listening socket, over TLS if there is a context."""
         await self._runner.setup()
         self._listening = listening
         self._accepting = asyncio.create_task(self._accept(listening, context))
 
     async def close(self) -> None:
-        """Stop, in the middle of a request if need be."""
+        """Stop, also in the middle of a request."""
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.gather(self._accepting, return_exceptions=True)
@@ -158,17 +159,17 @@ class Listener:
             self._listening.close()
         opening = list(self._connections.values())
         for connection in list(self._connections):
-            self._dismiss(connection)
+            self._abort(connection)
         await asyncio.gather(*opening, return_exceptions=True)
         await self._runner.cleanup()
 
     def used(self, connection: _Connection) -> None:
-        """Note that a request came on it."""
+        """Note that a request arrived on a connection."""
         if connection in self._connections:
             self._connections[connection] = self._connections.pop(connection)
 
     def forget(self, connection: _Connection) -> None:
-        """Note that it has ended."""
+        """Note that a connection has ended."""
         self._connections.pop(connection, None)
 
     async def _accept(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
@@ -182,7 +183,7 @@ class Listener:
                 await asyncio.sleep(0.1)
                 continue
             while self.connections >= self.bounds.connections:
-                self._dismiss(next(iter(self._connections)))
+                self._abort(next(iter(self._connections)))
             connection = _Connection(self._runner.server, self, accepted)
             self._connections[connection] = loop.create_task(
                 self._open(connection, accepted, context)
@@ -206,7 +207,7 @@ class Listener:
             self.forget(connection)
             raise
 
-    def _dismiss(self, connection: _Connection) -> None:
+    def _abort(self, connection: _Connection) -> None:
         del self._connections[connection]
         connection.abort()
 
@@ -219,7 +220,7 @@ async def _bounded(request: web.Request, handler: _Handler) -> web.StreamRespons
     connection.unread = 0
     response = await handler(request)
     if connection.unread or request.body_exists:
-        # So no queue of requests grows, and where a body ends is in no doubt (RFC 9112, section 6.1).
+        # No queue of requests grows, and the end of a body does not matter (RFC 9112, section 6.1).
         response.force_close()
     try:
         async with asyncio.timeout(connection.listener.bounds.timeout):

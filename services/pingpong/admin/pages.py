@@ -1,6 +1,6 @@
 """The pages of the admin port.
 
-Nothing that a check or a source of metrics does ends the service, or keeps the port from answering.
+A check or a source of metrics that fails or takes too long is an error of its page only.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Pages:
-    """Makes the pages; `access` says who may see them.
+    """Makes the pages; `access` checks the credentials of requests.
 
-    ``/livez`` and ``/readyz`` need no authentication, since kubelet has none to give; without it
-    they name the checks that fail, and say no more.
+    ``/livez`` and ``/readyz`` need no authentication, since kubelet has none. Without it, they name
+    the checks that fail, but not the reasons.
     """
 
     def __init__(
@@ -53,15 +53,15 @@ class Pages:
         self._throttle = FailureLogThrottle()
         self._log = get_logger("pingpong.http").bind()
         self._pages: dict[str, tuple[str, _Handler]] = {
-            "/livez": ("is it alive (?verbose: each check, as JSON)", self._health),
-            "/readyz": ("is it ready (?verbose: each check, as JSON)", self._health),
+            "/livez": ("liveness (?verbose: each check, as JSON)", self._health),
+            "/readyz": ("readiness (?verbose: each check, as JSON)", self._health),
             "/metrics": ("metrics, for Prometheus", self._metrics),
             "/version": ("versions, as JSON", self._versions),
             "/config": ("settings, as JSON", self._settings),
         }
 
     def application(self) -> web.Application:
-        """The pages as aiohttp serves them."""
+        """The aiohttp application."""
         application = web.Application(middlewares=[self._answer])
         application.router.add_get("/", self._index)
         for path, (_, handler) in self._pages.items():
@@ -77,23 +77,23 @@ class Pages:
         if needs_access and not self._allowed(request):
             response: web.StreamResponse = self._unauthorized()
         else:
-            response = await self._made(request, handler)
+            response = await self._respond(request, handler)
         self._log.debug(
             "request_answered", method=request.method, path=request.path, status=response.status
         )
         return response
 
-    async def _made(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _respond(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         path = request.path
         try:
             async with asyncio.timeout(self._timeout):
                 response = await handler(request)
         except web.HTTPNotFound:
-            return _plain(404, f"there is no such page; there are: / {' '.join(self._pages)}")
+            return _plain(404, f"no such page; there are: / {' '.join(self._pages)}")
         except web.HTTPMethodNotAllowed:
-            return _plain(405, "only GET and HEAD are answered here", Allow="GET, HEAD")
+            return _plain(405, "only GET and HEAD are allowed", Allow="GET, HEAD")
         except TimeoutError:
-            return _plain(503, f"{path} took longer than {self._timeout:g} s")
+            return _plain(503, f"{path} took longer than {self._timeout:g} s: try again")
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             if failed := self._throttle.failed(path, reason, time.monotonic()):
@@ -106,7 +106,7 @@ class Pages:
         return self._access.allows(request.headers.get("Authorization", ""))
 
     def _unauthorized(self) -> web.Response:
-        response = _plain(401, f"this needs authentication: send {self._access.advice}")
+        response = _plain(401, f"authentication required: send {self._access.advice}")
         for challenge in self._access.challenges:
             response.headers.add("WWW-Authenticate", challenge)
         return response
@@ -164,11 +164,11 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 async def _one_by_one(chunks: list[bytes]) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
-        await asyncio.sleep(0)  # packets pass in between
+        await asyncio.sleep(0)  # the event loop processes packets
 
 
 def _plain(status: int, *lines: str, **headers: str) -> web.Response:
-    """Lines of text, without secrets and printable."""
+    """Lines of text, printable and redacted."""
     text = "".join(f"{shown(line)}\n" for line in lines)
     return web.Response(status=status, text=text, headers=headers)
 

@@ -11,13 +11,13 @@ from .errors import AdminError
 
 
 class ServerTls:
-    """A context for a server, whose handshakes show the certificate that is in the files now.
+    """A server's TLS context, whose handshakes use the current certificate of the files.
 
-    Connections that are open notice nothing of another certificate.
+    A new certificate does not affect open connections.
     """
 
     def __init__(self, cert_file: Path, key_file: Path) -> None:
-        """Raises `AdminError` where the files cannot be used."""
+        """Raises `AdminError` if the files cannot be used."""
         self._paths = cert_file, key_file
         self._watched = WatchedFiles(cert_file, key_file)
         self._log = get_logger("pingpong.admin")
@@ -28,7 +28,7 @@ class ServerTls:
     def check_files(self, now: float) -> None:
         """Read the files again if they have changed; cheap enough for every second.
 
-        `now` is seconds of a clock that never goes back.
+        `now` is in seconds of a monotonic clock.
         """
         if self._loaded.check(now):
             self._log.info("admin_certificate_changed")
@@ -36,7 +36,7 @@ class ServerTls:
     def _use_loaded(
         self, handshake: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext
     ) -> None:
-        # Called in each handshake, also of a client that names no server.
+        # Called in each handshake, also if the client sends no server name.
         handshake.context = self._loaded.value
 
     def _load(self) -> ssl.SSLContext:
@@ -48,7 +48,8 @@ class ServerTls:
             self._watched.read()
             context.load_cert_chain(cert_file, key_file, password=_no_password)
         except ssl.SSLError as error:
-            reason = (getattr(error, "reason", "") or error.strerror or str(error)).lower()
+            told = getattr(error, "reason", "") or error.strerror or str(error)
+            reason = "not PEM" if "PEM lib" in told else told.lower()
             raise AdminError(
                 f"the admin port's certificate {cert_file} and key {key_file} cannot be used:"
                 f" {reason.replace('_', ' ')}; give a certificate with its chain, and its key, in PEM"
@@ -69,5 +70,5 @@ class ServerTls:
 
 
 def _no_password() -> str:
-    # Without it, OpenSSL asks for the password of an encrypted key on the terminal.
+    # Without this, OpenSSL asks for the password of an encrypted key on the terminal.
     raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the key is encrypted")

@@ -1,4 +1,4 @@
-"""The header that shows a server who asks."""
+"""The `authorization` header of a session's request."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..webtransport import Headers
 
 
 def authorization(token_file: Path | None) -> Headers:
-    """The header that shows the token in a file; none without a file (RFC 6750, section 2.1).
+    """The header with the token of a file; empty without a file (RFC 6750, section 2.1).
 
-    Raises `LinkError`, which says nothing of what is in the file.
+    Raises `LinkError`, whose text never contains the file's content.
     """
     if token_file is None:
         return ()
@@ -26,7 +26,7 @@ def authorization(token_file: Path | None) -> Headers:
     except CredentialsError as error:
         raise _no_token(f"the file {token_file} cannot be used: {error}") from None
     if len(tokens) > 1:
-        raise _no_token(f"the file {token_file} holds {len(tokens)} tokens: leave the one to send")
+        raise _no_token(f"the file {token_file} holds {len(tokens)} tokens: keep only one of them")
     return ((b"authorization", b"Bearer " + tokens[0][1]),)
 
 

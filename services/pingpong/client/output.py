@@ -1,4 +1,4 @@
-"""Where a command's lines go."""
+"""The output of a command."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ..webtransport import printable
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where lines go: results, and complaints.
+    """Functions that write results and errors.
 
-    Both make each line printable once more, whatever is in it. `write` raises `OSError` where the
-    line cannot be written, `BrokenPipeError` where the reader is gone; `complain` never does.
-    `draw` puts text into a terminal as it is, at once, and
-    raises as `write` does; None where the results go somewhere else.
+    `write` and `complain` make each line printable. `write` raises `OSError` if the line cannot be
+    written, `BrokenPipeError` if the reader is gone; `complain` never raises. `draw` writes text to
+    a terminal without a change, and raises as `write` does; None if the output is not a terminal.
     """
 
     write: Callable[[str], None]
@@ -28,7 +27,7 @@ class Output:
 
 
 def terminal(prefix: str = "") -> Output:
-    """Results to stdout, each line at once and behind `prefix`, and complaints to stderr."""
+    """Write results to stdout, each line flushed and after `prefix`, and errors to stderr."""
 
     def write(text: str) -> None:
         with _unless_gone():
@@ -43,13 +42,13 @@ def terminal(prefix: str = "") -> Output:
         with contextlib.suppress(OSError, ValueError):
             print(_line(f"pingpong: {line}", sys.stderr), file=sys.stderr, flush=True)
 
-    # Where it was closed from the start, Python has no stdout, and print says nothing.
+    # If stdout is closed at the start, it is None, and print does nothing.
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     return Output(write, complain, draw if is_terminal and not prefix else None)
 
 
 def _line(text: str, stream: TextIO) -> str:
-    """A line as a stream can take it, without its end."""
+    """A line, without its end, that the stream can encode."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return printable(text, None).encode(encoding, "backslashreplace").decode(encoding)
 
@@ -64,7 +63,7 @@ def _unless_gone() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Send what is still in stdout's buffer nowhere: at its end Python would try once more."""
+    """Discard the buffer of stdout, which Python would try to write again when it exits."""
     null = os.open(os.devnull, os.O_WRONLY)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(null, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Where a URL leads, with what the settings insist on there."""
+"""Makes a target from a URL and the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..webtransport.asyncio import Target
 
 
 def target_of(url: str, settings: PingSettings | ProbeSettings) -> Target:
-    """The target of a URL. Raises `ValueError` for a URL that is not WebTransport's."""
+    """The target of a URL. Raises `ValueError` if it is not an https URL."""
     family = socket.AF_UNSPEC
     if isinstance(settings, PingSettings):
         if settings.ipv4:

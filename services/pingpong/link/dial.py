@@ -11,11 +11,11 @@ from typing import TypeAlias
 
 from ..webtransport import Address, Headers, Windows
 from ..webtransport.asyncio import (
-    CatchUp,
     Cause,
     ClientConnection,
     ConnectError,
     EndpointConfig,
+    ReceiveBudget,
     Target,
     more_telling,
     open_connection,
@@ -134,7 +134,7 @@ class Dialer:
         self.timeout = timeout
         self._headers = headers
         self._throttle = _Throttle()
-        self._catch_up = CatchUp()
+        self._budget = ReceiveBudget()
         self._config = replace(
             config or EndpointConfig(),
             idle_timeout=idle_timeout,
@@ -177,7 +177,7 @@ class Dialer:
                     timeout=_left(deadline),
                     addresses=sorted(addresses, key=lambda entry: entry[1] == avoid),
                     retry_delay=retry_delay,
-                    catch_up=self._catch_up,
+                    budget=self._budget,
                     named_timeout=self.timeout,
                 )
 

@@ -167,7 +167,7 @@ class PingSession(Pinger):
     def receive_pending(self) -> None:
         """Process the packets that are in the socket."""
         if self.end_reason is None:
-            self.client.catch_up()
+            self.client.receive_backlog()
 
     def next_check(self) -> float:
         """When to call `check`, at the latest, in seconds."""
@@ -185,7 +185,7 @@ class PingSession(Pinger):
         deadline = statistics.deadline
         if deadline is not None and deadline <= now_ns:
             # An answer in the socket is in time if it arrived in time.
-            self.client.catch_up()
+            self.client.receive_backlog()
         if self.end_reason is not None:
             return
         overdue = statistics.expire(now_ns)

@@ -1,4 +1,4 @@
-"""`pingpong serve`: settings, certificate, workers, admin port, and an orderly end."""
+"""`pingpong serve`: starts and stops certificate, workers and admin port."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _HOUSEKEEPING_INTERVAL = 1.0
 _ANY_ADDRESS = ("::", "0.0.0.0")
 
 Workers: TypeAlias = Worker | WorkerGroup
-"""What answers: one worker in this process, or several processes."""
+"""One worker in this process, or a group of worker processes."""
 
 
 def count_workers(settings: ServeSettings) -> int:
-    """How many workers the settings ask for."""
+    """The number of workers by the settings."""
     return settings.workers or min(usable_cores(), MAX_WORKERS)
 
 
 def make_workers(settings: ServeSettings, certificate: Certificate) -> Workers:
-    """One worker in this process, or as many processes as the settings ask for."""
+    """Make one worker in this process, or the group of worker processes."""
     count = count_workers(settings)
     if count == 1:
         return Worker(settings, certificate, keys=shared_keys(settings, certificate))
@@ -53,7 +53,7 @@ def make_workers(settings: ServeSettings, certificate: Certificate) -> Workers:
 
 
 def ping_command(settings: ServeSettings, port: int, certificate: Certificate) -> str:
-    """A command that pings the server from this machine, for a shell."""
+    """A shell command that pings the server from this machine."""
     host = "localhost" if settings.bind_host in _ANY_ADDRESS else settings.bind_host
     url = f"https://{f'[{host}]' if ':' in host else host}:{port}/ping"
     words = [*_program(), "ping", url, "--cert-hash", certificate.sha256.hex()]
@@ -63,7 +63,7 @@ def ping_command(settings: ServeSettings, port: int, certificate: Certificate) -
 
 
 def _program() -> list[str]:
-    """What to type for this program, in this folder."""
+    """The command of this program, for a shell in the current directory."""
     if shutil.which("pingpong"):
         return ["pingpong"]
     script = Path(sys.executable).with_name("pingpong")
@@ -73,7 +73,7 @@ def _program() -> list[str]:
 
 
 class Service:
-    """The server as a whole, from its start to its end."""
+    """The server as a whole."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self._logger = get_logger("pingpong.server")
@@ -94,7 +94,7 @@ class Service:
         )
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises `ServeError` where it cannot begin."""
+        """Serve until SIGTERM or SIGINT. Raises `ServeError` if it cannot start."""
         stopped = stop_signal(self._reload)
         housekeeping: asyncio.Task[None] | None = None
         try:
@@ -110,7 +110,7 @@ class Service:
             if housekeeping is not None:
                 housekeeping.cancel()
             await self._workers.close()
-            await self._admin.close()  # last, so that liveness stays green until the end
+            await self._admin.close()  # last, so that the server is alive until the end
         self._logger.info("stopped")
 
     async def _start_admin(self) -> None:
@@ -133,7 +133,7 @@ class Service:
         )
         self._allowed.log(self._logger)
         if self._keeper.origin == SELF_SIGNED:
-            # Clients refuse the certificate, unless its hash is typed in.
+            # Clients need the hash of the certificate.
             command = ping_command(self._settings, self._workers.port, certificate)
             self._logger.info("command_suggested", command=command)
 
@@ -170,5 +170,5 @@ class Service:
 
 
 async def serve(settings: ServeSettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `ServeError` where it cannot begin."""
+    """Serve until SIGTERM or SIGINT. Raises `ServeError` if it cannot start."""
     await Service(settings).run()

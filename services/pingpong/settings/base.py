@@ -1,10 +1,10 @@
-"""How settings are read, from ``PINGPONG_*`` variables and flags, and those that verbs share.
+"""Reads settings from ``PINGPONG_*`` variables and options; the settings that verbs share.
 
-Each verb has its settings in a file of its own. A field is the single source of its
-variable (``PINGPONG_`` and its name), its option (its name in kebab case, and the letter of
-its `Flag`), its help text and its row in the docs. An option wins over the variable; an
-empty variable counts as unset. Constructing a class directly reads neither: only
-:meth:`Settings.parse` does, from what it is given.
+Each verb has its settings in its own file. A field is the single source of its variable
+(``PINGPONG_`` and its name), its option (its name in kebab case, and the letter of its `Flag`), its
+help text and its row in the docs. An option overrides the variable; an empty variable counts as
+unset. Constructing a class directly reads neither: only :meth:`Settings.parse` does, from its
+arguments.
 """
 
 from __future__ import annotations
@@ -49,27 +49,27 @@ from .values import (
     read_hash,
 )
 
-# What kubelet sets for a Service whose name begins with "pingpong"; by its name alone, or by its
-# value as well: PINGPONG_PORT=udp://10.0.0.1:4433 is kubelet's, PINGPONG_PORT=4433 a person's slip.
+# Variables that kubelet sets for a Service whose name begins with "pingpong". Some are recognized by
+# name, others by value: PINGPONG_PORT=udp://10.0.0.1:4433 is kubelet's, PINGPONG_PORT=4433 a mistake.
 _KUBELET_NAME = re.compile(
     r"PINGPONG_(\w+_)?"
     r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _KUBELET_LINK = re.compile(r"PINGPONG_(\w+_)?PORT=(tcp|udp|sctp)://\S+:\d+")
 _OF_TESTS = ("PINGPONG_TEST_", "PINGPONG_E2E_", "PINGPONG_KIND_")
-"""How variables begin that this project's tests read, and `pingpong` leaves alone."""
+"""Prefixes of the variables of this project's tests, which `pingpong` ignores."""
 
 
 class Settings(BaseSettings):
-    """What the settings of every verb have in common."""
+    """Base of every verb's settings."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", ser_json_bytes="hex")
 
     verb: ClassVar[str]
     about: ClassVar[str]
     notes: ClassVar[tuple[str, ...]] = (
-        "Each option is an environment variable too: --log-level is PINGPONG_LOG_LEVEL. An option"
-        " wins over its variable.",
+        "Each option is also an environment variable: --log-level is PINGPONG_LOG_LEVEL. An option"
+        " overrides its variable.",
     )
 
     @classmethod
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values from the constructor only, so that the environment cannot leak in."""
+        """Take values from the constructor only, not from the environment."""
         return (init_settings,)
 
     @classmethod
@@ -91,7 +91,7 @@ class Settings(BaseSettings):
         ``--help`` prints the help text and raises ``SystemExit(0)``.
 
         Raises:
-            SettingsError: there are mistakes; it has one line for each.
+            SettingsError: settings are wrong; it has one line for each mistake.
         """
         settings = {setting.name: setting for setting in settings_of(cls)}
         if refused := renamed_variables(list(settings.values()), environ):
@@ -108,7 +108,7 @@ class Settings(BaseSettings):
                 for name, setting in settings.items()
                 if setting.flag and setting.flag.letter
             },
-            cli_parse_none_str="\0",  # no word stands for None: "--ca null" is a file's name
+            cli_parse_none_str="\0",  # no word means None: "--ca null" is a file's name
         )
         variables = EnvSettingsSource(cls)
         variables.env_vars = {
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{names[0]} is set without {names[1]}: set both, or {neither}")
 
     def masked(self) -> dict[str, Any]:
-        """All values, ready for JSON: bytes as hex, secrets as asterisks, also those in URLs."""
+        """All values for JSON: bytes as hex, secrets as asterisks, also those in URLs."""
         from ..telemetry.redaction import shown
 
         values = self.model_dump(mode="json", by_alias=True)
@@ -165,31 +165,31 @@ class Settings(BaseSettings):
 
 
 class ServiceSettings(Settings):
-    """What every verb takes that runs as a service."""
+    """Settings of the verbs that run as a service."""
 
     admin_host: Annotated[str, BeforeValidator(not_empty), Flag("Health", "", "HOST")] = Field(
-        default="::", description="address on which health and metrics are asked for, over HTTP"
+        default="::", description="address of the admin port: health and metrics over HTTP"
     )
     admin_port: Annotated[Port, Flag("Health", "", "PORT")] = Field(
-        default=8080, description="TCP port of health and metrics; 0 takes a free one and logs it"
+        default=8080, description="TCP port for health and metrics; 0: a free one, which is logged"
     )
     admin_tls_cert_file: Annotated[FilePath | None, Flag("Health", "", "FILE")] = Field(
         default=None,
-        description="answer on the admin port over TLS, with the certificate and its chain in this"
-        " PEM file; read again when it changes",
+        description="use TLS on the admin port, with the certificate and chain in this PEM file; read"
+        " again when it changes",
     )
     admin_tls_key_file: Annotated[SecretFilePath | None, Flag("Health", "", "FILE")] = Field(
-        default=None, description="that certificate's private key, PEM, not encrypted"
+        default=None, description="private key of --admin-tls-cert-file, PEM, not encrypted"
     )
     admin_token_file: Annotated[SecretFilePath | None, Flag("Health", "", "FILE")] = Field(
         default=None,
-        description="ask for a bearer token on the admin port, but for /livez and /readyz: one of"
-        " those in this file, one a line; read again when it changes",
+        description="require a bearer token on the admin port, except for /livez and /readyz: one of"
+        " those in this file, one per line; read again when it changes",
     )
     admin_basic_auth_file: Annotated[SecretFilePath | None, Flag("Health", "", "FILE")] = Field(
         default=None,
-        description="the same with basic authentication: user:password in clear, one a line; with"
-        " both files, either is enough",
+        description="require basic authentication in the same way: user:password, not encrypted, one"
+        " per line; with both files, either is enough",
     )
     log_level: Annotated[LogLevel, Flag("Logs", "", "LEVEL")] = Field(
         default="info", description=LOG_LEVEL_HELP
@@ -201,38 +201,38 @@ class ServiceSettings(Settings):
     @model_validator(mode="after")
     def _admin_certificate_has_its_key(self) -> Self:
         self._both_or_neither(
-            "admin_tls_cert_file", "admin_tls_key_file", "neither to answer without TLS"
+            "admin_tls_cert_file", "admin_tls_key_file", "neither to do without TLS"
         )
         return self
 
 
 class ConnectionSettings(Settings):
-    """What every verb takes that connects to a server: how, and which certificates to trust."""
+    """Settings of the verbs that connect to a server."""
 
     connect_timeout: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
         default=5.0,
-        description="give up connecting after this time, the lookup of the name included",
+        description="give up connecting after this time, including the name lookup",
     )
     engine: Annotated[Engine, Flag("Connection", "", "NAME")] = Field(
         default="auto", description=ENGINE_HELP
     )
     ca: Annotated[FilePath | None, Flag("Connection", "", "FILE")] = Field(
         default=None,
-        description="trust the certificate authorities in this PEM file, not the system's",
+        description="trust the certificate authorities in this PEM file instead of the system's",
     )
     cert_hash: Annotated[
         bytes | None, BeforeValidator(read_hash), Flag("Connection", "", "SHA256")
     ] = Field(
         default=None,
-        description="trust only the certificate with this SHA-256 (hex or base64), whoever signed it",
+        description="trust only the certificate with this SHA-256 (hex or base64), by any issuer",
     )
     insecure: Annotated[bool, Flag("Connection")] = Field(
         default=False,
-        description="trust any certificate: anybody on the path can answer as the server",
+        description="trust any certificate: others on the path can impersonate the server",
     )
     token_file: Annotated[SecretFilePath | None, Flag("Connection", "", "FILE")] = Field(
         default=None,
-        description="send the token in this file (Authorization: Bearer); it is read again for each"
+        description="send the token in this file (Authorization: Bearer); read again for each"
         " connection",
     )
 
@@ -241,13 +241,13 @@ class ConnectionSettings(Settings):
         if self.insecure and (self.cert_hash is not None or self.ca is not None):
             other = named("ca" if self.cert_hash is None else "cert_hash")
             raise ValueError(
-                f"{named('insecure')} and {other} exclude each other: trust any, or that one"
+                f"{named('insecure')} and {other} cannot be used together: leave one of them out"
             )
         return self
 
     @property
     def trust(self) -> str:
-        """Which certificates the settings trust, in words."""
+        """Which certificates are trusted, for display."""
         if self.insecure:
             return "any certificate"
         if self.cert_hash is not None:
@@ -260,7 +260,7 @@ class ConnectionSettings(Settings):
 def unknown_variables(classes: Sequence[type[Settings]], environ: Mapping[str, str]) -> list[str]:
     """A sentence for each ``PINGPONG_*`` variable that no setting of ``classes`` knows.
 
-    Variables of the shapes that kubelet injects for a Service are passed over, and those of tests.
+    It ignores variables that kubelet sets for a Service, and those of this project's tests.
     """
     settings = {setting.variable: setting for cls in classes for setting in settings_of(cls)}
     was = renamed_variables(list(settings.values()), environ)

@@ -17,16 +17,16 @@ class CertificateSettings(Settings):
 
     verb = "certificate"
     about = (
-        "Make a certificate for a server, and the authority that signs it, in two Secrets of"
-        " Kubernetes; or renew them, where it is time. Run again, it changes nothing before that."
+        "Create a certificate for a server, and the authority that signs it, in two Kubernetes"
+        " Secrets; or renew them when they are due. Otherwise it changes nothing."
     )
     notes = (
-        "Each option is an environment variable too: --namespace is PINGPONG_NAMESPACE. An option wins"
-        " over its variable.",
-        "An authority is valid for ten years, and renewed with two left; a certificate is valid for"
-        " a year, and renewed when a third is left, or when the names are others.",
-        "Exit status: 0, both Secrets are as they should be; 1, they could not be read, written or"
-        " used; 2, an option is wrong.",
+        "Each option is also an environment variable: --namespace is PINGPONG_NAMESPACE. An option"
+        " overrides its variable.",
+        "An authority is valid for ten years, and renewed two years before its end; a certificate is"
+        " valid for a year, and renewed when a third of it is left, or when its names change.",
+        "Exit status: 0, both Secrets are up to date; 1, they could not be read, written or used; 2,"
+        " an option is wrong.",
     )
 
     hosts: CliPositionalArg[
@@ -40,14 +40,18 @@ class CertificateSettings(Settings):
         description="names and IP addresses that the certificate is for, one or several; a name's"
         " first label may be *"
     )
-    namespace: Annotated[str, BeforeValidator(not_empty), Flag("TLS", "", "NAME")] = Field(
+    namespace: Annotated[str, BeforeValidator(not_empty), Flag("Secrets", "", "NAME")] = Field(
         default="default", description="namespace of the Secrets"
     )
-    certificate_secret: Annotated[str, BeforeValidator(not_empty), Flag("TLS", "", "NAME")] = Field(
-        default="pingpong-certificate",
-        description="Secret for the certificate: tls.crt, tls.key, and ca.crt for clients to trust",
+    certificate_secret: Annotated[str, BeforeValidator(not_empty), Flag("Secrets", "", "NAME")] = (
+        Field(
+            default="pingpong-certificate",
+            description="Secret for the certificate: tls.crt, tls.key, and ca.crt for clients to trust",
+        )
     )
-    authority_secret: Annotated[str, BeforeValidator(not_empty), Flag("TLS", "", "NAME")] = Field(
-        default="pingpong-authority",
-        description="Secret for the authority that signs it: ca.crt and ca.key",
+    authority_secret: Annotated[str, BeforeValidator(not_empty), Flag("Secrets", "", "NAME")] = (
+        Field(
+            default="pingpong-authority",
+            description="Secret for the authority that signs it: ca.crt and ca.key",
+        )
     )

@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from ..webtransport import printable
 from .values import looks_secret, quoted
 
 PREFIX = "PINGPONG_"
@@ -29,16 +30,19 @@ RENAMED = {
     "ca_file": "ca",
     "json_lines": "json",
 }
-"""What settings were called, and what they are called now: the old name is refused with the new."""
+"""Old names of settings, and their new ones. An old name is an error that gives the new one."""
 
 _NEAR = 0.75
-"""How alike two names are of which one may be a slip of the other: `pnig` and `ping` are just so."""
+"""Minimum similarity of two names for "did you mean"; `pnig` and `ping` have exactly this one."""
+
+_MAX_REASON = 120
+"""Characters; argparse shows a value whole."""
 
 _SECTIONS = (
-    *("Targets", "Listening", "TLS", "Access", "Pings", "Connection"),
+    *("Targets", "Listening", "TLS", "Secrets", "Access", "Pings", "Connection"),
     *("Limits", "Health", "Output", "Logs"),
 )
-"""In the order of the help text."""
+"""The sections of the help text, in order."""
 
 
 class SettingsError(Exception):
@@ -60,13 +64,13 @@ def option(name: str) -> str:
 
 
 def named(name: str, value: str = "") -> str:
-    """An option as messages name it, with its variable: ``--auth token (PINGPONG_AUTH)``."""
+    """An option and its variable, for messages: ``--auth token (PINGPONG_AUTH)``."""
     return f"{option(name)}{value and f' {value}'} ({variable(name)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A field at the command line: its section of the help, its letter, the value's name."""
+    """A field's option: its section of the help text, its letter, and its value's placeholder."""
 
     section: str
     letter: str = ""
@@ -75,7 +79,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A field, as help texts, tables and messages present it."""
+    """A field, for help texts, tables and messages."""
 
     name: str
     field: FieldInfo
@@ -88,12 +92,12 @@ class Setting:
 
     @property
     def option(self) -> str:
-        """The long option; what stands for it in help texts where it is positional."""
+        """The long option; the placeholder if it is positional."""
         return option(self.name) if self.flag else self.placeholder
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The spellings in help texts, the shortest first; none for a positional."""
+        """The option's forms in help texts, the shortest first; none for a positional."""
         if self.flag is None:
             return ()
         long = self.option if not self.is_bool else f"--[no-]{self.option[2:]}"
@@ -101,7 +105,7 @@ class Setting:
 
     @property
     def placeholder(self) -> str:
-        """What stands for its value in help texts."""
+        """The name of its value in help texts."""
         if self.flag is not None:
             return self.flag.value
         # Of several: one or more of the singular.
@@ -124,7 +128,7 @@ class Setting:
 
     @property
     def default(self) -> str:
-        """The default as a person would write it; empty where there is none."""
+        """The default as one would type it; empty if there is none."""
         value = self.field.default
         if value is None or value is PydanticUndefined:
             return ""
@@ -136,7 +140,7 @@ class Setting:
 
     @property
     def allowed(self) -> str:
-        """What a value may be, from the field's type and bounds."""
+        """The allowed values, from the field's type and bounds."""
         kind, metadata = self._kind, self._unwrapped()[1]
         if self.choices:
             *most, last = self.choices
@@ -156,7 +160,7 @@ class Setting:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that it may have, where they are enumerated."""
+        """The allowed values of an enumeration; empty for other types."""
         return get_args(self._kind) if get_origin(self._kind) is Literal else ()
 
     @property
@@ -186,7 +190,7 @@ class Setting:
         return types, metadata
 
     def given_as(self, value: object, *, on_command_line: bool) -> str:
-        """The setting with its wrong value, as the person wrote it: ``--count 0``."""
+        """The setting with its wrong value, as it was given: ``--count 0``."""
         shown = "***" if self.is_secret or looks_secret(value) else quoted(str(value))
         if on_command_line:
             return f"{self.option.rstrip('.')} {shown} ({self.variable})"
@@ -194,7 +198,7 @@ class Setting:
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse with mistakes as :class:`SettingsError` and a help text made from the fields."""
+    """Argparse with errors as :class:`SettingsError` and a help text made from the fields."""
 
     def __init__(
         self, verb: str, about: str, notes: Sequence[str], settings: Sequence[Setting]
@@ -205,18 +209,18 @@ class Parser(argparse.ArgumentParser):
         self._settings = settings
 
     def error(self, message: str) -> NoReturn:
-        """Raises `SettingsError` with the message in our words."""
+        """Raises `SettingsError`, with option and variable in the message."""
         names, colon, reason = message.removeprefix("argument ").partition(": ")
         for setting in self._settings:
             if setting.flag and setting.option in names.split("/"):
                 names = named(setting.name)
         reason = reason.replace("expected one argument", "a value is missing")
         reason = reason.replace("ignored explicit argument", "takes no value, got")
-        raise SettingsError([names + colon + reason])
+        raise SettingsError([names + colon + printable(reason, _MAX_REASON)])
 
     def parse_settings(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse the words after the verb. Raises `SettingsError`."""
-        # By hand: argparse takes arguments between the options only where they are all together.
+        # By hand: argparse takes positional arguments only if they are all together.
         end = argv.index("--") if "--" in argv else len(argv)
         namespace, rest = self.parse_known_args(self._with_negative_numbers(argv[:end]))
         unknown = [word.split("=")[0] for word in rest if word.startswith("-")]
@@ -234,7 +238,7 @@ class Parser(argparse.ArgumentParser):
         return namespace
 
     def _with_negative_numbers(self, argv: Sequence[str]) -> list[str]:
-        """With `-c -1` made `-c-1`: argparse takes each word that begins with - for an option."""
+        """Join `-c -1` to `-c-1`: argparse takes each word that begins with - for an option."""
         numbers = [setting for setting in self._settings if setting.is_number]
         options = [setting.option for setting in numbers]
         letters = [setting.flag.letter for setting in numbers if setting.flag]
@@ -304,22 +308,22 @@ def _two_columns(left: str, right: str, column: int, width: int) -> list[str]:
 def add_argument(parser: argparse.ArgumentParser, *names: str, **options: Any) -> argparse.Action:
     """Add an argument; for `CliSettingsSource`."""
     if not names[0].startswith("-"):
-        # The variable may give it; the class says whether it is missing.
+        # The variable may give it; the settings class checks whether it is missing.
         options["nargs"] = "*" if options.get("nargs") == "+" else "?"
     return parser.add_argument(*sorted(names, key=len), **options)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint at the one of `known` that `word` is a slip of; empty where none is."""
-    # The prefix that all variables share, or dashes, would make any two of them look alike.
+    """A "did you mean" for the name in `known` that is most similar to `word`; empty without one."""
+    # Without prefix and dashes, which make any two names similar.
     bare = {name.removeprefix(PREFIX).lstrip("-").upper(): name for name in known}
-    slip = word.removeprefix(PREFIX).lstrip("-").upper()
-    near = difflib.get_close_matches(slip, bare, n=1, cutoff=_NEAR)
+    typed = word.removeprefix(PREFIX).lstrip("-").upper()
+    near = difflib.get_close_matches(typed, bare, n=1, cutoff=_NEAR)
     return f"; did you mean {bare[near[0]]}?" if near else ""
 
 
 def renamed_variables(settings: Sequence[Setting], environ: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable by which one of these settings was called."""
+    """A sentence for each variable that is an old name of one of these settings."""
     now = {setting.name: setting for setting in settings}
     sentences = []
     for old, new in RENAMED.items():

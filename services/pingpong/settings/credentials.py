@@ -1,6 +1,6 @@
-"""Credentials from a file, one a line, several valid at once, read again when it changes.
+"""Credentials from a file, one per line, all of them valid; read again when it changes.
 
-To change a token, add the new one, have the clients use it, then take the old one out.
+To change a token, add the new one, switch the clients to it, then remove the old one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 SHORTEST = 16
-"""Characters of a token or password, below which it is warned about: it can be guessed."""
+"""Characters; shorter tokens and passwords can be guessed, and are logged as a warning."""
 
 Kind: TypeAlias = Literal["token", "password"]
 
@@ -41,10 +41,10 @@ class Credentials(NamedTuple):
 
 
 def parse_tokens(data: bytes) -> Credentials:
-    """Read tokens, one a line; `#` begins a comment, at a line's start or behind a space.
+    """Read tokens, one per line; `#` begins a comment, at a line's start or after a space.
 
-    Raises `CredentialsError`, which never shows what is in the line: no token at all, or a line
-    that is none (RFC 6750, section 2.1).
+    Raises `CredentialsError` if there is no token, or a line is not one (RFC 6750, section 2.1).
+    Its text never contains the line.
     """
     return _credentials([(number, token, token) for number, token in read_tokens(data)])
 
@@ -58,20 +58,20 @@ def read_tokens(data: bytes) -> list[tuple[int, bytes]]:
             continue
         if not _TOKEN.fullmatch(token):
             raise CredentialsError(
-                f"line {number} is no token: one a line, of letters, digits and -._~+/ only,"
-                " with = at its end"
+                f"line {number} is not a token: write one per line, of letters, digits and -._~+/,"
+                " with = only at its end"
             )
         found.append((number, token))
     if not found:
-        raise CredentialsError("it holds no token: write at least one, each on a line of its own")
+        raise CredentialsError("it holds no token: write at least one, one per line")
     return found
 
 
 def parse_passwords(data: bytes) -> Credentials:
-    """Read ``user:password``, one a line; a line that begins with `#` is a comment.
+    """Read ``user:password``, one per line; a line that begins with `#` is a comment.
 
-    Raises `CredentialsError`, which never shows what is in the line: none at all, or a line
-    without a user or a password.
+    Raises `CredentialsError` if there is no line, or one without a user or a password. Its text
+    never contains the line.
     """
     found = []
     for number, line in _lines(data):
@@ -80,12 +80,12 @@ def parse_passwords(data: bytes) -> Credentials:
         match = _LOGIN.fullmatch(line)
         if match is None:
             raise CredentialsError(
-                f"line {number} is not user:password; write one a line, the password in clear"
+                f"line {number} is not user:password: write one per line, the password not encrypted"
             )
         found.append((number, line, match[1]))
     if not found:
         raise CredentialsError(
-            "it holds no password: write at least one user:password, each on a line of its own"
+            "it holds no password: write at least one user:password, one per line"
         )
     return _credentials(found)
 
@@ -96,7 +96,7 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _credentials(found: list[tuple[int, bytes, bytes]]) -> Credentials:
-    """From a line's number, what is sent for it, and the part of that that could be guessed."""
+    """From line numbers, what clients send for each line, and the secret part of that."""
     return Credentials(
         frozenset(_digest(sent) for _, sent, _ in found),
         tuple(number for number, _, secret in found if len(secret) < SHORTEST),
@@ -110,7 +110,7 @@ _PARSERS: dict[Kind, Callable[[bytes], Credentials]] = {
 
 
 class CredentialsFile:
-    """The credentials that are valid now."""
+    """The current credentials of a file."""
 
     def __init__(self, path: Path, kind: Kind, logger: FilteringBoundLogger) -> None:
         """Raises `CredentialsError` where the file cannot be used."""
@@ -125,14 +125,14 @@ class CredentialsFile:
 
     @property
     def reload_failed(self) -> bool:
-        """Whether the file now cannot be used; what was read before it is then still valid."""
+        """Whether the file now cannot be used; the credentials from before then stay valid."""
         return self._credentials.failed
 
     def __len__(self) -> int:
         return len(self._credentials.value.digests)
 
     def matches(self, sent: bytes) -> bool:
-        """Whether these are the credentials of a line; it takes as long whichever line it is."""
+        """Whether these are the credentials of a line; takes the same time for every line."""
         digest = _digest(sent)
         known = False
         for one in self._credentials.value.digests:
@@ -142,7 +142,7 @@ class CredentialsFile:
     def check(self, now: float) -> None:
         """Read the file again if it has changed; cheap enough for every second.
 
-        `now` is seconds of a clock that never goes back.
+        `now` is in seconds of a monotonic clock.
         """
         if self._credentials.check(now):
             self._log_loaded()

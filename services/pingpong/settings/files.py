@@ -1,8 +1,8 @@
-"""Files that change under a running service: certificates, keys, authorities, tokens.
+"""Files that change while a service runs: certificates, keys, authorities, tokens.
 
 Kubernetes changes a mounted Secret by pointing the symbolic link ``..data`` to another directory,
-cert-manager's renewals arrive that way, and people write over files in place. All are found by
-looking again; a file that cannot be read for a moment is no news.
+and people overwrite files in place. Both are found by polling; a file that cannot be read once is
+not reported.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Generic, TypeVar
 from ..telemetry.failure_log import FailureLogThrottle
 
 MAX_SIZE = 1_048_576
-"""Bytes; a larger file is not what was meant."""
+"""Bytes; a larger file is an error."""
 
 T = TypeVar("T")
 
 _RACY_NS = 2_000_000_000
-"""Within this long of its last change, a file may change without getting another time."""
+"""Nanoseconds after a change in which another one may leave the file's time as it is."""
 _READINGS = 8
-"""How often files are read anew until two readings in a row are alike."""
+"""Maximum attempts to read the same content twice in a row."""
 
 
 @dataclass(slots=True)
@@ -64,8 +64,8 @@ class WatchedFiles:
     def changed(self) -> bool:
         """Whether `read` would return something new, or raise; cheap enough for every second.
 
-        True as well before the first `read`. That a file cannot be read is reported from the second
-        call in a row on: it may be in the course of being replaced.
+        Also true before the first `read`. A file that cannot be read is reported from the second
+        call in a row on: it may be about to be replaced.
         """
         return any(known.changed() for known in self._known)
 
@@ -73,12 +73,12 @@ class WatchedFiles:
         """Read them all as they were at one moment; `changed` then compares with this.
 
         Raises:
-            OSError: one cannot be read, is no regular file, is larger than `MAX_SIZE`, or they
-                change as fast as they are read.
+            OSError: one cannot be read, is not a regular file, is larger than `MAX_SIZE`, or they
+                change faster than they are read.
         """
         before = [_read(known.path) for known in self._known]
         for _ in range(_READINGS):
-            # Two readings in a row that are alike: none is half written or of another time.
+            # If two readings in a row are the same, the files are complete and belong together.
             now = [_read(known.path) for known in self._known]
             if [data for data, _ in now] == [data for data, _ in before]:
                 for known, (data, status) in zip(self._known, now, strict=True):
@@ -87,11 +87,11 @@ class WatchedFiles:
                     known.failures = 0
                 return tuple(data for data, _ in now)
             before = now
-        raise OSError(errno.EAGAIN, "changes as fast as it is read", str(self._known[0].path))
+        raise OSError(errno.EAGAIN, "changes faster than it is read", str(self._known[0].path))
 
 
 class WatchedFile:
-    """A file, and whether it has other content than was last read."""
+    """A file, and whether its content differs from what was last read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,7 +105,7 @@ class WatchedFile:
         """Read the file; `changed` then compares with this.
 
         Raises:
-            OSError: it cannot be read, is no regular file, or is larger than `MAX_SIZE`.
+            OSError: it cannot be read, is not a regular file, or is larger than `MAX_SIZE`.
         """
         return self._files.read()[0]
 
@@ -113,9 +113,8 @@ class WatchedFile:
 class Reloaded(Generic[T]):
     """The last usable value of files that may change.
 
-    `failed` says whether they now hold something that cannot be used. It becomes true at the
-    second failure in a row, since at the first they may be in the midst of being replaced: a
-    certificate before its key.
+    `failed` is whether they now hold something that cannot be used. It becomes true at the second
+    failure in a row: at the first, only one of certificate and key may have been replaced.
     """
 
     def __init__(
@@ -125,10 +124,10 @@ class Reloaded(Generic[T]):
         unusable: type[Exception],
         report: Callable[[str | None], None],
     ) -> None:
-        """`changed` is the files' own, `load` reads and parses them.
+        """`changed` is the method of the files, `load` reads and parses them.
 
-        Raises what `load` raises: `unusable`, whose text says what to do. Later `report` is called
-        with that text when it changes, and again at most once a minute; and with None when the
+        Raises what `load` raises: `unusable`, whose text says what to do. Later, `report` is called
+        with that text when it changes, and repeated at most once a minute; and with None when the
         files can be used again.
         """
         self.failed = False
@@ -141,9 +140,9 @@ class Reloaded(Generic[T]):
         self.value = load()
 
     def check(self, now: float) -> bool:
-        """Read again what has changed; whether there is another value now.
+        """Read the files again if they changed. Returns whether there is another value now.
 
-        Cheap enough for every second. `now` is seconds of a clock that never goes back.
+        Cheap enough for every second. `now` is in seconds of a monotonic clock.
         """
         if not self._failures and not self._changed():
             return False
@@ -166,8 +165,8 @@ class Reloaded(Generic[T]):
 
 
 def _read(path: Path) -> tuple[bytes, tuple[int, ...] | None]:
-    """A file's content, and its status where that will show every later change."""
-    # Opening a pipe would wait for its other end.
+    """A file's content, and its status if that shows every later change."""
+    # Without O_NONBLOCK, opening a pipe waits for its other end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -182,7 +181,6 @@ def _read(path: Path) -> tuple[bytes, tuple[int, ...] | None]:
         os.close(descriptor)
     if len(data) > MAX_SIZE:
         raise OSError(errno.EFBIG, f"is larger than {MAX_SIZE} bytes", str(path))
-    # A time to come is none that a later write could not have as well.
     is_settled = time.time_ns() - status.st_ctime_ns > _RACY_NS
     return data, _status(status) if is_settled else None
 

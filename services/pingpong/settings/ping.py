@@ -26,7 +26,7 @@ from .values import (
 
 
 class _Pings(Settings):
-    """What every verb takes that sends pings."""
+    """Settings of the verbs that ping and report."""
 
     count: Annotated[Count | None, Flag("Pings", "c", "N")] = Field(
         default=None, description="stop after N pings; without it, go on until Ctrl-C"
@@ -36,7 +36,7 @@ class _Pings(Settings):
     )
     timeout: Annotated[Seconds, Flag("Pings", "W", "SECONDS")] = Field(
         default=1.0,
-        description="time to wait for each answer; one that comes later counts as late, not lost",
+        description="time to wait for each answer; a later one counts as late, not lost",
     )
     size: Annotated[PingSize, Flag("Pings", "s", "BYTES")] = Field(
         default=DEFAULT_SIZE,
@@ -57,13 +57,13 @@ class PingSettings(_Pings, ConnectionSettings):
     """Settings of ``pingpong ping``."""
 
     verb = "ping"
-    about = "Ping a WebTransport server: a line for each answer, and a summary at the end."
+    about = "Ping WebTransport servers: a line for each answer, and a summary at the end."
     notes = (
         *Settings.notes,
-        "A connection that is lost is made again; pings meanwhile are counted as not sent. SIGQUIT"
+        "It reconnects when a connection is lost; pings until then count as not sent. SIGQUIT"
         " (Ctrl-\\) prints an interim summary.",
-        "Exit status: 0, answers came from every target; 1, none came from one, or fewer than"
-        " --count by the --deadline; 2, one could not be connected to, or any other error.",
+        "Exit status: 0, every target answered; 1, a target did not answer, or answered fewer than"
+        " --count pings by the --deadline; 2, no connection to a target, or another error.",
     )
 
     targets: CliPositionalArg[
@@ -79,12 +79,12 @@ class PingSettings(_Pings, ConnectionSettings):
     )
     flood: Annotated[bool, Flag("Pings", "f")] = Field(
         default=False,
-        description="send the next ping as soon as the answer is there, or after 10 ms, at most 1000"
-        " a second; with --interval, at that interval. In a terminal a dot for each ping that has"
-        " no answer",
+        description="send the next ping when the answer arrives, or after 10 ms, at most 1000 per"
+        " second; with --interval, at that interval. A terminal shows a dot for each ping without"
+        " an answer",
     )
     deadline: Annotated[Seconds | None, Flag("Pings", "w", "SECONDS")] = Field(
-        default=None, description="stop after this long, however many pings were sent"
+        default=None, description="stop after this long, regardless of --count"
     )
     ipv4: Annotated[bool, Flag("Connection", "4")] = Field(
         default=False, description="use IPv4 only"
@@ -93,21 +93,21 @@ class PingSettings(_Pings, ConnectionSettings):
         default=False, description="use IPv6 only"
     )
     all: Annotated[bool, Flag("Connection")] = Field(
-        default=False, description="ping every address of a name, each on a connection of its own"
+        default=False, description="ping every address of a name, each on its own connection"
     )
     live: Annotated[bool, Flag("Output")] = Field(
         default=False,
-        description="a view of all targets in place, with loss, percentiles and a graph (keys: q quit,"
-        " p freeze, r reset)",
+        description="show a live view of all targets, with loss, percentiles and a graph (keys: q"
+        " quit, p freeze, r reset)",
     )
     timestamps: Annotated[bool, Flag("Output", "D")] = Field(
-        default=False, description="begin each line with the time, as seconds since 1970"
+        default=False, description="begin each line with the time, in seconds since 1970"
     )
     # A field cannot be called `json`: pydantic has a method of that name.
     json_lines: Annotated[bool, Flag("Output")] = Field(
         alias="json",
         default=False,
-        description="a line of JSON for each answer and one for the summary",
+        description="print a line of JSON for each answer, and one for the summary",
     )
     log_level: Annotated[LogLevel, Flag("Output", "", "LEVEL")] = Field(
         default="warning", description=LOG_LEVEL_HELP
@@ -116,11 +116,14 @@ class PingSettings(_Pings, ConnectionSettings):
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
         if self.ipv4 and self.ipv6:
-            raise ValueError(f"{named('ipv4')} and {named('ipv6')} exclude each other")
+            raise ValueError(
+                f"{named('ipv4')} and {named('ipv6')} cannot be used together: leave one of them out"
+            )
         for other, is_set in (("json", self.json_lines), ("quiet", self.quiet)):
             if self.live and is_set:
                 raise ValueError(
-                    f"{named('live')} and {named(other)} exclude each other: a view, or lines"
+                    f"{named('live')} and {named(other)} cannot be used together: leave one of them"
+                    " out"
                 )
         return self
 
@@ -130,8 +133,8 @@ class RunSettings(_Pings):
 
     verb = "run"
     about = (
-        "Try it out: a server with a certificate made for it, and a client that pings it and trusts"
-        " exactly that certificate, side by side in this terminal."
+        "Try it out: a server with a self-signed certificate, and a client that trusts only that"
+        " certificate and pings it, side by side in this terminal."
     )
 
     engine: Annotated[Engine, Flag("Pings", "", "NAME")] = Field(

@@ -35,15 +35,15 @@ def _read_bucket(text: str) -> float:
     except ValueError:
         bound = 0
     if not 0 < bound <= 31_536_000:
-        raise ValueError("must be seconds above 0, such as 0.001")
+        raise ValueError("must be a number of seconds above 0, such as 0.001")
     return bound
 
 
 def _check_buckets(bounds: tuple[float, ...]) -> tuple[float, ...]:
     if any(low >= high for low, high in itertools.pairwise(bounds)):
-        raise ValueError("must rise from each to the next")
+        raise ValueError("must be ascending")
     if len(bounds) > _MAX_BUCKETS:
-        raise ValueError(f"must be {_MAX_BUCKETS} at most: each is a series of every target")
+        raise ValueError(f"must be at most {_MAX_BUCKETS}: each is a time series for every target")
     return bounds
 
 
@@ -52,8 +52,8 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
 
     verb = "probe"
     about = (
-        "Ping WebTransport servers for as long as it runs, find them by DNS or in Kubernetes,"
-        " reconnect whatever happens, and offer what was measured to Prometheus."
+        "Ping WebTransport servers until SIGTERM or Ctrl-C, with metrics for Prometheus. It finds"
+        " servers by DNS or in Kubernetes, and reconnects when a connection is lost."
     )
 
     targets: CliPositionalArg[
@@ -68,21 +68,21 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         f" https://host:{DEFAULT_PORT}/ping; srv://_webtransport._udp.name for DNS SRV records;"
         " endpointslice://namespace/service for the pods of a Kubernetes Service"
     )
-    # Not the server's, so that both run on one machine without settings.
-    admin_port: Annotated[Port, Flag("Health", (), "PORT")] = Field(
-        default=8081, description="TCP port of health and metrics; 0 takes a free one and logs it"
+    # Not the server's port, so that both run on one machine without settings.
+    admin_port: Annotated[Port, Flag("Health", "", "PORT")] = Field(
+        default=8081, description="TCP port for health and metrics; 0: a free one, which is logged"
     )
     all: Annotated[bool, Flag("Targets")] = Field(
         default=False,
-        description="ping every address of a name, each as a target of its own: every pod of a"
+        description="ping every address of a name as a separate target, such as every pod of a"
         " headless Service",
     )
     max_targets: Annotated[Count, Flag("Targets", "", "N")] = Field(
-        default=100, description="targets at one time; more are left out, and the log says so"
+        default=100, description="maximum number of targets; further ones are skipped, and logged"
     )
     discovery_interval: Annotated[Seconds, Flag("Targets", "", "SECONDS")] = Field(
         default=30.0,
-        description="look names up again after this long at most; sooner where DNS says so",
+        description="look names up again after at most this long; earlier if a DNS TTL is shorter",
     )
     mode: Annotated[
         tuple[Mode, ...],
@@ -97,22 +97,23 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         " new unidirectional stream each, answered on another)",
     )
     interval: Annotated[Seconds, Flag("Pings", "i", "SECONDS")] = Field(
-        default=1.0, description="time from one ping to the next, of each target and mode"
+        default=1.0, description="time from one ping to the next, for each target and mode"
     )
     timeout: Annotated[Seconds, Flag("Pings", "W", "SECONDS")] = Field(
         default=1.0,
-        description="time to wait for each answer; one that comes later counts as late, not lost",
+        description="time to wait for each answer; a later one counts as late, not lost",
     )
     size: Annotated[PingSize, Flag("Pings", "s", "BYTES")] = Field(
         default=DEFAULT_SIZE,
         description=f"size of a ping and of its answer, at least {HEADER_SIZE}",
     )
     backoff_min: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
-        default=0.1, description="wait up to this long before the first new attempt to connect"
+        default=0.1, description="wait up to this long before the first retry of a connection"
     )
     backoff_max: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
         default=10.0,
-        description="wait up to this long at most, after several have failed; a second at most where nothing answers, or the host says that nothing listens",
+        description="wait up to this long before later retries; at most a second if nothing answers,"
+        " or the host reports a closed port",
     )
     rtt_buckets: Annotated[
         tuple[Seconds, ...],
@@ -123,13 +124,13 @@ class ProbeSettings(ServiceSettings, ConnectionSettings):
         Flag("Health", "", "SECONDS"),
     ] = Field(
         default_factory=lambda: RTT_BUCKETS,
-        description="upper bounds of the buckets of rtt_seconds, rising, separated by commas"
+        description="upper bounds of the buckets of pingpong_client_rtt_seconds, ascending, separated by commas"
         f" (default: {len(RTT_BUCKETS)} from 0.00005 to 3, each about twice the one before)",
     )
     ready_requires: Annotated[Literal["none", "any", "all"], Flag("Health", "", "WHICH")] = Field(
         default="none",
-        description="targets that must be up for this client to be ready: none (a client that"
-        " measures an outage is itself well), any or all",
+        description="targets that must be up for the prober to be ready: none (it stays ready"
+        " during outages of its targets), any or all",
     )
 
     @model_validator(mode="after")

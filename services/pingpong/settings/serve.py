@@ -37,20 +37,20 @@ class ServeSettings(ServiceSettings):
         default="::", description="address to listen on; :: is every address, IPv4 and IPv6"
     )
     bind_port: Annotated[Port, Flag("Listening", "", "PORT")] = Field(
-        default=DEFAULT_PORT, description="UDP port to listen on; 0 takes a free one and logs it"
+        default=DEFAULT_PORT, description="UDP port to listen on; 0: a free one, which is logged"
     )
     tls_cert_file: Annotated[FilePath | None, Flag("TLS", "", "FILE")] = Field(
         default=None,
-        description="certificate and its chain, PEM; without it, a self-signed one is made, valid for"
-        " 13 days, and its SHA-256 is logged",
+        description="certificate and chain, PEM; without it, the server makes a self-signed one, valid"
+        " for 13 days, and logs its SHA-256",
     )
     tls_key_file: Annotated[SecretFilePath | None, Flag("TLS", "", "FILE")] = Field(
-        default=None, description="the certificate's private key, PEM, not encrypted"
+        default=None, description="private key of --tls-cert-file, PEM, not encrypted"
     )
     state_dir: Annotated[FilePath | None, Flag("TLS", "", "DIR")] = Field(
         default=None,
-        description="keep the self-signed certificate and its key in this folder, so that its SHA-256"
-        " stays the same when the server starts again",
+        description="keep the self-signed certificate and its key in this directory, so that its"
+        " SHA-256 is the same after a restart",
     )
     workers: Annotated[int, Field(ge=0, le=64), Flag("Listening", "", "N")] = Field(
         default=1,
@@ -61,12 +61,12 @@ class ServeSettings(ServiceSettings):
     )
     self_ping_interval: Annotated[SecondsOrZero, Flag("Health", "", "SECONDS")] = Field(
         default=5.0,
-        description="ping this server over its own port at this interval; it is ready while that is"
-        " answered; 0: don't",
+        description="ping this server through its own port at this interval; it is ready while these"
+        " pings are answered; 0: off",
     )
     drain_timeout: Annotated[SecondsOrZero, Flag("Health", "", "SECONDS")] = Field(
         default=25.0,
-        description="at SIGTERM, wait for sessions to leave, at most this long, before they are closed",
+        description="on SIGTERM or Ctrl-C, wait at most this long for sessions to end, then close them",
     )
     drain_stay_ready: Annotated[bool, Flag("Health")] = Field(
         default=False,
@@ -75,14 +75,14 @@ class ServeSettings(ServiceSettings):
     )
     auth: Annotated[Literal["none", "token", "kubernetes"], Flag("Access", "", "KIND")] = Field(
         default="none",
-        description="which clients may open a session: none (all), token (with one of the tokens in"
-        " --token-file) or kubernetes (with a service account's token for the audience)",
+        description="what a client needs to open a session: none (nothing), token (one of the tokens"
+        " in --token-file) or kubernetes (a service account's token for --token-audience)",
     )
     token_file: Annotated[SecretFilePath | None, Flag("Access", "", "FILE")] = Field(
-        default=None, description="bearer tokens, one a line; read again when it changes"
+        default=None, description="bearer tokens, one per line; read again when it changes"
     )
     token_audience: Annotated[str, BeforeValidator(not_empty), Flag("Access", "", "NAME")] = Field(
-        default="pingpong", description="audience that a service account's token must be for"
+        default="pingpong", description="audience that a service account's token must have"
     )
     allowed_origins: Annotated[
         tuple[str, ...],
@@ -91,25 +91,27 @@ class ServeSettings(ServiceSettings):
         Flag("Access", "", "ORIGINS"),
     ] = Field(
         default=(),
-        description="origins of web pages that may open sessions, separated by commas; without"
-        " any, all may",
+        description="origins of web pages that may open sessions, separated by commas; without it,"
+        " all may",
     )
     rate_limit: Annotated[CountOrZero, Flag("Limits", "", "N")] = Field(
-        default=1000, description="messages a second that a session may send; 0: any number"
+        default=1000, description="messages per second that a session may send; 0: no limit"
     )
     idle_timeout: Annotated[Seconds, Flag("Limits", "", "SECONDS")] = Field(
-        default=15.0, description="end a connection that has been silent for this long"
+        default=15.0, description="close a connection that has been silent for this long"
     )
     max_connections: Annotated[Count | None, Flag("Limits", "", "N")] = Field(
         default=None,
-        description="connections at one time; more are refused; without it, as many as fit in"
-        " memory, at most 10000",
+        description="maximum number of connections; without it, as many as fit in memory, at most"
+        " 10000",
     )
     max_sessions: Annotated[Count, Flag("Limits", "", "N")] = Field(
-        default=16, description="sessions at one time on a connection; more are refused"
+        default=16, description="maximum number of sessions on a connection"
     )
     max_streams: Annotated[Count, Flag("Limits", "", "N")] = Field(
-        default=128, description="streams of each kind that a peer may have open at one time"
+        default=128,
+        description="maximum number of bidirectional, and of unidirectional, streams that a client"
+        " may have open",
     )
     max_message_size: Annotated[
         int, Field(ge=HEADER_SIZE, le=16_777_216), Flag("Limits", "", "BYTES")
@@ -135,7 +137,9 @@ class ServeSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
-        self._both_or_neither("tls_cert_file", "tls_key_file", "neither to have a certificate made")
+        self._both_or_neither(
+            "tls_cert_file", "tls_key_file", "neither for a self-signed certificate"
+        )
         if self.state_dir is not None and self.tls_cert_file is not None:
             raise ValueError(
                 f"{named('state_dir')} does nothing with {named('tls_cert_file')}:"

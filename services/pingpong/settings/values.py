@@ -1,9 +1,10 @@
-"""What a setting's value may be: types that read text, and say what is wrong with it."""
+"""The types of settings: they parse text, and their errors say what it must be."""
 
 from __future__ import annotations
 
 import base64
 import ipaddress
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -57,15 +58,18 @@ def _lower(value: object) -> object:
 
 
 def read_url(value: object) -> object:
-    """Make ``host``, ``host:port`` and https URLs into one shape.
+    """Read ``host``, ``host:port`` or an https URL, as a complete https URL.
 
     Raises:
-        ValueError: it is no URL that WebTransport could be spoken to.
+        ValueError: it is not an https URL.
     """
     if not isinstance(value, str):
         return value
     if re.match(r"(srv|endpointslice)://", value, re.IGNORECASE):
-        raise ValueError("must be https://host[:port][/path] or host[:port]; `probe` takes others")
+        raise ValueError(
+            "must be https://host[:port][/path] or host[:port]; only `probe` takes srv:// and"
+            " endpointslice://"
+        )
     if re.match(r"https?:|.*://", value, re.IGNORECASE):
         return str(Url.parse(value))
     host = f"[{value}]" if is_ipv6(value) else value
@@ -77,7 +81,7 @@ def _read_name(name: str) -> str:
         return ascii_host(name)
     except ValueError as error:
         reason = printable(str(error))
-        raise ValueError(f"must have the name or address of a host: {reason}") from None
+        raise ValueError(f"must have a host name or address: {reason}") from None
 
 
 def read_host(value: str) -> str:
@@ -118,13 +122,13 @@ def read_hash(value: object) -> object:
 
 
 def read_secret_file(value: object) -> object:
-    """Refuse what is a secret itself, where the name of the file that holds it is asked for.
+    """Refuse a secret where the name of its file is expected.
 
     Raises:
         ValueError: the value is empty, or looks like a token or a key.
     """
     if looks_secret(not_empty(value)):
-        raise ValueError("must be the name of a file; this looks like what belongs in it")
+        raise ValueError("must be the name of a file; this looks like the secret itself")
     return value
 
 
@@ -135,11 +139,11 @@ def looks_secret(value: object) -> bool:
         return True
     is_token = re.fullmatch(r"[A-Za-z0-9_\-.=+~]{24,}", text) is not None
     is_name = "." in text and re.fullmatch(r"[a-z0-9.-]+", text) is not None
-    return is_token and not is_name and not Path(text).exists()
+    return is_token and not is_name and not os.path.exists(text)  # a Path raises at a long one
 
 
 def quoted(text: str) -> str:
-    """A value as it can be shown: on one line, not endless, without what a URL may keep secret."""
+    """A value for display: on one line, truncated, and without the secrets of a URL."""
     text = re.sub(r"[^/@]+@", f"{MASK}@", text)  # also where there is no scheme before it
     text = re.sub(r"\S+", lambda word: mask_url(word[0]), text)
     return shlex.quote(printable(text, _MAX_QUOTED))
@@ -151,7 +155,7 @@ T = TypeVar("T")
 def comma_separated(read: Callable[[str], object]) -> Callable[[object], object]:
     """A reader of several values: text separated by commas or space, or a list of such texts.
 
-    Order is kept; what is said twice is taken once.
+    Order is kept; duplicates are removed.
     """
 
     def read_all(value: object) -> object:
@@ -183,7 +187,7 @@ def at_least_one(value: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def read_source(value: object) -> object:
-    """Read where targets come from: a URL, ``srv://name`` or ``endpointslice://ns/service``.
+    """Read a source of targets: a URL, ``srv://name`` or ``endpointslice://ns/service``.
 
     Raises:
         ValueError: it is none of them.
@@ -213,7 +217,7 @@ def read_origin(value: object) -> object:
     """Read a browser's origin, ``https://host[:port]``, or ``*`` for any.
 
     Raises:
-        ValueError: it is no origin (RFC 6454, section 6.1).
+        ValueError: it is not an origin (RFC 6454, section 6.1).
     """
     if not isinstance(value, str) or value == "*":
         return value
@@ -234,6 +238,8 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 PingSize = Annotated[int, Field(ge=HEADER_SIZE, le=MAX_SIZE)]
 
 Engine = Literal["auto", "aioquic", "quinn"]
-ENGINE_HELP = "the implementation of QUIC: aioquic, quinn (built with `make engine`) or auto, which is aioquic"
-LOG_LEVEL_HELP = "the least severe events to log: debug, info, warning or error"
+ENGINE_HELP = (
+    "the implementation of QUIC: aioquic, quinn (built with make engine) or auto, which is aioquic"
+)
+LOG_LEVEL_HELP = "lowest level of events to log: debug, info, warning or error"
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]

@@ -1,6 +1,6 @@
 """Metrics as text, by prometheus_client's encoders: Prometheus's format 0.0.4, and OpenMetrics 1.0.
 
-A text is made piece by piece, so that a scrape of a hundred targets delays no packet.
+A text is made piece by piece, so that a scrape of a hundred targets does not delay packets.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 _CHUNK = 65_536
-"""Bytes that leave together."""
+"""Bytes of a chunk, at least."""
 
 
 class Format(enum.Enum):
-    """A format; its value is the content type."""
+    """A format of metrics; its value is the content type."""
 
     TEXT = exposition.CONTENT_TYPE_PLAIN_0_0_4
     OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
@@ -28,21 +28,19 @@ class Format(enum.Enum):
 
 _ENCODERS: dict[Format, Callable[[Collector], bytes]] = {
     Format.TEXT: exposition.generate_latest,
-    # All our names are valid as they are. Escaping them character by character to the same names
-    # takes a third of the time.
+    # All names here are valid. To escape them, character by character, takes a third of the time.
     Format.OPENMETRICS: partial(openmetrics.generate_latest, escaping=openmetrics.ALLOWUTF8),
 }
 
 
 def choose_format(accept: str) -> Format:
-    """The format that prometheus_client chooses by an Accept header; text where it knows none.
+    """The format that prometheus_client chooses for an Accept header; by default text.
 
-    What it makes of versions and escapings is reduced to two formats: so many texts may have to be
-    made at once.
+    Versions and escapings are ignored: at most two formats are made at a time.
     """
     try:
         _, content_type = exposition.choose_encoder(accept.lower())
-    except TypeError:  # a version that is no number
+    except TypeError:  # a version that is not a number
         return Format.TEXT
     is_openmetrics = content_type.startswith("application/openmetrics-text")
     return Format.OPENMETRICS if is_openmetrics else Format.TEXT
@@ -50,7 +48,7 @@ def choose_format(accept: str) -> Format:
 
 @dataclass(frozen=True, slots=True)
 class _Registry(Collector):
-    """What an encoder asks for metrics."""
+    """Passes metrics to an encoder."""
 
     metrics: Iterable[Metric] = ()
 
@@ -59,13 +57,13 @@ class _Registry(Collector):
 
 
 class Text:
-    """A text that grows by a metric at a time, with `compressed` as gzip."""
+    """A text to which metrics are added one at a time; with `compressed` as gzip."""
 
     def __init__(self, format: Format, *, compressed: bool) -> None:
         self._encode = _ENCODERS[format]
         self._end = self._encode(_Registry())
-        # Metrics repeat themselves so much that the lowest level makes a twentieth of them, and
-        # takes less time than to send them as they are.
+        # Even the lowest level reduces metrics to a twentieth, and takes less time than sending
+        # them uncompressed.
         self._compress = zlib.compressobj(level=1, wbits=31) if compressed else None
         self._last = ""
         self._chunks: list[bytes] = []
@@ -73,7 +71,7 @@ class Text:
         self._size = 0
 
     def add(self, metric: Metric) -> None:
-        """Write a metric; where it has the name of the last one, its series only."""
+        """Write a metric; if it has the name of the last one, only its series."""
         text = self._encode(_Registry([metric])).removesuffix(self._end)
         if metric.name == self._last:
             _help, _type, text = text.split(b"\n", 2)

@@ -1,9 +1,8 @@
-"""What is measured: specifications, buckets, and the sum over workers.
+"""Metrics: specifications, histograms, and the sum over workers.
 
-Values are counted where they arise, in plain integers and `BucketCounts`. When a scrape comes,
-collectors (classes with `collect`) read them into prometheus_client's `Metric` objects, and its
-encoders write the text. Its `Counter` and `Histogram` objects are not used: they take a lock and a
-label lookup for each packet.
+Values are counted in plain integers and `BucketCounts`. In a scrape, collectors (classes with
+`collect`) read them into prometheus_client's `Metric` objects, and its encoders write the text. Its
+`Counter` and `Histogram` objects are not used: they take a lock and a label lookup for each packet.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ Kind = Literal["counter", "gauge", "histogram", "info"]
 Merge: TypeAlias = Callable[[float, float], float]
 
 _SLICE = 100
-"""Samples that are read and written before packets may pass again."""
+"""Samples to write at most before the event loop may process packets."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spec:
     """A metric's name and meaning.
 
-    `labels` maps a label to all its values, or to None where they are known at run time only (the
-    name of a target). `merge` combines the values that two workers have of a gauge; counters and
-    histograms are summed.
+    `labels` maps a label to all its values, or to None if they are known only at run time (the name
+    of a target). `merge` combines a gauge's values of two workers; counters and histograms are
+    summed.
     """
 
     name: str
@@ -62,7 +61,7 @@ class Spec:
         return metric
 
     def slices(self, rows: Iterable[Row]) -> Iterator[Metric]:
-        """Make metrics of a few rows each, at least one; each is made when it is asked for."""
+        """Yield metrics of a few rows each, at least one metric."""
         rows = iter(rows)
         size = _SLICE // 20 if self.kind == "histogram" else _SLICE
         part = list(itertools.islice(rows, size))
@@ -72,28 +71,28 @@ class Spec:
 
 
 class BucketCounts:
-    """A histogram for the path of a packet: no lock, no labels, a bisection and two additions."""
+    """A histogram that is cheap enough for each packet: no lock, no labels."""
 
     __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        # How many fell into each bucket alone; the last is above all bounds.
+        # The number of values in each bucket, not cumulative; the last is above all bounds.
         self.counts = [0] * (len(bounds) + 1)
         self.sum: float = 0
 
     def observe(self, value: float) -> None:
-        """Take in one value, in the unit of the bounds."""
+        """Count a value, in the unit of the bounds."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     @property
     def count(self) -> int:
-        """How many values were taken in."""
+        """The number of values."""
         return sum(self.counts)
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """Upper bounds as text, and how many values are not above them, as Prometheus counts."""
+        """Upper bounds as text, and the number of values up to each of them."""
         return list(zip(_texts(self.bounds), itertools.accumulate(self.counts), strict=True))
 
 
@@ -104,7 +103,7 @@ def _texts(bounds: tuple[float, ...]) -> tuple[str, ...]:
 
 
 Row: TypeAlias = tuple[Sequence[str], float | BucketCounts]
-"""A series: its label values in the order of the Spec, and its value."""
+"""A series: its label values in the order of the `Spec`, and its value."""
 
 _FAMILIES: Mapping[Kind, Callable[..., Any]] = {
     "counter": CounterMetricFamily,
@@ -115,7 +114,7 @@ _FAMILIES: Mapping[Kind, Callable[..., Any]] = {
 
 
 def merge(workers: Iterable[Iterable[Metric]], gauges: Mapping[str, Merge]) -> list[Metric]:
-    """The metrics of all workers as one: `gauges` by their names, everything else summed."""
+    """Sum the metrics of all workers; `gauges` has the names of those that are combined otherwise."""
     merged: dict[str, Metric] = {}
     series: dict[str, dict[object, Sample]] = {}
     for metric in itertools.chain.from_iterable(workers):
@@ -133,7 +132,7 @@ def merge(workers: Iterable[Iterable[Metric]], gauges: Mapping[str, Merge]) -> l
 
 
 def to_json(metrics: Iterable[Metric]) -> list[Any]:
-    """Metrics as what JSON can say."""
+    """The JSON form of metrics."""
     return [
         [metric.name, metric.documentation, metric.type, [one[:3] for one in metric.samples]]
         for metric in metrics
@@ -141,7 +140,7 @@ def to_json(metrics: Iterable[Metric]) -> list[Any]:
 
 
 def from_json(data: Iterable[Any]) -> list[Metric]:
-    """Read what `to_json` made."""
+    """The metrics from their JSON form."""
     metrics = []
     for name, documentation, kind, samples in data:
         metrics.append(metric := Metric(name, documentation, kind))
@@ -150,7 +149,7 @@ def from_json(data: Iterable[Any]) -> list[Metric]:
 
 
 def metrics_table(specs: Iterable[Spec]) -> str:
-    """Metrics as a Markdown table: name, type, labels with their values, meaning."""
+    """A Markdown table of metrics: name, type, labels with their values, meaning."""
     return _table(
         (
             spec.name,
@@ -166,7 +165,7 @@ def metrics_table(specs: Iterable[Spec]) -> str:
 
 
 def collected_table(metrics: Iterable[Metric]) -> str:
-    """The same of metrics that prometheus_client's own collectors give."""
+    """The same for the metrics of prometheus_client's own collectors."""
     return _table(
         (
             metric.samples[0].name,

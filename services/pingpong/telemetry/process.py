@@ -1,4 +1,4 @@
-"""What runs here: versions, and the metrics that a service has of its own process."""
+"""Versions, and the metrics of a service's own process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MERGES: dict[str, Merge] = {
     "process_max_fds": min,
     "python_info": max,
 }
-"""How the gauges of `standard_registry` combine that are not the sum of all workers."""
+"""The gauges of `standard_registry` that are not summed over workers, and how to combine them."""
 
 
 class ServiceSpecs(NamedTuple):
@@ -29,25 +29,25 @@ class ServiceSpecs(NamedTuple):
 
 
 def service_specs(prefix: str) -> ServiceSpecs:
-    """Specify them under the names of one service, which begin with `prefix`."""
+    """Make the specifications of one service; `prefix` begins their names."""
     return ServiceSpecs(
         Spec(
             f"{prefix}event_loop_lag_seconds",
             "histogram",
-            "How late the event loop came round to what was due.",
+            "Lag of the event loop: how late its timers fire.",
         ),
         Spec(f"{prefix}log_lines_dropped_total", "counter", "Log lines that could not be written."),
         Spec(
             f"{prefix}build_info",
             "info",
-            "What runs here.",
+            "Versions of pingpong, Python and aioquic.",
             {"version": None, "python": None, "aioquic": None},
         ),
     )
 
 
 def versions() -> dict[str, str]:
-    """The versions of pingpong, Python and aioquic, by these names; for `build_info` as well."""
+    """The versions of pingpong, Python and aioquic: the labels of `build_info`."""
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def standard_registry(*collectors: Collector) -> CollectorRegistry:
-    """Make a registry of these, and of prometheus_client's: process, Python, garbage collection."""
+    """Make a registry of these, and prometheus_client's for process, Python and its collector."""
     registry = CollectorRegistry()
     for collector in collectors:
         registry.register(collector)

@@ -1,8 +1,7 @@
-"""Scrapes of the metrics that cannot starve what is measured.
+"""Bounds the time that scrapes of the metrics take from the event loop.
 
-However many are asked for, one text is made at a time, in pieces between which the event loop goes
-round, and the making of texts takes at most a quarter of the time. Scrapes that wait share the next
-one, so that each sees values that are not older than itself.
+Only one text is made at a time, in pieces between which the event loop runs, and that takes at most
+a quarter of the time. Scrapes that wait share the next text, so none gets values older than itself.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .exposition import Format, Text
 Families = Callable[[], Awaitable[Iterable[Metric]]]
 
 _REST = 3.0
-"""Time of rest after a text, as a multiple of the time that it took; at most `_MAX_REST` seconds."""
+"""Pause after a text, as a multiple of the time that it took; at most `_MAX_REST` seconds."""
 _MAX_REST = 1.0
 
 
@@ -39,10 +38,10 @@ class Scrapes:
         self._rest_until = 0.0
 
     async def text(self, format: Format, *, compressed: bool) -> list[bytes]:
-        """The metrics as of now, in chunks; with `compressed` as gzip.
+        """The current metrics, in chunks; with `compressed` as gzip.
 
         Raises:
-            Exception: what asking for the families raised.
+            Exception: what `families` raised.
         """
         loop = asyncio.get_running_loop()
         future = self._waiting.setdefault((format, compressed), loop.create_future())
@@ -54,7 +53,7 @@ class Scrapes:
         return result
 
     async def close(self) -> None:
-        """Stop; scrapes that wait get no answer."""
+        """Stop. Scrapes that wait are cancelled."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -80,6 +79,6 @@ class Scrapes:
                         future.set_result(error)
             finally:
                 for future in waiting.values():
-                    future.cancel()  # where it has no result yet: this task was cancelled
+                    future.cancel()  # if it has no result: this task was cancelled
             now = self._clock()
             self._rest_until = now + min(_REST * (now - began), _MAX_REST)

@@ -1,8 +1,8 @@
-"""Certificates and their keys: parsed from PEM, or made; and authorities that sign such.
+"""Parses and makes certificates with their keys, and certificate authorities.
 
-A self-signed certificate is short-lived and ECDSA, so that browsers accept it by its SHA-256 (W3C
-WebTransport, section "Custom certificate verification": at most two weeks, no RSA), as
-`asyncio.connect` does. Nothing here reads a file or a clock.
+Browsers accept a self-signed certificate by its SHA-256 if it is ECDSA and valid for at most two
+weeks (W3C WebTransport, section "Custom certificate verification"). Nothing here reads a file or a
+clock.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ PrivateKey: TypeAlias = (
 
 BACKDATED = timedelta(hours=1)  # for clients whose clock is behind
 VALID = timedelta(days=13)
-_LIVES_LEFT = 3
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 
@@ -83,7 +82,7 @@ class Certificate:
 
     @property
     def names(self) -> set[x509.GeneralName]:
-        """The names and addresses that it is for."""
+        """Its subject alternative names."""
         kind = x509.SubjectAlternativeName
         try:
             return set(self.certificate.extensions.get_extension_for_class(kind).value)
@@ -91,15 +90,15 @@ class Certificate:
             return set()
 
     def is_due(self, now: datetime) -> bool:
-        """Whether it is to be replaced: less than a third of its life is left.
+        """Whether to replace it: less than a third of its validity is left.
 
-        Also before its start: the clock was wrong when it was made, and has been set back since.
+        Also before its start, if the clock was wrong when it was made.
         """
         start, end = self.not_before, self.not_after
-        return not start <= now <= end - (end - start) / _LIVES_LEFT
+        return not start <= now <= end - (end - start) / 3
 
     def warning(self, now: datetime) -> str | None:
-        """What is wrong with using it at ``now`` (with a time zone); None: nothing."""
+        """Why it is not valid at ``now`` (with a time zone), and what to do; None if it is."""
         if now > self.not_after:
             return (
                 f"the certificate expired at {self.not_after.isoformat()}: clients that verify it"
@@ -126,9 +125,9 @@ class Certificate:
         )
 
     def private_pem(self) -> bytes:
-        """The certificate, its chain and its key in PEM: a secret, for another process only.
+        """The certificate, its chain and its key in PEM: a secret.
 
-        `parse_certificate` reads it, as both files at once.
+        `parse_certificate` reads it, passed as both files.
         """
         return self.pem() + self.key_pem()
 
@@ -145,7 +144,7 @@ def make_certificate(
     accept a certificate by its hash only when that is 14 days altogether or less.
 
     Raises:
-        ValueError: no hosts, or one that is neither a name nor an address; a time without a zone.
+        ValueError: no hosts, or one that is not a name or an address; a time without a zone.
     """
     if not hosts:
         raise ValueError("a certificate needs at least one host")
@@ -170,7 +169,7 @@ def make_authority(now: datetime, valid: timedelta) -> Certificate:
         ValueError: a time without a zone.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    # Each has a name of its own, to distinguish it from the next where both are trusted.
+    # Each authority has its own name, so that clients can trust the old and the new one.
     digest = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest
     builder = (
         _builder(f"pingpong authority {digest[:4].hex()}", key, None, now, valid)
@@ -220,13 +219,13 @@ def _sign(
     authority: Certificate | None,
 ) -> Certificate:
     signer = key if authority is None else authority.private_key
-    # These two name no hash: the signature's own is part of them.
-    names_none = isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
-    return Certificate(builder.sign(signer, None if names_none else hashes.SHA256()), (), key)
+    # The hash is part of these two signature schemes.
+    has_hash = isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+    return Certificate(builder.sign(signer, None if has_hash else hashes.SHA256()), (), key)
 
 
 def unreadable(error: OSError, cert_file: Path, key_file: Path) -> CertificateError:
-    """Say which of the two files cannot be read, and why."""
+    """The error for a file that cannot be read: which one, and why."""
     what, file = (
         ("key", key_file) if error.filename == str(key_file) else ("certificate", cert_file)
     )
@@ -239,10 +238,10 @@ def unreadable(error: OSError, cert_file: Path, key_file: Path) -> CertificateEr
 def parse_certificate(
     cert_data: bytes, key_data: bytes, cert_file: Path | str, key_file: Path | str
 ) -> Certificate:
-    """Make a certificate of what was read from two places; their names are for the errors.
+    """Parse the content of two files; their names are for errors.
 
     Raises:
-        CertificateError: it is no certificate, or no key, or they do not belong together.
+        CertificateError: there is no certificate or no key, or they do not belong together.
     """
     certificate, *chain = _parse_certificates(cert_data, cert_file)
     key = _parse_key(key_data, key_file)
@@ -261,10 +260,10 @@ def parse_certificate(
 
 
 def alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
-    """Hosts as certificates name them, each once.
+    """The subject alternative names of hosts, without duplicates.
 
     Raises:
-        ValueError: one is neither a name nor an address.
+        ValueError: a host is not a name or an address.
     """
     names: list[x509.GeneralName] = []
     for host in dict.fromkeys(hosts):
@@ -276,7 +275,7 @@ def alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
         try:
             names.append(x509.DNSName(star + ascii_host(host.removeprefix(star))))
         except ValueError:
-            raise ValueError(f"neither a host name nor an address: {host!r}") from None
+            raise ValueError(f"not a host name or an address: {host!r}") from None
     return names
 
 
@@ -292,8 +291,8 @@ def _parse_certificates(data: bytes, file: Path | str) -> list[x509.Certificate]
             certificate.public_key()
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise CertificateError(
-            f"the certificate in {file} cannot be read: it is damaged or of an unknown kind;"
-            " get it anew from its issuer"
+            f"the certificate in {file} cannot be read: it is damaged or of an unknown kind; get it"
+            " again from its issuer"
         ) from None
     return certificates
 
@@ -305,8 +304,8 @@ def _parse_key(data: bytes, file: Path | str) -> PrivateKey:
             f"no private key in {file}: give a PEM file with a block named PRIVATE KEY"
         )
     try:
-        # To test an RSA key's primes takes a quarter of a second, in which no ping is answered;
-        # whether the key works is tested below.
+        # Validating an RSA key takes a quarter of a second, in which no ping is answered. A
+        # signature tests it instead.
         key = serialization.load_pem_private_key(
             block[0] + b"\n", password=None, unsafe_skip_rsa_key_validation=True
         )
@@ -319,7 +318,8 @@ def _parse_key(data: bytes, file: Path | str) -> PrivateKey:
         ) from None
     except (ValueError, UnsupportedAlgorithm, InvalidSignature):
         raise CertificateError(
-            f"the key in {file} cannot be read: it is damaged or of an unknown kind"
+            f"the key in {file} cannot be read: it is damaged or of an unknown kind; give the key"
+            " that the certificate was issued for"
         ) from None
     if not isinstance(key, PrivateKey) or (
         isinstance(key, ec.EllipticCurvePrivateKey)
@@ -333,7 +333,7 @@ def _parse_key(data: bytes, file: Path | str) -> PrivateKey:
 
 
 def _try_out(key: rsa.RSAPrivateKey) -> None:
-    """Sign something: raises `ValueError` or `InvalidSignature` where the key is damaged."""
+    """Sign something. Raises `ValueError` or `InvalidSignature` if the key is damaged."""
     scheme = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
     signature = key.sign(b"pingpong", scheme, hashes.SHA256())
     key.public_key().verify(signature, b"pingpong", scheme, hashes.SHA256())

@@ -1,4 +1,4 @@
-"""Hosts, https URLs and origins, in the form that DNS, TLS and HTTP have them in."""
+"""Hosts, https URLs and origins, in the form for DNS, TLS and HTTP."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .text import printable
 
 HTTPS_PORT = 443
 URL_SAFE = "%/:@!$&'()*+,;=~?"
-"""What is not escaped in a path or a query: it stands for itself, or is escaped already."""
+"""Characters that are not escaped in a path or a query; % begins an escape."""
 
-_NO_HOST = "must have the name or address of a host"
+_NO_HOST = "must have a host name or address"
 _ORIGIN = re.compile(
     r"([a-z][a-z0-9+.-]*)://(?:\[([0-9a-f:.]+)\]|([^\s/?#@:\[\]\\]+))(?::([0-9]{1,5}))?",
     re.IGNORECASE,
@@ -27,19 +27,19 @@ _JOINERS = "\u200c\u200d"
 
 
 def ascii_host(host: str) -> str:
-    """A host's name in lower case, its labels in ASCII (`xn--…`), as browsers have it.
+    """A host's name in lower case, with ASCII labels (`xn--…`), as in browsers.
 
-    UTS 46, section 4, non-transitional: `straße.test` is another name than `strasse.test`. Labels
-    of ASCII are taken as they are.
+    UTS 46, section 4, non-transitional: `straße.test` is not `strasse.test`. ASCII labels are not
+    changed.
 
-    Raises `ValueError` where it can be no name; the text says what is wrong with it.
+    Raises `ValueError` if it is not a name; the text says why.
     """
     if not host.isascii():
         mapped = idna.uts46_remap(host, std3_rules=False)
         host = ".".join(map(_a_label, mapped.split(".")))
     host = host.lower()
     if not re.fullmatch(r"[a-z0-9_][a-z0-9._-]*", host):
-        raise ValueError("a name has letters, digits, hyphens and dots")
+        raise ValueError("a name consists of letters, digits, hyphens and dots")
     name = host.removesuffix(".")
     if len(name) > _MAX_NAME or not all(0 < len(each) <= _MAX_LABEL for each in name.split(".")):
         raise ValueError(
@@ -50,10 +50,10 @@ def ascii_host(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An https URL, in the form in which its host is looked up, verified and asked for.
+    """An https URL.
 
-    `host` is a name in ASCII, or an address: one of IPv6 without brackets, with its zone if it has
-    one. `path` begins with a slash and has the query at its end.
+    `host` is an ASCII name, or an address; an IPv6 address has no brackets, but may have a zone.
+    `path` begins with a slash and includes the query.
     """
 
     host: str
@@ -62,9 +62,9 @@ class Url:
 
     @classmethod
     def parse(cls, text: str, *, port: int = HTTPS_PORT, path: str = "/") -> Url:
-        """Read `https://host[:port][/path][?query]`; `port` and `path` are for a URL without them.
+        """Read `https://host[:port][/path][?query]`; `port` and `path` are the defaults.
 
-        Raises `ValueError`; its text says what the URL must be, and nothing of what it is.
+        Raises `ValueError`; its text says what the URL must be, without the URL itself.
         """
         if not text.isprintable() or " " in text:
             raise ValueError("must be https://host[:port][/path]")
@@ -77,7 +77,7 @@ class Url:
             given = parts.port
         except ValueError as error:
             if "NFKC" in str(error):
-                what = "a character of it stands for one of /?#@:"
+                what = "it has a character that is equivalent to one of /?#@:"
                 raise ValueError(f"{_NO_HOST}: {what}") from None
             raise ValueError(
                 "must have a port from 1 to 65535, and brackets around an IPv6 address"
@@ -93,7 +93,7 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """The host, and the port where it is not the usual one."""
+        """The host, and the port if it is not the default."""
         host = bracketed(self.host)
         return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
 
@@ -102,7 +102,7 @@ class Url:
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands before a port: an IPv6 address in brackets."""
+    """A host as it is written before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -116,7 +116,7 @@ def is_ipv6(host: str) -> bool:
 
 
 def _read_host(netloc: str) -> str:
-    # Not `hostname` of `urlsplit`, which is in lower case by other rules than those of UTS 46.
+    # Not `hostname` of `urlsplit`, which is converted to lower case by other rules than UTS 46.
     host = netloc[1:].partition("]")[0] if netloc[:1] == "[" else netloc.partition(":")[0]
     with_zone = host.replace("%25", "%", 1)  # in a URL, % begins an escape (RFC 6874)
     if is_ipv6(with_zone):
@@ -128,25 +128,24 @@ def _read_host(netloc: str) -> str:
 
 
 def serialize_origin(text: str) -> str:
-    """An origin as RFC 6454, section 6.2, writes it, so that equal ones are equal texts.
+    """Normalize an origin (RFC 6454, section 6.2): equal origins become equal texts.
 
-    Scheme and host are in lower case, a name in its ASCII form, an address in its shortest;
-    the scheme's own port is left out. Raises `ValueError` where it is no origin; `null`, which
-    stands for any that has no name, is none.
+    Scheme and host are in lower case, a name in ASCII, an address in its shortest form, without the
+    scheme's default port. Raises `ValueError` if it is not an origin; `null` is not accepted.
     """
     match = _ORIGIN.fullmatch(text)
     if match is None:
-        raise ValueError(f"no origin: {text!r} (https://host or https://host:port, and no path)")
+        raise ValueError(f"not an origin: {text!r} (https://host or https://host:port, no path)")
     scheme, address, name, port_text = match.groups()
     scheme = scheme.lower()
     try:
         host = f"[{ipaddress.IPv6Address(address)}]" if address else _ascii_name(name)
     except ValueError:
-        raise ValueError(f"no origin: {text!r} (neither a host name nor an address)") from None
+        raise ValueError(f"not an origin: {text!r} (not a host name or an address)") from None
     if port_text is None or int(port_text) == _DEFAULT_PORTS.get(scheme):
         return f"{scheme}://{host}"
     if not 0 < int(port_text) < 65_536:
-        raise ValueError(f"no origin: {text!r} (a port is a number from 1 to 65535)")
+        raise ValueError(f"not an origin: {text!r} (a port is a number from 1 to 65535)")
     return f"{scheme}://{host}:{int(port_text)}"
 
 
@@ -155,11 +154,11 @@ def _ascii_name(name: str) -> str:
 
 
 def _a_label(label: str) -> str:
-    # Not `idna.alabel`: it goes by IDNA 2008, which knows fewer names than UTS 46.
+    # Not `idna.alabel`, which implements IDNA 2008 and accepts fewer names than UTS 46.
     if label.isascii():
         return label
     if label.startswith("xn--"):
-        raise ValueError(f"{label!r} begins like a label of ASCII, and is none")
+        raise ValueError(f"{label!r} begins with xn-- but is not ASCII")
     idna.check_initial_combiner(label)
     idna.check_bidi(label)
     for position, character in enumerate(label):

@@ -168,7 +168,7 @@ async def test_a_watch_that_breaks_is_no_failure_while_a_list_succeeds(
         (
             403,
             Result.FORBIDDEN,
-            "the API server forbids it: grant get, list and watch on"
+            "the API server denies access: grant get, list and watch on"
             " endpointslices.discovery.k8s.io in the namespace ns",
         ),
         (401, Result.FORBIDDEN, "the API server does not accept the credentials"),
@@ -237,7 +237,7 @@ async def test_outside_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         failure = await told.failure()
     assert failure.result is Result.ERROR
     assert str(failure).startswith(
-        f"no cluster to follow EndpointSlices in: there is no {tmp_path}"
+        f"an endpointslice:// target needs a Kubernetes cluster: there is no {tmp_path}"
     )
 
 

@@ -64,7 +64,7 @@ async def test_wrong_port() -> None:
     with silent_port() as port:
         pass  # was free, and is again
     assert await fails(port) == (
-        f"https://127.0.0.1:{port}/ping: nobody answers on UDP port {port}: Connection refused"
+        f"https://127.0.0.1:{port}/ping: UDP port {port} is unreachable: Connection refused"
         " (nothing listens there: a wrong port, or the server is down)"
     )
 
@@ -258,7 +258,7 @@ async def test_a_status_says_what_to_try(
         (b"", "it holds no token"),
         (b" \n", "it holds no token"),
         (b"secret-one\nsecret-two\n", "holds 2 tokens"),
-        (b"s\xc3\xa9cret", "line 1 is no token"),
+        (b"s\xc3\xa9cret", "line 1 is not a token"),
     ],
 )
 async def test_unusable_token_file(tmp_path: Path, content: bytes | None, reason: str) -> None:

@@ -175,12 +175,12 @@ class TestText:
         run = dataclasses.replace(FULL_RUN, rate=812.4)
         assert TEXT.summary(run).splitlines()[1].endswith(", time 9012 ms, 812 pings/s")
 
-    @pytest.mark.parametrize(("error", "rest"), [(None, ""), ("it is gone (try x)",) * 2])
+    @pytest.mark.parametrize(
+        ("error", "rest"), [(None, " after 3 s"), ("it is gone (try x)", ": it is gone (try x)")]
+    )
     def test_never_connected(self, error: str | None, rest: str) -> None:
-        run = RunSummary(NOTHING, None, ConnectTimes(), error=error)
-        assert TEXT.summary(run) == (
-            f"--- {URL} pingpong statistics ---\nnot connected{': ' + rest if rest else ''}"
-        )
+        run = RunSummary(NOTHING, None, ConnectTimes(), error=error, unconnected="after 3 s")
+        assert TEXT.summary(run) == f"--- {URL} pingpong statistics ---\nnot connected{rest}"
 
     def test_what_happens_to_the_connection(self) -> None:
         assert TEXT.lost("it is gone") == "it is gone; connecting again"

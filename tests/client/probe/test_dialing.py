@@ -49,7 +49,7 @@ async def failing(result: str, destination: Destination, **options: object) -> s
 
 
 async def test_refused() -> None:
-    assert "nobody answers on UDP port" in await failing("refused", to(closed_port()))
+    assert "is unreachable" in await failing("refused", to(closed_port()))
 
 
 async def test_timeout() -> None:

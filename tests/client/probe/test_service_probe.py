@@ -138,7 +138,7 @@ async def test_readiness(monkeypatch: pytest.MonkeyPatch, required: str, status:
         assert (discovery["name"], discovery["ok"]) == ("discovery", True)
         assert check["name"] == "targets"
         assert check["reason"].startswith(f"1 of 2 targets are up; required: {required}; ")
-        down = rf"127.0.0.1:{dead} down for \d+ s \(not connected yet; nobody"
+        down = rf"127.0.0.1:{dead} down for \d+ s \(not connected yet; UDP port"
         assert re.search(down, check["reason"])
         assert re.search(rf"127.0.0.1:{listener.port} up for \d+ s", check["reason"])
 

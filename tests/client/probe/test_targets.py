@@ -38,7 +38,7 @@ QUICK = {"timeout": 0.1, "connect_timeout": 0.4}
 
 
 async def test_every_mode_is_probed_on_one_session() -> None:
-    async with serving() as listener, probing(to(listener.port), modes=MODES) as probes:
+    async with serving() as listener, probing(to(listener.port), mode=MODES) as probes:
         await until(lambda: all(probes.completed("ok", mode) >= 4 for mode in MODES))
         (connection,) = listener.connections
         assert len(connection.sessions) == 1
@@ -66,7 +66,7 @@ async def test_what_has_no_session_is_not_sent_and_not_lost() -> None:
         assert probes.counts().connects["refused"] > 0
         (failed,) = probes.events("connect_failed")
         assert failed["result"] == "refused"
-        assert "nobody answers on UDP port" in probes.reason()
+        assert "is unreachable" in probes.reason()
 
 
 async def test_a_server_that_comes_back_ends_one_outage() -> None:
@@ -78,7 +78,7 @@ async def test_a_server_that_comes_back_ends_one_outage() -> None:
         await until(lambda: probes.completed("send_error") > errors + 10)
         assert probes.metrics.sessions_closed["closed"] == 1
         assert probes.metrics.outages.count == 0
-        assert "the server closed the session (code 7): bye; nobody answers" in probes.reason()
+        assert "the server closed the session (code 7): bye; UDP port" in probes.reason()
         async with serving_on(port):
             await probes.answered()
         (down,) = probes.events("target_down")[:1]
@@ -135,7 +135,7 @@ async def test_a_refusal_alone_changes_nothing() -> None:
 async def test_drained_means_move_first() -> None:
     async with serving() as listener, serving() as other:
         with path_to(listener.port) as path:
-            async with probing(to(path.port), modes=MODES) as probes:
+            async with probing(to(path.port), mode=MODES) as probes:
                 await probes.answered()
                 path.lead_to(other.port)
                 drain(listener)

@@ -401,5 +401,5 @@ async def test_no_cluster_is_an_error_that_says_what_to_do(
     with pytest.raises(ServeError) as caught:
         await TokenReviewer("pingpong").start()
     text = str(caught.value)
-    assert text.startswith("no cluster to verify tokens with (--auth kubernetes, PINGPONG_AUTH): ")
+    assert text.startswith("--auth kubernetes (PINGPONG_AUTH) needs a Kubernetes cluster: ")
     assert "set KUBECONFIG" in text

@@ -77,7 +77,7 @@ def test_whatever_is_in_it_an_error_does_not_show_it(data: bytes) -> None:
     except CredentialsError as error:
         text = str(error)
     assert "SECRET" not in text
-    assert text.startswith(("line 1 is no token: ", "Credentials("))
+    assert text.startswith(("line 1 is not a token: ", "Credentials("))
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\r\n", b"# nothing\n  # yet", b"\xef\xbb\xbf"])
@@ -90,7 +90,7 @@ def test_no_token_at_all(data: bytes) -> None:
     "line", [b"two words", b"a#b", b"Bearer abc", b"a=b", b"\x00", b"t\xc3\xb6ken", b"a:b", b'"a"']
 )
 def test_a_line_that_is_no_token_is_named_by_its_number(line: bytes) -> None:
-    with pytest.raises(CredentialsError, match=r"\Aline 3 is no token: one a line"):
+    with pytest.raises(CredentialsError, match=r"\Aline 3 is not a token: write one per line"):
         parse_tokens(ONE + b"\n\n" + line + b"\n" + TWO)
 
 
@@ -200,7 +200,7 @@ def test_a_bad_file_changes_nothing_and_is_reported_once_a_minute(
     assert ask(file, ONE) is None
     assert names(logged) == ["tokens_loaded", *["token_file_unusable"] * 3]
     last = logged[-1]
-    assert last["error"].startswith(f"the token file {path} cannot be used: line 1 is no token")
+    assert last["error"].startswith(f"the token file {path} cannot be used: line 1 is not a token")
     assert (last["tokens_kept"], last["log_level"]) == (2, "error")
     assert "hunter2" not in str(logged)
 

@@ -132,7 +132,7 @@ def test_any_origin_can_be_allowed(origin: str) -> None:
 
 
 def test_an_origin_that_is_none_is_a_mistake_of_the_settings() -> None:
-    with pytest.raises(ValueError, match=r"no origin: 'https://a\.example/path'"):
+    with pytest.raises(ValueError, match=r"not an origin: 'https://a\.example/path'"):
         admission("https://a.example/path")
 
 
@@ -278,7 +278,7 @@ def test_other_origins_are_other_texts(one: str, two: str, port: int, other: int
     ],
 )
 def test_what_is_no_origin(text: str) -> None:
-    with pytest.raises(ValueError, match="no origin"):
+    with pytest.raises(ValueError, match="not an origin"):
         serialize_origin(text)
 
 

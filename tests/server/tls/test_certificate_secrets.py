@@ -29,7 +29,7 @@ Run = Callable[..., int]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the verb; returns its exit status."""
-    monkeypatch.setattr(__main__, "_heed_signals", lambda: None)
+    monkeypatch.setattr(__main__, "_exit_at_sigterm", lambda: None)
     for name in [name for name in os.environ if name.startswith("PINGPONG_")]:
         monkeypatch.delenv(name)
 
@@ -134,7 +134,7 @@ def test_a_damaged_authority_is_left_for_a_person_to_decide(
     ("status", "verb", "said"),
     [
         (403, "get", f"cannot get the Secret {AUTHORITY} in the namespace testing: the service"),
-        (403, "create", "a Role must allow it to create secrets"),
+        (403, "create", "add a Role that allows it to create secrets"),
         (401, "get", "the API server does not accept the credentials"),
         (404, "create", "there is no namespace testing"),
         (500, "create", "the API server answered 500"),
@@ -179,7 +179,7 @@ def test_no_cluster_at_all(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert run() == 1
     said = complaint(capsys)
-    assert said.startswith("pingpong: no cluster to keep certificates in: ")
+    assert said.startswith("pingpong: pingpong certificate needs a Kubernetes cluster: ")
     assert "set KUBECONFIG" in said
 
 
@@ -287,7 +287,7 @@ def test_who_is_never_first_gives_up(
     api.instead = lambda request: 409 if request.verb == "create" else None
     assert run() == 1
     said = complaint(capsys)
-    assert f"others write the Secrets {AUTHORITY} and {CERTIFICATE} all the time" in said
+    assert f"the Secrets {AUTHORITY} and {CERTIFICATE} were changed by others" in said
     assert len(written(api)) == 10
 
 

@@ -188,7 +188,7 @@ async def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
     async with serving(stay) as server:
         error = await failure(f"https://127.0.0.1:{server.port}/", ca_file=str(garbage))
     assert error.cause is Cause.CERTIFICATE
-    assert str(error) == f"no certificate of an authority, in PEM, is in {garbage}"
+    assert str(error) == f"no certificate in {garbage}: it must be a PEM file"
 
 
 # Other servers.
@@ -256,7 +256,7 @@ async def test_nobody_listens() -> None:
     port = closed_port()
     error = await failure(f"https://127.0.0.1:{port}/")
     assert error.cause is Cause.UNREACHABLE
-    assert str(error) == f"nobody answers on UDP port {port}: Connection refused"
+    assert str(error) == f"UDP port {port} is unreachable: Connection refused"
     assert time.monotonic() - began < 1
 
 
@@ -382,7 +382,7 @@ async def test_a_packet_that_this_machine_refuses_is_sent_again(
         with pytest.raises(ConnectError) as raised:
             await open_connection(target, timeout=0.2)
         assert raised.value.cause is Cause.REFUSED_HERE
-        assert "this machine lets no packet out to 127.0.0.1: Operation" in str(raised.value)
+        assert "this machine blocks packets to 127.0.0.1: Operation" in str(raised.value)
 
 
 @on_a_loop

@@ -10,9 +10,9 @@ import pytest
 
 from pingpong.webtransport.asyncio import EndpointConfig, Target, open_connection
 from pingpong.webtransport.asyncio.endpoint import (
-    CATCH_UP_MOST,
-    CATCH_UP_SHARE,
-    CatchUp,
+    BUDGET_SHARE,
+    MAX_BUDGET,
+    ReceiveBudget,
     UdpEndpoint,
 )
 from pingpong.webtransport.quic import fair_queue
@@ -230,7 +230,7 @@ async def test_a_peer_that_floods_does_not_hold_up_the_loop_at_each_timer(
     monkeypatch.setattr(endpoint.engine, "next_timer", lambda: next(when, None))
     endpoint.flush()
     await until(lambda: batches)
-    assert batches <= CATCH_UP_MOST / 0.001 + 1
+    assert batches <= MAX_BUDGET / 0.001 + 1
     endpoint.close()
 
 
@@ -243,7 +243,7 @@ class Time:
     def clock(self) -> float:
         return self.now
 
-    def catch_up(self, shared: CatchUp, batches: int, seconds: float = 0.01) -> int:
+    def catch_up(self, shared: ReceiveBudget, batches: int, seconds: float = 0.01) -> int:
         """Catch up on a socket in which so many batches wait; how many were taken in."""
         taken = 0
 
@@ -262,7 +262,7 @@ class Time:
 
 def test_sockets_that_are_flooded_share_the_time_to_catch_up() -> None:
     machine = Time()
-    shared = CatchUp(machine.clock)
+    shared = ReceiveBudget(machine.clock)
     taken = 0
     for _ in range(1_000):
         for _ in range(5):
@@ -272,13 +272,13 @@ def test_sockets_that_are_flooded_share_the_time_to_catch_up() -> None:
         shared.received()
     passed = machine.now
     # But for one batch at each time, they take their share.
-    assert (taken - 5_000) * 0.01 <= CATCH_UP_SHARE * passed + CATCH_UP_MOST
+    assert (taken - 5_000) * 0.01 <= BUDGET_SHARE * passed + MAX_BUDGET
     assert taken > 5_000
 
 
 def test_after_a_pause_there_is_as_much_time_as_it_took() -> None:
     machine = Time()
-    shared = CatchUp(machine.clock)
+    shared = ReceiveBudget(machine.clock)
     for _ in range(10):
         machine.catch_up(shared, 1_000)
     machine.now += 12.0
@@ -293,7 +293,7 @@ async def test_endpoints_share_the_time_that_they_are_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = Time()
-    shared = CatchUp(machine.clock)
+    shared = ReceiveBudget(machine.clock)
     taken = 0
 
     def receive_pending() -> bool:
@@ -303,18 +303,18 @@ async def test_endpoints_share_the_time_that_they_are_given(
         shared.received()
         return True
 
-    for batches in (CATCH_UP_MOST / 0.01, 1, 1):
-        endpoint = UdpEndpoint(silent_socket(), EndpointConfig(), catch_up=shared)
+    for batches in (MAX_BUDGET / 0.01, 1, 1):
+        endpoint = UdpEndpoint(silent_socket(), EndpointConfig(), budget=shared)
         monkeypatch.setattr(endpoint, "receive_pending", receive_pending)
         taken = 0
-        endpoint.catch_up()
+        endpoint.receive_backlog()
         assert taken == pytest.approx(batches, abs=1)
         endpoint.close()
 
 
 @on_a_loop
 async def test_a_connection_catches_up_in_the_time_that_it_was_given() -> None:
-    class Seen(CatchUp):
+    class Seen(ReceiveBudget):
         runs = 0
 
         def run(self, receive: Callable[[], bool]) -> None:
@@ -324,9 +324,9 @@ async def test_a_connection_catches_up_in_the_time_that_it_was_given() -> None:
     shared = Seen()
     async with serving(stay) as server:
         target = Target("127.0.0.1", server.port, certificate_hash=trusted().sha256)
-        client = await open_connection(target, catch_up=shared)
+        client = await open_connection(target, budget=shared)
         runs = shared.runs
-        client.catch_up()
+        client.receive_backlog()
         assert shared.runs == runs + 1
         await client.close()
 
@@ -356,7 +356,7 @@ async def test_what_has_arrived_and_waits_is_taken_in_at_once() -> None:
             # Where a busy machine made round trips long, QUIC spaces packets out.
             while ours.pump.sent_packets == left:
                 ours.flush()
-        theirs.catch_up()
+        theirs.receive_backlog()
         assert got == sent
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -109,13 +110,19 @@ async def test_a_certificate_that_has_expired_is_warned_of(
 
 URL = "https://localhost:1/"
 REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "a URL of another kind": (lambda: connect(_any(b"https://x/")), TypeError, "url is text"),
+    "a URL of another kind": (lambda: connect(_any(b"https://x/")), TypeError, "url must be text"),
     "a URL of another scheme": (lambda: connect("http://x/"), ValueError, "https"),
     "PEM as a file's name": (lambda: connect(URL, ca_file=_any(b"-----")), TypeError, "ca_file"),
     "a hash that is too short": (lambda: connect(URL, certificate_hash=b"x"), ValueError, "32 b"),
     "a hash that is no hex": (lambda: connect(URL, certificate_hash="sha"), ValueError, "64 hex"),
     "a hash of another kind": (lambda: connect(URL, certificate_hash=_any(5)), TypeError, "int"),
     "two ways to trust": (lambda: connect(URL, ca_file="x", insecure=True), ValueError, "only one"),
+    "no time": (lambda: connect(URL, timeout=math.nan), ValueError, "seconds above 0"),
+    "time as text": (lambda: connect(URL, timeout=_any("5")), ValueError, "seconds above 0"),
+    "lines in an origin": (lambda: connect(URL, origin="a\r\nb: c"), ValueError, "origin must be"),
+    "config of another kind": (lambda: connect(URL, config=_any({})), TypeError, "not dict"),
+    "no port": (lambda: serve(stay, port=70_000, self_signed=True), ValueError, "0 to 65535"),
+    "no host": (lambda: serve(stay, _any(3), self_signed=True), TypeError, "host must be text"),
     "one protocol": (lambda: connect(URL, protocols="chat"), TypeError, r"\['chat'\]"),
     "a header of bytes and text": (
         lambda: connect(URL, headers=_any([("a", b"b")])),
@@ -132,15 +139,19 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: serve(stay, self_signed=True, config=trusted().config()),
         *(ValueError, "needs one certificate"),
     ),
-    "no key": (lambda: serve(stay, certificate_file="x"), ValueError, "go together"),
+    "no key": (lambda: serve(stay, certificate_file="x"), ValueError, "must be given together"),
     "PEM as a certificate's file": (
         lambda: serve(stay, certificate_file=_any(b"-"), private_key_file="x"),
-        *(TypeError, "certificate_file is the name"),
+        *(TypeError, "certificate_file must be the name"),
     ),
-    "no handler": (lambda: serve(_any("stay"), self_signed=True), TypeError, "handler is a func"),
+    "no handler": (
+        lambda: serve(_any("stay"), self_signed=True),
+        TypeError,
+        "handler must be a func",
+    ),
     "a coroutine that decides": (
         lambda: serve(stay, self_signed=True, decide=_any(stay)),
-        *(TypeError, "decide is a plain function"),
+        *(TypeError, "decide must be a plain function"),
     ),
 }
 

@@ -314,7 +314,7 @@ async def test_what_was_handed_over_is_taken_before_timers_act(
 ) -> None:
     monkeypatch.setattr(forwarding, "_BATCH", 1)
     # What is seen is the order, however long it takes.
-    monkeypatch.setattr(endpoint_module, "CATCH_UP_MOST", 60.0)
+    monkeypatch.setattr(endpoint_module, "MAX_BUDGET", 60.0)
     async with working(2, steered=False, idle_timeout=2.0) as group:
         config = EndpointConfig(worker=1, workers=2)
         client = await Client.join(group.port, config)

@@ -1,6 +1,6 @@
-"""Reads EndpointSlices (discovery.k8s.io/v1): which pods of a service are ready, and at what port.
+"""Reads EndpointSlices (discovery.k8s.io/v1): which pods of a Service are ready, and their port.
 
-Pure; a slice is what the API's JSON holds.
+Pure; a slice is the API's JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ...webtransport import printable
 from .lookups import Endpoint
 
 PREFERRED_PORT = "webtransport"
-"""The port's name that is looked for where none is asked for."""
+"""The port's name to prefer if the target names none."""
 
 _MAX_NAME = 253
 
@@ -23,11 +23,11 @@ Slice = Mapping[str, Any]
 def ready_endpoints(
     slices: Iterable[Slice], host: str, port: int | str | None
 ) -> tuple[Endpoint, ...]:
-    """The endpoints of a service that are ready and don't go, by pod; all have this host name.
+    """The endpoints of a Service that are ready and not terminating, by pod.
 
-    `port` is the number of the pods' port, the name of the service's port, or None for its UDP
-    port. A pod of both families is one endpoint. One that is terminating, even if it still serves,
-    drains: its sessions should leave.
+    All get the host name `host`. `port` is the number of the pods' port, the name of the Service's
+    port, or None for its UDP port. A pod with addresses of both families is one endpoint. A
+    terminating pod, even if it still serves, drains its sessions.
     """
     pods: dict[tuple[int, str | None], list[str]] = {}
     for each in sorted(slices, key=_name):
@@ -38,7 +38,7 @@ def ready_endpoints(
             if _is_ready(endpoint.get("conditions") or {}):
                 pod = (endpoint.get("targetRef") or {}).get("name")
                 if pod is not None:
-                    pod = printable(str(pod), _MAX_NAME)  # it becomes a metric's label
+                    pod = printable(str(pod), _MAX_NAME)  # it becomes the label of a metric
                 pods.setdefault((number, pod), []).extend(endpoint.get("addresses") or ())
     return tuple(
         Endpoint(host, number, tuple(dict.fromkeys(addresses)), pod)
@@ -47,13 +47,13 @@ def ready_endpoints(
 
 
 def _is_ready(conditions: Mapping[str, Any]) -> bool:
-    # What isn't said counts as ready, and as not terminating. A service that publishes pods that
-    # are not ready says of all of them that they are.
+    # Missing conditions count as ready and not terminating. For a Service that publishes pods that
+    # are not ready, all of them have the condition ready.
     return conditions.get("ready") is not False and not conditions.get("terminating")
 
 
 def _port(each: Slice, wanted: int | str | None) -> int | None:
-    """The number that the pods of this slice have the port at; None where they have no such."""
+    """The port number of the pods of this slice; None if there is no such port."""
     if isinstance(wanted, int):
         return wanted
     ports = [p for p in each.get("ports") or () if p.get("port")]
@@ -61,7 +61,7 @@ def _port(each: Slice, wanted: int | str | None) -> int | None:
     if wanted is not None:
         named = [p for p in (*udp, *ports) if p.get("name") == wanted]
     else:
-        if not ports:  # a service without ports: any is right
+        if not ports:  # a Service without ports
             return DEFAULT_PORT
         named = [*(p for p in udp if p.get("name") == PREFERRED_PORT), *udp]
     return int(named[0]["port"]) if named else None

@@ -1,7 +1,7 @@
-"""Follows the EndpointSlices of a service: list, then watch.
+"""Follows the EndpointSlices of a Service: list, then watch.
 
-`kubernetes.aio.watch.Watch` is not used: each of them makes an API client of its own, which reads
-all CAs of the system again (40 ms of CPU), and each event is parsed three times.
+`kubernetes.aio.watch.Watch` is not used: it makes another API client, which reads all CAs of the
+system again (40 ms of CPU), and parses each event three times.
 """
 
 # mypy: untyped-calls-exclude=kubernetes
@@ -22,27 +22,26 @@ from .endpointslices import Slice
 from .lookups import MAX_RETRY, MIN_INTERVAL, DiscoveryError, Result, retry_delay
 
 WATCH = 120
-"""Seconds after which the API server is to end a watch, at most, and it is begun anew."""
+"""Seconds after which the API server ends a watch, at most; then another one begins."""
 
 _LIST = 10.0
-"""Seconds that a list may take, and the beginning of a watch."""
+"""Timeout in seconds of a list, and of the response to a watch."""
 _MARGIN = 10.0
-"""Seconds by which a watch may outstay its time."""
+"""Seconds after `WATCH` at which a watch times out."""
 _GONE = 410
 
 Notify = Callable[[tuple[Slice, ...] | DiscoveryError], None]
 
 
 class _GoneError(Exception):
-    """What came after the version that is known is forgotten: only a list helps."""
+    """The known version is too old for a watch: a list is needed."""
 
 
 class EndpointSliceWatch:
-    """Follows the slices of a service.
+    """Follows the slices of a Service.
 
-    `notify` is called with all slices or with why they are not known: at first, at each change, and
-    now and then though nothing has changed. After a failure it goes on by itself: it lists again,
-    at growing distances.
+    `notify` is called with all slices, or with the error: at first, at each change, and at each new
+    watch. After a failure it lists again, with exponential backoff.
     """
 
     def __init__(
@@ -62,11 +61,11 @@ class EndpointSliceWatch:
         self._failures = 0
 
     async def run(self) -> None:
-        """List and watch, whatever fails, until cancelled."""
+        """List and watch until cancelled."""
         while True:
             try:
-                # Anew after each failure: the credentials may be the reason.
-                async with cluster.connect("follow EndpointSlices in") as api_client:
+                # A new client after each failure: the credentials may be the reason.
+                async with cluster.connect("an endpointslice:// target") as api_client:
                     await self._follow(DiscoveryV1Api(api_client))
             except Exception as error:
                 self._failures += 1
@@ -77,7 +76,7 @@ class EndpointSliceWatch:
             await asyncio.sleep(pause)
 
     async def _follow(self, api: DiscoveryV1Api) -> None:
-        """List, and watch until the list is to be made anew. Raises what makes it fail."""
+        """List, and watch until another list is needed. Raises the errors of requests."""
         await self._list(api)
         self._failures = 0
         loop = asyncio.get_running_loop()
@@ -89,18 +88,18 @@ class EndpointSliceWatch:
             except _GoneError:
                 return
             except (aiohttp.ClientError, OSError):
-                return  # an API server that restarts: it is a failure if the list fails too
+                return  # the API server may have restarted: a failure only if the list fails too
             await asyncio.sleep(max(0.0, MIN_INTERVAL - (loop.time() - began)))
 
     async def _list(self, api: DiscoveryV1Api) -> None:
-        """Take in all slices there are."""
+        """Replace all slices."""
         async with await self._request(api, _LIST) as response:
             found = json.loads(await response.read())
         self._slices = {each["metadata"]["name"]: each for each in found.get("items") or ()}
         self._version = str(found["metadata"]["resourceVersion"])
 
     async def _watch(self, api: DiscoveryV1Api) -> None:
-        """Take in what changes, until the API server ends it."""
+        """Process changes until the API server ends the watch."""
         async with asyncio.timeout(_LIST):
             response = await self._request(
                 api,
@@ -112,12 +111,12 @@ class EndpointSliceWatch:
             )
         async with response:
             async for line in response.content:
-                self._take(json.loads(line))
+                self._process(json.loads(line))
 
     async def _request(
         self, api: DiscoveryV1Api, timeout: float, **options: Any
     ) -> aiohttp.ClientResponse:
-        # Plain objects: the client's models are of one version of Kubernetes.
+        # JSON, since the client's models are those of one version of Kubernetes.
         response: aiohttp.ClientResponse = (
             await api.list_namespaced_endpoint_slice_without_preload_content(
                 self._namespace,
@@ -133,7 +132,7 @@ class EndpointSliceWatch:
             raise _GoneError
         raise ApiException(status=response.status, reason=response.reason)
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _process(self, event: dict[str, Any]) -> None:
         kind, each = event["type"], event["object"]
         if kind == "ERROR":
             if each.get("code") == _GONE:
@@ -157,7 +156,7 @@ class EndpointSliceWatch:
                 result = Result.FORBIDDEN
             if error.status == 403:
                 text = (
-                    "the API server forbids it: grant get, list and watch on"
+                    "the API server denies access: grant get, list and watch on"
                     f" endpointslices.discovery.k8s.io in the namespace {self._namespace}"
                 )
             elif error.status == 404:

@@ -1,7 +1,7 @@
-"""What `pingpong probe` measures: names, help texts, labels, and the values of each target.
+"""The metrics of `pingpong probe`: names, help texts, labels, and the values of each target.
 
-The values are plain integers, counted where they arise and read when a scrape comes. A target's
-are one object: what a scrape says of it begins, and ends, with it.
+The values are plain integers, which a scrape reads. All values of a target are in one object: its
+series exist as long as the object does.
 """
 
 from __future__ import annotations
@@ -26,69 +26,69 @@ FIRST_RTT_BUCKETS = (0.0001, 0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 3.0)
 SERVER_TIME_BUCKETS = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.004, 0.016, 0.064, 0.256, 1.0)
 CONNECT_BUCKETS = (0.00025, 0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 5.0)
 OUTAGE_BUCKETS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0)
-"""All of them seconds; those of round trips are a setting."""
+"""Buckets in seconds; those of round trips are a setting."""
 
 _P = "pingpong_client_"
 _TARGET = {"target": None}
 _TARGET_MODE = {"target": None, "mode": MODES}
 
-SENT = Spec(f"{_P}probes_sent_total", "counter", "Probes that left for the network.", _TARGET_MODE)
+SENT = Spec(f"{_P}probes_sent_total", "counter", "Probes sent to the network.", _TARGET_MODE)
 COMPLETED = Spec(
     f"{_P}probes_completed_total",
     "counter",
-    "Probes by what became of them. late: answered after the timeout; lost: no answer within 15 s"
-    " after it, or by the session's end; send_error: not sent, there being no session for example,"
-    " so not among those sent; malformed: answers that belong to no probe, beside the others.",
+    "Probes by result. late: answered after the timeout; lost: not answered within 15 s after the"
+    " timeout, or before the session ended; send_error: not sent, for example without a session, and"
+    " not in probes_sent_total; malformed: answers that match no probe, counted in addition.",
     {**_TARGET_MODE, "result": RESULTS},
 )
 RTT = Spec(
     f"{_P}rtt_seconds",
     "histogram",
-    "Round trips of answered probes, without the server's own time, and without each session's"
-    " first probe.",
+    "Round-trip times of answered probes, without the server's time, and without the first probe of"
+    " each session.",
     _TARGET_MODE,
 )
 FIRST_RTT = Spec(
     f"{_P}first_rtt_seconds",
     "histogram",
-    "Round trips of the first probe of each session, sent as soon as the session is there.",
+    "Round-trip times of the first probe of each session, sent as soon as the session is open.",
     _TARGET_MODE,
 )
 SERVER_TIME = Spec(
     f"{_P}server_time_seconds",
     "histogram",
-    "The server's own time with a probe, as it says; not in the round trip.",
+    "Time from a probe's arrival to its answer, as the server reports it; not part of rtt_seconds.",
     _TARGET,
 )
 LOST = Spec(
     f"{_P}lost_total",
     "counter",
-    "Lost probes by direction, as far as the server's count proves it; unknown: after the last"
-    " answer of a session, or of a server that doesn't count.",
+    "Lost probes by direction, as far as the server's counter shows it; unknown: after the last"
+    " answer of a session, or with a server that does not count.",
     {**_TARGET, "direction": DIRECTIONS},
 )
 DUPLICATES = Spec(
     f"{_P}duplicates_total",
     "counter",
-    "Answers that came again: the server answered twice, or the network delivered a packet twice.",
+    "Duplicate answers: the server answered twice, or the network delivered a packet twice.",
     _TARGET,
 )
 REORDERED = Spec(
     f"{_P}reordered_total",
     "counter",
-    "Answered probes that a later one of the same mode has overtaken.",
+    "Answered probes that a later probe of the same mode overtook.",
     _TARGET_MODE,
 )
 CONNECT_DURATION = Spec(
     f"{_P}connect_duration_seconds",
     "histogram",
-    "How long the steps of connecting took that succeeded.",
+    "Duration of each successful step of connecting.",
     {**_TARGET, "phase": PHASES},
 )
 CONNECTS = Spec(
     f"{_P}connects_total",
     "counter",
-    "Attempts to connect, by what became of them.",
+    "Attempts to connect, by result.",
     {**_TARGET, "result": CONNECT_RESULTS},
 )
 SESSION_UP = Spec(
@@ -100,38 +100,38 @@ SESSION_UP = Spec(
 CERTIFICATE_NOT_AFTER = Spec(
     f"{_P}peer_certificate_not_after_timestamp_seconds",
     "gauge",
-    "When the certificate expires that the target showed last, in seconds since 1970.",
+    "Time at which the target's latest certificate expires, in seconds since 1970.",
     _TARGET,
 )
 SESSIONS_CLOSED = Spec(
     f"{_P}sessions_closed_total",
     "counter",
-    "Sessions that ended: drain, the server wanted them to leave; closed, by either side; idle,"
-    " nothing came any more; error, anything else.",
+    "Sessions that ended, by reason. drain: the server drained them; closed: closed by either side;"
+    " idle: nothing was received for the idle timeout; error: anything else.",
     {"reason": CLOSE_REASONS},
 )
 OUTAGE = Spec(
     f"{_P}outage_seconds",
     "histogram",
-    "Outages that are over, from the last answer before to the first one after, without the time in"
-    " which the client was stopped, or paused before it connected again.",
+    "Duration of outages that have ended, from the last answer before to the first answer after,"
+    " without the time in which the client was suspended, or paused before it reconnected.",
 )
-TARGETS = Spec(f"{_P}targets", "gauge", "Targets that are probed.")
+TARGETS = Spec(f"{_P}targets", "gauge", "Probed targets.")
 DISCOVERY = Spec(
     f"{_P}discovery_total",
     "counter",
-    "Lookups of targets, by what became of them.",
+    "Lookups of targets, by result.",
     {"result": DISCOVERY_RESULTS},
 )
 DISCOVERY_LAST_SUCCESS = Spec(
     f"{_P}discovery_last_success_timestamp_seconds",
     "gauge",
-    "When a lookup of targets last succeeded, in seconds since 1970; 0 before.",
+    "Time of the last successful lookup of targets, in seconds since 1970; 0: none yet.",
 )
 SKIPPED = Spec(
     f"{_P}schedule_skipped_total",
     "counter",
-    "Probes whose time passed while this process was held up: nothing was measured then.",
+    "Probes not sent because the client was suspended or blocked when they were due.",
 )
 EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO = service_specs(_P)
 
@@ -145,7 +145,7 @@ SPECS = (
 
 
 class ModeCounts:
-    """What became of a target's probes in one mode."""
+    """The values of a target in one mode."""
 
     __slots__ = ("completed", "first_rtt", "reordered", "rtt", "sent")
 
@@ -158,7 +158,7 @@ class ModeCounts:
 
 
 class TargetCounts:
-    """All that is counted of one target; only the modes that it is probed in have series."""
+    """The values of a target; only the modes that are in use have series."""
 
     __slots__ = (
         "connect_duration",
@@ -180,13 +180,13 @@ class TargetCounts:
         self.connects = dict.fromkeys(CONNECT_RESULTS, 0)
         self.is_up = False
         self.not_after: float | None = None
-        """When its certificate expires, in seconds since 1970; None before one was seen."""
+        """When its certificate expires, in seconds since 1970; None if none was seen."""
 
 
 class ProbeMetrics:
-    """The values of all targets, and of what they have together.
+    """The values of all targets, and those of the client as a whole.
 
-    Of `SPECS` the rest (the last lookup that succeeded, lag, build) is read where it is known.
+    The service adds the rest of `SPECS` (last lookup, lag, build).
     """
 
     def __init__(self) -> None:
@@ -197,12 +197,12 @@ class ProbeMetrics:
         self.skipped = 0
 
     def count_lookup(self, result: str) -> None:
-        """A lookup has ended; one of `DISCOVERY_RESULTS`."""
+        """Count a lookup by its result, one of `DISCOVERY_RESULTS`."""
         self.lookups[result] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """The values now, in slices: between two of them probes go on, and targets come and go."""
-        # In this order no more are completed than were sent.
+        """The current values, in slices; targets may be added and removed between two of them."""
+        # In this order, not more probes are completed than sent.
         yield from COMPLETED.slices(
             ((*labels, result), count)
             for labels, counts in self._modes()

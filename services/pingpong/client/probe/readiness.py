@@ -1,4 +1,4 @@
-"""Whether the client is ready: as many targets up as the operator asks for."""
+"""Whether the client is ready: whether as many targets are up as the settings require."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from .supervisor import TargetStatus
 Requirement = Literal["none", "any", "all"]
 
 _MAX_LISTED = 20
-"""Targets that are listed by name."""
+"""Maximum targets to list by name."""
 _MAX_REASON = 160
-"""Characters of why one is down."""
+"""Maximum characters of a target's reason."""
 
 
 def target_check(required: Requirement, statuses: Callable[[], Sequence[TargetStatus]]) -> Check:
-    """The check `targets`: passes where that many are up, and says which, and which are not."""
+    """The check `targets`: passes if enough targets are up, and lists those that are not."""
     return Check("targets", lambda: judge(required, statuses()))
 
 
 def judge(required: Requirement, statuses: Sequence[TargetStatus]) -> Result:
-    """The result of the check, for targets in these states."""
+    """The result of the check for these states of the targets."""
     up = sum(status.is_up for status in statuses)
     ok = required == "none" or (
         bool(statuses) and up >= (1 if required == "any" else len(statuses))
     )
     parts = [f"{up} of {len(statuses)} targets are up; required: {required}"]
-    # Those that are down come first: they are what one looks for.
+    # Targets that are down come first.
     ordered = sorted(statuses, key=lambda status: status.is_up)
     parts += [_described(status) for status in ordered[:_MAX_LISTED]]
     if len(ordered) > _MAX_LISTED:

@@ -1,4 +1,4 @@
-"""What happens to one target, in metrics and in the log."""
+"""Counts and logs the events of one target."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .metrics import ProbeMetrics, TargetCounts
 
 
 class Recorder(Observer):
-    """Counts what happens to a target, and logs what is news.
+    """Counts all events of a target, and logs its changes.
 
-    `failures` are those of all targets, to be logged when they change.
+    `failures` throttles the log of failed connects; all targets share it.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Recorder(Observer):
         self._log = get_logger("pingpong.client").bind(target=name)
 
     def up(self, peer: Peer, outage: Outage | None) -> None:
-        """It answers, for the first time or again."""
+        """The target answers, for the first time or again."""
         self._counts.is_up = True
         facts: dict[str, object] = {"address": peer.address}
         if outage is not None:
@@ -38,13 +38,13 @@ class Recorder(Observer):
         self._log.info("target_up", **facts)
 
     def down(self, cause: str) -> None:
-        """It does not answer any more."""
+        """The target stopped answering."""
         if self._counts.is_up:
             self._counts.is_up = False
             self._log.warning("target_down", cause=cause)
 
     def dialed(self, peer: Peer) -> None:
-        """A session was made."""
+        """A session was opened."""
         counts, times = self._counts, peer.times
         counts.connects["ok"] += 1
         counts.not_after = peer.not_after
@@ -58,7 +58,7 @@ class Recorder(Observer):
         self._failures.succeeded(self._name, time.monotonic())
 
     def connect_failed(self, error: LinkError) -> None:
-        """No session could be made."""
+        """No session could be opened."""
         counts = self._counts
         counts.connects[error.result] += 1
         if error.resolve_ns is not None:
@@ -72,31 +72,31 @@ class Recorder(Observer):
             )
 
     def moved(self, before: Peer, peer: Peer, cause: str) -> None:
-        """Probes go over another session."""
+        """Another session is used for probes."""
         self._log.info("session_moved", cause=cause, before=before.address, address=peer.address)
 
     def closed(self, reason: str) -> None:
-        """A session is over."""
+        """A session ended."""
         self._metrics.sessions_closed[reason] += 1
 
     def sent(self, seq: int, mode: Mode) -> None:
-        """A probe left for the network."""
+        """A probe was sent."""
         self._counts.modes[mode].sent += 1
 
     def not_sent(self, seq: int, mode: Mode, reason: str) -> None:
-        """A probe did not."""
+        """A probe could not be sent."""
         self._counts.modes[mode].completed["send_error"] += 1
 
     def unconnected(self, seq: int, mode: Mode) -> None:
-        """Nor did this one."""
+        """A probe was not sent, without a session."""
         self._counts.modes[mode].completed["send_error"] += 1
 
     def skipped(self, slots: int) -> None:
-        """Nothing was measured in that time."""
+        """Probes were not sent: the process was suspended or blocked."""
         self._metrics.skipped += slots
 
     def answered(self, answer: Answer, size: int, is_first: bool) -> None:
-        """An answer came."""
+        """An answer arrived."""
         if answer.status is AnswerStatus.DUPLICATE:
             self._counts.duplicates += 1
             return
@@ -110,17 +110,17 @@ class Recorder(Observer):
             self._counts.server_time.observe(answer.server_ns * 1e-9)
 
     def duplicated(self, count: int) -> None:
-        """Packets came again."""
+        """The network duplicated packets."""
         self._counts.duplicates += count
 
     def malformed(self, mode: Mode) -> None:
-        """An answer to no probe; in a mode that isn't probed it is no better than the others."""
+        """An answer matches no probe; in a mode that is not in use, it counts for the first one."""
         modes = self._counts.modes
         counts = modes.get(mode) or next(iter(modes.values()))
         counts.completed["malformed"] += 1
 
     def lost(self, report: LossReport) -> None:
-        """Probes are lost for good, or more is known of where."""
+        """Probes are finally lost, or the direction of losses is known."""
         for mode, count in report.by_kind.items():
             self._counts.modes[mode].completed["lost"] += count
         for direction in ("out", "back", "unknown"):

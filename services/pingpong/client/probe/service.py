@@ -1,4 +1,4 @@
-"""`pingpong probe`: metrics, probers, discovery, admin port, and an orderly end."""
+"""`pingpong probe`: starts and stops metrics, targets, discovery and the admin port."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ EXIT_OK = 0
 EXIT_ERROR = 2
 
 _CLOSE_TIMEOUT = 0.8
-"""Seconds that targets have, all together, to hear of the end."""
+"""Seconds to close the sessions of all targets."""
 
 
 class Service:
-    """The prober as a whole, from its start to its end."""
+    """The prober as a whole."""
 
     def __init__(self, settings: ProbeSettings) -> None:
         self._settings = settings
@@ -62,7 +62,7 @@ class Service:
             liveness=[self._lag.check(), Check("discovery", self._discovers)],
             readiness=[
                 target_check(settings.ready_requires, self._supervisor.statuses),
-                # A name that is not found makes no client unready: the last good answer holds.
+                # The client stays ready if a lookup fails: the last good answer stays valid.
                 Check("discovery", lambda: Result(True, self._discovery.summary())),
             ],
             families=self._families,
@@ -114,7 +114,7 @@ class Service:
         return await self._discovery.refresh(name)
 
     def _look_again(self) -> None:
-        """SIGHUP: names are looked up, and files read, now."""
+        """On SIGHUP, look up names and read files now."""
         destinations = self._discovery.destinations
         self._log.info("looking_again", targets=len(destinations))
         self._admin.check_files()
@@ -123,7 +123,7 @@ class Service:
             self._begin(self._look_up_again(name))
 
     async def _look_up_again(self, name: str) -> None:
-        with contextlib.suppress(KeyError):  # it may have left by now
+        with contextlib.suppress(KeyError):  # it may have been removed
             await self._discovery.refresh(name)
 
     def _discovers(self) -> Result:
@@ -131,7 +131,7 @@ class Service:
         return Result(not is_over, "has ended" if is_over else "runs")
 
     def collect(self) -> Iterator[Metric]:
-        """Metrics beside those of the probes, for Prometheus."""
+        """Metrics besides those of the probes, for Prometheus."""
         yield DISCOVERY_LAST_SUCCESS.metric([((), self._discovery.last_success)])
         yield EVENT_LOOP_LAG.metric([((), self._lag.counts)])
         yield LOG_LINES_DROPPED.metric([((), dropped_lines())])

@@ -1,4 +1,4 @@
-"""All targets: a link each, with a task of its own, none of them in another's way."""
+"""Probes all targets, each with its own link in its own task."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from .metrics import ProbeMetrics, TargetCounts
 from .recorder import Recorder
 
 LookUp: TypeAlias = Callable[[str], Awaitable[Destination]]
-"""Where a target is now, by its name. Raises `KeyError` for what is none any more."""
+"""Finds the destination of a target by name. Raises `KeyError` if it is not a target any longer."""
 
 _SHORTEST_RESTART = 0.1
 _LONGEST_RESTART = 30.0
-"""Seconds before a link that had a fault in itself is made anew."""
+"""Seconds before a link that raised an exception is restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """How it is with one target."""
+    """The state of one target."""
 
     name: str
     is_up: bool
     reason: str
-    """Why it is down, for people."""
+    """Why it is down, for display."""
     seconds: float
-    """For how long it has been so."""
+    """How long it has been in this state."""
 
 
 @dataclass(eq=False, slots=True)
 class _Supervised:
-    """A target, and what probes it now."""
+    """A target, its task and its current link."""
 
     destination: Destination
     task: asyncio.Task[None] | None = None
@@ -52,7 +52,7 @@ class _Supervised:
 
 
 class Supervisor:
-    """Probes the targets that `changed` names; `lookup` says where one of them is now."""
+    """Probes the targets that `changed` gets; `lookup` finds the destination of one of them."""
 
     def __init__(self, settings: ProbeSettings, metrics: ProbeMetrics, lookup: LookUp) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class Supervisor:
         self._leaving: set[asyncio.Task[None]] = set()
 
     def changed(self, destinations: Mapping[str, Destination]) -> None:
-        """These are the targets now: others are left, and their series removed."""
+        """Replace the set of targets. Others are closed, and their series removed."""
         for name in [name for name in self._targets if name not in destinations]:
             self._remove(name)
         for name, destination in destinations.items():
@@ -85,18 +85,18 @@ class Supervisor:
                     known.link.connect_now()
 
     def connect_now(self) -> None:
-        """Do not wait any longer before the next attempt to connect, to any target."""
+        """End the backoff of all targets."""
         for target in self._targets.values():
             if target.link is not None:
                 target.link.connect_now()
 
     def statuses(self) -> list[TargetStatus]:
-        """How it is with each target."""
+        """The state of each target."""
         now = time.monotonic_ns()
         found = []
         for name, target in self._targets.items():
             if target.link is None:
-                found.append(TargetStatus(name, False, "a fault in this program", 0))
+                found.append(TargetStatus(name, False, "internal error; see the log", 0))
                 continue
             availability = target.link.availability
             seconds = max(now - availability.changed_at, 0) * 1e-9
@@ -104,7 +104,7 @@ class Supervisor:
         return found
 
     async def close(self, timeout: float = 1.0) -> None:
-        """Stop probing, and leave all sessions; after `timeout` seconds, without a word."""
+        """Stop probing, and close all sessions, at most for `timeout` seconds."""
         for target in self._targets.values():
             self._cancel(target)
         self._targets.clear()
@@ -169,7 +169,7 @@ class Supervisor:
             try:
                 found = self._resolved(await self._look_up(name))
             except LookupError:
-                raise ConnectError(Cause.NAME, f"{name} is no target any more") from None
+                raise ConnectError(Cause.NAME, f"{name} is not a target any longer") from None
             if not found.addresses:
                 raise ConnectError(Cause.NAME, f"no address for {found.target.host}")
             return found
@@ -182,7 +182,7 @@ class Supervisor:
 
 
 def _socket_addresses(addresses: Sequence[str], port: int) -> Iterator[tuple[int, Address]]:
-    """IP addresses as the socket module takes them; what is none is left out."""
+    """Socket addresses of IP addresses; other texts are skipped."""
     for address in addresses:
         try:
             found = socket.getaddrinfo(

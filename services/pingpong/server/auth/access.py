@@ -1,4 +1,4 @@
-"""Admission as the settings choose it: without tokens, by a token file, or by the cluster."""
+"""Admission by the settings: without tokens, with a token file, or with the cluster's tokens."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Access:
-    """Admission, and what has to be kept up to date for it."""
+    """Admission, with the source of its tokens."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        """Raises `ServeError` where the token file cannot be used."""
+        """Raises `ServeError` if the token file cannot be used."""
         self._file: TokenFile | None = None
         self._reviewer: TokenReviewer | None = None
         if settings.auth == "token" and settings.token_file is not None:
@@ -42,11 +42,11 @@ class Access:
 
     @property
     def token_reload_failed(self) -> bool:
-        """Whether the token file now holds what cannot be used."""
+        """Whether the token file has changed but cannot be used."""
         return self._file is not None and self._file.reload_failed
 
     async def start(self) -> None:
-        """Get ready to verify tokens. Raises `ServeError` where there is no cluster to ask."""
+        """Connect to the cluster, if it verifies tokens. Raises `ServeError` if there is none."""
         if self._reviewer is not None:
             await self._reviewer.start()
 
@@ -56,6 +56,6 @@ class Access:
             self._file.check(time.monotonic())
 
     async def close(self) -> None:
-        """Verify no more tokens."""
+        """Stop verifying tokens."""
         if self._reviewer is not None:
             await self._reviewer.close()

@@ -1,14 +1,14 @@
 """Tokens of Kubernetes service accounts, verified by the cluster's API server (TokenReview).
 
-A client sends a token that kubelet has mounted for it with the server's audience; the server asks
-the API server whether it is good, and for that audience. To be allowed to ask, its own service
-account is bound to the ClusterRole `system:auth-delegator`.
+A client sends a token that kubelet has mounted for it with the server's audience. The server asks
+the API server whether it is valid for that audience, for which its own service account is bound to
+the ClusterRole `system:auth-delegator`.
 
-What the API server answered is remembered for a while, so that it is not asked at every reconnect:
-a token that was revoked opens sessions for `GOOD_FOR` seconds at most. While the API server cannot
-be asked, every token is refused with 503, not as a wrong one.
+Answers are cached, so that not every reconnect is a request: a revoked token opens sessions for at
+most `GOOD_FOR` seconds. While the API server does not answer, tokens that are not cached are refused
+with 503, not as wrong ones.
 
-A few reviews are asked for at a time; how many tokens may wait for one is bounded too.
+The number of concurrent reviews, and of tokens that wait for one, is limited.
 """
 
 # mypy: untyped-calls-exclude=kubernetes
@@ -32,44 +32,45 @@ from kubernetes.aio.client import (
 )
 
 from ... import cluster
+from ...settings.command_line import named
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from .. import ServeError
 from ..sessions.admission import TOO_MANY_WAIT, UNVERIFIED_TOKEN, WRONG_TOKEN, Decided, Refusal
 
 GOOD_FOR = 60.0
-"""Seconds for which a token that was verified is taken for good, if it does not expire before."""
+"""Seconds for which a valid token is cached, at most until it expires."""
 BAD_FOR = 10.0
-"""Seconds for which a token that was refused is not asked about again."""
+"""Seconds for which an invalid token is cached."""
 REMEMBERED = 4096
-"""Tokens of each kind that are remembered."""
+"""Maximum cached tokens, valid and invalid each."""
 
 _AT_A_TIME = 4
-"""Reviews that are asked for at a time."""
+"""Maximum concurrent reviews."""
 _ATTEMPTS = 2
 _ASK_WITHIN = 5.0
-"""Seconds after which a token that still waits is not asked about any more: its client is gone."""
+"""Seconds after which a waiting token is no longer reviewed: its client has given up."""
 _PROBE = b"e30.e30.e30"
-"""A token that is reviewed at the start, to find out whether reviews are allowed."""
+"""A token that is reviewed at the start, to check whether reviews are allowed."""
 _END_OF_TIME = 1e12
-"""Seconds since 1970 that no expiry is beyond."""
+"""Seconds since 1970; a later expiry is ignored."""
 _LEEWAY = 60.0
-"""Seconds by which the clock here may be ahead of the API server's."""
+"""Seconds by which this machine's clock may be ahead of the API server's."""
 
 
 class ReviewFailedError(Exception):
-    """The API server could not be asked, or did not answer; the text says why, in one line.
+    """A request to the API server failed; the text says why, in one line.
 
-    `is_passing`: asking again may help.
+    `is_temporary`: a retry may help.
     """
 
-    def __init__(self, text: str, *, is_passing: bool) -> None:
+    def __init__(self, text: str, *, is_temporary: bool) -> None:
         super().__init__(text)
-        self.is_passing = is_passing
+        self.is_temporary = is_temporary
 
 
 class _Recent:
-    """Digests of tokens, each until a time; the oldest is forgotten for a new one."""
+    """A cache of tokens' digests, each until a time; a new one replaces the oldest."""
 
     def __init__(self) -> None:
         self._until: dict[bytes, float] = {}
@@ -85,11 +86,11 @@ class _Recent:
 
 
 class TokenReviewer:
-    """The tokens that the cluster knows for an audience: an `admission.Authority`.
+    """Verifies the cluster's tokens for an audience: an `admission.Authority`.
 
-    At most `max_waiting` tokens wait for an answer; however many ask with the same token, it is
-    asked about once, or twice with a `pause` between where that may help. `timeout` bounds each
-    asking; both are in seconds.
+    At most `max_waiting` tokens wait for an answer. Concurrent requests with the same token share
+    one review, which is retried once after `pause` if that may help. `timeout` limits each request;
+    both are in seconds.
     """
 
     def __init__(
@@ -119,39 +120,39 @@ class TokenReviewer:
         self._bad = _Recent()
 
     async def start(self) -> None:
-        """Find the cluster. Raises `ServeError` where there is none."""
+        """Connect to the cluster. Raises `ServeError` if there is none."""
         try:
             api_client = await self._connection.enter_async_context(
-                cluster.connect("verify tokens with (--auth kubernetes, PINGPONG_AUTH)")
+                cluster.connect(named("auth", "kubernetes"))
             )
         except cluster.ClusterError as error:
             raise ServeError(str(error)) from None
         self._api = AuthenticationV1Api(api_client)
-        # What is wrong with the connection is logged now, not when the first client comes.
+        # An error is logged now, not when the first client connects.
         self.authorize(_PROBE, lambda refusal: None)
 
     @property
     def waiting(self) -> int:
-        """Tokens that wait for the API server's answer."""
+        """The number of tokens that wait for an answer."""
         return len(self._waiting)
 
     async def close(self) -> None:
-        """Cancel what is being asked; pending requests get no decision."""
+        """Cancel all reviews; pending requests get no decision."""
         self._waiting.clear()
-        self._max_waiting = 0  # What comes from now on is refused.
+        self._max_waiting = 0  # Later requests are refused.
         for review in self._reviews:
             review.cancel()
         await asyncio.gather(*self._reviews, return_exceptions=True)
         await self._connection.aclose()
 
     def authorize(self, token: bytes, decided: Decided) -> None:
-        """Decide at once where the token is known, otherwise later: `admission.Authority`."""
+        """Decide immediately if the token is cached, otherwise later: `admission.Authority`."""
         claims = _claims(token)
         if claims is None:
             decided(WRONG_TOKEN)
             return
         expires = claims.get("exp")
-        # Whatever JSON can say, NaN and numbers beyond a float's among it.
+        # JSON may have NaN, and numbers that are too large for a float.
         if not (isinstance(expires, int | float) and abs(expires) < _END_OF_TIME):
             expires = None
         digest = hashlib.sha256(token).digest()
@@ -180,7 +181,7 @@ class TokenReviewer:
         self._settle(digest, answer, expires)
 
     async def _ask_twice(self, token: str, asked_at: float) -> bool | ReviewFailedError:
-        failed = ReviewFailedError("too many tokens wait to be verified", is_passing=True)
+        failed = ReviewFailedError("too many tokens wait to be verified", is_temporary=True)
         for attempt in range(_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(self._pause)
@@ -190,12 +191,12 @@ class TokenReviewer:
                 return await self._ask(token)
             except ReviewFailedError as error:
                 failed = error
-                if not error.is_passing:
+                if not error.is_temporary:
                     break
         return failed
 
     async def _ask(self, token: str) -> bool:
-        """Ask the API server about a token. Raises `ReviewFailedError`."""
+        """Review a token. Raises `ReviewFailedError`."""
         assert self._api is not None, "the reviewer has not been started"
         review = V1TokenReview(
             api_version="authentication.k8s.io/v1",
@@ -207,7 +208,7 @@ class TokenReviewer:
         except Exception as error:
             raise _failure(error) from None
         status = answer.status
-        # An API server that does not know audiences answers "authenticated" without any.
+        # An API server without support for audiences answers "authenticated" without any.
         return bool(status and status.authenticated and self._audience in (status.audiences or ()))
 
     def _settle(
@@ -230,7 +231,7 @@ class TokenReviewer:
                 self._bad.add(digest, now + BAD_FOR)
         loop = asyncio.get_running_loop()
         for decided in self._waiting.pop(digest, ()):
-            # Each on its own: one that fails is nothing to the others.
+            # Separately: an exception of one does not affect the others.
             loop.call_soon(decided, refusal)
 
 
@@ -242,12 +243,12 @@ def _failure(error: Exception) -> ReviewFailedError:
                 "this server's service account may not create tokenreviews: bind it to the"
                 " ClusterRole system:auth-delegator"
             )
-        return ReviewFailedError(text, is_passing=error.status == 429 or error.status >= 500)
-    return ReviewFailedError(cluster.explain(error), is_passing=True)
+        return ReviewFailedError(text, is_temporary=error.status == 429 or error.status >= 500)
+    return ReviewFailedError(cluster.explain(error), is_temporary=True)
 
 
 def _claims(token: bytes) -> dict[str, Any] | None:
-    """What a JSON Web Token says of itself, unverified; None where it is none."""
+    """The unverified claims of a JSON Web Token; None if it is not one."""
     parts = token.split(b".")
     if len(parts) != 3 or not all(parts):
         return None

@@ -1,8 +1,8 @@
-"""`pingpong certificate`: an authority and a certificate in two Secrets, made and renewed.
+"""`pingpong certificate`: creates and renews an authority and a certificate in two Secrets.
 
-Several may run at once. Each writes a Secret whole, and only as it has read it (its
-resourceVersion): where another was first, it reads both again and decides anew. So a Secret never
-holds a key that does not belong to its certificate, and all runs end with one authority.
+Several processes may run at the same time. Each writes a whole Secret, and only if it has not changed
+since it was read (its resourceVersion); otherwise it starts again. So the key in a Secret always
+belongs to its certificate, and all processes use the same authority.
 """
 
 # mypy: untyped-calls-exclude=kubernetes
@@ -19,23 +19,24 @@ from kubernetes.aio.client import ApiClient, ApiException, CoreV1Api, V1ObjectMe
 
 from ... import cluster
 from ...settings import CertificateSettings
+from ...settings.command_line import named
 from ...telemetry.logs import get_logger
 from ...webtransport.certificates import CertificateError
 from .issuing import Data, Kept, keep_authority, keep_certificate
 
 _TIMEOUT = 15.0
-"""Seconds that a request to the API server may take."""
+"""Timeout in seconds of a request to the API server."""
 _ATTEMPTS = 10
-"""Attempts, each after another writer was first."""
+"""Maximum attempts, if others write the Secrets at the same time."""
 _LABELS = {"app.kubernetes.io/managed-by": "pingpong"}
 
 
 class CertificateSecretsError(Exception):
-    """The Secrets are not as they should be; the text is one line that says what to do."""
+    """The Secrets cannot be kept up to date; the text is one line that says what to do."""
 
 
 class _ConflictError(Exception):
-    """The Secret was written, made or deleted since it was read."""
+    """The Secret was written, created or deleted since it was read."""
 
 
 class _NotFoundError(Exception):
@@ -46,18 +47,18 @@ class _NotFoundError(Exception):
 class _Held:
     data: Data
     secret: V1Secret | None = None
-    """None where there is no such Secret."""
+    """None if there is no such Secret."""
 
 
 class _Secrets:
-    """The Secrets of a namespace, read and written by the client library."""
+    """Reads and writes the Secrets of a namespace."""
 
     def __init__(self, api_client: ApiClient, namespace: str) -> None:
         self._api = CoreV1Api(api_client)
         self._namespace = namespace
 
     async def read(self, name: str) -> _Held:
-        """What a Secret holds: nothing where there is none."""
+        """Read a Secret; without data if there is none."""
         try:
             secret = await self._call("get", name, self._api.read_namespaced_secret, name)
         except _NotFoundError:
@@ -67,9 +68,9 @@ class _Secrets:
         )
 
     async def write(self, name: str, held: _Held, data: Data) -> None:
-        """Put these keys into a Secret that still holds what was read.
+        """Write these keys into a Secret that has not changed since it was read.
 
-        Raises `_ConflictError` where it holds something else, or is gone.
+        Raises `_ConflictError` if it was changed or deleted.
         """
         encoded: dict[str, bytes | str] = {
             key: base64.b64encode(value).decode("ascii") for key, value in data.items()
@@ -91,7 +92,9 @@ class _Secrets:
         try:
             await self._call("create", name, self._api.create_namespaced_secret, body=secret)
         except _NotFoundError:
-            raise CertificateSecretsError(f"there is no namespace {self._namespace}") from None
+            raise CertificateSecretsError(
+                f"there is no namespace {self._namespace}: create it, or set {named('namespace')}"
+            ) from None
 
     async def _call(
         self, verb: str, name: str, method: Callable[..., Awaitable[Any]], *names: str, **body: Any
@@ -106,20 +109,22 @@ class _Secrets:
                 if error.status == 409:
                     raise _ConflictError from None
                 if error.status == 403:
-                    text = f"the service account may not: a Role must allow it to {verb} secrets"
+                    text = (
+                        f"the service account may not: add a Role that allows it to {verb} secrets"
+                    )
             raise CertificateSecretsError(
                 f"cannot {verb} the Secret {name} in the namespace {self._namespace}: {text}"
             ) from None
 
 
 async def keep_certificates(settings: CertificateSettings, now: datetime) -> None:
-    """Make or renew what both Secrets hold, where that is due at `now` (with a time zone).
+    """Create or renew the content of both Secrets if it is due at `now` (with a time zone).
 
     Raises:
         CertificateSecretsError: they cannot be read, written, or used.
     """
     try:
-        async with cluster.connect("keep certificates in") as api_client:
+        async with cluster.connect("pingpong certificate") as api_client:
             secrets = _Secrets(api_client, settings.namespace)
             for _ in range(_ATTEMPTS):
                 try:
@@ -130,8 +135,8 @@ async def keep_certificates(settings: CertificateSettings, now: datetime) -> Non
     except cluster.ClusterError as error:
         raise CertificateSecretsError(str(error)) from None
     raise CertificateSecretsError(
-        f"others write the Secrets {settings.authority_secret} and {settings.certificate_secret} all"
-        f" the time: given up after {_ATTEMPTS} attempts"
+        f"the Secrets {settings.authority_secret} and {settings.certificate_secret} were changed by"
+        f" others during each of {_ATTEMPTS} attempts: run it again when no other process writes them"
     )
 
 
@@ -143,7 +148,7 @@ async def _keep(secrets: _Secrets, settings: CertificateSettings, now: datetime)
     except CertificateError as error:
         raise CertificateSecretsError(
             f"the Secret {name} in the namespace {settings.namespace} cannot be used: {error};"
-            " restore it, or delete it to have another authority made, which clients must then trust"
+            " restore it, or delete it to create another authority, which clients must then trust"
         ) from None
     if authority.data is not None:
         await secrets.write(name, held, authority.data)

@@ -1,13 +1,12 @@
-"""What two Secrets are to hold, given what they hold: an authority, and a certificate that it signs.
+"""Decides what two Secrets should hold: an authority, and a certificate that it signs.
 
-The authority's Secret is the source: it is made once, renewed long before its end, and never
-replaced where it is damaged, since clients trust it. The certificate's Secret follows from it:
-whatever is wrong with that is put right by a new certificate. It also has `ca.crt`, what clients are
-to trust.
+The authority is created once, renewed long before its end, and not replaced if it is damaged, because
+clients trust it. The certificate's Secret is derived from it: any fault is repaired by a new
+certificate. It also has `ca.crt`, the authorities for clients to trust.
 
-A client has to trust a new authority before a server shows a certificate that it has signed, and
-files reach pods at different times. So a renewed authority is published first, beside the one
-before, which stays until its end; a certificate is signed by the new one when its own time comes.
+Clients must trust a new authority before a server uses a certificate that it signed, and files reach
+pods at different times. So a renewed authority is first published beside the old one, which stays
+until it expires; it signs the certificate when that is due.
 """
 
 from __future__ import annotations
@@ -31,34 +30,34 @@ from ...webtransport.certificates import (
 AUTHORITY_VALID = timedelta(days=3650)
 CERTIFICATE_VALID = timedelta(days=365)
 RENEW_AUTHORITY = 2 * CERTIFICATE_VALID
-"""An authority is renewed with so much left: it outlives each certificate that it has signed."""
+"""Time before its end at which an authority is renewed: it outlives the certificates it signed."""
 
 CERTIFICATE, KEY, TRUSTED = "tls.crt", "tls.key", "ca.crt"
 """Keys of the certificate's Secret."""
 AUTHORITY, AUTHORITY_KEY = "ca.crt", "ca.key"
-"""Keys of the authority's Secret: the one that signs first, then those before it."""
+"""Keys of the authority's Secret: the current authority first, then the older ones."""
 
 Data = Mapping[str, bytes]
-"""What a Secret holds, by key."""
+"""The data of a Secret."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a Secret is to hold from now on."""
+    """The result for a Secret."""
 
     certificate: Certificate
-    """The certificate; of authorities the one that signs, with those before it as its chain."""
+    """The certificate, or the current authority, with the older ones as its chain."""
     data: Data | None = None
-    """What to write; None: the Secret is as it should be."""
+    """The data to write; None if the Secret is up to date."""
     reason: str = ""
-    """Why another certificate was made; empty where it was not."""
+    """Why a new certificate was made; empty if it was not."""
 
 
 def keep_authority(held: Data, now: datetime) -> Kept:
-    """Make the authority where there is none, and renew it in time.
+    """Create the authority if there is none, and renew it in time.
 
     Raises:
-        CertificateError: what is held cannot be used.
+        CertificateError: the data cannot be used.
     """
     if not any(held.get(key) for key in (AUTHORITY, AUTHORITY_KEY)):
         return _authority(make_authority(now, AUTHORITY_VALID), "there was none")
@@ -66,7 +65,7 @@ def keep_authority(held: Data, now: datetime) -> Kept:
         held.get(AUTHORITY, b""), held.get(AUTHORITY_KEY, b""), AUTHORITY, AUTHORITY_KEY
     )
     if not _is_authority(current.certificate):
-        raise CertificateError(f"the certificate in {AUTHORITY} is no authority's")
+        raise CertificateError(f"the certificate in {AUTHORITY} is not an authority")
     if now <= current.not_after - RENEW_AUTHORITY:
         return Kept(current)
     still_valid = tuple(each for each in _all_of(current) if now <= each.not_valid_after_utc)
@@ -77,13 +76,13 @@ def keep_authority(held: Data, now: datetime) -> Kept:
 def keep_certificate(
     held: Data, authority: Certificate, hosts: Sequence[str], now: datetime
 ) -> Kept:
-    """Issue the certificate where there is none that can be used, and renew it in time.
+    """Issue the certificate if there is no usable one, and renew it in time.
 
-    `authority` is as `keep_authority` has it. Until it is published in the Secret, a certificate
-    that can be used stays, however soon it ends.
+    `authority` is the result of `keep_authority`. As long as that is not published in the Secret, a
+    usable certificate is kept, also if it is due.
 
     Raises:
-        ValueError: one of the hosts is neither a name nor an address.
+        ValueError: a host is not a name or an address.
     """
     current: Certificate | None = None
     trusted = authority.pem()
@@ -114,7 +113,7 @@ def _authority(made: Certificate, reason: str) -> Kept:
 def _fault(
     current: Certificate, authority: Certificate, hosts: Sequence[str], now: datetime
 ) -> str:
-    """Why a certificate cannot be used; empty where it can."""
+    """Why a certificate cannot be used; empty if it can."""
     certificate = current.certificate
     if not any(_has_signed(each, certificate) for each in _all_of(authority)):
         return "another authority had signed it"

@@ -1,9 +1,7 @@
-"""Keeps the certificate that the server shows: files read again, or a self-signed one replaced in time.
+"""Keeps the server's certificate current: reloads files, or replaces a self-signed one in time.
 
-A new certificate is for handshakes that begin from then on. Sessions that are open notice
-nothing: a connection's certificate is shown once, in its handshake. No client resumes with the old
-one either: the server sends no session tickets (aioquic sends one only where it can store it), so
-that every handshake shows the certificate.
+A new certificate is for new handshakes and does not affect open sessions. Clients cannot resume with
+the old one either: the server sends no session tickets, so every handshake has the certificate.
 """
 
 from __future__ import annotations
@@ -35,22 +33,22 @@ from .. import ServeError
 
 SELF_SIGNED = "self_signed"
 EXPIRES_SOON = timedelta(days=7)
-"""Time before a certificate's end; its issuer should have renewed it long ago then."""
+"""Time before the end of a certificate at which to warn; it should have been renewed before."""
 
 STORED = "self-signed.pem"
-"""The certificate and its key, in the folder for the server's state."""
+"""The file of the certificate and its key, in the state directory."""
 _LOGGER = "pingpong.server.certificates"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?")
 
 
 class CertificateKeeper(ABC):
-    """Has a certificate to show at any time: `certificate`.
+    """Has the current certificate: `certificate`.
 
-    `check` is to be called every second or so. Times are the wall clock's, with a time zone.
+    Call `check` about every second. Times are those of the wall clock, with a time zone.
     """
 
     origin: ClassVar[str]
-    """Where certificates come from, as logs have it: `file` or `self_signed`."""
+    """The source of the certificate, for logs: `file` or `self_signed`."""
 
     def __init__(self, certificate: Certificate) -> None:
         self.certificate = certificate
@@ -58,11 +56,11 @@ class CertificateKeeper(ABC):
 
     @property
     def reload_failed(self) -> bool:
-        """Whether there is a new certificate that cannot be used, and so the old one is."""
+        """Whether a new certificate cannot be used, so that the old one is still in use."""
         return False
 
     def check(self, now: datetime) -> Certificate | None:
-        """Return another certificate that is to be used from now on; None: the same as before."""
+        """Return the new certificate to use from now on; None if there is none."""
         certificate = self._renew(now)
         if certificate is not None:
             self.certificate = certificate
@@ -76,21 +74,20 @@ class CertificateKeeper(ABC):
 
     @abstractmethod
     def _renew(self, now: datetime) -> Certificate | None:
-        """Another certificate, if there is one now."""
+        """Return the new certificate, or None."""
 
 
 class SelfSignedCertificates(CertificateKeeper):
     """Self-signed certificates for names and addresses, each replaced before it expires.
 
-    Browsers accept one by its hash only when it is valid for 14 days altogether or less. Clients
-    that trust it by its hash need the new hash. With `folder` the certificate is kept there, and
-    used again by the next process.
+    Clients that trust it by its hash need the new hash. With `folder` the certificate is stored
+    there, and the next process uses it again.
     """
 
     origin = SELF_SIGNED
 
     def __init__(self, hosts: Sequence[str], now: datetime, folder: Path | None = None) -> None:
-        """Raises `ValueError` as `make_certificate` does, and `OSError` of the folder."""
+        """Raises `ValueError` as `make_certificate` does, and `OSError` for the folder."""
         self._hosts = hosts
         self._file = None if folder is None else folder / STORED
         stored = self._read(now)
@@ -104,7 +101,7 @@ class SelfSignedCertificates(CertificateKeeper):
         return make_certificate(self._hosts, now)
 
     def check(self, now: datetime) -> Certificate | None:
-        """Return another certificate that is to be used from now on; None: the same as before."""
+        """Return the new certificate to use from now on; None if there is none."""
         certificate = super().check(now)
         if certificate is not None:
             try:
@@ -114,7 +111,7 @@ class SelfSignedCertificates(CertificateKeeper):
         return certificate
 
     def _read(self, now: datetime) -> Certificate | None:
-        """The stored certificate; None where there is none that can be used."""
+        """The stored certificate; None if there is none, or it cannot be used."""
         if self._file is None:
             return None
         try:
@@ -138,11 +135,11 @@ class SelfSignedCertificates(CertificateKeeper):
         return None
 
     def _write(self) -> None:
-        """Store the certificate and its key: whole, or as it was before."""
+        """Store the certificate and its key atomically."""
         if self._file is None:
             return
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Only the owner can read it, from its first byte on.
+        # `mkstemp` creates a file that only the owner can read.
         descriptor, name = tempfile.mkstemp(dir=self._file.parent, prefix=f".{STORED}.")
         try:
             with open(descriptor, "wb") as file:
@@ -158,14 +155,14 @@ class SelfSignedCertificates(CertificateKeeper):
 class CertificateFiles(CertificateKeeper):
     """The certificate in PEM files, read again when they change.
 
-    A pair that cannot be used is kept out: damaged, not belonging together, or, while the one
-    in use is valid, not valid itself. Certificate and key may be replaced one after the other.
+    A pair is not used if it is damaged, does not belong together, or is not valid while the one in
+    use is. Certificate and key may be replaced one after the other.
     """
 
     origin = "file"
 
     def __init__(self, cert_file: Path, key_file: Path, now: datetime) -> None:
-        """Raises `CertificateError` where the files cannot be used."""
+        """Raises `CertificateError` if the files cannot be used."""
         self._paths = cert_file, key_file
         self._watched = WatchedFiles(cert_file, key_file)
         self._now = now
@@ -180,11 +177,11 @@ class CertificateFiles(CertificateKeeper):
 
     @property
     def reload_failed(self) -> bool:
-        """Whether the files now hold what cannot be used."""
+        """Whether the files have changed but cannot be used."""
         return self._files.failed
 
     def check(self, now: datetime) -> Certificate | None:
-        """Return another certificate that is to be used from now on; None: the same as before."""
+        """Return the new certificate to use from now on; None if there is none."""
         certificate = super().check(now)
         if certificate is not None:
             self._warned.forget(None)
@@ -218,7 +215,7 @@ class CertificateFiles(CertificateKeeper):
             )
 
     def _warn(self, now: datetime) -> None:
-        """Say once a day that the certificate is no good, or soon won't be."""
+        """Log once a day that the certificate is not valid, or expires soon."""
         current = self._files.value
         warning = current.warning(now)
         left = current.not_after - now
@@ -235,18 +232,18 @@ class CertificateFiles(CertificateKeeper):
 
 
 def own_hosts(bind_host: str) -> list[str]:
-    """The names and addresses that a self-signed certificate is for: this machine's own."""
+    """The names and addresses of this machine, for a self-signed certificate."""
     hosts = ["localhost", "127.0.0.1", "::1"]
     if _HOST_NAME.fullmatch(name := socket.gethostname()):
         hosts.append(name)
-    host = bind_host.partition("%")[0]  # a zone is this machine's own and in no certificate
+    host = bind_host.partition("%")[0]  # certificates have no zones
     if host not in ("::", "0.0.0.0"):
         hosts.append(host)
     return list(dict.fromkeys(hosts))
 
 
 def make_keeper(settings: ServeSettings, now: datetime) -> CertificateKeeper:
-    """Keep the certificate that the settings name, or a self-signed one for this machine.
+    """Make the keeper of the settings' certificate, or of a self-signed one for this machine.
 
     Raises `ServeError`.
     """

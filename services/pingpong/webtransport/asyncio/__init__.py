@@ -36,7 +36,7 @@ from ..udp.sockets import BufferSize
 from ..udp.steering import bind_group, steer
 from .connecting import check_authorities, connect, establish, open_connection
 from .connection import ClientConnection, SessionWaiter, Timings
-from .endpoint import CatchUp
+from .endpoint import ReceiveBudget
 from .failures import Cause, ConnectError, Step
 from .opening import Opening
 from .race import more_telling
@@ -50,7 +50,6 @@ __all__ = [
     "Address",
     "BidirectionalStream",
     "BufferSize",
-    "CatchUp",
     "Cause",
     "Certificate",
     "CertificateError",
@@ -70,6 +69,7 @@ __all__ = [
     "Listener",
     "Opening",
     "PacketForwarder",
+    "ReceiveBudget",
     "ReceiveStream",
     "Request",
     "SendStream",

@@ -1,6 +1,6 @@
-"""From a target to a connection, and from there to a session.
+"""Opens connections and sessions.
 
-`open_connection` looks the name up and races its addresses (RFC 8305), `establish` asks for a
+`open_connection` resolves the name and races its addresses (RFC 8305), `establish` requests a
 session and waits for the answer, and `connect` does both.
 """
 
@@ -24,7 +24,7 @@ from ..quic.engine import Address
 from ..session import Session as CoreSession
 from ..text import mask_url
 from .connection import ClientConnection, SessionWaiter, Timings
-from .endpoint import CatchUp
+from .endpoint import ReceiveBudget
 from .failures import Cause, ConnectError
 from .opening import Opening
 from .race import Race, more_telling
@@ -47,35 +47,40 @@ def connect(
     limits: Limits | None = None,
     timeout: float = 5.0,
 ) -> Opening[Session]:
-    """Open a session on a connection of its own, which ends with the session.
+    """Open a session on its own connection, which ends with the session.
 
         async with connect("https://example.org/chat") as session: ...
         session = await connect("https://example.org/chat")
 
-    All addresses of the name are tried (RFC 8305). The server's certificate is verified against
-    the system's authorities, or those in the PEM file `ca_file`; or it is the one with the SHA-256
-    `certificate_hash` (32 bytes, or their hex digits); or, `insecure`, any.
+    It tries all addresses of the name (RFC 8305). It verifies the server's certificate with the
+    system's authorities, or those in the PEM file `ca_file`; `certificate_hash` accepts only the
+    certificate with that SHA-256 (32 bytes, or their hex digits), and `insecure` any certificate.
 
-    `protocols` are the application protocols to offer, the most wanted first (draft-16, section
-    3.3); `origin` and `headers` go into the request, a token in `authorization` for example.
+    `protocols` are the application protocols to offer, in order of preference (draft-16, section
+    3.3). `origin` and `headers` are sent in the request, for example a token in `authorization`.
     `config` and `limits` are for experts.
 
-    Raises `ConnectError`, which says which step failed and why, after `timeout` seconds at the
-    latest. Raises `ValueError` and `TypeError`, before anything is sent, for arguments that cannot
-    be right.
+    Raises `ConnectError`, with the failed step and the cause, after at most `timeout` seconds.
+    Raises `ValueError` and `TypeError` for wrong arguments, before anything is sent.
     """
     if sum((ca_file is not None, certificate_hash is not None, bool(insecure))) > 1:
-        raise ValueError("only one of ca_file, certificate_hash and insecure can be meant")
+        raise ValueError("give only one of ca_file, certificate_hash and insecure")
     target = Target.from_url(
         url, ca_file=ca_file, certificate_hash=certificate_hash, insecure=insecure
     )
     if isinstance(protocols, str):
-        raise TypeError(f"protocols is a list: [{protocols!r}]")
-    asked = _Asked(tuple(protocols), origin, _field_lines(headers))
-    return Opening(_connect(target, asked, config, limits, timeout))
+        raise TypeError(f"protocols must be a list: [{protocols!r}]")
+    if origin is not None and re.search(r"[^!-~]", origin):
+        raise ValueError(f"origin must be https://host or https://host:port, not {origin!r}")
+    if isinstance(timeout, str) or not timeout > 0:
+        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+    if not isinstance(config, EndpointConfig | None):
+        raise TypeError(f"config must be an EndpointConfig, not {type(config).__name__}")
+    options = _RequestOptions(tuple(protocols), origin, _field_lines(headers))
+    return Opening(_connect(target, options, config, limits, timeout))
 
 
-class _Asked(NamedTuple):
+class _RequestOptions(NamedTuple):
     protocols: Sequence[str]
     origin: str | None
     headers: Headers
@@ -83,7 +88,7 @@ class _Asked(NamedTuple):
 
 async def _connect(
     target: Target,
-    asked: _Asked,
+    options: _RequestOptions,
     config: EndpointConfig | None,
     limits: Limits | None,
     timeout: float,
@@ -93,7 +98,7 @@ async def _connect(
     client = await open_connection(target, config=config, limits=limits, timeout=timeout)
     session = Session()
     try:
-        await establish(client, session, **asked._asdict(), timeout=deadline - loop.time())
+        await establish(client, session, **options._asdict(), timeout=deadline - loop.time())
     except BaseException:
         client.abort()
         raise
@@ -107,9 +112,9 @@ def _field_lines(headers: Mapping[str, str] | Headers) -> Headers:
         headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     for name, value in headers:
         if not isinstance(name, bytes) or not isinstance(value, bytes):
-            raise TypeError("headers is a dict of str, or pairs of bytes")
+            raise TypeError("headers must be a dict of str, or pairs of bytes")
         if not _FIELD_NAME.fullmatch(name) or re.search(rb"[\0\r\n]", value):
-            raise ValueError(f"no header's name (in lower case) or value: {name!r}")
+            raise ValueError(f"not a valid header (its name must be in lower case): {name!r}")
     return headers
 
 
@@ -121,17 +126,17 @@ async def open_connection(
     timeout: float = 5.0,
     addresses: Sequence[tuple[int, Address]] | None = None,
     retry_delay: float | None = None,
-    catch_up: CatchUp | None = None,
+    budget: ReceiveBudget | None = None,
     named_timeout: float | None = None,
 ) -> ClientConnection:
-    """Connect to the first address that answers; the others' attempts are given up.
+    """Connect to the first address that answers, and abandon the other attempts.
 
-    A further address is tried 250 ms after the one before, or as soon as that has failed. One
-    that stays silent is tried again each second, or each `retry_delay` seconds, from another port,
-    beside what is under way. Connections with the same `catch_up` share it; without it, the attempts
-    share one.
-    Raises `ConnectError` when all have failed, or nothing answered within `timeout`; its text
-    names `named_timeout`, where that is given: a caller may have spent a part of it already.
+    The next address is tried after 250 ms, or as soon as one has failed. An address that does not
+    answer gets another attempt, from another port, every second, or every `retry_delay` seconds.
+    Connections with the same `budget` share it; without it, the attempts share one.
+
+    Raises `ConnectError` if all attempts fail, or none is answered within `timeout` seconds. Its
+    text says `named_timeout` instead, if that is given: the caller may have used a part of it.
     """
     deadline = asyncio.get_running_loop().time() + timeout
     if target.ca_file is not None:
@@ -142,10 +147,10 @@ async def open_connection(
         addresses = await resolve(target, timeout)
         timings.resolve = time.monotonic_ns() - began
     config, limits = config or EndpointConfig(), limits or Limits()
-    catch_up = catch_up or CatchUp()
+    budget = budget or ReceiveBudget()
 
     def begin(family: int, address: Address) -> ClientConnection:
-        return ClientConnection.begin(target, family, address, config, limits, catch_up)
+        return ClientConnection.begin(target, family, address, config, limits, budget)
 
     race = Race(begin, target.host, retry_delay)
     try:
@@ -173,7 +178,7 @@ async def establish(
     headers: Headers = (),
     timeout: float = 5.0,
 ) -> CoreSession:
-    """Open a session and wait for the server's answer. Raises `ConnectError`."""
+    """Request a session and wait for the server's answer. Raises `ConnectError`."""
     began = time.monotonic_ns()
     path = mask_url(client.target.path)
     try:
@@ -195,9 +200,9 @@ async def establish(
 
 
 def check_authorities(ca_file: str) -> None:
-    """Check that a PEM file has certificates to trust. Raises `ConnectError` where it has none.
+    """Check that a PEM file has certificates. Raises `ConnectError` if it has none.
 
-    The engine would find out in the midst of a handshake.
+    The engine would notice only during a handshake.
     """
     try:
         with open(ca_file, "rb") as file:
@@ -207,5 +212,5 @@ def check_authorities(ca_file: str) -> None:
         raise ConnectError(Cause.CERTIFICATE, text) from None
     except ValueError:
         raise ConnectError(
-            Cause.CERTIFICATE, f"no certificate of an authority, in PEM, is in {ca_file}"
+            Cause.CERTIFICATE, f"no certificate in {ca_file}: it must be a PEM file"
         ) from None

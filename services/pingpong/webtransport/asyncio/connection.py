@@ -19,17 +19,17 @@ from ..quic.config import EndpointConfig
 from ..quic.engine import Address, QuicConnection
 from ..session import Session as CoreSession
 from ..session import SessionHandler
-from .endpoint import CatchUp, UdpEndpoint
+from .endpoint import ReceiveBudget, UdpEndpoint
 from .failures import Cause, ConnectError, connection_failure, session_failure
 from .target import Target
 
 REFUSED_HERE = frozenset({errno.EPERM, errno.EACCES})
-"""What this machine says where it does not let a packet out. It is lost, and is sent again."""
+"""Errors of this machine's firewall. The packet is lost; QUIC sends its data again."""
 
 
 @dataclass(slots=True)
 class Timings:
-    """How long each step of making a session took, in nanoseconds; None: not come to."""
+    """The duration of each step of opening a session, in nanoseconds; None: not done."""
 
     resolve: int | None = None
     handshake: int | None = None
@@ -38,9 +38,9 @@ class Timings:
 
 @dataclass(eq=False)
 class ClientConnection(ConnectionHandler):
-    """A connection to a server, on a socket of its own.
+    """A connection to a server, on its own socket.
 
-    `wait_ready` is done when the server's settings are here, or raises `ConnectError`.
+    `wait_ready` waits for the server's settings, or raises `ConnectError`.
     """
 
     target: Target
@@ -53,7 +53,7 @@ class ClientConnection(ConnectionHandler):
     socket_error: Callable[[OSError], None] | None = None
     """Called with the socket's errors, such as an ICMP message of a closed port."""
     refused_here: OSError | None = None
-    """Why this machine did not let a packet out."""
+    """The error with which this machine blocked a packet."""
 
     def __post_init__(self) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -69,17 +69,17 @@ class ClientConnection(ConnectionHandler):
         address: Address,
         config: EndpointConfig,
         limits: Limits,
-        catch_up: CatchUp | None = None,
+        budget: ReceiveBudget | None = None,
     ) -> ClientConnection:
-        """Start connecting to one address. Raises `OSError` where there is no way to it."""
+        """Start connecting to one address. Raises `OSError` if there is no route to it."""
         self = cls(target, address)
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            # A connected socket hears of ICMP errors: a closed port is known at once.
+            # A connected socket gets ICMP errors, such as that of a closed port.
             sock.connect(address)
             self.endpoint = UdpEndpoint(
-                sock, config, error_received=self._socket_error, catch_up=catch_up
+                sock, config, error_received=self._socket_error, budget=budget
             )
         except BaseException:
             sock.close()
@@ -98,44 +98,44 @@ class ClientConnection(ConnectionHandler):
 
     @property
     def idle_timeout(self) -> float:
-        """Seconds of silence after which the connection is over, as both sides want it."""
+        """The negotiated idle timeout, in seconds."""
         return self.connection.quic.idle_timeout
 
     @property
     def peer_certificate(self) -> x509.Certificate | None:
-        """The server's certificate; None before it has shown one."""
+        """The server's certificate; None before the server sent it."""
         return self.connection.quic.peer_certificate
 
     @property
     def received_packets(self) -> int:
-        """Packets that came to the socket, `stray_packets` included."""
+        """Packets that the socket received, including `stray_packets`."""
         return self.endpoint.pump.received_packets
 
     @property
     def stray_packets(self) -> int:
-        """Packets that came and were not the connection's: anybody may have sent them."""
+        """Received packets that do not belong to the connection; they may be forged."""
         return self.endpoint.engine.counters.dropped_packets
 
     @property
     def sent_packets(self) -> int:
-        """Packets that the socket took."""
+        """Packets that the socket accepted."""
         return self.endpoint.pump.sent_packets
 
     @property
     def unsent_packets(self) -> int:
-        """Packets that the socket did not take."""
+        """Packets that the socket did not accept."""
         return self.endpoint.pump.dropped_packets
 
     def flush(self) -> int:
-        """Send what waits, now; when it left, as `UdpEndpoint.flush` says."""
+        """Send queued packets now. Returns the time, as `UdpEndpoint.flush` does."""
         return self.endpoint.flush()
 
-    def catch_up(self) -> None:
-        """Take in what has arrived while the process did something else, or was stopped."""
-        self.endpoint.catch_up()
+    def receive_backlog(self) -> None:
+        """Process the packets that arrived while the process was busy or suspended."""
+        self.endpoint.receive_backlog()
 
     def ping(self) -> None:
-        """Have the server acknowledge: keeps the connection from idling out."""
+        """Send a PING frame, which the server acknowledges: it keeps the connection alive."""
         self.connection.quic.ping()
 
     async def wait_ready(self) -> None:
@@ -168,10 +168,10 @@ class ClientConnection(ConnectionHandler):
         self.socket_error = None
 
     async def close(self, timeout: float = 1.0) -> None:
-        """Close in order: streams that end are heard, then CONNECTION_CLOSE, then the socket.
+        """Close the sessions, then send CONNECTION_CLOSE, then close the socket.
 
-        Draft-16, section 6: a CONNECTION_CLOSE that overtakes a session's close takes its
-        code and reason, so that the peer's end of the session is waited for, briefly.
+        It waits at most `timeout` seconds for the server to end the sessions: a CONNECTION_CLOSE
+        that overtakes the close of a session would replace its code and reason (draft-16, section 6).
         """
         connection = self.connection
         try:
@@ -198,14 +198,14 @@ class ClientConnection(ConnectionHandler):
             self._over.set_result(None)
 
     def protocol_error(self, connection: Connection, error: ProtocolError) -> None:
-        """Count it; the connection's end, if it is one, says the rest."""
+        """Count it."""
         self.protocol_errors += 1
 
     def connection_closed(self, connection: Connection, closed: ConnectionClosed) -> None:
-        """Note the end, and fail what waits until the connection is ready."""
+        """Note the end, and fail `wait_ready`."""
         self.closed = closed
         self.connect_streams_closed(connection)
-        # The last call: without this the two would keep one another alive.
+        # This is the last call; without the reference cycle both are freed.
         connection.handler = ConnectionHandler()
         is_authenticated = connection.quic.close_is_authenticated
         failure = connection_failure(closed, self.target.host, is_authenticated=is_authenticated)
@@ -216,26 +216,26 @@ class ClientConnection(ConnectionHandler):
         if self.socket_error is not None:
             self.socket_error(error)
         if error.errno == errno.EMSGSIZE:
-            return  # ICMP's claim, that anybody can make; QUIC finds out itself (RFC 9000, 14.2.1)
+            return  # ICMP may be forged; QUIC probes the size itself (RFC 9000, section 14.2.1)
         if error.errno in REFUSED_HERE:
             self.refused_here = error
             return
         self._fail(
             ConnectError(
                 Cause.UNREACHABLE,
-                f"nobody answers on UDP port {self.target.port}: {error.strerror or error}",
+                f"UDP port {self.target.port} is unreachable: {error.strerror or error}",
             )
         )
 
     def _fail(self, error: ConnectError) -> None:
         if not self.ready.done():
             self.ready.set_exception(error)
-            # A race with other addresses may never look at it.
+            # A race may never retrieve it.
             self.ready.exception()
 
 
 class SessionWaiter(SessionHandler):
-    """Base of handlers whose session is waited for: until established, or refused."""
+    """Base of handlers with `wait_established`."""
 
     def __init__(self) -> None:
         self._established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -250,14 +250,14 @@ class SessionWaiter(SessionHandler):
             self._established.set_result(None)
 
     def session_closed(self, session: CoreSession, closed: SessionClosed) -> None:
-        """Have `wait_established` raise, where the session was never established."""
+        """Fail `wait_established`, if the session was never established."""
         if not self._established.done():
             self._established.set_exception(session_failure(closed, session.request.path))
             self._established.exception()
 
 
 async def _wait_for(future: asyncio.Future[None]) -> None:
-    """Wait as for `asyncio.shield`. What is raised is not what the future goes on to hold."""
+    """Wait without cancelling the future. It raises a copy of the future's exception."""
     await asyncio.wait([future])
     error = future.exception()
     if error is not None:

@@ -16,35 +16,35 @@ from ..udp.pump import Pump
 
 _NANOSECOND = 1e-9
 _TIMER_LEEWAY = 0.0005
-"""A timer that is armed this much later than needed is left alone: loops count in ms."""
+"""Seconds; a timer that is this much late is not armed again: event loops count in ms."""
 
-CATCH_UP_SHARE = 0.05
-"""Part of the time in which endpoints may catch up before their timers act."""
-CATCH_UP_MOST = 0.2
-"""Seconds of it that may be saved up."""
+BUDGET_SHARE = 0.05
+"""The part of all time that a budget gets."""
+MAX_BUDGET = 0.2
+"""Seconds that a budget can save."""
 
 
-class CatchUp:
-    """How long endpoints may take in what waits in their sockets, before timers act.
+class ReceiveBudget:
+    """The time that endpoints may spend on packets in their sockets before timers act.
 
-    Endpoints with the same one share the time: several peers that flood, each at a socket of its
-    own, hold up the loop no longer than one. After a pause of the whole process there is as much
-    time as that took. `clock` gives seconds.
+    Endpoints share a budget, so that several flooding peers, each on its own socket, block the event
+    loop no longer than one. After a pause of the process there is as much time as the pause took.
+    `clock` returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._saved = CATCH_UP_MOST
+        self._saved = MAX_BUDGET
         self._saved_at = self._received_at = clock()
 
     def received(self) -> None:
-        """An endpoint has taken in packets."""
+        """Note that an endpoint received packets."""
         self._received_at = self._clock()
 
     def run(self, receive: Callable[[], bool]) -> None:
-        """Call `receive` while it takes something in and there is time; once in any case."""
+        """Call `receive` at least once, and while it receives something and there is time."""
         began = self._clock()
-        saved = min(CATCH_UP_MOST, self._saved + CATCH_UP_SHARE * (began - self._saved_at))
+        saved = min(MAX_BUDGET, self._saved + BUDGET_SHARE * (began - self._saved_at))
         end = began + max(saved, began - self._received_at)
         while receive() and self._clock() < end:
             pass
@@ -55,16 +55,16 @@ class CatchUp:
 class UdpEndpoint:
     """All QUIC connections of one socket, which it owns.
 
-    With `accept` it is a server: it is called for each new connection and returns what its
-    events are reported to. Answers to a batch of packets leave together at the batch's end;
-    what is sent at any other time leaves at the next turn of the loop, or at `flush`.
+    With `accept` it is a server: `accept` is called for each new connection and returns the receiver
+    of its events. The answers to a batch of packets are sent together at the batch's end; other
+    packets in the next turn of the event loop, or by `flush`.
 
-    `answered` is called when the answers to a batch of packets have left, with what `flush` returned.
+    `answered` is called after the answers to a batch are sent, with the result of `flush`.
 
-    With `forwarder`, which it owns, it is one of several workers on a port, as `config` has it:
-    packets of other workers' connections are passed on to them.
+    With `forwarder`, which it owns, it is one of several workers on a port, as in `config`: packets
+    of other workers' connections are forwarded to them.
 
-    `catch_up` is shared with other endpoints of the loop; without it, this one has its own.
+    `budget` is shared with other endpoints of the loop; without it, this one has its own.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class UdpEndpoint:
         error_received: Callable[[OSError], None] | None = None,
         forwarder: PacketForwarder | None = None,
         answered: Callable[[int], None] | None = None,
-        catch_up: CatchUp | None = None,
+        budget: ReceiveBudget | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.engine: QuicEndpoint = make_endpoint(
@@ -101,10 +101,10 @@ class UdpEndpoint:
             )
         self._woken: asyncio.Handle | None = None
         self._working: asyncio.Handle | None = None
-        """To go on with packets that wait."""
+        """Continues with waiting packets."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._catch_up = catch_up or CatchUp()
+        self._budget = budget or ReceiveBudget()
         self._closed = False
 
     @property
@@ -118,17 +118,16 @@ class UdpEndpoint:
         identity: ServerIdentity,
         events: Callable[[QuicConnection], QuicEvents],
     ) -> QuicConnection:
-        """Begin a connection. Raises `OSError` where the CA file cannot be read."""
+        """Begin a connection. Raises `OSError` if the CA file cannot be read."""
         connection = self.engine.connect(address, identity, events, time.monotonic())
         self.flush()
         return connection
 
     def flush(self) -> int:
-        """Send what waits, now.
+        """Send queued packets now.
 
-        Returns the monotonic clock, in nanoseconds, when the first packet was handed to
-        the kernel; 0 where nothing was: there was nothing, or congestion control or the
-        socket held it back.
+        Returns when the first packet was passed to the kernel, in nanoseconds of the monotonic
+        clock; 0 if none was: there was none, or congestion control or the socket blocked it.
         """
         sent_at = 0
         if self._woken is not None:
@@ -143,7 +142,7 @@ class UdpEndpoint:
         return sent_at
 
     def receive_pending(self) -> bool:
-        """Take in what waits, in the socket or here, at most a batch; whether it was any."""
+        """Process at most a batch of waiting packets. Returns whether there were any."""
         pump = self.pump
         before = pump.received_packets
         pump.receive_pending()
@@ -153,15 +152,15 @@ class UdpEndpoint:
             self._process_waiting()
         return pump.received_packets != before or taken > 0 or waited
 
-    def catch_up(self) -> None:
-        """Take in what has arrived while the process did something else, or was stopped.
+    def receive_backlog(self) -> None:
+        """Process the packets that arrived while the process was busy or suspended.
 
-        A batch at the least; more as far as `CatchUp` has time for it.
+        At least a batch, and more if the budget allows.
         """
-        self._catch_up.run(self.receive_pending)
+        self._budget.run(self.receive_pending)
 
     def close(self) -> None:
-        """Close the socket, after sending what waits. Nothing is reported to connections."""
+        """Send queued packets and close the socket. Nothing is reported to connections."""
         if self._closed:
             return
         try:
@@ -183,7 +182,7 @@ class UdpEndpoint:
             if self.forwarder is not None:
                 self.forwarder.close()
 
-    # The engine's time is the packet's, as is everything that is measured from it.
+    # The engine's time is the packet's arrival time, from which everything is measured.
 
     def _receive(self, data: bytes, address: Address, arrival: int) -> None:
         self.engine.receive(data, address, arrival * _NANOSECOND, arrival)
@@ -201,13 +200,13 @@ class UdpEndpoint:
             if sent_at and self._answered is not None:
                 self._answered(sent_at)
         finally:
-            self._catch_up.received()
+            self._budget.received()
             if self.engine.waiting_packets:
                 self._go_on()
 
     def _go_on(self) -> None:
-        """Come back to the packets that wait, after whatever else the loop has to do."""
-        # A client has one connection: nothing else waits behind them in the socket.
+        """Continue with the waiting packets in the next turn of the event loop."""
+        # A client has one connection: the socket has no packets of others.
         self.pump.paused = self._is_client
         if self._working is None and not self._closed:
             self._working = self._loop.call_soon(self._process_waiting)
@@ -244,12 +243,12 @@ class UdpEndpoint:
 
     def _on_timer(self) -> None:
         self._timer = None
-        # What has arrived comes first: after a pause of the process, the answer that a timer
-        # would give up on may be in the socket already, behind batches of others.
-        self.catch_up()
+        # Packets first: after a pause of the process, the answer that a timer waits for may be in
+        # the socket already.
+        self.receive_backlog()
         if not self._closed:
             try:
                 self.engine.handle_timers(time.monotonic())
             finally:
-                # A handler that raised is not to hold up the others' packets, and timers.
+                # An exception of a handler does not stop the other packets and timers.
                 self.flush()

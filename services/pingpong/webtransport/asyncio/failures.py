@@ -1,4 +1,4 @@
-"""Why a connection could not be made: each cause with a name, and a sentence for people."""
+"""Why a session could not be opened: a cause for programs, and a text for people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OTHER_NAME = ("doesn't match", "service_identity", "not valid for name")
 
 
 class Step(Enum):
-    """The steps of making a session, in their order."""
+    """The steps of opening a session, in order."""
 
     RESOLVE = "resolve"
     HANDSHAKE = "handshake"
@@ -30,16 +30,16 @@ class Step(Enum):
 
 
 class Cause(Enum):
-    """What went wrong."""
+    """Why it failed."""
 
     NAME = "name"
     """The name has no address."""
     NO_ANSWER = "no-answer"
-    """Nothing came back: a firewall, a wrong port, no host there."""
+    """No packet arrived: a firewall, a wrong port, or no such host."""
     REFUSED_HERE = "refused-here"
-    """This machine lets no packet out: a firewall of its own, say."""
+    """This machine blocks outgoing packets, for example by its own firewall."""
     UNREACHABLE = "unreachable"
-    """The network or the host said that it cannot be reached (ICMP)."""
+    """The network or the host reported that it cannot be reached (ICMP)."""
     CERTIFICATE = "certificate"
     """The certificate is not trusted, not for this name, expired, or not the pinned one."""
     ALPN = "alpn"
@@ -55,7 +55,7 @@ class Cause(Enum):
 
     @property
     def step(self) -> Step:
-        """At which step it went wrong."""
+        """The step that failed."""
         if self is Cause.NAME:
             return Step.RESOLVE
         if self in (Cause.NO_WEBTRANSPORT, Cause.STATUS, Cause.SESSION):
@@ -64,11 +64,10 @@ class Cause(Enum):
 
 
 class ConnectError(SessionClosedError):
-    """No session could be made.
+    """No session could be opened.
 
-    `cause` is for programs, the text for people. `status` is the HTTP status, where there
-    was one. `certificate` is what the server showed, whether it was accepted or not, where it
-    came to that.
+    `cause` is for programs, the text for people. `status` is the HTTP status of the server's answer,
+    or None. `certificate` is the server's, whether it was accepted or not, or None if it sent none.
     """
 
     def __init__(self, cause: Cause, message: str, status: int | None = None) -> None:
@@ -81,9 +80,9 @@ class ConnectError(SessionClosedError):
 def connection_failure(
     closed: ConnectionClosed, host: str, *, is_authenticated: bool = True
 ) -> ConnectError:
-    """What the end of a connection that never got ready means.
+    """Explain the end of a connection that was never ready.
 
-    Not `is_authenticated`: what the peer says of it may be forged, and the text says that.
+    Without `is_authenticated` the peer's close may be forged; the text says so.
     """
     reason = printable(closed.reason)
     if closed.code == ErrorCode.WT_REQUIREMENTS_NOT_MET and closed.is_application:
@@ -116,7 +115,7 @@ def _tls_failure(closed: ConnectionClosed, alert: int, host: str, note: str) -> 
 
 
 def session_failure(closed: SessionClosed, path: str) -> ConnectError:
-    """What the end of a session that never got established means."""
+    """Explain the end of a session that was never established."""
     path = mask_url(path)
     if closed.status is not None:
         return ConnectError(

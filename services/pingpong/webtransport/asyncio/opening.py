@@ -1,4 +1,4 @@
-"""What `connect`, `serve` and streams' `close` return: awaited, entered, or left alone."""
+"""The results of `connect`, `serve` and of each `close`: awaitables and context managers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Opened = TypeVar("Opened", bound=AbstractAsyncContextManager[Any])
 
 
 class Opening(Coroutine[Any, Any, Opened], AbstractAsyncContextManager[Opened]):
-    """Await it for what it opens, or enter it with `async with`, which closes that at the end.
+    """Opens something: with `await`, or with `async with`, which closes it at the end.
 
-    It opens once: nothing happens until then, and a second time raises `RuntimeError`.
+    Nothing happens before that. It can be used once; a second time raises `RuntimeError`.
     """
 
     def __init__(self, opening: Coroutine[Any, Any, Opened]) -> None:
@@ -49,12 +49,12 @@ class Opening(Coroutine[Any, Any, Opened], AbstractAsyncContextManager[Opened]):
         return self._opening.throw(*error)
 
     def close(self) -> None:
-        """As of a coroutine: it opens nothing any more."""
+        """As of a coroutine: it can no longer be used."""
         self._opening.close()
 
 
 class Closing(Awaitable[T]):
-    """An end that is on its way; to be awaited by whom it concerns, or not at all."""
+    """A close that has begun; awaiting it is optional."""
 
     def __init__(self, wait: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._wait = wait
@@ -64,7 +64,7 @@ class Closing(Awaitable[T]):
 
 
 async def finish(closing: asyncio.Task[None]) -> None:
-    """Wait for what closes something; a wait that is cancelled makes it close at once."""
+    """Wait for a closing task; cancelling the wait also cancels the task, which closes at once."""
     try:
         await asyncio.wait([closing])
     except asyncio.CancelledError:
@@ -75,21 +75,22 @@ async def finish(closing: asyncio.Task[None]) -> None:
 
 
 class Closable:
-    """What is closed at the end of an `async with`."""
+    """Base of objects that `async with` closes."""
 
     __slots__ = ()
 
     def close(self) -> Awaitable[Any]:
-        """Close it, from the call on; await what it returns to wait until that is done."""
+        """Begin to close; await the result to wait until it is closed."""
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            await self._close_after_error()
+
+    async def _close_after_error(self) -> None:
         await self.close()

@@ -1,4 +1,4 @@
-"""Which address of a server, and which attempt, answers first (RFC 8305)."""
+"""Races connection attempts to the addresses of a server (RFC 8305)."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ CONNECTION_ATTEMPT_DELAY = 0.25
 """Seconds before the next address is tried beside the one before (RFC 8305, section 5)."""
 
 RETRY_ATTEMPT_DELAY = 1.0
-"""Seconds before an address that has not answered is tried anew, beside the attempts before.
+"""Seconds before another attempt to an address that has not answered, beside those before.
 
-QUIC by itself repeats its first packet after ever longer pauses: who waits for one of them
-learns late that a path has healed.
+QUIC repeats its first packet at growing intervals, so one attempt notices late that a path works
+again.
 """
 
 MAX_ATTEMPTS_AT_ONE = 5
-"""At one address at one time; the oldest gives way to another."""
+"""Parallel attempts to one address; another one replaces the oldest."""
 
 MAX_ATTEMPTS = 20
-"""At one time, unless there are more addresses."""
+"""Parallel attempts, unless there are more addresses."""
 
 Begin: TypeAlias = Callable[[int, Address], ClientConnection]
 
 
 @dataclass(eq=False)
 class _Destination:
-    """One address, and the attempts at it."""
+    """An address, and the attempts to connect to it."""
 
     family: int
     address: Address
     attempts: list[ClientConnection] = field(default_factory=list)
     begun_at: float = 0.0
-    """When the last one was begun, on the loop's clock."""
+    """When the last one began, on the loop's clock."""
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing has come back from there."""
+        """Whether no packet arrived from this address."""
         return not any(attempt.received_packets for attempt in self.attempts)
 
 
 class Race:
-    """Connection attempts side by side, until one gets ready.
+    """Parallel connection attempts, until one succeeds.
 
-    `begin` starts one at an address of `host`; it raises `OSError` where there is no way to it.
-    An address that stays silent is tried anew each `retry_delay` seconds.
+    `begin` starts an attempt to an address of `host`; it raises `OSError` if there is no route.
+    An address that does not answer gets another attempt every `retry_delay` seconds.
     """
 
     def __init__(self, begin: Begin, host: str, retry_delay: float | None = None) -> None:
         self.failure: ConnectError | None = None
-        """Of the attempts that failed, the failure that says most."""
+        """The most informative failure so far."""
         self._begin_attempt = begin
         self._host = host
         self._retry_delay = RETRY_ATTEMPT_DELAY if retry_delay is None else retry_delay
         self._loop = asyncio.get_running_loop()
         self._refusal: OSError | None = None
-        """Why this machine let no packet out."""
+        """The error with which this machine blocked a packet."""
         self._tried: list[_Destination] = []
         """The addresses that have not failed."""
 
     async def run(self, addresses: Sequence[tuple[int, Address]]) -> ClientConnection:
-        """The first connection that gets ready. Raises `ConnectError` when all have failed."""
+        """Return the first connection that is ready. Raises `ConnectError` if all attempts fail."""
         waiting = [_Destination(family, address) for family, address in addresses]
         while waiting or self._tried:
             if waiting:
@@ -75,7 +75,7 @@ class Race:
                     self._begin(destination)
                 except OSError as error:
                     if error.errno not in REFUSED_HERE:
-                        self._failed(self._no_way(error))
+                        self._failed(self._no_route(error))
                         continue
                     self._refusal = error
                 self._tried.append(destination)
@@ -95,17 +95,17 @@ class Race:
 
     @property
     def refused_here(self) -> ConnectError | None:
-        """What to say where this machine has let no packet out."""
+        """The failure if this machine blocked all packets; otherwise None."""
         attempts = [one for each in self._tried for one in each.attempts]
         for attempt in attempts:
             self._refusal = attempt.refused_here or self._refusal
         if self._refusal is None or any(one.sent_packets for one in attempts):
             return None
-        text = f"this machine lets no packet out to {self._host}: {self._refusal.strerror}"
+        text = f"this machine blocks packets to {self._host}: {self._refusal.strerror}"
         return ConnectError(Cause.REFUSED_HERE, text)
 
     def abandon_losers(self) -> None:
-        """Close all others."""
+        """Close all attempts that did not win."""
         for destination in self._tried:
             for attempt in destination.attempts:
                 attempt.abort()
@@ -115,7 +115,7 @@ class Race:
     async def _wait(
         attempts: Iterable[asyncio.Future[None]], seconds: float | None
     ) -> set[asyncio.Future[None]]:
-        """Wait until one is done, at most `seconds`: those that are done."""
+        """Wait until one is done, at most `seconds`. Returns those that are done."""
         if not attempts:
             await asyncio.sleep(seconds or 0)
             return set()
@@ -128,7 +128,7 @@ class Race:
         destination.attempts.append(attempt)
 
     def _until_next(self, *, waiting: bool) -> float | None:
-        """Seconds until the next attempt is to be made."""
+        """Seconds until the next attempt is due; None: no further one."""
         next_one = [CONNECTION_ATTEMPT_DELAY] if waiting else []
         now = self._loop.time()
         next_one += [
@@ -151,7 +151,7 @@ class Race:
             try:
                 self._begin(destination)
             except OSError:
-                continue  # What is under way may still be answered.
+                continue  # Earlier attempts may still be answered.
             if is_full or len(destination.attempts) > MAX_ATTEMPTS_AT_ONE:
                 destination.attempts.pop(0).abort()
 
@@ -173,15 +173,15 @@ class Race:
     def _failed(self, error: ConnectError) -> None:
         self.failure = error if self.failure is None else more_telling(self.failure, error)
 
-    def _no_way(self, error: OSError) -> ConnectError:
-        return ConnectError(Cause.UNREACHABLE, f"no way to {self._host}: {error.strerror}")
+    def _no_route(self, error: OSError) -> ConnectError:
+        return ConnectError(Cause.UNREACHABLE, f"no route to {self._host}: {error.strerror}")
 
 
 def more_telling(first: ConnectError | None, second: ConnectError) -> ConnectError:
-    """The one of two failures that says more: a server's answer says more than silence."""
+    """The more informative of two failures: that of a server's answer rather than of none."""
     silent = (Cause.NO_ANSWER, Cause.UNREACHABLE, Cause.REFUSED_HERE)
     if first is None or (first.cause in silent and second.cause not in silent):
         return second
-    # Of an address that has not answered yet, more can come than of those that refused.
+    # An address that has not answered may still do so, unlike one that refused.
     is_waiting = second.cause in (Cause.NO_ANSWER, Cause.REFUSED_HERE)
     return second if is_waiting and first.cause in silent else first

@@ -1,4 +1,4 @@
-"""Serving sessions: `listen` for plain calls, `serve` for a coroutine a session."""
+"""Serves sessions: `listen` with callbacks, `serve` with a coroutine for each session."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ HANDLER_FAILED = 1
 
 
 class Listener(ConnectionHandler):
-    """A server on one UDP socket; what its connections report goes on to `handler`."""
+    """A server on one UDP socket; passes the events of its connections to `handler`."""
 
     def __init__(self, handler: ConnectionHandler, limits: Limits) -> None:
         self.endpoint: UdpEndpoint
         self.connections: set[Connection] = set()
-        """The connections that are alive."""
+        """The open connections."""
         self._handler = handler
         self._limits = limits
         self._closing = False
@@ -60,35 +60,35 @@ class Listener(ConnectionHandler):
 
     @property
     def counters(self) -> EndpointCounters:
-        """What the QUIC engine did."""
+        """The counters of the QUIC engine."""
         return self.endpoint.engine.counters
 
     @property
     def unfinished_handshakes(self) -> int:
-        """Connections of clients that have not completed their handshake."""
+        """The number of handshakes in progress."""
         return self.endpoint.engine.unfinished_handshakes
 
     @property
     def receive_buffer(self) -> BufferSize:
-        """The size of the socket's receive buffer: asked for, and given by the kernel."""
+        """The size of the socket's receive buffer: requested, and set by the kernel."""
         return self.endpoint.pump.receive_buffer
 
     @property
     def overflowed_packets(self) -> int:
-        """Packets that the kernel dropped since the receive buffer was full."""
+        """Packets that the kernel dropped because the receive buffer was full."""
         return self.endpoint.pump.overflowed_packets
 
     @property
     def unsent_packets(self) -> int:
-        """Packets that the socket did not take."""
+        """Packets that the socket did not accept."""
         return self.endpoint.pump.dropped_packets
 
     def receive_pending(self) -> bool:
-        """Answer what waits in the socket, at most a batch; whether there was any."""
+        """Process at most a batch of waiting packets. Returns whether there were any."""
         return self.endpoint.receive_pending()
 
     def use_certificate(self, certificate: Certificate) -> None:
-        """Show another certificate in handshakes that begin from now on."""
+        """Use another certificate for new handshakes."""
         self.endpoint.engine.use_certificate(certificate)
 
     def attach(self, quic: QuicConnection) -> Connection:
@@ -98,7 +98,7 @@ class Listener(ConnectionHandler):
         return connection
 
     def drain(self) -> None:
-        """Ask all sessions to leave, and accept no more on their connections."""
+        """Drain all sessions, and accept no more on their connections."""
         for connection in list(self.connections):
             connection.drain()
         self.endpoint.flush()
@@ -106,7 +106,7 @@ class Listener(ConnectionHandler):
     async def close_sessions(self, code: int = 0, reason: str = "", timeout: float = 1.0) -> None:
         """Close all sessions with a code and a reason, and refuse new ones with 503.
 
-        What their ends need is waited for, at most `timeout` seconds. Connections stay.
+        Waits at most `timeout` seconds for the peers. Connections stay open.
         """
         self._closing = True
         for connection in list(self.connections):
@@ -120,8 +120,8 @@ class Listener(ConnectionHandler):
     async def close(self, code: int = 0, reason: str = "", timeout: float = 1.0) -> None:
         """Close all sessions as `close_sessions` does, then connections, then the socket.
 
-        In that order: a CONNECTION_CLOSE that overtakes the sessions' ends would take the code
-        (draft-16, section 6).
+        In that order, because a CONNECTION_CLOSE that overtakes the sessions' ends would replace
+        the code (draft-16, section 6).
         """
         try:
             await self.close_sessions(code, reason, timeout)
@@ -133,18 +133,18 @@ class Listener(ConnectionHandler):
     # `ConnectionHandler`.
 
     def connection_ready(self, connection: Connection) -> None:
-        """Pass it on: settings are exchanged."""
+        """Pass it on: the settings were exchanged."""
         self._handler.connection_ready(connection)
 
     def session_requested(self, session: CoreSession) -> None:
-        """Pass it on; refuse it while closing, as it would end before it began."""
+        """Pass it on; while closing, reject it."""
         if self._closing:
             session.reject(503)
         else:
             self._handler.session_requested(session)
 
     def request_refused(self, session: CoreSession, closed: SessionClosed) -> None:
-        """Pass it on: the connection refused a request by itself."""
+        """Pass it on: the connection refused a request."""
         self._handler.request_refused(session, closed)
 
     def connect_streams_closed(self, connection: Connection) -> None:
@@ -187,17 +187,16 @@ def listen(
     forwarder: PacketForwarder | None = None,
     answered: Callable[[int], None] | None = None,
 ) -> Listener:
-    """Take connections on a UDP port (0: any). Call it with a running loop.
+    """Accept connections on a UDP port (0: any). Call it with a running event loop.
 
-    A worker of several on one port has a bound socket from `steering.bind_group` in place of
-    host and port, and a way to the others; `config` says which of them it is. Both are the
-    listener's from now on, also where it raises.
+    One of several workers on a port passes `sock`, from `steering.bind_group`, instead of host and
+    port, and a `forwarder` to the others; `config` has its number. The listener owns both, and
+    closes them if this raises.
 
-    `answered` is called each time the answers to a batch of packets have left, with the time of
-    the monotonic clock in nanoseconds.
+    `answered` is called when the answers to a batch of packets were sent, with the time of the
+    monotonic clock in nanoseconds.
 
-    Raises `OSError` where the port cannot be had, `ValueError` where `config` has no
-    certificate.
+    Raises `OSError` if the port cannot be bound, `ValueError` if `config` has no certificate.
     """
     listener = Listener(handler, limits or Limits())
     try:
@@ -218,8 +217,8 @@ def listen(
 
 
 Decision: TypeAlias = int | str | None
-"""Of a request: an HTTP status (300 to 599) to refuse it with, one of the protocols that it offers to
-speak (draft-16, section 3.3), None to accept it without."""
+"""For a request: an HTTP status (300 to 599) to reject it; one of its protocols (draft-16, section 3.3)
+to accept it with; None to accept it without a protocol."""
 
 
 def read_certificate(
@@ -227,7 +226,7 @@ def read_certificate(
 ) -> Certificate:
     """Read a certificate, the server's own first, then its chain, and its key, from PEM files.
 
-    Raises `CertificateError`, whose text says what is wrong with which file.
+    Raises `CertificateError`, whose text says which file cannot be used, and why.
     """
     files = (
         Path(file_name(certificate_file, "certificate_file")),
@@ -241,7 +240,7 @@ def read_certificate(
 
 
 class Server(ConnectionHandler, Closable):
-    """Runs a coroutine for each session; made by `serve`. `async with` closes it at the end."""
+    """A server that runs a coroutine for each session, from `serve`."""
 
     def __init__(
         self,
@@ -250,7 +249,7 @@ class Server(ConnectionHandler, Closable):
         certificate: Certificate,
     ) -> None:
         self.listener: Listener
-        """The level below."""
+        """The listener with callbacks."""
         self._handler = handler
         self._decide = decide
         self._certificate = certificate
@@ -270,7 +269,7 @@ class Server(ConnectionHandler, Closable):
         return self._certificate.sha256
 
     def use_certificate(self, certificate: Certificate) -> None:
-        """Show another certificate in handshakes that begin from now on."""
+        """Use another certificate for new handshakes."""
         self.listener.use_certificate(certificate)
         self._certificate = certificate
 
@@ -279,15 +278,15 @@ class Server(ConnectionHandler, Closable):
         await asyncio.wait([self._over])
 
     def drain(self) -> None:
-        """Ask all sessions to finish and leave, and accept no more on their connections."""
+        """Drain all sessions, and accept no more on their connections."""
         self.listener.drain()
 
     def close(self, code: int = 0, reason: str = "") -> Awaitable[None]:
-        """Close all sessions, and the socket, from the call on. Once more does nothing.
+        """Close all sessions, and the socket. Another call does nothing.
 
-        Await what it returns to wait until the peers have heard, for a second at most, and the
-        handlers have ended; those that go on after that are cancelled. Raises `ValueError` for a
-        code that has more than 32 bits.
+        Await the result to wait until the peers have answered, at most a second, and the handlers
+        have ended; handlers that still run after that are cancelled. Raises `ValueError` for a code
+        of more than 32 bits.
         """
         if not 0 <= code <= 0xFFFF_FFFF:
             raise ValueError(f"a close code has 32 bits: {code}")
@@ -311,10 +310,12 @@ class Server(ConnectionHandler, Closable):
         try:
             decision = self._decide(session.request)
             if isinstance(decision, bool) or not isinstance(decision, Decision):
-                raise TypeError(f"decide returns an HTTP status, a protocol or None: {decision!r}")
+                raise TypeError(
+                    f"decide must return an HTTP status, a protocol or None, not {decision!r}"
+                )
             if isinstance(decision, int):
                 if not 300 <= decision <= 599:
-                    raise ValueError(f"a status that refuses is from 300 to 599: {decision}")
+                    raise ValueError(f"the status must be from 300 to 599: {decision}")
                 session.reject(decision)
             else:
                 session.accept(awaitable, decision)
@@ -333,9 +334,9 @@ class Server(ConnectionHandler, Closable):
             await self._handler(session)
         except Exception as error:
             if _is_only(error, SessionClosedError, StreamResetError) and session.closed.done():
-                pass  # It ended while the handler waited for something of it.
+                pass  # The session ended while the handler waited for it.
             elif _is_only(error, StreamResetError):
-                # The peer's doing, and no fault of the handler's that is worth a traceback.
+                # The peer caused it, not the handler: no traceback.
                 logger.debug("the handler of a session on %s ended: %s", path, error)
                 session.close(HANDLER_FAILED, "a stream was reset")
             else:
@@ -346,7 +347,7 @@ class Server(ConnectionHandler, Closable):
 
 
 def _is_only(error: BaseException, *kinds: type[Exception]) -> bool:
-    """Whether an error, or all of a group such as `asyncio.TaskGroup` raises, is of these kinds."""
+    """Whether an error, or each error of a group (`asyncio.TaskGroup`), is of these kinds."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(kinds)[1] is None
     return isinstance(error, kinds)
@@ -364,28 +365,34 @@ def serve(
     limits: Limits | None = None,
     decide: Callable[[Request], Decision] = lambda request: None,
 ) -> Opening[Server]:
-    """Run the coroutine `handler` for each session that `decide` lets in.
+    """Run the coroutine `handler` for each session that `decide` accepts.
 
         async with serve(handler, port=4433, certificate_file=…, private_key_file=…) as server: ...
         server = await serve(handler, port=4433, self_signed=True)
 
-    A session is closed when its handler returns; with code 1 (`HANDLER_FAILED`) where it raises,
-    which is logged. `decide` is a plain function, called in the turn in which the request came.
+    A session is closed when its handler returns, and with code 1 (`HANDLER_FAILED`) if it raises,
+    which is logged. `decide` is a plain function, called when a request arrives.
 
-    `host` is an address or a name, "::" for all of both families, and `port` a UDP port, 0 for
-    any. The certificate comes from PEM files, `certificate_file` with its chain; or it is made,
-    `self_signed`, for development: ECDSA, valid for 13 days, for clients that know its
-    `Server.certificate_hash`, as browsers can. `config`, which may bring it too, and `limits` are
-    for experts.
+    `host` is an address or a name, "::" for all addresses of both families, and `port` a UDP port,
+    0 for any. The certificate is read from PEM files, `certificate_file` with its chain; or, for
+    development, `self_signed`: ECDSA, valid for 13 days, for clients and browsers that get its
+    `Server.certificate_hash`. `config`, which may also have the certificate, and `limits` are for
+    experts.
 
-    Raises `CertificateError` for files that cannot be used, `OSError` where the port cannot be
-    had, and, at once, `TypeError` and `ValueError` for arguments that cannot be right.
+    Raises `CertificateError` for files that cannot be used, `OSError` if the port cannot be bound,
+    and, before it is awaited, `TypeError` and `ValueError` for wrong arguments.
     """
     for name, function in (("handler", handler), ("decide", decide)):
         if not callable(function):
-            raise TypeError(f"{name} is a function, not {type(function).__name__}")
+            raise TypeError(f"{name} must be a function, not {type(function).__name__}")
     if inspect.iscoroutinefunction(decide):
-        raise TypeError("decide is a plain function: it has to answer at once")
+        raise TypeError("decide must be a plain function, not a coroutine function")
+    if not isinstance(host, str):
+        raise TypeError(f"host must be text, not {type(host).__name__}")
+    if not isinstance(port, int) or not 0 <= port < 65_536:
+        raise ValueError(f"port must be a number from 0 to 65535, not {port!r}")
+    if not isinstance(config, EndpointConfig | None):
+        raise TypeError(f"config must be an EndpointConfig, not {type(config).__name__}")
     config = config or EndpointConfig()
     ways = (certificate_file or private_key_file, self_signed, config.certificate)
     if sum(map(bool, ways)) != 1:
@@ -394,7 +401,7 @@ def serve(
             " self_signed=True, or config=EndpointConfig(certificate=…)"
         )
     if (certificate_file is None) is not (private_key_file is None):
-        raise ValueError("certificate_file and private_key_file go together")
+        raise ValueError("certificate_file and private_key_file must be given together")
     if certificate_file is not None and private_key_file is not None:
         config = replace(config, certificate=read_certificate(certificate_file, private_key_file))
     elif self_signed:
@@ -421,6 +428,6 @@ async def _serve(
 def _self_signed(host: str) -> Certificate:
     now = datetime.now(UTC)
     names = ["localhost", "127.0.0.1", "::1"]
-    with contextlib.suppress(ValueError):  # "" is no name
+    with contextlib.suppress(ValueError):  # "" is not a name
         return make_certificate([*names, host], now)
     return make_certificate(names, now)

@@ -24,21 +24,22 @@ from .opening import Closable, Closing, finish
 from .streams import BidirectionalStream, ReceiveStream, SendStream, StreamAdapter, check_bytes
 
 INCOMING_DATAGRAMS = 256
-"""Datagrams that wait to be read; further ones push out the oldest."""
+"""Maximum unread datagrams; a further one replaces the oldest."""
 
 INCOMING_STREAMS = 1024
-"""Streams of a kind that wait to be taken; further ones are refused with code 0.
+"""Maximum streams of a kind in the queue; further ones are refused with code 0.
 
-The peer's credit alone is no bound: it is renewed for a stream that has ended, taken or not.
+The peer's credit does not limit them: it is renewed for each stream that has ended, also in the
+queue.
 """
 
 T = TypeVar("T")
 
 
 class Incoming(Generic[T]):
-    """What has come from the peer and was not taken yet: an asynchronous iterator.
+    """A queue of what the peer has sent or opened: an asynchronous iterator.
 
-    `async for` ends when the session does, however that is; `Session.closed` says how.
+    `async for` ends when the session ends; `Session.closed` has the reason.
     """
 
     def __init__(self) -> None:
@@ -59,7 +60,7 @@ class Incoming(Generic[T]):
             raise StopAsyncIteration from None
 
     async def get(self) -> T:
-        """The next one. Raises `SessionClosedError` where there will be none."""
+        """Wait for the next item. Raises `SessionClosedError` after the last one."""
         while not self._items:
             self.check()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -67,7 +68,7 @@ class Incoming(Generic[T]):
             try:
                 await waiter
             except BaseException:
-                # Woken and cancelled at once: the next in line is to have what came.
+                # Woken and then cancelled: wake the next waiter for the item.
                 if waiter.done() and not waiter.cancelled():
                     self._wake_one()
                 raise
@@ -77,21 +78,21 @@ class Incoming(Generic[T]):
         return self._items.popleft()
 
     def check(self) -> None:
-        """Raise `SessionClosedError` where the session is over, whatever is left to take."""
+        """Raise `SessionClosedError` if the session has ended, also if items are left."""
         if self._error is not None:
             raise self._error.again()
 
     def put(self, item: T) -> None:
-        """Add what has come, and wake one that waits."""
+        """Add an item, and wake one waiter."""
         self._items.append(item)
         self._wake_one()
 
     def drop_first(self) -> None:
-        """Drop the oldest."""
+        """Drop the oldest item."""
         self._items.popleft()
 
     def end(self, error: SessionClosedError) -> None:
-        """Have all that wait, then and later, raise `error` once the queue is empty."""
+        """Make `get` raise `error` once the queue is empty."""
         self._error = error
         while self._waiters:
             self._wake_one()
@@ -107,56 +108,56 @@ class Incoming(Generic[T]):
 class Datagrams:
     """A session's datagrams, in and out: unreliable, unordered, one packet each.
 
-    `async for` takes what arrives, until the session is over. At most `INCOMING_DATAGRAMS` wait.
+    `async for` reads them until the session ends. At most `INCOMING_DATAGRAMS` are queued.
     """
 
     def __init__(self, core: CoreSession, high_water: int = INCOMING_DATAGRAMS) -> None:
         self.dropped = 0
-        """Datagrams that arrived and were pushed out before they were read."""
+        """Received datagrams that were dropped before they were read."""
         self._core = core
         self._high_water = high_water
         self._incoming: Incoming[bytes] = Incoming()
 
     @property
     def max_datagram_size(self) -> int:
-        """Bytes of the largest that can be sent; 0 where the peer takes none."""
+        """The maximum size in bytes that can be sent; 0 if the peer accepts no datagrams."""
         return self._core.max_datagram_size
 
     def send(self, data: bytes) -> bool:
-        """Send one; false where it was dropped because too many wait to leave.
+        """Send a datagram. Returns whether it was queued; it is dropped if the send queue is full.
 
-        Raises `DatagramTooLargeError` above `max_datagram_size`, `SessionClosedError` where the
-        session is over.
+        Raises `DatagramTooLargeError` above `max_datagram_size`, and `SessionClosedError` if the
+        session has ended.
         """
         check_bytes(data)
         self._incoming.check()
         return self._core.send_datagram(data)
 
     async def receive(self) -> bytes:
-        """The next one. Raises `SessionClosedError` when the session is over."""
+        """Wait for the next datagram. Raises `SessionClosedError` if the session has ended."""
         return await self._incoming.get()
 
     def __aiter__(self) -> Incoming[bytes]:
         return self._incoming
 
     def feed(self, data: bytes) -> None:
-        """Queue one that has arrived; the oldest gives way above the high-water mark."""
+        """Queue a received datagram; above the high-water mark the oldest is dropped."""
         if len(self._incoming) >= self._high_water:
             self._incoming.drop_first()
             self.dropped += 1
         self._incoming.put(data)
 
     def end(self, error: SessionClosedError) -> None:
-        """Have `receive` raise `error` once the queue is empty."""
+        """Make `receive` raise `error` once the queue is empty."""
         self._incoming.end(error)
 
 
 class Session(SessionWaiter, Closable):
-    """A WebTransport session, of `connect` or of a handler of `serve`.
+    """A WebTransport session, from `connect` or for a handler of `serve`.
 
-    `async with` closes it at the end. Streams that the peer opens come out of
-    `incoming_bidirectional_streams` and `incoming_unidirectional_streams`. Once the session is
-    over, all that waits and each call raises one `SessionClosedError`, with code and reason;
+    `async with` closes it at the end. `incoming_bidirectional_streams` and
+    `incoming_unidirectional_streams` have the streams that the peer opens. After the session has
+    ended, every call and every wait raises the same `SessionClosedError`, with code and reason, and
     iterators end.
     """
 
@@ -164,9 +165,9 @@ class Session(SessionWaiter, Closable):
         super().__init__()
         loop = asyncio.get_running_loop()
         self._client: ClientConnection | None = None
-        """The connection that ends with the session, where it has one of its own."""
-        self._leaving: asyncio.Task[None] | None = None
-        """Ends that connection."""
+        """The connection that ends with the session; None if it is shared."""
+        self._closing: asyncio.Task[None] | None = None
+        """The task that closes that connection."""
         self.incoming_bidirectional_streams: Incoming[BidirectionalStream] = Incoming()
         self.incoming_unidirectional_streams: Incoming[ReceiveStream] = Incoming()
         self._core: CoreSession | None = None
@@ -174,64 +175,64 @@ class Session(SessionWaiter, Closable):
         self._closed: asyncio.Future[SessionClosed] = loop.create_future()
         self._draining: asyncio.Future[None] = loop.create_future()
         self._not_drained: SessionClosedError | None = None
-        """What there is in place of `_draining` once the session has ended without."""
+        """The error of `draining` after a session that ended without it."""
         self._credit_waiters: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
-        """Who waits to open a stream, bidirectional or unidirectional, first come first served."""
+        """Waiters for a bidirectional or unidirectional stream, in order."""
 
     # Facts.
 
     @property
     def request(self) -> Request:
-        """What was asked for: authority, path, origin, headers."""
+        """The request: authority, path, origin, headers."""
         return self._get_core().request
 
     @property
     def protocol(self) -> str | None:
-        """The application protocol agreed on."""
+        """The negotiated application protocol, or None."""
         return self._get_core().protocol
 
     @property
     def draft(self) -> Draft:
-        """The draft of WebTransport that both sides speak."""
+        """The negotiated draft of WebTransport."""
         return self._get_core().draft
 
     @property
     def remote_address(self) -> Address:
-        """The peer's socket address, as last seen."""
+        """The peer's current socket address."""
         return self._get_core().remote_address
 
     @property
     def closed(self) -> asyncio.Future[SessionClosed]:
-        """Done when the session is over, with how it ended; never raises. Awaitable any times."""
+        """Done when the session ends, with its end; never raises. It can be awaited repeatedly."""
         return asyncio.shield(self._closed)
 
     @property
     def draining(self) -> asyncio.Future[None]:
-        """Done when the peer has asked to finish and leave.
+        """Done when the peer drains the session.
 
-        Raises `SessionClosedError` where the session ended without that.
+        Raises `SessionClosedError` if the session ended without that.
         """
         if self._not_drained is None:
             waiter = asyncio.shield(self._draining)
         else:
             waiter = asyncio.get_running_loop().create_future()
             waiter.set_exception(self._not_drained.again())
-        # How it ended need not be looked at.
-        waiter.add_done_callback(_look_at)
+        # Without a warning if the exception is never retrieved.
+        waiter.add_done_callback(_retrieve)
         return waiter
 
     @property
     def datagrams(self) -> Datagrams:
-        """Datagrams, in and out."""
+        """The session's datagrams."""
         assert self._datagrams is not None
         return self._datagrams
 
     # Actions.
 
     async def create_bidirectional_stream(self) -> BidirectionalStream:
-        """Open a stream; waits while the peer's credit allows no more.
+        """Open a stream; waits until the peer's credit allows it.
 
-        Raises `SessionClosedError` where the session is over.
+        Raises `SessionClosedError` if the session has ended.
         """
         adapter = StreamAdapter(None, None)
         stream = BidirectionalStream(await self._open_stream(adapter, unidirectional=False))
@@ -239,51 +240,50 @@ class Session(SessionWaiter, Closable):
         return stream
 
     async def create_unidirectional_stream(self) -> SendStream:
-        """Open a stream that only we write; waits and raises as the other does."""
+        """Open a stream for sending only; waits and raises as `create_bidirectional_stream`."""
         adapter = StreamAdapter(None, None)
         stream = SendStream(await self._open_stream(adapter, unidirectional=True))
         adapter.sending = stream
         return stream
 
     def drain(self) -> None:
-        """Ask the peer to finish and leave (section 4.6); the session goes on.
+        """Ask the peer to finish and close the session (draft-16, section 4.6), which stays open.
 
-        Raises `SessionClosedError` where the session is over.
+        Raises `SessionClosedError` if the session has ended.
         """
         core = self._get_core()
         self.incoming_bidirectional_streams.check()
         core.drain()
 
     def close(self, code: int = 0, reason: str = "") -> Awaitable[SessionClosed]:
-        """End the session and all its streams, from the call on. Once more does nothing.
+        """Close the session and all its streams. Another call does nothing.
 
-        Await what it returns to wait until a connection of the session's own has ended as well,
-        which lets the peer hear code and reason first, for a second at most; it says how the
-        session ended. A reason above 1024 bytes is cut. Raises `ValueError` for a code that has
-        more than 32 bits.
+        Await the result to wait until the session's own connection is closed too, which takes at
+        most a second, so that the peer gets code and reason first; it returns how the session ended.
+        A reason is truncated to 1024 bytes. Raises `ValueError` for a code of more than 32 bits.
         """
         self._get_core().close(code, reason)
         return Closing(self._wait_closed)
 
     async def _wait_closed(self) -> SessionClosed:
         closed = await self.closed
-        if self._leaving is not None:
-            await finish(self._leaving)
+        if self._closing is not None:
+            await finish(self._closing)
         return closed
 
     def take_connection(self, client: ClientConnection) -> None:
-        """Have a connection end with the session."""
+        """Take over a connection, which is closed when the session ends."""
         self._client = client
         if self._closed.done():
-            self._leave(client)
+            self._close_connection(client)
 
-    def _leave(self, client: ClientConnection) -> None:
-        self._leaving = asyncio.get_running_loop().create_task(client.close())
+    def _close_connection(self, client: ClientConnection) -> None:
+        self._closing = asyncio.get_running_loop().create_task(client.close())
 
     # `SessionHandler`.
 
     def session_established(self, session: CoreSession) -> None:
-        """Wake `wait_established`; the session can be used from now on."""
+        """Wake `wait_established`."""
         self._core = session
         self._datagrams = Datagrams(session)
         super().session_established(session)
@@ -294,13 +294,13 @@ class Session(SessionWaiter, Closable):
             self._draining.set_result(None)
 
     def session_closed(self, session: CoreSession, closed: SessionClosed) -> None:
-        """End all that is awaited, with one error."""
+        """End all waits, with the same error."""
         super().session_closed(session, closed)
         error = SessionClosedError(str(closed), closed.code, closed.reason)
         if not self._closed.done():
             self._closed.set_result(closed)
             if self._client is not None:
-                self._leave(self._client)
+                self._close_connection(self._client)
         if not self._draining.done():
             self._draining.set_exception(error.again())
             self._draining.exception()
@@ -324,7 +324,7 @@ class Session(SessionWaiter, Closable):
             self._datagrams.feed(data)
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
-        """Queue it for its iterator; refuse it where too many wait there."""
+        """Queue the stream, or refuse it if the queue is full."""
         queue: Incoming[ReceiveStream] | Incoming[BidirectionalStream]
         if stream.is_unidirectional:
             queue = self.incoming_unidirectional_streams
@@ -341,7 +341,7 @@ class Session(SessionWaiter, Closable):
         return StreamAdapter(both.readable, both.writable)
 
     def credit_received(self, session: CoreSession) -> None:
-        """Wake the first that waits to open a stream."""
+        """Wake the first waiter for a stream."""
         for waiters in self._credit_waiters:
             _wake_first(waiters)
 
@@ -355,7 +355,7 @@ class Session(SessionWaiter, Closable):
     async def _open_stream(self, adapter: StreamAdapter, *, unidirectional: bool) -> Stream:
         core = self._get_core()
         waiters = self._credit_waiters[unidirectional]
-        # Those that wait already come first.
+        # Earlier waiters come first.
         must_wait = bool(waiters)
         while must_wait or not core.can_open_stream(unidirectional):
             if core.state is not State.ESTABLISHED:
@@ -370,7 +370,7 @@ class Session(SessionWaiter, Closable):
             try:
                 await waiter
             except BaseException:
-                # Woken and cancelled at once: it is the next one's turn.
+                # Woken and then cancelled: wake the next waiter.
                 waiters.remove(waiter)
                 _wake_first(waiters)
                 raise
@@ -378,7 +378,7 @@ class Session(SessionWaiter, Closable):
         try:
             return core.open_stream(adapter, unidirectional=unidirectional)
         finally:
-            # One is woken at a time; there may be credit for the next as well.
+            # One waiter is woken at a time; there may be credit for the next one.
             _wake_first(waiters)
 
 
@@ -387,6 +387,6 @@ def _wake_first(waiters: deque[asyncio.Future[None]]) -> None:
         waiters[0].set_result(None)
 
 
-def _look_at(future: asyncio.Future[None]) -> None:
+def _retrieve(future: asyncio.Future[None]) -> None:
     if not future.cancelled():
         future.exception()

@@ -1,4 +1,4 @@
-"""Awaitable streams: what is written waits for a slow peer, what is not read makes it wait.
+"""Awaitable streams with backpressure: writing waits for a slow peer, and unread data slows it down.
 
 The names are those of the W3C WebTransport API, in snake case.
 """
@@ -7,29 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from types import TracebackType
 
 from ..errors import SessionClosedError, StateError, StreamResetError, WebTransportError
 from ..streams import Stream, StreamHandler
 from .opening import Closable, Closing
 
 WRITE_HIGH_WATER = 256 << 10
-"""Bytes that the peer has not acknowledged, above which writing waits."""
+"""Unacknowledged bytes above which writing waits."""
 WRITE_LOW_WATER = 64 << 10
-"""Bytes below which it goes on."""
+"""Unacknowledged bytes below which it continues."""
 
 
 def check_bytes(data: object) -> None:
-    """Raises `TypeError` for what cannot be sent."""
+    """Raises `TypeError` if it is not bytes."""
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise TypeError(f"what is sent is bytes, not {type(data).__name__}")
+        raise TypeError(f"data must be bytes, not {type(data).__name__}")
 
 
 class ReceiveStream:
-    """The peer's half of a stream; `async for` reads it to the end, piece by piece.
+    """The receiving half of a stream; `async for` reads it to the end, piece by piece.
 
-    Bytes that have arrived and are not read count against the peer's credit, so that a
-    reader that pauses makes the peer pause.
+    Unread bytes count against the peer's flow control credit, so the peer waits for a slow reader.
     """
 
     __slots__ = ("_buffer", "_ended", "_error", "_released", "_stream", "_waiter")
@@ -38,23 +36,23 @@ class ReceiveStream:
         self._stream = stream
         self._buffer = bytearray()
         self._released = 0
-        """Bytes at the buffer's start that were read before, and put back."""
+        """Bytes at the start of the buffer that were read, and put back."""
         self._ended = False
         self._error: WebTransportError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
     def at_end(self) -> bool:
-        """Whether all that the peer will ever send has been read."""
+        """Whether the peer has ended the stream and all of it was read."""
         return self._ended and not self._buffer
 
     async def read(self, size: int = -1) -> bytes:
-        """Read what is there, at most `size` bytes, waiting until there is something.
+        """Wait for data, and return what is there, at most `size` bytes.
 
-        Returns b"" at the end. Raises `StreamResetError` where the peer reset the stream,
-        `SessionClosedError` where the session is gone, once what came before is read;
-        `StateError` where another `read` waits or the stream was cancelled. A `read` that
-        is cancelled loses nothing.
+        Returns b"" at the end. Raises `StreamResetError` if the peer reset the stream, and
+        `SessionClosedError` if the session has ended, both after the data before it is read;
+        `StateError` if another `read` waits or `cancel` was called. Cancelling a `read` loses no
+        data.
         """
         if size == 0:
             return b""
@@ -78,7 +76,7 @@ class ReceiveStream:
     async def read_all(self, limit: int = 1 << 20) -> bytes:
         """Read to the end. Raises as `read`, and `ValueError` above `limit` bytes.
 
-        Whatever it raises, what was read can be read again.
+        After an error, the data can be read again.
         """
         data = bytearray()
         try:
@@ -92,9 +90,9 @@ class ReceiveStream:
         return bytes(data)
 
     async def read_exactly(self, size: int) -> bytes:
-        """Read `size` bytes. Raises as `read`, and `EOFError` where the end comes before.
+        """Read `size` bytes. Raises as `read`, and `EOFError` if the stream ends before that.
 
-        Whatever it raises, what was read can be read again.
+        After an error, the data can be read again.
         """
         data = bytearray()
         try:
@@ -118,9 +116,9 @@ class ReceiveStream:
         return chunk
 
     def cancel(self, code: int = 0) -> None:
-        """Read no more, and ask the peer to send no more (STOP_SENDING).
+        """Stop reading, and ask the peer to stop sending (STOP_SENDING).
 
-        Raises `ValueError` for a code that has more than 32 bits.
+        Raises `ValueError` for a code of more than 32 bits.
         """
         self._stream.stop(code)
         if self._buffer or not self._ended:
@@ -130,10 +128,10 @@ class ReceiveStream:
             self._error = StateError("reading was cancelled")
         self._wake()
 
-    # What the stream's handler calls.
+    # Called by the stream's handler.
 
     def feed(self, data: bytes, end_stream: bool) -> None:
-        """Bytes have arrived."""
+        """Add bytes that arrived."""
         if data:
             self._stream.hold(len(data))
             self._buffer += data
@@ -142,7 +140,7 @@ class ReceiveStream:
         self._wake()
 
     def end(self, error: WebTransportError) -> None:
-        """Nothing more will arrive."""
+        """End with an error, after the buffered data."""
         if not self._ended:
             self._ended = True
             self._error = error
@@ -151,7 +149,7 @@ class ReceiveStream:
     def _put_back(self, data: bytearray) -> None:
         if isinstance(self._error, StateError):
             return  # Reading was cancelled.
-        # The peer has the credit for them already: reading them again gives none.
+        # The peer already got credit for these bytes.
         self._buffer[:0] = data
         self._released += len(data)
 
@@ -170,23 +168,23 @@ class ReceiveStream:
 
 
 class SendStream(Closable):
-    """Our half of a stream; `async with` closes it at the end, and aborts it after an error."""
+    """The sending half of a stream; `async with` closes it at the end, and aborts it after an error."""
 
     __slots__ = ("_closed", "_error", "_stream", "_waiters")
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._closed = False
-        """Whether this side has ended it."""
+        """Whether `close` or `abort` was called."""
         self._error: WebTransportError | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
     async def write(self, data: bytes) -> None:
         """Send bytes, and wait while more than `WRITE_HIGH_WATER` are unacknowledged.
 
-        They are on their way even if the waiting is cancelled. Raises `StreamResetError`
-        where the peer asked to stop, `SessionClosedError` where the session is gone,
-        `StateError` after `close` or `abort`.
+        The bytes are sent even if the wait is cancelled. Raises `StreamResetError` if the peer asked
+        to stop, `SessionClosedError` if the session has ended, and `StateError` after `close` or
+        `abort`.
         """
         check_bytes(data)
         if (error := self._refusal()) is not None:
@@ -195,10 +193,10 @@ class SendStream(Closable):
         await self._wait_below_high_water()
 
     def close(self, data: bytes = b"") -> Awaitable[None]:
-        """Send the last bytes, if any, and end the stream, from the call on; once more does nothing.
+        """Send the last bytes, if any, and end the stream. Another call does nothing.
 
-        Await what it returns to wait, and have raised what is to be, as `write` does. Done when the
-        bytes are on their way: only the peer's answer says that they have arrived.
+        Await the result to wait as in `write`; only then are errors raised. It does not wait until
+        the bytes have arrived.
         """
         check_bytes(data)
         error = None
@@ -217,43 +215,35 @@ class SendStream(Closable):
         self._closed = True
         stream = self._stream
         if stream.buffered + len(data) > WRITE_HIGH_WATER:
-            # Once both halves have ended, the stream cannot be asked any more.
+            # After both halves have ended, the stream can no longer notify.
             stream.send(data)
             stream.notify_writable(WRITE_LOW_WATER)
             data = b""
         stream.send(data, end_stream=True)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            await self.close()
-        else:
-            self.abort()
+    async def _close_after_error(self) -> None:
+        self.abort()
 
     def abort(self, code: int = 0) -> None:
-        """End early (RESET_STREAM): the peer may never see what was sent before.
+        """Reset the stream (RESET_STREAM): data that was sent before may not arrive.
 
-        Raises `ValueError` for a code that has more than 32 bits.
+        Raises `ValueError` for a code of more than 32 bits.
         """
         self._stream.reset(code)
         self._closed = True
         self.end(StateError("the stream was reset by this side"))
 
-    # What the stream's handler calls.
+    # Called by the stream's handler.
 
     def wake(self) -> None:
-        """Wake what waits until most of what was written has gone out."""
+        """Wake the writers that wait: most of the data was acknowledged."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def end(self, error: WebTransportError) -> None:
-        """Have writing raise `error` from now on."""
+        """Make `write` and `close` raise `error` from now on."""
         self._error = self._error or error
         self.wake()
 
@@ -266,8 +256,7 @@ class SendStream(Closable):
         stream = self._stream
         if stream.buffered <= WRITE_HIGH_WATER:
             return
-        # More than once where the session's credit is what lacks: what waits for that is not
-        # with QUIC yet, which calls back.
+        # Several times if the session has no credit: such data is not in QUIC yet, which notifies.
         while stream.buffered > WRITE_LOW_WATER and self._error is None:
             if not stream.notify_writable(WRITE_LOW_WATER):
                 return
@@ -283,7 +272,7 @@ class SendStream(Closable):
 
 
 class BidirectionalStream(Closable):
-    """Both halves of a stream: `readable`, the peer's, and `writable`, ours.
+    """A bidirectional stream: its halves `readable` and `writable`.
 
     `async with` closes it at the end, and aborts `writable` after an error.
     """
@@ -297,31 +286,23 @@ class BidirectionalStream(Closable):
 
     @property
     def stream_id(self) -> int:
-        """QUIC's id of the stream."""
+        """The QUIC stream ID."""
         return self._stream.id
 
     def close(self, data: bytes = b"") -> Awaitable[None]:
-        """Close `writable`, as its `close` does, and cancel `readable` unless it is at its end."""
+        """Close `writable`, and cancel `readable` unless it was read to its end."""
         closing = self.writable.close(data)
         if not self.readable.at_end:
             self.readable.cancel()
         return closing
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            await self.close()
-        else:
-            self.writable.abort()
-            self.readable.cancel()
+    async def _close_after_error(self) -> None:
+        self.writable.abort()
+        self.readable.cancel()
 
 
 class StreamAdapter(StreamHandler):
-    """Turns a stream's plain calls into what can be awaited."""
+    """Passes the callbacks of a stream to its awaitable halves."""
 
     __slots__ = ("receiving", "sending")
 
@@ -332,27 +313,27 @@ class StreamAdapter(StreamHandler):
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
-        """Give bytes to the reader."""
+        """Pass bytes to the reader."""
         if self.receiving is not None:
             self.receiving.feed(data, end_stream)
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
-        """The peer ended its half early."""
+        """The peer reset the stream."""
         if self.receiving is not None:
             self.receiving.end(StreamResetError(f"the peer reset the stream: {code}", code))
 
     def stop_sending_received(self, stream: Stream, code: int | None) -> None:
-        """The peer reads no more."""
+        """The peer stopped reading."""
         if self.sending is not None:
             self.sending.end(StreamResetError(f"the peer stopped reading: {code}", code))
 
     def stream_writable(self, stream: Stream) -> None:
-        """Have writing go on: most of what was written has gone out."""
+        """Wake the writers: most of the data was acknowledged."""
         if self.sending is not None:
             self.sending.wake()
 
     def session_closed(self, error: SessionClosedError) -> None:
-        """The session is gone, and with it the stream."""
+        """The session ended, and with it the stream."""
         if self.receiving is not None:
             self.receiving.end(error)
         if self.sending is not None:

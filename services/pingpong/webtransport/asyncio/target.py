@@ -1,4 +1,4 @@
-"""Where to connect: a target, and the addresses of its name."""
+"""Targets, and the lookup of their addresses."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ..text import mask_url, printable
 from .failures import Cause, ConnectError
 
 RESOLUTION_DELAY = 0.5
-"""Seconds after which a lookup of both families goes on with the one that is answered.
+"""Seconds after which a lookup of both families also asks for each family alone.
 
-RFC 8305, section 3: a name server that drops questions for one of them holds up nothing.
+RFC 8305, section 3: a name server that drops queries for one family does not delay the other.
 """
 
 _AddressInfo: TypeAlias = tuple[Any, Any, int, str, Address]
-"""As `socket.getaddrinfo` gives it."""
+"""A result of `socket.getaddrinfo`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to, and what to insist on there.
+    """Where to connect to, and which certificates to trust.
 
     `host` is an address or a name; a name that is not in ASCII is mapped by `hosts.ascii_host`,
-    which raises `ValueError` where it cannot be. `ca_file` is a PEM file of the authorities to
-    trust in place of the system's. `certificate_hash` is the SHA-256 of the only certificate to
-    accept, 32 bytes, whatever signed it; `family` is a socket address family, to use no other.
+    which raises `ValueError` if it cannot be. `ca_file` is a PEM file of authorities to trust instead
+    of the system's. `certificate_hash` is the SHA-256, 32 bytes, of the only certificate to accept,
+    by any issuer. `family` is the only socket address family to use.
     """
 
     host: str
@@ -47,7 +47,7 @@ class Target:
     family: int = socket.AF_UNSPEC
 
     def __post_init__(self) -> None:
-        # Python's own lookups and TLS would each map it, by other rules.
+        # Python's lookups and TLS would map it by other rules.
         if not self.host.isascii():
             object.__setattr__(self, "host", ascii_host(self.host))
 
@@ -64,11 +64,11 @@ class Target:
         """Read `https://host[:port][/path][?query]`.
 
         `certificate_hash` may also be text: 64 hex digits, with or without colons. Raises
-        `ValueError` for a URL that is none of WebTransport's or a hash that is none of SHA-256,
-        and `TypeError` for arguments of other kinds.
+        `ValueError` for a URL that is not https or a hash that is not a SHA-256, and `TypeError`
+        for arguments of other types.
         """
         if not isinstance(url, str):
-            raise TypeError(f"url is text (https://host[:port][/path]), not {_kind(url)}")
+            raise TypeError(f"url must be text (https://host[:port][/path]), not {_kind(url)}")
         try:
             read = Url.parse(url)
         except ValueError as error:
@@ -85,18 +85,18 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """The `:authority` of a request: without the port where it is the usual one."""
+        """The `:authority` of a request, without the default port."""
         return Url(self._name, self.port).authority
 
     @property
     def _name(self) -> str:
-        """What the server is called: an address's zone, and the dot that makes a name absolute,
-        are for lookups only."""
+        """The server's name, without an address's zone and the dot at the end of an absolute name:
+        these are for lookups only."""
         return self.host.partition("%")[0].removesuffix(".")
 
     @property
     def identity(self) -> ServerIdentity:
-        """What the engine is to verify; the system's authorities where nothing else is said."""
+        """What the engine verifies; by default with the system's authorities."""
         ca_file, ca_path = self.ca_file, None
         if ca_file is None:
             system = ssl.get_default_verify_paths()
@@ -111,10 +111,12 @@ class Target:
 
 
 def file_name(name: str | os.PathLike[str], argument: str) -> str:
-    """The name of a PEM file. Raises `TypeError` for what is none, its content say."""
+    """The name of a PEM file. Raises `TypeError` for other types, such as the file's content."""
     path = os.fspath(name) if isinstance(name, str | os.PathLike) else name
     if not isinstance(path, str):
-        raise TypeError(f"{argument} is the name of a PEM file (str or Path), not {_kind(path)}")
+        raise TypeError(
+            f"{argument} must be the name of a PEM file (str or Path), not {_kind(path)}"
+        )
     return path
 
 
@@ -125,9 +127,9 @@ def _read_hash(value: bytes | str) -> bytes:
         except ValueError:
             value = b""
     elif not isinstance(value, bytes):
-        raise TypeError(f"certificate_hash is bytes or hex digits, not {_kind(value)}")
+        raise TypeError(f"certificate_hash must be bytes or hex digits, not {_kind(value)}")
     if len(value) != 32:
-        raise ValueError("certificate_hash is a SHA-256: 32 bytes, or 64 hex digits")
+        raise ValueError("certificate_hash must be a SHA-256: 32 bytes, or 64 hex digits")
     return value
 
 
@@ -136,9 +138,9 @@ def _kind(value: object) -> str:
 
 
 async def resolve(target: Target, timeout: float | None = None) -> list[tuple[int, Address]]:
-    """All addresses of a target, families in turn, the system's first choice first.
+    """All addresses of a target, alternating between families, the system's first choice first.
 
-    Raises `ConnectError` with `Cause.NAME`, also where that takes more than `timeout` seconds.
+    Raises `ConnectError` with `Cause.NAME`, also after `timeout` seconds.
     """
     limit = asyncio.timeout(timeout)
     try:
@@ -154,12 +156,12 @@ async def resolve(target: Target, timeout: float | None = None) -> list[tuple[in
     first = unique[0][0]
     preferred = [entry for entry in unique if entry[0] == first]
     others = [entry for entry in unique if entry[0] != first]
-    turns = itertools.zip_longest(preferred, others)
-    return [entry for turn in turns for entry in turn if entry is not None]
+    pairs = itertools.zip_longest(preferred, others)
+    return [entry for pair in pairs for entry in pair if entry is not None]
 
 
 async def _look_up(target: Target) -> list[_AddressInfo]:
-    """Ask the system; where that takes long, for each family by itself as well."""
+    """Ask the system; if that takes long, also for each family alone."""
     both = _begin_lookup(target, target.family)
     lookups = {both}
     try:
@@ -179,13 +181,13 @@ async def _look_up(target: Target) -> list[_AddressInfo]:
         for lookup in lookups:
             if not lookup.cancel():
                 lookup.exception()
-        # What it raises remembers this frame, and all that is still in it.
+        # An exception keeps this frame and its variables alive.
         done = waiting = set()
         del both, lookup, lookups
 
 
 def _begin_lookup(target: Target, family: int) -> asyncio.Future[list[_AddressInfo]]:
-    """Ask the system, in a thread that the end of the program does not wait for."""
+    """Ask the system, in a daemon thread, so that the program can exit."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[_AddressInfo]] = loop.create_future()
     arguments = (target, family, loop, answer)

@@ -1,8 +1,8 @@
-"""aioquic's connection with other connection ids, and with ends that aioquic does not know.
+"""aioquic's connection with its own connection ids, stateless resets, and an early release of memory.
 
-aioquic makes its connection ids and stateless reset tokens of random bytes, where `connection_ids` has reasons for both; it neither hears a stateless
-reset nor ends a connection without a word; and what has ended stays whole until Python's garbage
-collector finds it, because its parts refer to one another.
+aioquic uses random connection ids and stateless reset tokens; here they are from `connection_ids`.
+aioquic ignores stateless resets, and cannot end a connection without a CONNECTION_CLOSE. The objects
+of an ended connection have reference cycles, so their memory waits for the garbage collector.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ from .connection_ids import ConnectionIds
 from .keys import PacketKeys
 from .reassembly import TooManyPiecesError
 
-# Epochs are keys of what each packet needs, a dozen and more times. Each is one object: it may as well
-# hash as that, where `Enum` hashes names, in Python. Before any of them is in a set or a dictionary.
+# Each packet looks up epochs a dozen times or more. Each epoch is a single object, so it can have the
+# hash of an object; that of `Enum` is slow. This comes before any of them is in a set or dictionary.
 tls.Epoch.__hash__ = object.__hash__  # type: ignore[method-assign]
 
-# Where a program sets up no logging, what aioquic says of a peer's faults would go to its stderr.
+# In a program without a logging configuration, aioquic's warnings about peers would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
-RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
+RESET_REASON = "stateless reset: the peer no longer has this connection"
 _KEY_REASONS = {
     QuicErrorCode.AEAD_LIMIT_REACHED: "the keys were used for as many packets as they are safe for",
-    QuicErrorCode.KEY_UPDATE_ERROR: "a key update before the one before was confirmed",
+    QuicErrorCode.KEY_UPDATE_ERROR: "a key update before the previous one was confirmed",
 }
 _NO_KEYS = CryptoPair()
 _PAST_SPACE = QuicPacketSpace()
-"""For all connections: what stands where the handshake's keys and packets were."""
+"""Shared by all connections: replaces the handshake's packet spaces, which are discarded."""
 _PAST_SPACE.discarded = True
 _MAX_HOST_IDS = 8
-"""Connection ids that a peer is given at one time, as aioquic has it."""
+"""Maximum active connection ids that a peer gets, as in aioquic."""
 _MAX_CLOSE_REASON = 256
-"""Bytes of a reason for a close: it has to fit in a packet, thrice during a handshake."""
+"""Bytes of a reason for a close: a packet has to hold it, three times during a handshake."""
 _CERTIFICATE_STATES = (
     tls.State.CLIENT_EXPECT_CERTIFICATE_REQUEST_OR_CERTIFICATE,
     tls.State.CLIENT_EXPECT_CERTIFICATE,
     tls.State.CLIENT_EXPECT_CERTIFICATE_VERIFY,
 )
-"""Those in which the peer's certificate is read and verified."""
+"""States in which the peer's certificate is read and verified."""
 
 
 class CryptoBuffers(dict[tls.Epoch, Buffer]):
-    """Where TLS writes what it has to send: each buffer is made when it is first written to."""
+    """The buffers of TLS for data to send, each created at its first use."""
 
     def __missing__(self, epoch: tls.Epoch) -> Buffer:
         made = self[epoch] = Buffer(capacity=CRYPTO_BUFFER_SIZE)
@@ -71,7 +71,7 @@ class CryptoBuffers(dict[tls.Epoch, Buffer]):
 
 
 class SeenPackets(QuicPacketNumberWindow):
-    """Packet numbers that were received; counts those that are received again."""
+    """The received packet numbers; counts duplicates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class SeenPackets(QuicPacketNumberWindow):
 
 
 class IdentifiedConnection(QuicConnection):
-    """What a connection is known by to its peer, and how it ends."""
+    """aioquic's connection with its own connection ids and ends."""
 
     def __init__(
         self,
@@ -98,12 +98,12 @@ class IdentifiedConnection(QuicConnection):
         self._keys = PacketKeys(key_limits or KeyLimits())
         self.closed_by_peer = False
         self.close_is_authenticated = True
-        """False where the peer's close came before the handshake had shown who the peer is."""
+        """False if the peer's close arrived before the handshake authenticated the peer."""
         self._is_discarded = False
         self._duplicates = 0
-        """Of a connection that has ended: what `duplicate_packets` was then."""
+        """The `duplicate_packets` of an ended connection."""
         self._certificate: x509.Certificate | None = None
-        """Of a connection that has ended: the peer's."""
+        """The peer's certificate of an ended connection."""
         first = self._host_cids[0]
         first.cid = self.host_cid = self._local_initial_source_connection_id = ids.make()
         if self._is_client:
@@ -116,23 +116,23 @@ class IdentifiedConnection(QuicConnection):
         super()._initialize(peer_cid)
         self._spaces[tls.Epoch.ONE_RTT].received_packets = SeenPackets()
         self._crypto_buffers = CryptoBuffers()
-        # Those that aioquic makes write a log of their own, which is not kept here.
+        # aioquic's own objects write a separate log, which is not needed here.
         self._cryptos[tls.Epoch.ZERO_RTT] = CryptoPair()
         self._cryptos[tls.Epoch.HANDSHAKE] = CryptoPair()
         self._cryptos[tls.Epoch.ONE_RTT] = self._keys
 
     def _push_crypto_data(self) -> None:
         super()._push_crypto_data()
-        # 16 KiB each, and empty from here on.
+        # 16 KiB each, and empty now.
         self._crypto_buffers.clear()
 
     def _confirm_handshake(self) -> None:
         super()._confirm_handshake()
-        # Not now, in the midst of a packet of the handshake.
+        # Not now, while a packet of the handshake is processed.
         self._keys.review_at = 0
 
     def _forget_handshake(self) -> None:
-        """Nothing of the handshake can be read any more, nor is sent (RFC 9001, section 4.9)."""
+        """Discard the keys and packets of the handshake (RFC 9001, section 4.9)."""
         space = self._spaces[tls.Epoch.ONE_RTT]
         self._loss.spaces = [space]
         self._spaces = dict.fromkeys(self._spaces, _PAST_SPACE) | {tls.Epoch.ONE_RTT: space}
@@ -142,7 +142,7 @@ class IdentifiedConnection(QuicConnection):
 
     @property
     def duplicate_packets(self) -> int:
-        """Packets that came again, and were discarded (RFC 9000, section 12.3)."""
+        """Duplicate packets, which were discarded (RFC 9000, section 12.3)."""
         if self._is_discarded:
             return self._duplicates
         seen = self._spaces[tls.Epoch.ONE_RTT].received_packets
@@ -151,7 +151,7 @@ class IdentifiedConnection(QuicConnection):
 
     @property
     def idle_timeout(self) -> float:
-        """Seconds of silence that end it: the shorter of both sides' (RFC 9000, section 10.1)."""
+        """The idle timeout in seconds: the minimum of both sides' (RFC 9000, section 10.1)."""
         return float(self._idle_timeout())
 
     def _replenish_connection_ids(self) -> None:
@@ -166,7 +166,7 @@ class IdentifiedConnection(QuicConnection):
     ) -> None:
         if self._close_event is None:
             self.closed_by_peer = True
-            # Anyone who sees a first packet can derive the keys of an Initial.
+            # Observers of the first packet can derive the keys of Initial packets.
             self.close_is_authenticated = (
                 self._handshake_complete and context.epoch is not tls.Epoch.INITIAL
             )
@@ -189,7 +189,7 @@ class IdentifiedConnection(QuicConnection):
         try:
             super()._handle_crypto_frame(context, frame_type, buf)
         except QuicConnectionError as error:
-            # Of TLS's alert, the traceback may lead to a variable that holds the alert.
+            # The traceback of TLS's alert can be part of a reference cycle.
             if error.__context__ is not None:
                 error.__context__.__traceback__ = None
             raise
@@ -198,48 +198,47 @@ class IdentifiedConnection(QuicConnection):
         except Exception as error:
             if self.tls.state not in _CERTIFICATE_STATES:
                 raise
-            # Names that service_identity does not know what to do with, among others; what it says
-            # of them once more raises the same.
+            # For example a name that service_identity cannot process; another call raises the same.
             raise QuicConnectionError(
                 QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.bad_certificate,
                 frame_type,
                 str(error) or type(error).__name__,
             ) from None
 
-    # What the seam asks for.
+    # For `connection.py`.
 
     @property
     def peer_certificate(self) -> x509.Certificate | None:
-        """The certificate that the peer has shown, None before it has."""
+        """The peer's certificate; None before the peer sent it."""
         return self._certificate if self._is_discarded else self.tls._peer_certificate
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more is sent and received, but for the close again (section 10.2)."""
+        """Whether it only repeats its close, and receives nothing (RFC 9000, section 10.2)."""
         return self._state in END_STATES
 
     @property
     def ending(self) -> events.ConnectionTerminated | None:
-        """Why the connection ends, as soon as it is known: aioquic reports it much later."""
+        """Why the connection ends, as soon as this is known; aioquic's event comes much later."""
         return self._close_event
 
     @property
     def connection_ids(self) -> list[bytes]:
-        """What packets to this connection may be addressed to now."""
+        """The active connection ids of this side."""
         return [connection_id.cid for connection_id in self._host_cids]
 
     @property
     def peer_id(self) -> QuicConnectionId:
-        """The connection id on the packets that are sent; another object when it is another."""
+        """The peer's connection id in use; another object if it changes."""
         return self._peer_cid
 
     @property
     def reset_token(self) -> bytes:
-        """What ends a stateless reset of the peer's; empty where it gave none."""
+        """The peer's stateless reset token; empty if it sent none."""
         return self._peer_cid.stateless_reset_token or b""
 
     def reset_received(self, now: float) -> None:
-        """The peer knows nothing of the connection any more (RFC 9000, section 10.3.1)."""
+        """Process a stateless reset (RFC 9000, section 10.3.1)."""
         if self._close_event is None:
             self.closed_by_peer = True
             self._close_event = events.ConnectionTerminated(
@@ -250,12 +249,12 @@ class IdentifiedConnection(QuicConnection):
             self._close_begin(is_initiator=False, now=now)
 
     def give_up(self, now: float) -> None:
-        """End the connection here and now, as if the peer had not been heard for long."""
+        """End the connection now, as at the idle timeout."""
         self._close_at = now
         self.handle_timer(now)
 
     def review_keys(self, now: float) -> None:
-        """To be called before packets are made: update keys in time, close where that fails."""
+        """Update the keys in time, or close if that fails. Call it before packets are made."""
         if self._handshake_confirmed and len(self._crypto_streams) > 1:
             self._forget_handshake()
         space = self._spaces[tls.Epoch.ONE_RTT]
@@ -272,10 +271,10 @@ class IdentifiedConnection(QuicConnection):
             self.send_ping(0)
 
     def discard_state(self) -> None:
-        """Give back what a connection that has ended needs no more: nearly everything.
+        """Release nearly all memory of an ended connection.
 
-        What is left has no circle of references in it, so that it goes as soon as it is forgotten.
-        It still says when the closing period is over, and all that the seam asks of it.
+        The rest has no reference cycles, so it is freed with its last reference. The properties, and
+        the timer of the closing period, still work.
         """
         if self._is_discarded:
             return
@@ -293,7 +292,7 @@ class IdentifiedConnection(QuicConnection):
             *(self._streams_blocked_bidi, self._streams_blocked_uni, self._ping_pending),
         ):
             part.clear()
-        # What is queued from now on goes nowhere.
+        # Datagrams that are queued from now on are discarded.
         self._datagrams_pending = deque(maxlen=0)
         self._loss.spaces = []
         self._loss._send_probe = _do_nothing
