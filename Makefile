@@ -79,10 +79,10 @@ soak: $(MADE) ## churn for MINUTES (5): is memory flat then, and each ping accou
 
 engine: $(RUNS) ## build and install the QUIC engine quinn, with a cargo of 1.85 or newer
 	@$(find_cargo)
-	@rm -rf build/engine
-	@$(call install,--no-cache-dir --target build/engine/maturin 'maturin>=1.9.4$(comma)<2')
-	PYTHONPATH=build/engine/maturin CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),$(CURDIR)/build/engine/target) \
-	  $(VENV)/bin/python -m maturin build --release --locked --interpreter $(VENV)/bin/python \
+	@rm -rf build/engine/*.whl
+	@$(call install,--upgrade --target build/engine/maturin 'maturin>=1.9.4$(comma)<2')
+	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),$(CURDIR)/build/engine/target) \
+	  build/engine/maturin/bin/maturin build --release --locked --interpreter $(VENV)/bin/python \
 	  --manifest-path services/engine/Cargo.toml --out build/engine
 	@$(call install,--force-reinstall --no-deps build/engine/*.whl)
 	@$(VENV)/bin/python -c 'import pingpong_engine; print("pingpong-engine", pingpong_engine.__version__)'
