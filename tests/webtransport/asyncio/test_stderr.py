@@ -78,7 +78,7 @@ def start(program: str, *words: str) -> subprocess.Popen[str]:
     environ = environment()
     environ["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-c", program, *words],
+        [sys.executable, "-W", "default", "-c", program, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
