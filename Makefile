@@ -25,7 +25,7 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak format package constraints python clean
+.PHONY: help run engine test test-quick e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak format package constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -76,6 +76,16 @@ fuzz-costs: $(MADE) ## measure what hostile packets cost beside honest ones: CPU
 
 soak: $(MADE) ## churn for MINUTES (5): is memory flat then, and each ping accounted for?
 	$(VENV)/bin/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
+
+engine: $(RUNS) ## build and install the QUIC engine quinn, with a cargo of 1.85 or newer
+	@$(find_cargo)
+	@rm -rf build/engine/*.whl
+	@$(call install,--upgrade --target build/engine/maturin 'maturin>=1.9.4$(comma)<2')
+	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),$(CURDIR)/build/engine/target) \
+	  build/engine/maturin/bin/maturin build --release --locked --interpreter $(VENV)/bin/python \
+	  --manifest-path services/engine/Cargo.toml --out build/engine
+	@$(call install,--force-reinstall --no-deps build/engine/*.whl)
+	@$(VENV)/bin/python -c 'import pingpong_engine; print("pingpong-engine", pingpong_engine.__version__)'
 
 format: $(MADE) ## put the source, and the tables of the docs, into their form
 	$(VENV)/bin/ruff check --fix .
@@ -143,6 +153,16 @@ python=; for candidate in $(PYTHON); do \
 done; \
 if [ -z "$$python" ]; then \
   echo 'No Python 3.11 or newer among: $(PYTHON). Name one: make PYTHON=/path/to/python3' >&2; exit 1; \
+fi
+endef
+
+comma := ,
+
+define find_cargo
+version=$$(cargo --version 2>/dev/null | sed 's/^cargo //; s/ .*//'); \
+if [ -z "$$version" ] || [ "$$(printf '%s\n' 1.85 "$$version" | sort -V | head -1)" != 1.85 ]; then \
+  echo "The engine needs Rust's cargo 1.85 or newer on the PATH$${version:+, and this is $$version}." \
+    "Debian 13 has it: apt install cargo; or see https://rustup.rs" >&2; exit 1; \
 fi
 endef
 

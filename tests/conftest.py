@@ -17,9 +17,11 @@ REQUIRE_ALL = "PINGPONG_TEST_REQUIRE_ALL"
 NEEDS = {
     "browser": "a Chromium on the PATH",
     "network": "root, /dev/net/tun, and ip(8) and ping(8) on the PATH",
+    "quinn": "the QUIC engine quinn, which `make engine` builds",
     "promtool": "promtool, of Prometheus, on the PATH",
 }
 """Markers of tests that need of a machine what not every one has; they are skipped without it."""
+STARTS_PROCESSES = NEEDS.keys() - {"quinn"}
 ALL_START_PROCESSES = ("browser", "e2e", "integration", "interop", "network")
 """Folders whose tests have the marker `process`; elsewhere a test or a module has it itself."""
 
@@ -41,7 +43,7 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in ALL_START_PROCESSES or any(map(item.get_closest_marker, NEEDS)):
+        if folder in ALL_START_PROCESSES or any(map(item.get_closest_marker, STARTS_PROCESSES)):
             item.add_marker("process")
 
 

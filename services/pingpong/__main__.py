@@ -13,7 +13,7 @@ from . import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from typing import TypeVar
+    from typing import Literal, TypeVar
 
     from .settings import ServiceSettings
 
@@ -121,6 +121,20 @@ def _require(module: str, extra: str, what: str) -> None:
         )
 
 
+def _choose_engine(choice: Literal["auto", "aioquic", "quinn"], *, server: bool) -> None:
+    """Raises `SettingsError` where the QUIC engine is not installed."""
+    if choice == "auto":
+        return
+    from .settings import SettingsError
+    from .settings.command_line import named
+    from .webtransport.asyncio import EngineMissingError, choose_engine
+
+    try:
+        choose_engine(choice, server=server)
+    except EngineMissingError as error:
+        raise SettingsError([f"{named('engine')}: {error}"]) from None
+
+
 def _configure_logs(settings: ServiceSettings) -> None:
     from .telemetry.logs import configure, get_logger
 
@@ -136,6 +150,7 @@ def _serve(arguments: list[str]) -> int:
     settings = ServeSettings.parse(arguments, os.environ)
     if settings.auth == "kubernetes":
         _require("kubernetes", "server", "--auth kubernetes (PINGPONG_AUTH)")
+    _choose_engine(settings.engine, server=True)
     _configure_logs(settings)
     from .server import ServeError
     from .server.service import serve
@@ -156,6 +171,7 @@ def _probe(arguments: list[str]) -> int:
 
     settings = ProbeSettings.parse(arguments, os.environ)
     _require("dns", "client", "pingpong probe")
+    _choose_engine(settings.engine, server=False)
     _configure_logs(settings)
     from .client.probe.service import probe
 
@@ -168,6 +184,7 @@ def _ping(arguments: list[str]) -> int:
     settings = PingSettings.parse(arguments, os.environ)
     if settings.live:
         _require("rich", "client", "--live (PINGPONG_LIVE)")
+    _choose_engine(settings.engine, server=False)
     for warning in _unknown_variables():
         _complain(warning)
     from .client.ping.command import ping
@@ -181,6 +198,7 @@ def _try_out(arguments: list[str]) -> int:
     from .settings import RunSettings
 
     settings = RunSettings.parse(arguments, os.environ)
+    _choose_engine(settings.engine, server=False)
     from .run import run
     from .telemetry.logs import configure
 

@@ -77,13 +77,13 @@ class _Log:
 
 
 @asynccontextmanager
-async def _server(level: str, output: Output) -> AsyncIterator[dict[str, Any]]:
+async def _server(level: str, engine: str, output: Output) -> AsyncIterator[dict[str, Any]]:
     """Run a server on a free port of this machine; yields its event `listening`."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PINGPONG_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "pingpong", "serve", "--bind-host=127.0.0.1", "--bind-port=0"),
-        *("--admin-host=127.0.0.1", "--admin-port=0"),
+        *("--admin-host=127.0.0.1", "--admin-port=0", f"--engine={engine}"),
         # `listening` has the level info.
         *("--log-format=json", f"--log-level={'debug' if level == 'debug' else 'info'}"),
         stderr=asyncio.subprocess.PIPE,
@@ -118,7 +118,7 @@ async def run(settings: RunSettings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)  # until the client takes them over
     try:
-        async with _server(settings.log_level, terminal("server | ")) as event:
+        async with _server(settings.log_level, settings.engine, terminal("server | ")) as event:
             ping = PingSettings(
                 targets=(f"https://127.0.0.1:{event['port']}/ping",),
                 cert_hash=bytes.fromhex(event["sha256"]),

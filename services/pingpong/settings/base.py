@@ -35,7 +35,9 @@ from .command_line import (
     settings_of,
 )
 from .values import (
+    ENGINE_HELP,
     LOG_LEVEL_HELP,
+    Engine,
     FilePath,
     LogFormat,
     LogLevel,
@@ -210,6 +212,9 @@ class ConnectionSettings(Settings):
     connect_timeout: Annotated[Seconds, Flag("Connection", "", "SECONDS")] = Field(
         default=5.0,
         description="give up connecting after this time, including the name lookup",
+    )
+    engine: Annotated[Engine, Flag("Connection", "", "NAME")] = Field(
+        default="auto", description=ENGINE_HELP
     )
     ca: Annotated[FilePath | None, Flag("Connection", "", "FILE")] = Field(
         default=None,

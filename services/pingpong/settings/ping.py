@@ -12,8 +12,10 @@ from .base import ConnectionSettings, Settings
 from .command_line import Flag, named
 from .values import (
     DEFAULT_PORT,
+    ENGINE_HELP,
     LOG_LEVEL_HELP,
     Count,
+    Engine,
     LogLevel,
     PingSize,
     Seconds,
@@ -135,6 +137,9 @@ class RunSettings(_Pings):
         " certificate and pings it, side by side in this terminal."
     )
 
+    engine: Annotated[Engine, Flag("Pings", "", "NAME")] = Field(
+        default="auto", description=ENGINE_HELP
+    )
     log_level: Annotated[LogLevel, Flag("Output", "", "LEVEL")] = Field(
         default="info", description=LOG_LEVEL_HELP
     )

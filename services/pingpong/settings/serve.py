@@ -12,8 +12,10 @@ from .base import ServiceSettings
 from .command_line import Flag, named
 from .values import (
     DEFAULT_PORT,
+    ENGINE_HELP,
     Count,
     CountOrZero,
+    Engine,
     FilePath,
     Port,
     Seconds,
@@ -54,8 +56,8 @@ class ServeSettings(ServiceSettings):
         default=1,
         description="processes that share the port; 0: one for each core",
     )
-    engine: Annotated[Literal["aioquic"], Flag("Listening", "", "NAME")] = Field(
-        default="aioquic", description="the implementation of QUIC; there is one so far"
+    engine: Annotated[Engine, Flag("Listening", "", "NAME")] = Field(
+        default="auto", description=ENGINE_HELP
     )
     self_ping_interval: Annotated[SecondsOrZero, Flag("Health", "", "SECONDS")] = Field(
         default=5.0,

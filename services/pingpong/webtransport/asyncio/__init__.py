@@ -29,6 +29,8 @@ from ..events import Headers, Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig, KeyLimits, ServerIdentity, Windows
 from ..quic.engine import Address, EndpointCounters
+from ..quic.engines import EngineMissingError
+from ..quic.engines import choose as choose_engine
 from ..udp.forwarding import PacketForwarder, create_inboxes
 from ..udp.sockets import BufferSize
 from ..udp.steering import bind_group, steer
@@ -59,6 +61,7 @@ __all__ = [
     "Draft",
     "EndpointConfig",
     "EndpointCounters",
+    "EngineMissingError",
     "Headers",
     "Incoming",
     "KeyLimits",
@@ -85,6 +88,7 @@ __all__ = [
     "Windows",
     "bind_group",
     "check_authorities",
+    "choose_engine",
     "connect",
     "create_inboxes",
     "establish",

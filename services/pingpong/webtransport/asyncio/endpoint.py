@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from ..quic.config import EndpointConfig, ServerIdentity
 from ..quic.connection_ids import worker_of
-from ..quic.endpoint import AioquicEndpoint
 from ..quic.engine import Address, QuicConnection, QuicEndpoint, QuicEvents
+from ..quic.engines import make_endpoint
 from ..udp.forwarding import PacketForwarder
 from ..udp.pump import Pump
 
@@ -78,7 +78,7 @@ class UdpEndpoint:
         budget: ReceiveBudget | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.engine: QuicEndpoint = AioquicEndpoint(
+        self.engine: QuicEndpoint = make_endpoint(
             config, self._wake, accept, clock=time.perf_counter
         )
         self.pump = Pump(

@@ -15,8 +15,10 @@ _CRYPTO_ERROR = 0x100
 _NO_APPLICATION_PROTOCOL = 120
 _CERTIFICATE_EXPIRED = 45
 _REFUSED = 0x02
-# Of DNSPattern(pattern=b'a.test') and IPAddressPattern(pattern=IPv4Address('127.0.0.1')).
-_NAMES = re.compile(r"pattern=(?:b|IPv[46]Address\()?'?([^')]+)")
+# aioquic: DNSPattern(pattern=b'a.test'), IPAddressPattern(pattern=IPv4Address('127.0.0.1')).
+# quinn: DnsName("a.test"), IpAddress(127.0.0.1).
+_NAMES = re.compile(r"""(?:pattern=(?:b|IPv[46]Address\()?'?|DnsName\("|IpAddress\("?)([^')"]+)""")
+_OTHER_NAME = ("doesn't match", "service_identity", "not valid for name")
 
 
 class Step(Enum):
@@ -103,7 +105,7 @@ def _tls_failure(closed: ConnectionClosed, alert: int, host: str, note: str) -> 
     if closed.by_peer:
         text = f"the server refused the TLS handshake: alert {alert}{note}"
         return ConnectError(Cause.REFUSED, text)
-    if "doesn't match" in closed.reason or "service_identity" in closed.reason:
+    if any(text in closed.reason for text in _OTHER_NAME):
         names = printable(", ".join(_NAMES.findall(closed.reason))) or "another name"
         return ConnectError(Cause.CERTIFICATE, f"the certificate is for {names}, not for {host}")
     reason = printable(closed.reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .connection_ids import SharedKeys
 
@@ -82,6 +82,8 @@ class EndpointConfig:
     A client's first packets have such an id too: they reach the worker with its number, if the
     server has as many workers.
     """
+    engine: Literal["aioquic", "quinn"] | None = None
+    """The QUIC engine; None: the one that `engines.choose` chose, or aioquic."""
     keys: SharedKeys = field(default_factory=SharedKeys)
     """The same for all workers of a port, and for their replacements."""
 

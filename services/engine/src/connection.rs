@@ -1,0 +1,298 @@
+//! One connection: its events, and the packets that it sends.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+use quinn_proto::{self as q, ConnectionError, Dir, Event, Side, StreamEvent, StreamId, VarInt};
+
+use crate::parameters;
+use crate::streams::{Read, Streams, Windows};
+use crate::tls::Shown;
+
+/// Kinds of events. An event is a tuple that begins with its kind.
+const READY: u8 = 0;
+const CONNECTED: u8 = 1;
+const DATAGRAM: u8 = 2;
+const STREAM_DATA: u8 = 3;
+const STREAM_RESET: u8 = 4;
+const STOP_SENDING: u8 = 5;
+const WRITABLE: u8 = 6;
+const STREAM_CREDIT: u8 = 7;
+const LOST: u8 = 8;
+
+pub fn add_kinds(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    for (name, kind) in [
+        ("READY", READY),
+        ("CONNECTED", CONNECTED),
+        ("DATAGRAM", DATAGRAM),
+        ("STREAM_DATA", STREAM_DATA),
+        ("STREAM_RESET", STREAM_RESET),
+        ("STOP_SENDING", STOP_SENDING),
+        ("WRITABLE", WRITABLE),
+        ("STREAM_CREDIT", STREAM_CREDIT),
+        ("LOST", LOST),
+    ] {
+        module.add(name, kind)?;
+    }
+    Ok(())
+}
+
+const INTERNAL_ERROR: u64 = 0x01;
+const VERSION_NEGOTIATION_ERROR: u64 = 0x11;
+
+/// Packets of one call of the kernel, at most.
+const MAX_SEGMENTS: usize = 16;
+
+#[expect(clippy::struct_excessive_bools, reason = "none excludes another")]
+pub struct Connection {
+    pub quic: q::Connection,
+    pub streams: Streams,
+    pub address: Py<PyTuple>,
+    pub generation: u32,
+    /// Whether it may have something to send.
+    pub is_dirty: bool,
+    /// Whether a peer's handshake is not complete.
+    pub is_unfinished: bool,
+    /// The earliest entry in the queue of timers.
+    pub timer: Option<Instant>,
+    pub shown: Option<Shown>,
+    is_connected: bool,
+    is_ready: bool,
+    has_ended: bool,
+}
+
+impl Connection {
+    pub fn new(
+        quic: q::Connection,
+        address: Py<PyTuple>,
+        generation: u32,
+        windows: Windows,
+    ) -> Self {
+        let side = quic.side();
+        Self {
+            quic,
+            streams: Streams::new(side, windows),
+            address,
+            generation,
+            is_dirty: false,
+            is_unfinished: side == Side::Server,
+            timer: None,
+            shown: None,
+            is_connected: false,
+            is_ready: false,
+            has_ended: false,
+        }
+    }
+
+    /// A stream of this connection that has a side of ours.
+    pub fn sendable(&self, id: u64) -> Option<StreamId> {
+        let id = StreamId::from(VarInt::from_u64(id).ok()?);
+        (id.dir() == Dir::Bi || id.initiator() == self.quic.side()).then_some(id)
+    }
+
+    /// A stream of this connection that has a side of the peer.
+    pub fn receivable(&self, id: u64) -> Option<StreamId> {
+        let id = StreamId::from(VarInt::from_u64(id).ok()?);
+        (id.dir() == Dir::Bi || id.initiator() != self.quic.side()).then_some(id)
+    }
+
+    pub fn idle_timeout(&self, own: Duration) -> Duration {
+        let parameters = self.quic.crypto_session().transport_parameters();
+        let theirs = parameters
+            .ok()
+            .flatten()
+            .and_then(|known| parameters::idle_timeout(&known));
+        theirs.map_or(own, |theirs| theirs.min(own))
+    }
+
+    /// The certificate that the server showed, in DER.
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        let shown = self.shown.as_ref()?;
+        shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn close(&mut self, now: Instant, code: VarInt, reason: &str) {
+        let reason = Bytes::copy_from_slice(reason.as_bytes());
+        self.quic.close(now, code, reason);
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.has_ended = true;
+        self.is_unfinished = false;
+        self.streams = self.streams.emptied();
+    }
+
+    /// Add what happened, in order. A stream may have more: see `Streams::has_unread`.
+    pub fn take_events<'py>(&mut self, py: Python<'py>, out: &Bound<'py, PyList>) -> PyResult<()> {
+        if self.has_ended {
+            while self.quic.poll().is_some() {}
+            return Ok(());
+        }
+        if !self.is_ready && self.quic.side() == Side::Server && !self.quic.is_closed() {
+            // It can send as soon as it has the peer's transport parameters, and keys with them.
+            let parameters = self.quic.crypto_session().transport_parameters();
+            if matches!(parameters, Ok(Some(_))) {
+                self.become_ready(out)?;
+            }
+        }
+        // These come after the data of other streams, which may have the reason.
+        let mut stopped = Vec::new();
+        let (mut has_datagrams, mut lost) = (false, None);
+        while let Some(event) = self.quic.poll() {
+            match event {
+                Event::HandshakeDataReady | Event::DatagramsUnblocked => {}
+                Event::Connected => {
+                    self.is_connected = true;
+                    self.is_unfinished = false;
+                    self.become_ready(out)?;
+                    out.append((CONNECTED,))?;
+                }
+                Event::ConnectionLost { reason } => lost = Some(reason),
+                Event::DatagramReceived => has_datagrams = true,
+                Event::Stream(StreamEvent::Stopped { id, error_code }) => {
+                    stopped.push((id, error_code.into_inner()));
+                }
+                Event::Stream(event) => self.take_stream_event(&event, out)?,
+            }
+        }
+        self.take_reads(py, out)?;
+        for (id, code) in stopped {
+            if self.streams.is_sending(id) {
+                out.append((STOP_SENDING, u64::from(id), code))?;
+            }
+        }
+        if has_datagrams {
+            while let Some(data) = self.quic.datagrams().recv() {
+                out.append((DATAGRAM, PyBytes::new(py, &data)))?;
+            }
+        }
+        for id in std::mem::take(&mut self.streams.writable) {
+            out.append((WRITABLE, u64::from(id)))?;
+        }
+        for (id, received) in std::mem::take(&mut self.streams.stopped) {
+            out.append((STREAM_RESET, u64::from(id), 0, received))?;
+        }
+        if let Some(reason) = lost {
+            let (code, reason, by_peer, is_application, timed_out) = Self::describe(reason);
+            let ending = (code, reason, by_peer, is_application, timed_out);
+            out.append((LOST, ending, self.is_connected))?;
+            self.end();
+        }
+        Ok(())
+    }
+
+    fn become_ready(&mut self, out: &Bound<'_, PyList>) -> PyResult<()> {
+        if !self.is_ready {
+            self.is_ready = true;
+            out.append((READY,))?;
+        }
+        Ok(())
+    }
+
+    fn take_stream_event(&mut self, event: &StreamEvent, out: &Bound<'_, PyList>) -> PyResult<()> {
+        match *event {
+            StreamEvent::Opened { dir } => self.streams.accept(&mut self.quic, dir),
+            StreamEvent::Readable { id } => self.streams.set_readable(id),
+            StreamEvent::Writable { id } => self.streams.flush(&mut self.quic, id),
+            StreamEvent::Finished { id } => self.streams.finished(id),
+            StreamEvent::Stopped { .. } => {}
+            StreamEvent::Available { dir } => {
+                self.streams.credit_received(&mut self.quic, dir);
+                out.append((STREAM_CREDIT,))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_reads<'py>(&mut self, py: Python<'py>, out: &Bound<'py, PyList>) -> PyResult<()> {
+        // Each stream once: what its reader holds of the first part decides on the next one.
+        // Resets come last, as the reason for one may be in the data of another stream.
+        let mut resets = Vec::new();
+        for id in self.streams.take_readable() {
+            let number = u64::from(id);
+            match self.streams.read(&mut self.quic, id) {
+                None => {}
+                Some(Read::Reset(code, size)) => resets.push((STREAM_RESET, number, code, size)),
+                Some(Read::Data(chunks, end)) => {
+                    let data = match chunks.as_slice() {
+                        [only] => PyBytes::new(py, only),
+                        many => PyBytes::new(py, &many.concat()),
+                    };
+                    out.append((STREAM_DATA, number, data, end))?;
+                }
+            }
+        }
+        resets.into_iter().try_for_each(|reset| out.append(reset))
+    }
+
+    /// Code, reason, whether by the peer, by the application, by the idle timeout.
+    fn describe(reason: ConnectionError) -> (u64, String, bool, bool, bool) {
+        let text = |reason: &[u8]| String::from_utf8_lossy(reason).into_owned();
+        match reason {
+            ConnectionError::ApplicationClosed(close) => {
+                let code = close.error_code.into_inner();
+                (code, text(&close.reason), true, true, false)
+            }
+            ConnectionError::ConnectionClosed(close) => {
+                let code = u64::from(close.error_code);
+                (code, text(&close.reason), true, false, false)
+            }
+            ConnectionError::TransportError(error) => {
+                (u64::from(error.code), error.reason, false, false, false)
+            }
+            ConnectionError::Reset => {
+                let reason = "stateless reset: the peer knows nothing of this connection any more";
+                (INTERNAL_ERROR, reason.into(), true, false, false)
+            }
+            ConnectionError::TimedOut => {
+                (INTERNAL_ERROR, "Idle timeout".into(), false, false, true)
+            }
+            ConnectionError::VersionMismatch => {
+                let reason = "the peer has no version of QUIC that is known here";
+                (
+                    VERSION_NEGOTIATION_ERROR,
+                    reason.into(),
+                    false,
+                    false,
+                    false,
+                )
+            }
+            other @ (ConnectionError::LocallyClosed | ConnectionError::CidsExhausted) => {
+                (INTERNAL_ERROR, other.to_string(), false, false, false)
+            }
+        }
+    }
+
+    /// Add the packets to send now: `(address, [packet, …])`, each packet but the last of one size.
+    pub fn take_packets<'py>(
+        &mut self,
+        py: Python<'py>,
+        now: Instant,
+        buffer: &mut Vec<u8>,
+        out: &Bound<'py, PyList>,
+    ) -> PyResult<()> {
+        loop {
+            buffer.clear();
+            let Some(sent) = self.quic.poll_transmit(now, MAX_SEGMENTS, buffer) else {
+                if self.streams.reset_now(&mut self.quic) {
+                    continue;
+                }
+                return Ok(());
+            };
+            let address = if sent.destination == self.quic.remote_address() {
+                self.address.clone_ref(py)
+            } else {
+                crate::address::write(py, sent.destination)?
+            };
+            let size = sent.segment_size.unwrap_or(sent.size).max(1);
+            let packets = buffer[..sent.size]
+                .chunks(size)
+                .map(|packet| PyBytes::new(py, packet));
+            out.append((address, PyList::new(py, packets)?))?;
+        }
+    }
+}

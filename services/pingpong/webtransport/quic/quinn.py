@@ -1,0 +1,611 @@
+"""Implements `engine.QuicEndpoint` with quinn-proto, which `pingpong_engine` wraps (services/engine).
+
+The extension module routes packets, keeps timers, and limits unfinished handshakes. This module
+reports its events, gives up handshakes that take too long, and reads certificates.
+
+What it cannot do that aioquic can is in `engines.CAPABILITIES`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pingpong_engine as quinn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from ..errors import ErrorCode
+from .config import EndpointConfig, ServerIdentity
+from .engine import Address, EndpointCounters, QuicConnection, QuicEvents, Wake
+from .timers import Timers
+
+if TYPE_CHECKING:
+    from ..certificates import Certificate
+
+_TIMER_GRANULARITY = 0.001
+"""Timers may fire this much early or late: event loops have a resolution of milliseconds."""
+_SECOND = 1_000_000_000
+_INTERNAL_ERROR = 0x01
+_CRYPTO_ERRORS = range(0x100, 0x200)
+_MAX_CLOSE_REASON = 256
+"""Bytes of the reason of a close, which has to fit in a packet."""
+_RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
+_TIMEOUT_REASON = "Idle timeout"
+
+
+class QuinnConnection:
+    """Implements `engine.QuicConnection`."""
+
+    __slots__ = (
+        "_address",
+        "_certificate",
+        "_certificate_hash",
+        "_deadline",
+        "_engine",
+        "_handle",
+        "_owner",
+        "arrival",
+        "close_is_authenticated",
+        "closing",
+        "events",
+        "give_up_at",
+        "handshake_counted",
+        "has_ended",
+        "idle_timeout",
+        "is_client",
+        "max_datagram_size",
+        "reset_stream_at",
+    )
+
+    def __init__(
+        self,
+        owner: QuinnEndpoint,
+        handle: int,
+        address: Address,
+        idle_timeout: float,
+        certificate_hash: bytes | None = None,
+        *,
+        is_client: bool,
+    ) -> None:
+        self._owner = owner
+        self._engine: quinn.Endpoint = owner.engine
+        self._handle = handle
+        self._address = address
+        self._certificate: x509.Certificate | None = None
+        self._certificate_hash = certificate_hash
+        self._deadline: float | None = None
+        self.arrival = 0
+        self.close_is_authenticated = True
+        self.closing: tuple[int, str, bool] | None = None
+        """Code, reason, and whether it is the application's: of a close that is not reported."""
+        self.events: QuicEvents | None = None
+        self.give_up_at: float | None = None
+        """When the handshake times out; None for no timeout, or if it is complete."""
+        self.handshake_counted = False
+        self.has_ended = False
+        self.idle_timeout = idle_timeout
+        self.is_client = is_client
+        self.max_datagram_size = 0
+        self.reset_stream_at = False
+
+    # `engine.QuicConnection`.
+
+    @property
+    def address(self) -> Address:
+        """The peer's address, as last seen."""
+        address = self._engine.address(self._handle)
+        if address is not None:
+            self._address = address
+        return self._address
+
+    @property
+    def peer_certificate(self) -> x509.Certificate | None:
+        """Client: the certificate that the server showed, or None."""
+        if self._certificate is None:
+            encoded = self._engine.peer_certificate(self._handle)
+            if encoded is not None:
+                try:
+                    self._certificate = x509.load_der_x509_certificate(encoded)
+                except ValueError:
+                    return None
+        return self._certificate
+
+    @property
+    def duplicate_packets(self) -> int:
+        """Not counted."""
+        return 0
+
+    @property
+    def deadline(self) -> float | None:
+        """When to report `deadline_passed`; None: never."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        if deadline is not None:
+            self._owner.timers.set(self, deadline)
+
+    def can_open_stream(self, unidirectional: bool) -> bool:
+        """Whether the peer's stream limit allows one more stream."""
+        return self._engine.can_open_stream(self._handle, unidirectional)
+
+    def open_stream(self, header: bytes, unidirectional: bool) -> int:
+        """Open a stream that begins with `header`, and return its id."""
+        self._owner.request_transmit()
+        return self._engine.open_stream(self._handle, header, unidirectional)
+
+    def send_stream(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        """Queue bytes on a stream."""
+        self._engine.send_stream(self._handle, stream_id, data, end_stream)
+        self._owner.request_transmit()
+
+    def send_datagram(self, data: bytes) -> bool:
+        """Queue a datagram; false if it was dropped because the queue is full."""
+        self._owner.request_transmit()
+        return self._engine.send_datagram(self._handle, data)
+
+    def reset_stream(self, stream_id: int, code: int, reliable_size: int = 0) -> int:
+        """Reset our side. What the peer has not received is lost, also of `reliable_size`."""
+        self._owner.report_later(self)
+        return self._engine.reset_stream(self._handle, stream_id, code)
+
+    def stop_sending(self, stream_id: int, code: int) -> None:
+        """Send STOP_SENDING. The end of the stream is reported at once, as a reset."""
+        if self._engine.stop_sending(self._handle, stream_id, code):
+            self._owner.report_later(self)
+
+    def buffered(self, stream_id: int) -> int:
+        """Bytes of a stream that wait for the peer's credit; those that were sent do not count."""
+        return self._engine.buffered(self._handle, stream_id)
+
+    def notify_writable(self, stream_id: int, below: int) -> None:
+        """Report `stream_writable` once, when `buffered` is at most `below`."""
+        self._engine.notify_writable(self._handle, stream_id, below)
+        self._owner.report_later(self)
+
+    def hold(self, stream_id: int, size: int) -> None:
+        """The reader buffers `size` bytes: read no more of the stream, so grant no credit."""
+        self._engine.hold(self._handle, stream_id, size)
+
+    def release(self, stream_id: int, size: int) -> None:
+        """`size` held bytes were read."""
+        if self._engine.release(self._handle, stream_id, size):
+            self._owner.report_later(self)
+
+    def is_receive_closed(self, stream_id: int) -> bool:
+        """Whether the receiving part of a stream that the peer opened has ended."""
+        return self._engine.is_receive_closed(self._handle, stream_id)
+
+    def ping(self) -> None:
+        """Send PING, which the peer must acknowledge: a keep-alive."""
+        self._engine.ping(self._handle)
+        self._owner.request_transmit()
+
+    def close(self, code: int, reason: str = "", *, is_application: bool = True) -> None:
+        """Close the connection with CONNECTION_CLOSE. A long reason is truncated.
+
+        quinn-proto sends the code as the application's in any case.
+        """
+        if self.has_ended or self.closing is not None:
+            return
+        reason = reason.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
+        self._keep_certificate()
+        self._engine.close(self._handle, code, reason)
+        self.closing = (code, reason, is_application)
+        self._owner.report_later(self)
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """RTT (ns), congestion window, lost packets and more; empty once it is forgotten."""
+        return self._engine.statistics(self._handle)
+
+    # For the endpoint.
+
+    def begin(self) -> None:
+        """The peer's transport parameters are known."""
+        self.idle_timeout = self._engine.idle_timeout(self._handle) / _SECOND
+        self.max_datagram_size = self._engine.max_datagram_size(self._handle)
+
+    def explain(self, code: int, reason: str) -> str:
+        """Why this side refused the server's certificate."""
+        pin, certificate = self._certificate_hash, self.peer_certificate
+        if pin is None or certificate is None or code not in _CRYPTO_ERRORS:
+            return reason
+        seen = certificate.fingerprint(hashes.SHA256())
+        if seen == pin:
+            return reason
+        return f"its SHA-256 is {seen.hex()}, not the one that was given"
+
+    def end(self) -> QuicEvents | None:
+        """It has ended. Returns the receiver of its events, which gets no more after the last."""
+        self._keep_certificate()
+        events, self.events = self.events, None
+        self.has_ended = True
+        self.closing = self.deadline = self.give_up_at = None
+        return events
+
+    def next_timer(self) -> float | None:
+        """The earlier of the deadlines that the engine does not know."""
+        times = [time for time in (self._deadline, self.give_up_at) if time is not None]
+        return min(times, default=None)
+
+    @property
+    def handle(self) -> int:
+        """The engine's number for it."""
+        return self._handle
+
+    def _keep_certificate(self) -> None:
+        if self.is_client:
+            _ = self.peer_certificate
+
+
+class QuinnEndpoint:
+    """The connections of one UDP socket. For the arguments see `endpoint.AioquicEndpoint`."""
+
+    def __init__(
+        self,
+        config: EndpointConfig,
+        wake: Wake,
+        accept: Callable[[QuicConnection], QuicEvents] | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.counters = EndpointCounters()
+        self.timers: Timers[QuinnConnection] = Timers()
+        self._config = config
+        self._wake = wake
+        self._accept = accept
+        self._connections: dict[int, QuinnConnection] = {}
+        self._handshakes: dict[QuinnConnection, None] = {}
+        self._to_report: dict[QuinnConnection, None] = {}
+        """Connections with events that came of a call, not of a packet."""
+        self._requested = False
+        """Whether `transmit` is about to be called."""
+        windows = config.windows
+        self.engine = quinn.Endpoint(
+            0,
+            idle_timeout=int(config.idle_timeout * _SECOND),
+            window=windows.connection,
+            stream_window=windows.stream,
+            streams_bidi=windows.streams_bidi,
+            streams_uni=windows.streams_uni,
+            worker=config.worker,
+            workers=config.workers,
+            retry_key=config.keys.retry,
+            reset_key=config.keys.reset,
+            max_connections=config.max_connections,
+            max_handshakes=config.max_handshakes,
+        )
+        if accept is not None:
+            assert config.certificate is not None
+            self.use_certificate(config.certificate)
+
+    def __len__(self) -> int:
+        """The number of connections, with those in the closing or draining period."""
+        return len(self._connections)
+
+    # `engine.QuicEndpoint`.
+
+    @property
+    def unfinished_handshakes(self) -> int:
+        """Connections of clients whose handshake is not complete."""
+        return len(self._handshakes)
+
+    def connect(
+        self,
+        address: Address,
+        identity: ServerIdentity,
+        events: Callable[[QuicConnection], QuicEvents],
+        now: float,
+    ) -> QuinnConnection:
+        """Begin a connection to a server. Call `transmit` afterwards.
+
+        Raises `OSError` if the CA file is not readable, or the address none to connect to.
+        """
+        pin = identity.certificate_hash
+        accepts_any = identity.insecure or pin is not None
+        handle = self.engine.connect(
+            address,
+            identity.server_name,
+            int(now * _SECOND),
+            authorities=None if accepts_any else _authorities(identity),
+            pin=None if identity.insecure else pin,
+        )
+        connection = self._add(handle, address, pin, is_client=True)
+        connection.events = events(connection)
+        return connection
+
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Use another certificate in new handshakes."""
+        chain = (certificate.certificate, *certificate.chain)
+        key = certificate.private_key
+        self.engine.use_certificate(
+            [one.public_bytes(Encoding.DER) for one in chain],
+            key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        )
+
+    def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
+        """Process a UDP payload, and report its events."""
+        self._requested = True
+        outcome, handle, events, more = self.engine.receive(data, address, arrival)
+        if outcome == quinn.RECEIVED:
+            connection = self._connections.get(handle)
+            if connection is not None and events is not None:
+                connection.arrival = arrival
+                if events or more:
+                    self._report(connection, events, more)
+        elif outcome == quinn.ACCEPTED:
+            self._admit(handle, address, now, arrival)
+        else:
+            self._count(outcome)
+
+    @property
+    def waiting_packets(self) -> int:
+        """None: each packet is processed at once."""
+        return 0
+
+    def process_waiting(self) -> None:
+        """Does nothing: see `waiting_packets`."""
+
+    def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
+        """Build the packets to send now, grouped by address, in order."""
+        if self._to_report:
+            self._requested = True
+            self._report_waiting()
+        self._requested = False
+        groups = self.engine.transmit(int(now * _SECOND))
+        self._forget()
+        return groups
+
+    def next_timer(self) -> float | None:
+        """When to call `handle_timers`; None: never."""
+        at = self.engine.next_timer()
+        ours = self.timers.next()
+        if at is None:
+            return ours
+        theirs = at / _SECOND
+        return theirs if ours is None or theirs < ours else ours
+
+    def handle_timers(self, now: float) -> None:
+        """Handle the timers that are due. Call `transmit` afterwards."""
+        self._requested = True
+        for handle, events, more in self.engine.handle_timers(int(now * _SECOND)):
+            connection = self._connections.get(handle)
+            if connection is not None:
+                self._report(connection, events, more)
+        due = now + _TIMER_GRANULARITY / 2
+        while (connection := self.timers.take(due)) is not None:
+            self._pass_time(connection, due)
+        self._forget()
+
+    def close(self) -> None:
+        """Forget all connections without sending anything. No callback is called afterwards."""
+        for connection in self._connections.values():
+            connection.end()
+            self.engine.abandon(connection.handle)
+        for table in (self._connections, self._handshakes, self._to_report, self.timers):
+            table.clear()
+        self._wake = lambda: None
+        self._accept = None
+
+    # For its connections.
+
+    def request_transmit(self) -> None:
+        """A connection has something to send."""
+        if not self._requested:
+            self._requested = True
+            self._wake()
+
+    def report_later(self, connection: QuinnConnection) -> None:
+        """A call on the connection may have caused events, which are reported in `transmit`."""
+        self._to_report[connection] = None
+        self.request_transmit()
+
+    # The rest.
+
+    def _add(
+        self, handle: int, address: Address, pin: bytes | None = None, *, is_client: bool
+    ) -> QuinnConnection:
+        connection = QuinnConnection(
+            self, handle, address, self._config.idle_timeout, pin, is_client=is_client
+        )
+        self._connections[handle] = connection
+        return connection
+
+    def _admit(self, handle: int, address: Address, now: float, arrival: int) -> None:
+        assert self._accept is not None
+        if len(self._handshakes) >= self._config.max_validated_handshakes:
+            # All of these may be of one attacker, who must not lock out everyone else.
+            self._give_up(next(iter(self._handshakes)))
+        connection = self._add(handle, address, is_client=False)
+        connection.arrival = arrival
+        connection.events = self._accept(connection)
+        connection.give_up_at = now + self._config.handshake_timeout
+        self.timers.set(connection, connection.give_up_at)
+        self._handshakes[connection] = None
+        self.counters.connections += 1
+        self._report(connection, *self.engine.events(handle))
+
+    def _count(self, outcome: int) -> None:
+        counters = self.counters
+        if outcome == quinn.VERSION_NEGOTIATION:
+            counters.version_negotiations += 1
+        elif outcome == quinn.RETRY:
+            counters.retries_sent += 1
+        elif outcome == quinn.INVALID:
+            counters.retries_invalid += 1
+        elif outcome == quinn.REFUSED:
+            counters.refused_connections += 1
+        elif outcome == quinn.STATELESS_RESET:
+            counters.resets_sent += 1
+        elif outcome == quinn.FAILED:
+            counters.connections += 1
+            counters.handshake_failures += 1
+        else:
+            counters.dropped_packets += 1
+
+    def _report_waiting(self) -> None:
+        waiting = self._to_report
+        try:
+            while waiting:
+                connection, _ = waiting.popitem()
+                self._report(connection, *self.engine.events(connection.handle))
+        except Exception:
+            # A handler raised. The other connections still have to send.
+            self._requested = False
+            self.request_transmit()
+            raise
+
+    def _report(self, connection: QuinnConnection, events: list[Any], more: bool) -> None:
+        try:
+            while True:
+                for event in events:
+                    sink = connection.events
+                    if sink is None or connection.closing is not None:
+                        break
+                    self._report_event(connection, sink, event)
+                if not more:
+                    break
+                events, more = self.engine.events(connection.handle)
+            if connection.closing is not None:
+                self._end(connection, *_ours(connection.closing))
+        except Exception:
+            # A handler raised, so the connection's state may be inconsistent.
+            connection.close(ErrorCode.H3_INTERNAL_ERROR)
+            raise
+
+    def _report_event(
+        self, connection: QuinnConnection, sink: QuicEvents, event: tuple[Any, ...]
+    ) -> None:
+        kind = event[0]
+        if kind == quinn.DATAGRAM:
+            sink.datagram_received(event[1], connection.arrival)
+        elif kind == quinn.STREAM_DATA:
+            sink.stream_data_received(event[1], event[2], event[3], connection.arrival)
+        elif kind == quinn.STREAM_RESET:
+            sink.stream_reset_received(event[1], event[2], event[3])
+        elif kind == quinn.STOP_SENDING:
+            sink.stop_sending_received(event[1], event[2])
+        elif kind == quinn.WRITABLE:
+            sink.stream_writable(event[1])
+        elif kind == quinn.STREAM_CREDIT:
+            sink.stream_credit_received()
+        elif kind == quinn.READY:
+            connection.begin()
+            sink.handshake_completed()
+        elif kind == quinn.CONNECTED:
+            connection.give_up_at = None
+            connection.handshake_counted = True
+            self._handshakes.pop(connection, None)
+            self.counters.handshakes += 1
+        elif kind == quinn.LOST:
+            self._lose(connection, event[1], was_connected=event[2])
+
+    def _lose(
+        self,
+        connection: QuinnConnection,
+        ending: tuple[int, str, bool, bool, bool],
+        *,
+        was_connected: bool,
+    ) -> None:
+        code, reason, by_peer, is_application, timed_out = ending
+        if by_peer:
+            connection.close_is_authenticated = was_connected
+            self.counters.resets_received += reason == _RESET_REASON and not is_application
+        elif not timed_out:
+            self.counters.protocol_errors += not connection.is_client or was_connected
+            reason = connection.explain(code, reason)
+        self._end(connection, code, reason, by_peer, is_application, timed_out)
+
+    def _end(
+        self,
+        connection: QuinnConnection,
+        code: int,
+        reason: str,
+        by_peer: bool,
+        is_application: bool,
+        timed_out: bool,
+    ) -> None:
+        if connection.has_ended:
+            return
+        self._handshakes.pop(connection, None)
+        self._to_report.pop(connection, None)
+        self.timers.remove(connection)
+        if not connection.handshake_counted:
+            self.counters.handshake_failures += 1
+            self.counters.handshake_timeouts += timed_out
+        events = connection.end()
+        if events is not None:
+            events.connection_terminated(code, reason, by_peer, is_application, timed_out)
+
+    def _give_up(self, connection: QuinnConnection) -> None:
+        """Forget a connection whose handshake is not complete."""
+        self.engine.abandon(connection.handle)
+        self._end(connection, *_TIMED_OUT)
+
+    def _pass_time(self, connection: QuinnConnection, due: float) -> None:
+        if connection.give_up_at is not None and connection.give_up_at <= due:
+            self._give_up(connection)
+            return
+        deadline = connection.deadline
+        if deadline is not None and deadline <= due:
+            connection.deadline = None
+            events = connection.events
+            try:
+                if events is not None:
+                    events.deadline_passed(max(due - _TIMER_GRANULARITY / 2, deadline))
+            except Exception:
+                connection.close(ErrorCode.H3_INTERNAL_ERROR)
+                raise
+        timer = connection.next_timer()
+        if timer is not None:
+            self.timers.set(connection, timer)
+
+    def _forget(self) -> None:
+        for handle in self.engine.take_drained():
+            connection = self._connections.pop(handle, None)
+            if connection is not None and not connection.has_ended:
+                self._end(connection, *_TIMED_OUT)
+
+
+_TIMED_OUT = (_INTERNAL_ERROR, _TIMEOUT_REASON, False, False, True)
+
+
+def _ours(closing: tuple[int, str, bool]) -> tuple[int, str, bool, bool, bool]:
+    code, reason, is_application = closing
+    return code, reason, False, is_application, False
+
+
+def _authorities(identity: ServerIdentity) -> quinn.Authorities:
+    """The authorities that a client trusts. Raises `OSError` if a file is not readable."""
+    if identity.ca_file is None and identity.ca_path is None:
+        import certifi
+
+        return _read_authorities((certifi.where(),), ())
+    files = [] if identity.ca_file is None else [identity.ca_file]
+    if identity.ca_path is not None:
+        # The names that OpenSSL gives them: a hash, and a number.
+        names = sorted(os.listdir(identity.ca_path))
+        files += [
+            os.path.join(identity.ca_path, name)
+            for name in names
+            if name.rpartition(".")[2].isdigit()
+        ]
+    stamps = tuple((os.stat(file).st_mtime_ns, os.stat(file).st_size) for file in files)
+    return _read_authorities(tuple(files), stamps)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_authorities(
+    files: tuple[str, ...], stamps: tuple[tuple[int, int], ...]
+) -> quinn.Authorities:
+    """Read PEM files; `stamps` changes when they do."""
+    content = []
+    for name in files:
+        with open(name, "rb") as file:
+            content.append(file.read())
+    return quinn.Authorities(b"\n".join(content))

@@ -1,0 +1,376 @@
+"""The QUIC engine quinn, with itself and with aioquic, without sockets."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pingpong.webtransport.certificates import make_certificate
+from pingpong.webtransport.quic import engines
+from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity, Windows
+from pingpong.webtransport.quic.connection_ids import SharedKeys, worker_of
+from pingpong.webtransport.quic.engine import QuicConnection, QuicEndpoint
+
+if TYPE_CHECKING or engines.is_installed("quinn"):
+    import pingpong_engine
+
+pytestmark = [
+    pytest.mark.quinn,
+    pytest.mark.skipif(not engines.is_installed("quinn"), reason="quinn is not installed"),
+]
+
+CERTIFICATE = make_certificate(["localhost"], datetime.now(UTC))
+PINNED = ServerIdentity("localhost", certificate_hash=CERTIFICATE.sha256)
+CLIENT, SERVER = ("127.0.0.1", 1111), ("127.0.0.1", 4433)
+
+
+class Sink:
+    """Keeps the events of a connection."""
+
+    def __init__(self, quic: QuicConnection) -> None:
+        self.quic = quic
+        self.ready = False
+        self.data: dict[int, bytes] = {}
+        self.ended: set[int] = set()
+        self.datagrams: list[bytes] = []
+        self.resets: list[tuple[int, int, int]] = []
+        self.stops: list[tuple[int, int]] = []
+        self.writable: list[int] = []
+        self.credit = 0
+        self.closed: tuple[Any, ...] | None = None
+        self.hold = False
+
+    def handshake_completed(self) -> None:
+        self.ready = True
+
+    def stream_data_received(self, stream_id: int, data: bytes, end: bool, arrival: int) -> None:
+        self.data[stream_id] = self.data.get(stream_id, b"") + data
+        if end:
+            self.ended.add(stream_id)
+        if self.hold:
+            self.quic.hold(stream_id, len(data))
+
+    def stream_reset_received(self, stream_id: int, code: int, final_size: int) -> None:
+        self.resets.append((stream_id, code, final_size))
+
+    def stop_sending_received(self, stream_id: int, code: int) -> None:
+        self.stops.append((stream_id, code))
+        self.quic.reset_stream(stream_id, code)
+
+    def stream_writable(self, stream_id: int) -> None:
+        self.writable.append(stream_id)
+
+    def stream_credit_received(self) -> None:
+        self.credit += 1
+
+    def datagram_received(self, data: bytes, arrival: int) -> None:
+        self.datagrams.append(data)
+
+    def buffered_bytes(self) -> int:
+        return 0
+
+    def deadline_passed(self, now: float) -> None:
+        pass
+
+    def connection_terminated(self, *arguments: Any) -> None:
+        assert self.closed is None
+        self.closed = arguments
+
+
+class Link:
+    """A client and a server, and the packets between them."""
+
+    def __init__(
+        self,
+        client: engines.Engine = "quinn",
+        server: engines.Engine = "quinn",
+        identity: ServerIdentity = PINNED,
+        **settings: Any,
+    ) -> None:
+        self.now = 1_000.0
+        self.accepted: list[Sink] = []
+        self.server_end = engines.make_endpoint(
+            EndpointConfig(certificate=CERTIFICATE, engine=server, **settings),
+            lambda: None,
+            self._accept,
+        )
+        self.client_end = engines.make_endpoint(EndpointConfig(engine=client), lambda: None)
+        self.to_server: list[bytes] = []
+        quic = self.client_end.connect(SERVER, identity, Sink, self.now)
+        self.client: Sink = quic.events  # type: ignore[attr-defined]
+        self.run()
+
+    def _accept(self, quic: QuicConnection) -> Sink:
+        sink = Sink(quic)
+        self.accepted.append(sink)
+        return sink
+
+    @property
+    def server(self) -> Sink:
+        return self.accepted[0]
+
+    def _pass(self, source: QuicEndpoint, sink: QuicEndpoint, address: Any) -> bool:
+        packets = [packet for _, group in source.transmit(self.now) for packet in group]
+        if sink is self.server_end:
+            self.to_server += packets
+        for packet in packets:
+            sink.receive(packet, address, self.now, int(self.now * 1e9))
+        return bool(packets)
+
+    def run(self, until: Callable[[], object] = lambda: False, seconds: float = 1.0) -> None:
+        """Pass packets on, for a while of the link's own time."""
+        end = self.now + seconds
+        while self.now < end and not until():
+            moved = self._pass(self.client_end, self.server_end, CLIENT)
+            moved |= self._pass(self.server_end, self.client_end, SERVER)
+            if not moved:
+                self.now += 0.01
+            for side in (self.client_end, self.server_end):
+                side.handle_timers(self.now)
+
+
+PAIRS = [("quinn", "quinn"), ("quinn", "aioquic"), ("aioquic", "quinn")]
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def link(request: pytest.FixtureRequest) -> Iterator[Link]:
+    made = Link(*request.param)
+    assert made.client.ready
+    assert made.server.ready
+    yield made
+    made.client_end.close()
+    made.server_end.close()
+
+
+def test_streams_and_datagrams(link: Link) -> None:
+    data = random.Random(1).randbytes(100_000)
+    stream_id = link.client.quic.open_stream(b"header", False)
+    link.client.quic.send_stream(stream_id, data, True)
+    assert link.client.quic.send_datagram(b"ping")
+    link.run(lambda: link.server.ended)
+    assert link.server.data == {stream_id: b"header" + data}
+    assert link.server.datagrams == [b"ping"]
+    assert link.server.quic.is_receive_closed(stream_id)
+    link.server.quic.send_stream(stream_id, data, True)
+    link.server.quic.send_datagram(bytes(link.server.quic.max_datagram_size))
+    link.run(lambda: link.client.ended and link.client.datagrams)
+    assert link.client.data == {stream_id: data}
+    assert link.client.datagrams == [bytes(link.server.quic.max_datagram_size)]
+
+
+def test_a_stream_that_is_reset_at_once_brings_its_header(link: Link) -> None:
+    stream_id = link.client.quic.open_stream(b"header", True)
+    link.run(seconds=0.1)
+    link.client.quic.reset_stream(stream_id, 7)
+    link.run(lambda: link.server.resets)
+    assert link.server.data == {stream_id: b"header"}
+    assert link.server.resets == [(stream_id, 7, 6)]
+
+
+def test_stop_sending_is_for_the_owner_of_the_stream(link: Link) -> None:
+    stream_id = link.client.quic.open_stream(b"header", False)
+    link.run(lambda: link.server.data)
+    link.server.quic.stop_sending(stream_id, 9)
+    link.run(lambda: link.client.stops)
+    assert link.client.stops == [(stream_id, 9)]
+
+
+def test_what_is_not_read_gets_no_credit(link: Link) -> None:
+    link.server.hold = True
+    stream_id = link.client.quic.open_stream(b"", False)
+    link.client.quic.send_stream(stream_id, bytes(4 << 20))
+    link.run(seconds=3)
+    window = Windows().stream
+    first = len(link.server.data[stream_id])
+    assert window // 2 <= first <= 2 * window
+    assert link.client.quic.buffered(stream_id) > 0
+    link.server.quic.release(stream_id, first)
+    link.run(seconds=3)
+    assert len(link.server.data[stream_id]) > first
+
+
+def test_streams_beyond_the_limit_wait(link: Link) -> None:
+    limit = Windows().streams_uni
+    quic = link.client.quic
+    ids = [quic.open_stream(b"x", True) for _ in range(limit + 3)]
+    assert ids == [2 + 4 * number for number in range(limit + 3)]
+    assert not quic.can_open_stream(True)
+    for stream_id in ids:
+        quic.send_stream(stream_id, b"y", True)
+    link.run(lambda: len(link.server.ended) == limit + 3)
+    assert link.server.data == dict.fromkeys(ids, b"xy")
+    assert link.client.credit
+    assert quic.can_open_stream(True)
+
+
+def test_a_close_arrives_with_its_code_and_reason(link: Link) -> None:
+    link.client.quic.close(0x107, "enough")
+    link.run(lambda: link.server.closed)
+    assert link.client.closed == (0x107, "enough", False, True, False)
+    assert link.server.closed == (0x107, "enough", True, True, False)
+    for sink in (link.client, link.server):
+        sink.quic.send_datagram(b"")
+        sink.quic.close(1)
+    link.run(seconds=5)
+    for end in (link.client_end, link.server_end):
+        assert len(end) == 0  # type: ignore[arg-type]
+        assert end.next_timer() is None or end.next_timer()
+
+
+def test_silence_ends_a_connection(link: Link) -> None:
+    link.now += 60
+    for end in (link.client_end, link.server_end):
+        end.handle_timers(link.now)
+    for sink in (link.client, link.server):
+        assert sink.closed is not None
+        assert sink.closed[4]
+
+
+@pytest.mark.parametrize("server", ["quinn", "aioquic"])
+def test_a_certificate_that_is_not_the_pinned_one(server: engines.Engine) -> None:
+    link = Link("quinn", server, ServerIdentity("localhost", certificate_hash=bytes(32)))
+    code, reason, by_peer, is_application, timed_out = link.client.closed or ()
+    assert (code, by_peer, is_application, timed_out) == (0x12A, False, False, False)
+    assert reason == f"its SHA-256 is {CERTIFICATE.sha256.hex()}, not the one that was given"
+    assert link.client.quic.peer_certificate == CERTIFICATE.certificate
+    assert not link.client.ready
+
+
+@pytest.mark.parametrize("client", ["quinn", "aioquic"])
+def test_retry_where_too_many_handshakes_are_unfinished(client: engines.Engine) -> None:
+    link = Link(client, "quinn", max_handshakes=0)
+    assert link.server_end.counters.retries_sent == 1
+    assert link.client.ready
+    assert link.server.ready
+    assert link.server_end.unfinished_handshakes == 0
+
+
+def test_a_handshake_that_takes_too_long_is_forgotten() -> None:
+    link = Link(handshake_timeout=3.0)
+    first = link.to_server[0]
+    link.server_end.receive(first, ("127.0.0.1", 2222), link.now, int(link.now * 1e9))
+    link.server_end.transmit(link.now)
+    assert link.server_end.unfinished_handshakes in (0, 1)
+    link.now += 4
+    link.server_end.handle_timers(link.now)
+    assert link.server_end.unfinished_handshakes == 0
+
+
+@pytest.mark.parametrize(("worker", "workers"), [(0, 1), (2, 3), (63, 64)])
+def test_connection_ids_lead_to_the_worker(worker: int, workers: int) -> None:
+    link = Link(worker=worker, workers=workers)
+    link.client.quic.send_datagram(b"x")
+    link.run(lambda: link.server.datagrams)
+    packets = [packet for packet in link.to_server if not packet[0] & 0x80]
+    assert packets
+    assert {worker_of(packet, workers) for packet in packets} == {worker}
+
+
+def test_another_process_with_the_same_keys_resets_what_it_does_not_know() -> None:
+    keys = SharedKeys()
+    link = Link(keys=keys)
+    link.server_end = engines.make_endpoint(
+        EndpointConfig(certificate=CERTIFICATE, engine="aioquic", keys=keys),
+        lambda: None,
+        link._accept,
+    )
+    link.client.quic.send_datagram(bytes(100))
+    link.run(lambda: link.client.closed)
+    assert link.client.closed is not None
+    assert link.client.closed[1].startswith("stateless reset")
+
+
+def test_garbage_changes_nothing(link: Link) -> None:
+    draw = random.Random(2)
+    packets = link.to_server[:]
+    for number in range(2_000):
+        packet = bytearray(draw.choice(packets) if number % 2 else draw.randbytes(1_200))
+        for _ in range(draw.randrange(4)):
+            packet[draw.randrange(len(packet))] = draw.randrange(256)
+        del packet[draw.randrange(1, len(packet) + 1) :]
+        end = draw.choice([link.client_end, link.server_end])
+        address = ("127.0.0.1", draw.randrange(1, 65_536))
+        end.receive(bytes(packet), address, link.now, int(link.now * 1e9))
+    link.run(seconds=0.1)
+    link.client.quic.send_datagram(b"alive")
+    link.run(lambda: link.server.datagrams)
+    assert link.server.datagrams == [b"alive"]
+
+
+def bare(**changes: Any) -> pingpong_engine.Endpoint:
+    settings: dict[str, Any] = {
+        "idle_timeout": 15 * 10**9,
+        "window": 1 << 20,
+        "stream_window": 1 << 18,
+        "streams_bidi": 128,
+        "streams_uni": 128,
+        "worker": 0,
+        "workers": 1,
+        "retry_key": bytes(32),
+        "reset_key": bytes(32),
+        "max_connections": 10,
+        "max_handshakes": 10,
+    }
+    return pingpong_engine.Endpoint(0, **settings | changes)
+
+
+def test_wrong_arguments_are_errors_of_python() -> None:
+    for changes in ({"worker": 1}, {"workers": 65}, {"workers": 0}):
+        with pytest.raises(ValueError, match="worker"):
+            bare(**changes)
+    with pytest.raises(OverflowError):
+        bare(window=1 << 40)
+    end = bare()
+    for address in (("localhost", 1), ("1.2.3.4", 99_999), (), ("::1", 1, 2, -1)):
+        with pytest.raises((ValueError, OverflowError, IndexError)):
+            end.connect(address, "localhost", 0)
+    with pytest.raises(OSError, match="address"):
+        end.connect(("127.0.0.1", 0), "localhost", 0)
+    with pytest.raises(ValueError, match="name"):
+        end.connect(("127.0.0.1", 1), "a b", 0)
+    with pytest.raises(ValueError, match=r"key|certificate|PKCS|parse"):
+        end.use_certificate([b"no certificate"], b"no key")
+    assert len(end) == 0
+    assert len(pingpong_engine.Authorities(b"no PEM")) == 0
+
+
+def test_any_handle_and_any_stream_id() -> None:
+    end = bare()
+    handle = end.connect(("127.0.0.1", 1), "localhost", 2**64 - 1)
+    numbers = (0, 1, 2, 3, 4, 2**32, handle, handle + 1, 2**62 - 1, 2**62, 2**64 - 1)
+    for one, stream_id in itertools.product(numbers, numbers):
+        end.send_stream(one, stream_id, b"x", True)
+        end.buffered(one, stream_id)
+        end.notify_writable(one, stream_id, 0)
+        end.hold(one, stream_id, 10)
+        end.release(one, stream_id, 5)
+        end.is_receive_closed(one, stream_id)
+        for call in (end.reset_stream, end.stop_sending):
+            try:
+                call(one, stream_id, 0)
+            except ValueError:
+                pytest.fail("of a code")
+    for code in (2**62, 2**64 - 1):
+        with pytest.raises(ValueError, match="2\\^62"):
+            end.reset_stream(handle, 0, code)
+    for one in numbers:
+        end.can_open_stream(one, True)
+        end.send_datagram(one, os.urandom(100))
+        end.ping(one)
+        end.statistics(one)
+        end.events(one)
+        end.close(one, 0, "x" * 100_000)
+    end.transmit(5)
+    end.handle_timers(2**64 - 1)
+    end.abandon(handle)
+    end.abandon(handle)
+    assert end.take_drained() == [handle]
+    with pytest.raises(pingpong_engine.QuicError, match="ended") as raised:
+        end.open_stream(handle, b"", True)
+    assert raised.value.args[0] == 1
