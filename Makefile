@@ -25,7 +25,7 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run engine test test-quick e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak format package constraints python clean
+.PHONY: help run test test-quick e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak engine format package constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
