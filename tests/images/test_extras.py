@@ -57,7 +57,7 @@ def imported(service: str) -> dict[str, set[str]]:
     return {
         name: graph.find_modules_that_directly_import(name) & modules
         for name in modules
-        if name.partition(".")[0] not in {*sys.stdlib_module_names, "pingpong"}
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "pingpong", "pingpong_engine"}
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .config import EndpointConfig
+from .endpoint import AioquicEndpoint
 from .engine import QuicConnection, QuicEndpoint, QuicEvents, Wake
 
 Engine = Literal["aioquic", "quinn"]
@@ -81,6 +82,4 @@ def make_endpoint(
         from .quinn import QuinnEndpoint
 
         return QuinnEndpoint(config, wake, accept, clock)
-    from .endpoint import AioquicEndpoint
-
     return AioquicEndpoint(config, wake, accept, clock)
