@@ -11,7 +11,7 @@ import pytest
 
 import pingpong.webtransport.asyncio
 from tests.support.docs import PAGES, ROOT, block, blocks
-from tests.support.processes import environment
+from tests.support.processes import environment, type_check
 
 PAGE = "docs/library.md"
 EXCERPTS = re.findall(r"<!-- (examples/\w+\.py) -->\n```python\n(.*?)```", PAGES[PAGE], re.DOTALL)
@@ -70,13 +70,5 @@ def test_code_passes_mypy(tmp_path: Path) -> None:
     parts = [code for code in codes if code not in programs]
     for number, code in enumerate([*programs, "\n".join([IMPORTS, *parts])]):
         (tmp_path / f"code{number}.py").write_text(code)
-    checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache", "."],
-        cwd=tmp_path,
-        env=environment() | {"MYPYPATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    checked = type_check(tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -57,7 +57,7 @@ def test_late_is_not_lost() -> None:
 
 def test_the_packet_s_arrival_decides_what_is_late() -> None:
     statistics = burst(2)
-    assert statistics.answered(1, 101).status is AnswerStatus.LATE  # nobody called expire
+    assert statistics.answered(1, 101).status is AnswerStatus.LATE  # `expire` was not called
     assert statistics.expire(500) == [2]
     assert statistics.answered(2, 101).status is AnswerStatus.OK  # looked at too late
     summary = statistics.summary(500)

@@ -131,3 +131,16 @@ def sockets() -> int:
         with contextlib.suppress(OSError):
             count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
     return count
+
+
+def type_check(folder: Path) -> subprocess.CompletedProcess[str]:
+    """What `mypy --strict` says of a folder's programs, which see pingpong as a user's do."""
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache", "."],
+        cwd=folder,
+        env=environment() | {"MYPYPATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )

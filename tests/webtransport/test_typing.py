@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import environment
+from tests.support.processes import type_check
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -80,14 +78,6 @@ def test_what_is_right_passes_and_what_is_wrong_does_not(tmp_path: Path) -> None
     )
     first = program.count("\n") + 1
     (tmp_path / "stranger.py").write_text(f"{program}{wrong}\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache", "stranger.py"],
-        cwd=tmp_path,
-        env=environment() | {"MYPYPATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    done = type_check(tmp_path)
     lines = {int(number) for number in re.findall(r"^stranger.py:(\d+): error", done.stdout, re.M)}
     assert lines == set(range(first, first + len(WRONG))), done.stdout + done.stderr
