@@ -4,15 +4,16 @@
 pings of 32 bytes over loopback; nothing of it belongs to any of the servers. It needs Go; without
 the others' environments (`make bench-peers` makes them) those are left out, and the table says so.
 
-The server has one CPU, and the generator another if there is one. A cost is CPU time of the
-server's processes, user and system, all threads. Rounds take turns: each goes through all servers
-before the next begins. Values are medians of the rounds, with the least in parentheses where it is
-shown; a ratio is the median of the rounds' ratios.
+Nothing is bound to a CPU, as where it is deployed, unless `--pin` says so: then all share one, which
+is less noisy, and costs less, because no idle CPU has to wake up. A cost is CPU time of the server's
+processes, user and system, all threads. Rounds take turns: each goes through all servers before the
+next begins. Values are medians of the rounds, with the least in parentheses; a ratio is the median
+of the rounds' ratios.
 
-To measure a change quickly, beside the same server of another checkout or another engine:
+To measure a change quickly, beside the same server of another checkout, or another engine:
 
-    python bench/peers.py --quick --server pingpong-aioquic --server pingpong-quinn
-    python bench/peers.py --quick --server pingpong-quinn --against ../other-checkout
+    python bench/peers.py --quick --pin --server pingpong-quinn --against ../other-checkout
+    python bench/peers.py --quick --pin --server pingpong-aioquic --server pingpong-quinn
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from bench.overhead import write_certificate
 ROOT = Path(__file__).resolve().parent.parent
 GENERATOR = ROOT / "build" / "bench" / "generator"
 
-PINGS = {
+PINGS: dict[str, dict[str, Any]] = {
     "datagram": {"mode": "datagram"},
     "stream": {"mode": "stream"},
     "new stream": {"mode": "streams"},
@@ -101,14 +102,9 @@ class Server:
         else:
             self._process.kill()
             raise PeerError(f"{name} has ended")
-        self._generator: subprocess.Popen[str]
-        self._port = port
         self._clocks = [_clock(pid) for pid in _family(self._process.pid)]
-
-    def attach(self) -> None:
-        """Start the generator."""
         self._generator = subprocess.Popen(
-            [str(GENERATOR), "load", str(self._port)],
+            [str(GENERATOR), "load", str(port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -164,17 +160,6 @@ def _family(pid: int) -> list[int]:
         for child in (task / "children").read_text(encoding="ascii").split():
             found += _family(int(child))
     return found
-
-
-@contextlib.contextmanager
-def on_cpu(number: int) -> Iterator[None]:
-    """Have the processes that are started within on this CPU, of those that may be used."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(allowed)[number % len(allowed)]})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 def free_port() -> int:
@@ -243,11 +228,7 @@ def start(name: str, certificate: Path, root: Path) -> Server:
     environ["PYTHONPATH"] = str(root / "services")
     port = free_port()
     command = SERVERS[name](str(certificate), str(certificate), port)
-    with on_cpu(0):
-        server = Server(name, command, port, certificate.parent, environ)
-    with on_cpu(-1):
-        server.attach()
-    return server
+    return Server(name, command, port, certificate.parent, environ)
 
 
 @dataclass(slots=True)
@@ -303,9 +284,7 @@ def measure(servers: list[Server], plan: Plan, say: Callable[[str], None]) -> Re
     return results
 
 
-def _rounds(
-    servers: list[Server], results: Results, what: str, say: Callable[[str], None]
-) -> None:
+def _rounds(servers: list[Server], results: Results, what: str, say: Callable[[str], None]) -> None:
     plan = results.plan
     sessions = plan.sessions if what == IN_TURN else 1
     for server in servers:
@@ -362,14 +341,15 @@ def lines(results: Results) -> Iterator[str]:
             text += f"{p50 / 1e3:9.0f} ({p99 / 1e3:5.0f})"
         lost = sum(series.lost for series in results.series[name].values())
         yield text + (f"   {lost} lost" if lost else "")
-    for other in ("webtransport-go", "aioquic"):
+    others = ("webtransport-go", "aioquic", *(name for name in names if name.endswith("@")))
+    for other in others:
         if other in names and len(names) > 1:
             yield ""
             yield f"CPU against {other}"
             for name in names:
                 if name != other:
                     ratios = [results.ratio(name, other, what) for what in (*modes, HANDSHAKE)]
-                    yield f"{name:<18}" + "".join(f"{ratio:17.2f}" for ratio in ratios)
+                    yield f"{name:<18}" + "".join(f"{ratio:9.2f}{'':8}" for ratio in ratios)
     for name, why in results.missing.items():
         yield f"{name}: not measured: {why}"
 
@@ -409,7 +389,12 @@ def main() -> int:
         metavar="FOLDER",
         help="each of our servers also from this checkout, as NAME@",
     )
+    parser.add_argument(
+        "--pin", action="store_true", help="have servers and generators share one CPU"
+    )
     arguments = parser.parse_args()
+    if arguments.pin:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     began = time.monotonic()
 
     def say(text: str) -> None:

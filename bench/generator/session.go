@@ -33,6 +33,7 @@ const (
 	h3Datagram     = 0x33
 	webTransport02 = 0x2b603742
 	webTransport14 = 0x14e9cd29
+	webTransport15 = 0x2c7cf000
 )
 
 // A session is a WebTransport session, the only one on its connection.
@@ -79,7 +80,7 @@ func (s *session) open(ctx context.Context, address string) error {
 		return err
 	}
 	var settings []byte
-	for _, id := range []uint64{enableConnect, h3Datagram, webTransport02, webTransport14} {
+	for _, id := range []uint64{enableConnect, h3Datagram, webTransport02, webTransport14, webTransport15} {
 		settings = quicvarint.Append(quicvarint.Append(settings, id), 1)
 	}
 	if _, err := control.Write(append([]byte{controlStream}, frame(settingsFrame, settings)...)); err != nil {
@@ -104,7 +105,7 @@ func (s *session) open(ctx context.Context, address string) error {
 	encoder := qpack.NewEncoder(&fields)
 	for _, field := range [][2]string{
 		{":method", "CONNECT"},
-		{":protocol", "webtransport"},
+		{":protocol", "webtransport-h3"},
 		{":scheme", "https"},
 		{":authority", address},
 		{":path", "/ping"},
