@@ -126,8 +126,6 @@ def _require(module: str, extra: str, what: str) -> None:
 
 def _choose_engine(choice: Literal["auto", "aioquic", "quinn"], *, server: bool) -> None:
     """Raises `SettingsError` where the QUIC engine is not installed."""
-    if choice == "auto":
-        return
     from .settings import SettingsError
     from .settings.command_line import named
     from .webtransport.asyncio import EngineMissingError, choose_engine
