@@ -23,9 +23,12 @@ MADE := $(VENV)/.made
 # Other implementations for the interop tests, each in an environment of its own, because what they
 # need conflicts: tests/interop/peers/NAME.txt pins it, $(VENV)-peers/NAME/bin/python has it.
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
+# Those of bench/peers.py that no test needs.
+BENCH_PEERS := $(patsubst bench/foreign/%.txt,$(VENV)-peers/%/.made,$(wildcard bench/foreign/*.txt))
+vpath %.txt tests/interop/peers bench/foreign
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick e2e e2e-check check bench bench-probing fuzz-guided fuzz fuzz-costs soak engine format package constraints python clean
+.PHONY: help run test test-quick e2e e2e-check check bench bench-peers bench-probing fuzz-guided fuzz fuzz-costs soak engine format package constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -59,6 +62,11 @@ check: $(MADE) ## lint, formatting, types, and which module may import which
 # make bench AGAINST=HEAD~3 (or a folder): this checkout beside another one.
 bench: $(MADE) ## measure what a ping costs, beside aioquic's and the bare engine; or AGAINST=COMMIT
 	$(VENV)/bin/python bench/$(if $(AGAINST),against.py $(AGAINST),overhead.py) $(ARGS)
+
+# A peer that cannot be installed is left out.
+bench-peers: $(MADE) ## measure what a ping costs our servers and others', with a load generator in Go
+	-@$(MAKE) --keep-going --no-print-directory $(BENCH_PEERS) $(VENV)-peers/pywebtransport-0.21/.made
+	$(VENV)/bin/python bench/peers.py $(ARGS)
 
 bench-probing: $(MADE) ## measure what probing many targets costs, and how punctual it is
 	$(VENV)/bin/python bench/probing.py $(ARGS)
@@ -139,7 +147,7 @@ $(MADE): $(RUNS)
 	@touch $@
 
 $(VENV)-peers/%/.made: PYTHON := $(PEER_PYTHON)
-$(VENV)-peers/%/.made: tests/interop/peers/%.txt
+$(VENV)-peers/%/.made: %.txt
 	rm -rf $(@D)
 	@$(call make_environment,$(@D))
 	@$(call install,-r $<,$(@D))

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import hypothesis
 import pytest
+import structlog
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MEANT_FOR_TESTS = ("PINGPONG_TEST_", "PINGPONG_E2E_", "PINGPONG_KIND_")
@@ -69,6 +72,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def _refuse_process(*words: object, **options: object) -> NoReturn:
     # What the test itself expects of the process must not hide this.
     pytest.fail(f"mark this test with `process`: it starts {words[1:]}")
+
+
+@pytest.fixture(autouse=True)
+def unconfigured() -> Iterator[None]:
+    """Takes back what a test configures of the logs: its level would hide events of the next."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    if structlog.is_configured():
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        sys.excepthook = sys.__excepthook__
+        logging.getLogger("quic").setLevel(logging.NOTSET)
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,369 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/quic-go/qpack"
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/quicvarint"
+)
+
+const (
+	idleTimeout = 10 * time.Minute
+	timeout     = time.Second
+	pingSize    = 32
+)
+
+// HTTP/3 and WebTransport, as far as a ping needs them. webtransport-go's own client is not used:
+// it refuses servers without RESET_STREAM_AT.
+const (
+	controlStream  = 0x00
+	headersFrame   = 0x01
+	settingsFrame  = 0x04
+	bidirectional  = 0x41
+	enableConnect  = 0x08
+	h3Datagram     = 0x33
+	webTransport02 = 0x2b603742
+	webTransport14 = 0x14e9cd29
+	webTransport15 = 0x2c7cf000
+)
+
+// A session is a WebTransport session, the only one on its connection.
+type session struct {
+	conn    *quic.Conn
+	connect *quic.Stream
+	stream  *quic.Stream // with pings in the mode stream; nil until the first
+	sent    int
+	message []byte // a datagram with its session's identifier
+	ping4   int    // where the ping begins in message
+	matched int    // bytes of "pong" at the end of what the stream brought
+	buffer  []byte
+}
+
+// dial connects, and opens a session.
+func dial(address string) (*session, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := quic.DialAddr(
+		ctx, address,
+		&tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: []string{"h3"}},
+		&quic.Config{
+			EnableDatagrams:                  true,
+			EnableStreamResetPartialDelivery: true,
+			MaxIdleTimeout:                   idleTimeout,
+		},
+	)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{conn: conn, buffer: make([]byte, 65536)}
+	if err := s.open(ctx, address); err != nil {
+		return nil, err
+	}
+	s.message = quicvarint.Append(nil, uint64(s.connect.StreamID())/4)
+	s.ping4 = len(s.message)
+	s.message = append(s.message, "ping------------------------....\n"[:pingSize]...)
+	return s, nil
+}
+
+func (s *session) open(ctx context.Context, address string) error {
+	control, err := s.conn.OpenUniStream()
+	if err != nil {
+		return err
+	}
+	var settings []byte
+	for _, id := range []uint64{enableConnect, h3Datagram, webTransport02, webTransport14, webTransport15} {
+		settings = quicvarint.Append(quicvarint.Append(settings, id), 1)
+	}
+	if _, err := control.Write(append([]byte{controlStream}, frame(settingsFrame, settings)...)); err != nil {
+		return err
+	}
+	// The server's settings come before the request for a session.
+	received := make(chan error)
+	go s.acceptStreams(received)
+	select {
+	case err = <-received:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	s.connect, err = s.conn.OpenStream()
+	if err != nil {
+		return err
+	}
+	var fields bytes.Buffer
+	encoder := qpack.NewEncoder(&fields)
+	for _, field := range [][2]string{
+		{":method", "CONNECT"},
+		{":protocol", "webtransport-h3"},
+		{":scheme", "https"},
+		{":authority", address},
+		{":path", "/ping"},
+		{"sec-webtransport-http3-draft02", "1"},
+	} {
+		if err := encoder.WriteField(qpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
+			return err
+		}
+	}
+	if _, err := s.connect.Write(frame(headersFrame, fields.Bytes())); err != nil {
+		return err
+	}
+	status, err := readStatus(bufio.NewReader(s.connect))
+	if err == nil && status != "200" {
+		err = errors.New("status " + status)
+	}
+	return err
+}
+
+// acceptStreams reads the server's unidirectional streams, and reports its settings, or an error.
+func (s *session) acceptStreams(received chan<- error) {
+	for {
+		stream, err := s.conn.AcceptUniStream(context.Background())
+		if err != nil {
+			select {
+			case received <- err:
+			default:
+			}
+			return
+		}
+		go func() {
+			reader := bufio.NewReader(stream)
+			if kind, err := quicvarint.Read(reader); err == nil && kind == controlStream {
+				_, _, err = readFrame(reader)
+				received <- err
+			}
+			_, _ = io.Copy(io.Discard, reader)
+		}()
+	}
+}
+
+func frame(kind uint64, payload []byte) []byte {
+	return append(quicvarint.Append(quicvarint.Append(nil, kind), uint64(len(payload))), payload...)
+}
+
+func readFrame(reader *bufio.Reader) (uint64, []byte, error) {
+	kind, err := quicvarint.Read(reader)
+	if err != nil {
+		return 0, nil, err
+	}
+	size, err := quicvarint.Read(reader)
+	if err != nil || size > 1<<16 {
+		return 0, nil, errors.Join(err, errors.New("no frame"))
+	}
+	payload := make([]byte, size)
+	_, err = io.ReadFull(reader, payload)
+	return kind, payload, err
+}
+
+func readStatus(reader *bufio.Reader) (string, error) {
+	for {
+		kind, payload, err := readFrame(reader)
+		if err != nil {
+			return "", err
+		}
+		if kind != headersFrame {
+			continue
+		}
+		next := qpack.NewDecoder().Decode(payload)
+		for {
+			field, err := next()
+			if err != nil {
+				return "", err
+			}
+			if field.Name == ":status" {
+				return field.Value, nil
+			}
+		}
+	}
+}
+
+func (s *session) close() {
+	_ = s.conn.CloseWithError(0x100, "")
+}
+
+// next is the next ping, with a number of its own.
+func (s *session) next() []byte {
+	s.sent++
+	strconv.AppendInt(s.message[s.ping4+4:s.ping4+4], int64(100_000_000+s.sent), 10)
+	return s.message[s.ping4:]
+}
+
+// ping sends a ping, and waits for its answer.
+func (s *session) ping(mode string) error {
+	switch mode {
+	case "datagram":
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		if err := s.sendDatagram(); err != nil {
+			return err
+		}
+		for {
+			if number, err := s.receiveDatagram(ctx); err != nil || number == s.sent {
+				return err
+			}
+		}
+	case "stream":
+		if err := s.sendStream(); err != nil {
+			return err
+		}
+		_ = s.stream.SetReadDeadline(time.Now().Add(10 * timeout))
+		_, err := s.receiveStream()
+		return err
+	case "streams":
+		return s.pingStreams()
+	}
+	return errors.New("unknown mode")
+}
+
+// pingWindow keeps pings outstanding, and sends one for each answer.
+func (s *session) pingWindow(
+	times []time.Duration, mode string, count, outstanding int,
+) ([]time.Duration, int, error) {
+	first := s.sent
+	starts := make([]time.Time, 0, count)
+	lost := 0
+	for unanswered := 0; len(times) < count; {
+		for unanswered < outstanding && len(times)+unanswered < count {
+			send := s.sendDatagram
+			if mode == "stream" {
+				send = s.sendStream
+			}
+			starts = append(starts, time.Now())
+			if err := send(); err != nil {
+				return times, lost, err
+			}
+			unanswered++
+		}
+		if mode == "stream" {
+			_ = s.stream.SetReadDeadline(time.Now().Add(10 * timeout))
+			answers, err := s.receiveStream()
+			if err != nil {
+				return times, lost, err
+			}
+			now := time.Now()
+			for range answers {
+				times = append(times, now.Sub(starts[len(times)]))
+			}
+			unanswered -= answers
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		number, err := s.receiveDatagram(ctx)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			if lost += unanswered; lost > count/2+10*outstanding {
+				return times, lost, errors.New("no answers")
+			}
+			unanswered = 0
+		} else if err != nil {
+			return times, lost, err
+		} else if number > first && number <= s.sent {
+			times = append(times, time.Since(starts[number-first-1]))
+			unanswered--
+		}
+	}
+	return times, lost, nil
+}
+
+func (s *session) sendDatagram() error {
+	s.next()
+	return s.conn.SendDatagram(s.message)
+}
+
+// receiveDatagram returns the number of the ping that is answered; 0 if it is none.
+func (s *session) receiveDatagram(ctx context.Context) (int, error) {
+	data, err := s.conn.ReceiveDatagram(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if len(data) != len(s.message) || !bytes.Equal(data[s.ping4:s.ping4+4], []byte("pong")) {
+		return 0, fmt.Errorf("not an answer: %q", data)
+	}
+	number, err := strconv.Atoi(string(data[s.ping4+4 : s.ping4+13]))
+	return number - 100_000_000, err
+}
+
+func (s *session) openStream() (*quic.Stream, []byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*timeout)
+	defer cancel()
+	stream, err := s.conn.OpenStreamSync(ctx)
+	header := quicvarint.Append(nil, bidirectional)
+	return stream, quicvarint.Append(header, uint64(s.connect.StreamID())), err
+}
+
+func (s *session) sendStream() error {
+	message := s.next()
+	if s.stream == nil {
+		stream, header, err := s.openStream()
+		if err != nil {
+			return err
+		}
+		s.stream = stream
+		message = append(header, message...)
+	}
+	_, err := s.stream.Write(message)
+	return err
+}
+
+// receiveStream returns the number of answers that came, at least one. A server may answer with
+// more bytes than "pong".
+func (s *session) receiveStream() (int, error) {
+	answers := 0
+	for answers == 0 {
+		n, err := s.stream.Read(s.buffer)
+		if err != nil {
+			return 0, err
+		}
+		for _, b := range s.buffer[:n] {
+			if b != "pong"[s.matched] {
+				s.matched = 0
+			}
+			if b == "pong"[s.matched] {
+				s.matched++
+			}
+			if s.matched == len("pong") {
+				s.matched = 0
+				answers++
+			}
+		}
+	}
+	return answers, nil
+}
+
+func (s *session) pingStreams() error {
+	stream, header, err := s.openStream()
+	if err != nil {
+		return err
+	}
+	if _, err := stream.Write(append(header, s.next()...)); err != nil {
+		return err
+	}
+	if err := stream.Close(); err != nil {
+		return err
+	}
+	_ = stream.SetReadDeadline(time.Now().Add(10 * timeout))
+	size := 0
+	for {
+		n, err := stream.Read(s.buffer[size:])
+		size += n
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	if !bytes.HasPrefix(s.buffer[:size], []byte("pong")) {
+		return fmt.Errorf("not an answer: %q", s.buffer[:size])
+	}
+	return nil
+}
