@@ -51,10 +51,10 @@ from pingpong.webtransport import (
 from pingpong.webtransport.asyncio import EndpointConfig, Limits, listen
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 from pingpong.webtransport.certificates import Certificate, make_certificate
-from pingpong.webtransport.quic.config import ServerIdentity, Windows
+from pingpong.webtransport.quic.config import Engine, ServerIdentity, Windows
 from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.endpoint import AioquicEndpoint
-from pingpong.webtransport.quic.engines import Engine, is_installed, make_endpoint
+from pingpong.webtransport.quic.engines import is_installed, make_endpoint
 from pingpong.webtransport.quic.keys import PacketKeys
 from pingpong.webtransport.udp.pump import Pump
 
