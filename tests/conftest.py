@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import hypothesis
 import pytest
+import structlog
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MEANT_FOR_TESTS = ("PINGPONG_TEST_", "PINGPONG_E2E_", "PINGPONG_KIND_")
 REQUIRE_ALL = "PINGPONG_TEST_REQUIRE_ALL"
+"""1: a test that the machine lacks something for has failed."""
+WITHOUT = "PINGPONG_TEST_WITHOUT"
+"""Markers, with blanks between, whose tests may be skipped all the same."""
 NEEDS = {
     "browser": "a Chromium on the PATH",
     "network": "root, /dev/net/tun, and ip(8) and ping(8) on the PATH",
@@ -71,6 +77,21 @@ def _refuse_process(*words: object, **options: object) -> NoReturn:
     pytest.fail(f"mark this test with `process`: it starts {words[1:]}")
 
 
+@pytest.fixture(autouse=True)
+def unconfigured() -> Iterator[None]:
+    """Takes back what a test configures of the logs: its level would hide events of the next."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    if structlog.is_configured():
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        sys.excepthook = sys.__excepthook__
+        logging.getLogger("quic").setLevel(logging.NOTSET)
+        structlog.reset_defaults()
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Path:
     """The Chromium of this machine; the test is skipped where there is none."""
@@ -94,8 +115,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     skipped = report.skipped and not hasattr(report, "wasxfail")
-    # The engine quinn is new, and CI does not build it yet.
-    needs = any(item.get_closest_marker(marker) for marker in NEEDS.keys() - {"quinn"})
+    required = NEEDS.keys() - set(os.environ.get(WITHOUT, "").split())
+    needs = any(item.get_closest_marker(marker) for marker in required)
     if skipped and needs and os.environ.get(REQUIRE_ALL) == "1":
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
         report.outcome = "failed"

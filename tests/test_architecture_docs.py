@@ -22,7 +22,7 @@ from pingpong.ping import PROTOCOL, answer_ping, encode_ping
 from pingpong.server.workers.worker import Worker
 from pingpong.settings import ServeSettings
 from pingpong.telemetry.failure_log import FailureLogThrottle
-from pingpong.webtransport.asyncio import Target, connect
+from pingpong.webtransport.asyncio import EndpointConfig, Target, connect
 from pingpong.webtransport.quic import fair_queue
 from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.endpoint import AioquicEndpoint
@@ -197,7 +197,8 @@ async def test_an_answer_takes_the_hops_that_are_drawn() -> None:
         counts = TargetCounts(["datagram"], (0.1,))
         recorder = Recorder("one", ProbeMetrics(), counts, FailureLogThrottle())
         options = LinkOptions(interval=0.02)
-        link = Link("one", system_lookup(target), Dialer(), recorder, options)
+        dialer = Dialer(config=EndpointConfig(engine="aioquic"))
+        link = Link("one", system_lookup(target), dialer, recorder, options)
         trace = AnswerTrace()
         running = asyncio.create_task(link.run())
         sys.setprofile(trace)

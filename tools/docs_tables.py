@@ -1,4 +1,4 @@
-"""Writes the tables of settings and metrics into docs/: `make format` runs it."""
+"""Writes the tables of settings, metrics and engines into docs/: `make format` runs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from pingpong.settings import (
 )
 from pingpong.telemetry.metrics import collected_table, metrics_table
 from pingpong.telemetry.process import standard_registry
+from pingpong.webtransport.quic.config import Engine
+from pingpong.webtransport.quic.engines import CAPABILITIES
 
+ENGINES: tuple[Engine, ...] = ("aioquic", "quinn")
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -25,11 +28,21 @@ def tables() -> dict[str, dict[str, str]]:
     specs = {"serve": server_metrics.SPECS, "probe": client_metrics.SPECS}
     return {
         "configuration.md": {f"settings: {cls.verb}": settings_table(cls) for cls in verbs},
+        "library.md": {"engines": engines_table()},
         "metrics.md": {
             **{f"metrics: {verb}": metrics_table(of) for verb, of in specs.items()},
             "metrics: process": collected_table(standard_registry().collect()),
         },
     }
+
+
+def engines_table() -> str:
+    """What each QUIC engine can do, and what it means if it cannot."""
+    rows = [f"| | {' | '.join(ENGINES)} | without it |", f"|---|{'---|' * len(ENGINES)}---|"]
+    for one in CAPABILITIES:
+        has = " | ".join("yes" if engine in one.engines else "no" for engine in ENGINES)
+        rows.append(f"| {one.name} | {has} | {one.without} |")
+    return "\n".join(rows)
 
 
 def filled(text: str, of_page: dict[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Few imports, and syntax that older Pythons know: `main` has to come first.
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -49,6 +50,8 @@ _STDERR = 2
 def _run(main: Coroutine[object, object, T]) -> T:
     import uvloop
 
+    gc.freeze()  # modules stay
+    gc.enable()
     return uvloop.run(main)
 
 
@@ -123,8 +126,6 @@ def _require(module: str, extra: str, what: str) -> None:
 
 def _choose_engine(choice: Literal["auto", "aioquic", "quinn"], *, server: bool) -> None:
     """Raises `SettingsError` where the QUIC engine is not installed."""
-    if choice == "auto":
-        return
     from .settings import SettingsError
     from .settings.command_line import named
     from .webtransport.asyncio import EngineMissingError, choose_engine
@@ -260,6 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if arguments is None:
         _exit_at_interrupt()
+        gc.disable()  # until the event loop runs: imports leave little garbage
     if sys.version_info < _OLDEST_PYTHON:
         needed, found = (".".join(map(str, v[:2])) for v in (_OLDEST_PYTHON, sys.version_info))
         print(f"pingpong: needs Python {needed} or newer, and this is {found}", file=sys.stderr)

@@ -34,8 +34,8 @@ def collect_garbage_seldom() -> None:
     Connections live long, and leave no reference cycles. A full collection with a thousand of them
     delays every ping by 0.1 s, and by default happens every few thousand pings. So collections are
     small, and a full one happens only after a million new objects: those of several thousand
-    connections.
+    connections. What is garbage now stays: at a start that is 0.2 MB, and a collection takes as long
+    as a tenth of the start.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(2_000, 5, 100)

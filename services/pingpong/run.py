@@ -128,6 +128,7 @@ async def run(settings: RunSettings) -> int:
                 size=settings.size,
                 mode=settings.mode,
                 quiet=settings.quiet,
+                engine=settings.engine,
             )
             # No other server will replace this one.
             return await PingCommand(ping, terminal("client | "), reconnect=False).run()

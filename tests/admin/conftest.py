@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.telemetry.conftest import logs, unconfigured
+from tests.telemetry.conftest import logs
 
-__all__ = ["logs", "unconfigured"]
+__all__ = ["logs"]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from tests.support.kubernetes_api import ApiServer
@@ -14,7 +13,6 @@ from tests.support.kubernetes_api import ApiServer
 @pytest.fixture
 def logged() -> Iterator[list[dict[str, Any]]]:
     """What was logged, of every level, an event each."""
-    structlog.reset_defaults()
     with capture_logs() as events:
         yield events  # type: ignore[misc]
 

@@ -16,8 +16,6 @@ import structlog
 from pingpong.telemetry.logs import configure, dropped_lines, flush, get_logger
 from tests.support.processes import environment
 
-pytestmark = pytest.mark.usefixtures("unconfigured")
-
 
 @pytest.fixture
 def stream() -> io.StringIO:

@@ -21,6 +21,7 @@ from ..telemetry.health import Check
 from ..telemetry.logs import get_logger
 from ..telemetry.process import versions
 from ..webtransport import MAX_WORKERS
+from ..webtransport.asyncio import choose_engine, engine_lacks
 from ..webtransport.certificates import Certificate
 from . import ServeError, metrics
 from .health import LIVENESS, READINESS
@@ -121,17 +122,21 @@ class Service:
 
     def _log_listening(self) -> None:
         certificate = self._keeper.certificate
+        engine = choose_engine(self._settings.engine, server=True)
         self._logger.info(
             "listening",
             host=self._workers.host,
             port=self._workers.port,
             admin_port=self._admin.port,
             max_connections=self._allowed.number,
+            engine=engine,
             certificate=self._keeper.origin,
             sha256=certificate.sha256.hex(),
             not_after=certificate.not_after.isoformat(),
         )
         self._allowed.log(self._logger)
+        if lacks := engine_lacks(engine):
+            self._logger.info("engine_limited", engine=engine, lacks=lacks)
         if self._keeper.origin == SELF_SIGNED:
             # Clients need the hash of the certificate.
             command = ping_command(self._settings, self._workers.port, certificate)

@@ -63,7 +63,12 @@ _OF_TESTS = ("PINGPONG_TEST_", "PINGPONG_E2E_", "PINGPONG_KIND_")
 class Settings(BaseSettings):
     """Base of every verb's settings."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", ser_json_bytes="hex")
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        ser_json_bytes="hex",
+        defer_build=True,  # of the verbs, one is used
+    )
 
     verb: ClassVar[str]
     about: ClassVar[str]

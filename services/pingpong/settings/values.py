@@ -239,7 +239,8 @@ PingSize = Annotated[int, Field(ge=HEADER_SIZE, le=MAX_SIZE)]
 
 Engine = Literal["auto", "aioquic", "quinn"]
 ENGINE_HELP = (
-    "the implementation of QUIC: aioquic, quinn (built with make engine) or auto, which is aioquic"
+    "the implementation of QUIC: aioquic, quinn (built with make engine) or auto, which is quinn for"
+    " clients where it is installed, and else aioquic"
 )
 LOG_LEVEL_HELP = "lowest level of events to log: debug, info, warning or error"
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]

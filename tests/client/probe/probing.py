@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import logging as stdlib_logging
 import queue
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
-
-import structlog
 
 from pingpong.client.discovery.destinations import Destination
 from pingpong.client.probe.metrics import ProbeMetrics, TargetCounts
@@ -178,28 +175,19 @@ class Probing:
 
 @asynccontextmanager
 async def probing(*destinations: Destination, **options: Any) -> AsyncIterator[Probing]:
-    with logging() as log:
-        made = Probing(log, settings(**options))
-        made.probe(*destinations)
-        try:
-            yield made
-        finally:
-            await made.supervisor.close()
-
-
-@contextmanager
-def logging() -> Iterator[io.StringIO]:
-    """What is logged, a line of JSON an event."""
-    log = io.StringIO()
-    root = stdlib_logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    configure("info", "json", log)
+    made = Probing(logs(), settings(**options))
+    made.probe(*destinations)
     try:
-        yield log
+        yield made
     finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        structlog.reset_defaults()
+        await made.supervisor.close()
+
+
+def logs() -> io.StringIO:
+    """Has all that the test logs from here on, a line of JSON an event."""
+    log = io.StringIO()
+    configure("info", "json", log)
+    return log
 
 
 class Path:

@@ -23,7 +23,7 @@ from pingpong.client.probe.metrics import SPECS
 from pingpong.client.probe.readiness import judge
 from pingpong.client.probe.supervisor import TargetStatus
 from tests.client.ping.commands import serving
-from tests.client.probe.probing import logging, settings, until
+from tests.client.probe.probing import logs, settings, until
 from tests.support.processes import Process
 from tests.webtransport.asyncio.peers import closed_port
 
@@ -73,15 +73,14 @@ async def running(
     monkeypatch.setattr(service, "collect_garbage_seldom", lambda: None)
     options.setdefault("targets", tuple(f"https://127.0.0.1:{port}/ping" for port in ports))
     chosen = settings(admin_host="127.0.0.1", admin_port=0, **options)
-    with logging() as log:
-        run = Running(asyncio.create_task(service.probe(chosen)), log)
-        try:
-            await until(lambda: run.events("started") or run.task.done())
-            yield run
-        finally:
-            if not run.task.done():
-                signal.raise_signal(signal.SIGTERM)
-            await run.task
+    run = Running(asyncio.create_task(service.probe(chosen)), log=logs())
+    try:
+        await until(lambda: run.events("started") or run.task.done())
+        yield run
+    finally:
+        if not run.task.done():
+            signal.raise_signal(signal.SIGTERM)
+        await run.task
 
 
 async def test_probes_until_it_is_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +165,8 @@ async def test_sighup_means_look_again(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_port_that_is_taken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as taken, logging():
+    logs()
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]

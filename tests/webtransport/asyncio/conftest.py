@@ -30,6 +30,5 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     name: str = request.param
     if name == "quinn" and not engines.is_installed("quinn"):
         pytest.skip("the engine quinn is not installed: make engine")
-    for server in (True, False):
-        monkeypatch.setitem(engines._chosen, server, name)
+    monkeypatch.setattr(engines, "automatic", lambda *, server: name)
     return name

@@ -13,7 +13,7 @@ import pytest
 
 from pingpong.webtransport.certificates import make_certificate
 from pingpong.webtransport.quic import engines
-from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity, Windows
+from pingpong.webtransport.quic.config import EndpointConfig, Engine, ServerIdentity, Windows
 from pingpong.webtransport.quic.connection_ids import SharedKeys, worker_of
 from pingpong.webtransport.quic.engine import QuicConnection, QuicEndpoint
 
@@ -88,8 +88,8 @@ class Link:
 
     def __init__(
         self,
-        client: engines.Engine = "quinn",
-        server: engines.Engine = "quinn",
+        client: Engine = "quinn",
+        server: Engine = "quinn",
         identity: ServerIdentity = PINNED,
         **settings: Any,
     ) -> None:
@@ -233,7 +233,7 @@ def test_silence_ends_a_connection(link: Link) -> None:
 
 
 @pytest.mark.parametrize("server", ["quinn", "aioquic"])
-def test_a_certificate_that_is_not_the_pinned_one(server: engines.Engine) -> None:
+def test_a_certificate_that_is_not_the_pinned_one(server: Engine) -> None:
     link = Link("quinn", server, ServerIdentity("localhost", certificate_hash=bytes(32)))
     code, reason, by_peer, is_application, timed_out = link.client.closed or ()
     assert (code, by_peer, is_application, timed_out) == (0x12A, False, False, False)
@@ -243,7 +243,7 @@ def test_a_certificate_that_is_not_the_pinned_one(server: engines.Engine) -> Non
 
 
 @pytest.mark.parametrize("client", ["quinn", "aioquic"])
-def test_retry_where_too_many_handshakes_are_unfinished(client: engines.Engine) -> None:
+def test_retry_where_too_many_handshakes_are_unfinished(client: Engine) -> None:
     link = Link(client, "quinn", max_handshakes=0)
     assert link.server_end.counters.retries_sent == 1
     assert link.client.ready

@@ -16,6 +16,7 @@ from ...settings import PingSettings
 from ...settings.command_line import named
 from ...statistics import Summary
 from ...webtransport import mask_url
+from ...webtransport.asyncio import EndpointConfig
 from ..authorization import authorization
 from ..output import Output, terminal
 from ..target import target_of
@@ -96,6 +97,7 @@ class PingCommand:
             timeout=min(timeout, settings.deadline or timeout),
             headers=partial(authorization, settings.token_file),
             idle_timeout=idle_timeout,
+            config=EndpointConfig(engine=settings.engine),
         )
         self._until = Until.STOPPED if settings.live else Until.NOT_CONNECTED
         if not reconnect:

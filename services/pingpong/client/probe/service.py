@@ -15,6 +15,7 @@ from ...settings import ProbeSettings
 from ...telemetry.health import Check, LoopLag, Result
 from ...telemetry.logs import dropped_lines, get_logger
 from ...telemetry.process import standard_registry, versions
+from ...webtransport.asyncio import choose_engine
 from ..discovery import Destination, Discovery
 from ..output import terminal
 from .metrics import (
@@ -99,6 +100,7 @@ class Service:
             "started",
             targets=list(self._settings.targets),
             mode=list(self._settings.mode),
+            engine=choose_engine(self._settings.engine, server=False),
             interval=self._settings.interval,
             trust=self._settings.trust,
             admin_port=self._admin.port,

@@ -15,7 +15,7 @@ from ...settings import ProbeSettings
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
 from ...webtransport import Address
-from ...webtransport.asyncio import Cause, ConnectError
+from ...webtransport.asyncio import Cause, ConnectError, EndpointConfig
 from ..authorization import authorization
 from ..discovery import Destination
 from ..target import target_of
@@ -59,7 +59,11 @@ class Supervisor:
         self._metrics = metrics
         self._look_up = lookup
         headers = partial(authorization, settings.token_file)
-        self._dialer = Dialer(timeout=settings.connect_timeout, headers=headers)
+        self._dialer = Dialer(
+            timeout=settings.connect_timeout,
+            headers=headers,
+            config=EndpointConfig(engine=settings.engine),
+        )
         self._failures = FailureLogThrottle()
         self._log = get_logger("pingpong.client").bind()
         self._loop = asyncio.get_running_loop()

@@ -37,7 +37,7 @@ def endpoint_config(
     max_connections = settings.max_connections or MOST_CONNECTIONS
     return EndpointConfig(
         certificate=certificate,
-        engine=None if settings.engine == "auto" else settings.engine,
+        engine=settings.engine,
         idle_timeout=settings.idle_timeout,
         max_connections=max_connections,
         max_handshakes=settings.max_handshakes,

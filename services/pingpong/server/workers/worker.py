@@ -24,7 +24,14 @@ from ...webtransport import (
     Session,
     SharedKeys,
 )
-from ...webtransport.asyncio import EndpointConfig, Limits, Listener, PacketForwarder, listen
+from ...webtransport.asyncio import (
+    EndpointConfig,
+    Limits,
+    Listener,
+    PacketForwarder,
+    choose_engine,
+    listen,
+)
 from ...webtransport.certificates import Certificate
 from .. import ServeError, metrics
 from ..auth.access import Access
@@ -189,8 +196,12 @@ class Worker:
             loopback(address),
             lambda: self._certificate.sha256,
             interval,
-            # Its first packets are routed to this worker.
-            EndpointConfig(worker=self._index, workers=self._count),
+            # Its first packets are routed to this worker. One engine in a process is enough.
+            EndpointConfig(
+                worker=self._index,
+                workers=self._count,
+                engine=choose_engine(self._settings.engine, server=True),
+            ),
         )
         self._tasks.append(asyncio.create_task(self._self_ping.run()))
 

@@ -27,10 +27,11 @@ from ..errors import (
 )
 from ..events import Headers, Request, SessionClosed
 from ..limits import Limits
-from ..quic.config import EndpointConfig, KeyLimits, ServerIdentity, Windows
+from ..quic.config import EndpointConfig, Engine, EngineChoice, KeyLimits, ServerIdentity, Windows
 from ..quic.engine import Address, EndpointCounters
 from ..quic.engines import EngineMissingError
 from ..quic.engines import choose as choose_engine
+from ..quic.engines import lacks as engine_lacks
 from ..udp.forwarding import PacketForwarder, create_inboxes
 from ..udp.sockets import BufferSize
 from ..udp.steering import bind_group, steer
@@ -61,6 +62,8 @@ __all__ = [
     "Draft",
     "EndpointConfig",
     "EndpointCounters",
+    "Engine",
+    "EngineChoice",
     "EngineMissingError",
     "Headers",
     "Incoming",
@@ -91,6 +94,7 @@ __all__ = [
     "choose_engine",
     "connect",
     "create_inboxes",
+    "engine_lacks",
     "establish",
     "listen",
     "make_certificate",

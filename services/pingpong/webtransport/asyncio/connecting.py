@@ -21,6 +21,7 @@ from ..events import Headers
 from ..limits import Limits
 from ..quic.config import EndpointConfig
 from ..quic.engine import Address
+from ..quic.engines import choose
 from ..session import Session as CoreSession
 from ..text import mask_url
 from .connection import ClientConnection, SessionWaiter, Timings
@@ -61,7 +62,8 @@ def connect(
     `config` and `limits` are for experts.
 
     Raises `ConnectError`, with the failed step and the cause, after at most `timeout` seconds.
-    Raises `ValueError` and `TypeError` for wrong arguments, before anything is sent.
+    Raises `ValueError` and `TypeError` for wrong arguments, and `EngineMissingError`, before anything
+    is sent.
     """
     if sum((ca_file is not None, certificate_hash is not None, bool(insecure))) > 1:
         raise ValueError("give only one of ca_file, certificate_hash and insecure")
@@ -77,6 +79,7 @@ def connect(
     if not isinstance(config, EndpointConfig | None):
         raise TypeError(f"config must be an EndpointConfig, not {type(config).__name__}")
     options = _RequestOptions(tuple(protocols), origin, _field_lines(headers))
+    choose((config or EndpointConfig()).engine, server=False)
     return Opening(_connect(target, options, config, limits, timeout))
 
 
@@ -137,7 +140,10 @@ async def open_connection(
 
     Raises `ConnectError` if all attempts fail, or none is answered within `timeout` seconds. Its
     text says `named_timeout` instead, if that is given: the caller may have used a part of it.
+    Raises `EngineMissingError`.
     """
+    config, limits = config or EndpointConfig(), limits or Limits()
+    choose(config.engine, server=False)  # imports it, before the time counts
     deadline = asyncio.get_running_loop().time() + timeout
     if target.ca_file is not None:
         check_authorities(target.ca_file)
@@ -146,7 +152,6 @@ async def open_connection(
         began = time.monotonic_ns()
         addresses = await resolve(target, timeout)
         timings.resolve = time.monotonic_ns() - began
-    config, limits = config or EndpointConfig(), limits or Limits()
     budget = budget or ReceiveBudget()
 
     def begin(family: int, address: Address) -> ClientConnection:

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 import pylsqpack
 
@@ -67,24 +68,44 @@ _UNEXPECTED_BY_SERVER = {
     FrameType.PUSH_PROMISE: ErrorCode.H3_FRAME_UNEXPECTED,
 }
 _INTEGER_FRAME = 8
+_DATA = int(FrameType.DATA)
+_ONE_BYTE = 0x40
+"""Variable-length integers below this take one byte."""
 
 
-# Streams with the same limit share a table: each connection needs two.
+class _Rules(NamedTuple):
+    """What a stream may have."""
+
+    wanted: Mapping[int, int]
+    """The types that are passed on, with the maximum size of each."""
+    refused: Mapping[int, ErrorCode]
+    limits: Mapping[int, int]
+    """Maximum size of the frames of wanted types; below zero for those that are refused."""
+
+
+# Streams with the same limit share rules: each connection needs two.
 @functools.lru_cache(maxsize=16)
-def _wanted_on_control(max_settings: int) -> Mapping[int, int]:
-    return MappingProxyType(
-        {
-            FrameType.SETTINGS: max_settings,
-            FrameType.GOAWAY: _INTEGER_FRAME,
-            FrameType.MAX_PUSH_ID: _INTEGER_FRAME,
-            FrameType.CANCEL_PUSH: _INTEGER_FRAME,
-        }
-    )
+def _rules_on_control(max_settings: int) -> _Rules:
+    wanted = {
+        FrameType.SETTINGS: max_settings,
+        FrameType.GOAWAY: _INTEGER_FRAME,
+        FrameType.MAX_PUSH_ID: _INTEGER_FRAME,
+        FrameType.CANCEL_PUSH: _INTEGER_FRAME,
+    }
+    return _rules(wanted, _UNEXPECTED_ON_CONTROL)
 
 
 @functools.lru_cache(maxsize=16)
-def _wanted_on_request(max_field_section: int) -> Mapping[int, int]:
-    return MappingProxyType({FrameType.HEADERS: max_field_section})
+def _rules_on_request(max_field_section: int, is_client: bool) -> _Rules:
+    refused = _UNEXPECTED_BY_CLIENT if is_client else _UNEXPECTED_BY_SERVER
+    return _rules({FrameType.HEADERS: max_field_section}, refused)
+
+
+def _rules(wanted: Mapping[FrameType, int], refused: Mapping[int, ErrorCode]) -> _Rules:
+    # Integers as keys: an enumeration's hash is a call.
+    sizes = {int(kind): size for kind, size in wanted.items()}
+    unexpected = dict.fromkeys((*map(int, refused), *HTTP2_FRAMES), -1)
+    return _Rules(MappingProxyType(sizes), refused, MappingProxyType({**sizes, **unexpected}))
 
 
 class FrameReader:
@@ -94,11 +115,10 @@ class FrameReader:
     DATA is passed on without buffering. Frames of unknown types are skipped.
     """
 
-    __slots__ = ("_buffer", "_refused", "_remaining", "_type", "_wanted")
+    __slots__ = ("_buffer", "_limits", "_refused", "_remaining", "_type", "_wanted")
 
-    def __init__(self, wanted: Mapping[int, int], refused: Mapping[int, ErrorCode]) -> None:
-        self._wanted = wanted
-        self._refused = refused
+    def __init__(self, rules: _Rules) -> None:
+        self._wanted, self._refused, self._limits = rules
         self._buffer = b""
         self._type = -1
         self._remaining = -1
@@ -107,7 +127,7 @@ class FrameReader:
     @classmethod
     def for_control(cls, max_settings: int) -> FrameReader:
         """For a control stream (RFC 9114, section 7.2, table 1)."""
-        return cls(_wanted_on_control(max_settings), _UNEXPECTED_ON_CONTROL)
+        return cls(_rules_on_control(max_settings))
 
     @classmethod
     def for_request(cls, max_field_section: int, *, is_client: bool) -> FrameReader:
@@ -116,8 +136,7 @@ class FrameReader:
         PUSH_PROMISE is always an error: a client must not send it, and we never allowed a server
         to (RFC 9114, sections 7.2.5 and 4.6).
         """
-        refused = _UNEXPECTED_BY_CLIENT if is_client else _UNEXPECTED_BY_SERVER
-        return cls(_wanted_on_request(max_field_section), refused)
+        return cls(_rules_on_request(max_field_section, is_client))
 
     @property
     def incomplete(self) -> bool:
@@ -151,54 +170,65 @@ class FrameReader:
             data = self._buffer + data
             self._buffer = b""
         pieces: list[bytes] = []
+        limits, wanted = self._limits, self._wanted
+        kind, remaining = self._type, self._remaining
         position, end = 0, len(data)
         while position < end:
-            if self._remaining < 0:
-                try:
-                    start = self._read_frame_header(data, position)
-                except ProtocolError:
-                    if pieces:
-                        yield FrameType.DATA, b"".join(pieces)
-                    raise
-                if start < 0:
-                    break
-                position = start
-            stop = position + self._remaining
-            if self._type in self._wanted:
+            if remaining < 0:
+                kind = data[position]
+                # Type and length mostly take a byte each, and so little time: a packet may have
+                # some hundred frames of two bytes.
+                if (
+                    kind < _ONE_BYTE
+                    and position + 1 < end
+                    and (remaining := data[position + 1]) < _ONE_BYTE
+                    and remaining <= limits.get(kind, _ONE_BYTE)
+                ):
+                    position += 2
+                else:
+                    try:
+                        kind, remaining, start = self._read_frame_header(data, position)
+                    except ProtocolError:
+                        if pieces:
+                            yield FrameType.DATA, b"".join(pieces)
+                        raise
+                    if start < 0:
+                        break
+                    position = start
+            stop = position + remaining
+            if kind in wanted:
                 if stop > end:
                     break
-            else:
-                stop = min(stop, end)
-            payload = data[position:stop]
-            self._remaining -= len(payload)
-            position = stop
-            if self._remaining == 0:
-                self._remaining = -1
-            if self._type == FrameType.DATA:
-                if payload:
-                    pieces.append(payload)
-            elif self._type in self._wanted:
                 if pieces:
                     yield FrameType.DATA, b"".join(pieces)
                     pieces = []
-                yield self._type, payload
+                yield kind, data[position:stop]
+                position, remaining = stop, -1
+            else:
+                if kind == _DATA and remaining:
+                    pieces.append(data[position:stop])
+                remaining = stop - end if stop > end else -1
+                position = stop
+        self._type, self._remaining = kind, remaining
         self._buffer = data[position:]
         if pieces:
             yield FrameType.DATA, b"".join(pieces)
 
-    def _read_frame_header(self, data: bytes, position: int) -> int:
-        """Parse type and length at `position`. Returns where the payload starts, or -1."""
+    def _read_frame_header(self, data: bytes, position: int) -> tuple[int, int, int]:
+        """Parse the frame header at `position`.
+
+        Returns type and length, and where the payload starts: -1 if bytes are missing.
+        """
         kind = decode_varint(data, position)
         if kind is None:
-            return -1
+            return -1, -1, -1
         if (code := self._refused.get(kind[0])) is not None or kind[0] in HTTP2_FRAMES:
             raise ConnectionProtocolError(
                 code or ErrorCode.H3_FRAME_UNEXPECTED, f"frame of type 0x{kind[0]:x}"
             )
         length = decode_varint(data, kind[1])
         if length is None:
-            return -1
-        self._type, self._remaining = kind[0], length[0]
+            return -1, -1, -1
         if length[0] > self._wanted.get(kind[0], length[0]):
             reason = f"{FrameType(kind[0]).name} of {length[0]} bytes"
             if kind[0] == FrameType.HEADERS:
@@ -206,7 +236,7 @@ class FrameReader:
             if kind[0] == FrameType.SETTINGS:
                 raise ConnectionProtocolError(ErrorCode.H3_EXCESSIVE_LOAD, reason)
             raise ConnectionProtocolError(ErrorCode.H3_FRAME_ERROR, reason)
-        return length[1]
+        return kind[0], length[0], length[1]
 
 
 def encode_frame(kind: FrameType, payload: bytes) -> bytes:

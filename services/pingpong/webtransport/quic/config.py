@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .connection_ids import SharedKeys
 
 if TYPE_CHECKING:  # a client does not need this import, which is slow
     from ..certificates import Certificate
+
+Engine: TypeAlias = Literal["aioquic", "quinn"]
+EngineChoice: TypeAlias = Literal["auto", "aioquic", "quinn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,8 @@ class EndpointConfig:
     A client's first packets have such an id too: they reach the worker with its number, if the
     server has as many workers.
     """
-    engine: Literal["aioquic", "quinn"] | None = None
-    """The QUIC engine; None: the one that `engines.choose` chose, or aioquic."""
+    engine: EngineChoice = "auto"
+    """The QUIC engine; auto: quinn for a client, if it is installed, and else aioquic."""
     keys: SharedKeys = field(default_factory=SharedKeys)
     """The same for all workers of a port, and for their replacements."""
 

@@ -1,72 +1,100 @@
-"""The QUIC engines: which there are, which is used, and what each can do."""
+"""The QUIC engines: which there are, which is used, and what each can do.
+
+An engine is imported when it is chosen or used, so that a process has only the one that it needs.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-from .config import EndpointConfig
-from .endpoint import AioquicEndpoint
+from .config import EndpointConfig, Engine, EngineChoice, KeyLimits
 from .engine import QuicConnection, QuicEndpoint, QuicEvents, Wake
 
-Engine = Literal["aioquic", "quinn"]
-Choice = Literal["auto", "aioquic", "quinn"]
-_MODULE = "pingpong_engine"
+_QUINN_VERSION = "0.2.0"
+"""The version of `pingpong_engine` that `quinn` is written for."""
+_BUILD = "build it with `make engine`, which needs Rust (cargo 1.85 or newer), or choose aioquic"
 
 
 @dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What an engine can do that not every one can."""
+class Capability:
+    """Something that not every engine can do."""
 
-    reset_stream_at: bool
-    """RESET_STREAM_AT: a stream that is reset still delivers its header."""
-    counts_duplicates: bool
-    """Packets that the network duplicated are counted."""
-    fair_queue: bool
-    """Packets of a connection that takes much time are processed after those of others."""
-    counts_buffers: bool
-    """Received bytes that QUIC keeps count as buffered, so `max_buffered` includes them."""
+    name: str
+    engines: frozenset[Engine]
+    without: str
+    """What a user of an engine without it notices."""
 
 
-CAPABILITIES: dict[Engine, Capabilities] = {
-    "aioquic": Capabilities(True, True, True, True),
-    "quinn": Capabilities(False, False, False, False),
-}
+CAPABILITIES = (
+    Capability(
+        "RESET_STREAM_AT",
+        frozenset({"aioquic"}),
+        "a server gets no session from webtransport-go's client, which asks for this extension; the"
+        " header of a stream that is reset at once may be lost",
+    ),
+    Capability(
+        "counting of duplicate packets",
+        frozenset({"aioquic"}),
+        "`dup` and `duplicates` count only what the server answered twice, not packets that the"
+        " network delivered twice",
+    ),
+    Capability(
+        "key limits",
+        frozenset({"aioquic"}),
+        "`EndpointConfig.key_limits` is refused; keys are updated at the limits of their cipher"
+        " (RFC 9001, section 6.6)",
+    ),
+)
+"""All of them; the table of the docs and the server's log are made of these."""
 
 
 class EngineMissingError(ImportError):
     """The engine is not installed."""
 
 
-_chosen: dict[bool, Choice] = {}
-"""By `is_server`: what `choose` was called with."""
+def lacks(engine: Engine) -> list[str]:
+    """The names of the capabilities that an engine does not have."""
+    return [one.name for one in CAPABILITIES if engine not in one.engines]
+
+
+@functools.cache
+def _why_quinn_is_missing() -> str | None:
+    try:
+        import pingpong_engine
+    except ModuleNotFoundError:
+        return "is not installed"
+    except ImportError as error:  # built for another machine
+        return f"cannot be imported ({error})"
+    found = pingpong_engine.__version__
+    return None if found == _QUINN_VERSION else f"is version {found}, not {_QUINN_VERSION}"
 
 
 def is_installed(engine: Engine) -> bool:
-    """Whether this Python can import the engine."""
-    return engine == "aioquic" or importlib.util.find_spec(_MODULE) is not None
+    """Whether the engine can be used. aioquic always can."""
+    return engine == "aioquic" or _why_quinn_is_missing() is None
 
 
-def choose(choice: Choice, *, server: bool) -> Engine:
-    """Use an engine for all servers, or all clients, of this process that begin from now on.
+def automatic(*, server: bool) -> Engine:
+    """The engine that "auto" means: quinn for clients, if it is installed, and else aioquic.
 
-    Returns the engine. Raises `EngineMissingError` if it is not installed.
+    A server needs RESET_STREAM_AT for webtransport-go's client.
     """
-    engine = engine_of(choice, server=server)
-    if not is_installed(engine):
-        raise EngineMissingError(
-            "the engine quinn is not installed: build it with `make engine`, which needs Rust"
-            " (cargo 1.85 or newer), or choose aioquic"
-        )
-    _chosen[server] = choice
+    return "quinn" if not server and is_installed("quinn") else "aioquic"
+
+
+def choose(choice: EngineChoice = "auto", *, server: bool) -> Engine:
+    """Return the engine that `choice` means for servers or clients.
+
+    A client's is imported, which takes longer than to connect. Raises `EngineMissingError`.
+    """
+    engine = automatic(server=server) if choice == "auto" else choice
+    if engine == "quinn" and (why := _why_quinn_is_missing()):
+        raise EngineMissingError(f"the engine quinn {why}: {_BUILD}")
+    if not server:
+        _endpoint_class(engine)
     return engine
-
-
-def engine_of(choice: Choice, *, server: bool) -> Engine:
-    """The engine that `choice` means. auto is aioquic as long as quinn is new."""
-    return "aioquic" if choice == "auto" else choice
 
 
 def make_endpoint(
@@ -75,11 +103,24 @@ def make_endpoint(
     accept: Callable[[QuicConnection], QuicEvents] | None = None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> QuicEndpoint:
-    """An endpoint of the engine that `config` names, or `choose` chose."""
-    server = accept is not None
-    engine = config.engine or engine_of(_chosen.get(server, "auto"), server=server)
+    """Make an endpoint of the engine that `config` names.
+
+    Raises `EngineMissingError`, and `ValueError` for a configuration that the engine cannot honour.
+    """
+    engine = choose(config.engine, server=accept is not None)
+    if engine == "quinn" and config.key_limits != KeyLimits():
+        raise ValueError(
+            "the engine quinn has no key limits of its own: leave key_limits out, or choose"
+            ' engine="aioquic"'
+        )
+    return _endpoint_class(engine)(config, wake, accept, clock)
+
+
+def _endpoint_class(engine: Engine) -> Callable[..., QuicEndpoint]:
     if engine == "quinn":
         from .quinn import QuinnEndpoint
 
-        return QuinnEndpoint(config, wake, accept, clock)
-    return AioquicEndpoint(config, wake, accept, clock)
+        return QuinnEndpoint
+    from .endpoint import AioquicEndpoint
+
+    return AioquicEndpoint

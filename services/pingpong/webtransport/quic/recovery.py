@@ -28,16 +28,29 @@ class Recovery(QuicPacketRecovery):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.probe_timeout: float = self.get_probe_timeout()
+        """Seconds; of 1-RTT packets, without backoff. It changes with each measured round trip."""
         self.ack_only: deque[int] = deque()
         """Packet numbers of the remembered 1-RTT packets that are not ack-eliciting."""
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
         """Remember a packet."""
-        super().on_packet_sent(packet=packet, space=space)
-        if not packet.in_flight and space.is_application_data:
+        space.sent_packets[packet.packet_number] = packet
+        if packet.is_ack_eliciting:
+            space.ack_eliciting_in_flight += 1
+            if self.handshake_confirmed or not space.is_application_data:
+                self._time_of_last_sent_ack_eliciting_packet = packet.sent_time or 0.0
+        if packet.in_flight:
+            self._cc.on_packet_sent(packet=packet)
+        elif space.is_application_data:
             self.ack_only.append(packet.packet_number)
             if len(self.ack_only) > _MAX_ACK_ONLY:
                 space.sent_packets.pop(self.ack_only.popleft(), None)
+
+    def probe_at(self) -> float:
+        """When to send a probe, if ack-eliciting 1-RTT packets are in flight."""
+        at: float = self._time_of_last_sent_ack_eliciting_packet
+        return at + self.probe_timeout * (1 << self._pto_count)
 
     def acknowledge(
         self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
@@ -80,7 +93,10 @@ class Recovery(QuicPacketRecovery):
                 handler(QuicDeliveryState.ACKED, *args)
         if is_ack_eliciting and acknowledged[0] == largest:
             self._round_trip_measured(now - (newest.sent_time or now), ack_delay, now)
-        self._detect_loss(now=now, space=space)
+        if next(iter(sent), largest) < space.largest_acked_packet:
+            self._detect_loss(now=now, space=space)
+        else:
+            space.loss_time = None
         # A client does not reset the backoff until it knows that its address is validated (RFC
         # 9002, section 6.2.1).
         if self.peer_completed_address_validation:
@@ -104,6 +120,7 @@ class Recovery(QuicPacketRecovery):
             self._rtt_first_sample_time = now
             self._rtt_variance = sample / 2
             self._rtt_smoothed = sample
+        self.probe_timeout = self.get_probe_timeout()
         self._cc.on_rtt_measurement(now=now, rtt=sample)
         self._pacer.update_rate(
             congestion_window=self._cc.congestion_window, smoothed_rtt=self._rtt_smoothed

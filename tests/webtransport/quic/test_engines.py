@@ -1,0 +1,147 @@
+"""Which QUIC engine is used, which modules it needs, and what is said where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Literal
+
+import pytest
+
+from pingpong.webtransport.asyncio import Engine, KeyLimits, choose_engine, connect, engine_lacks
+from pingpong.webtransport.quic import engines
+from pingpong.webtransport.quic.config import EndpointConfig
+from tests.support.processes import environment, run, serving
+
+quinn = pytest.mark.skipif(not engines.is_installed("quinn"), reason="quinn is not installed")
+
+_MISSING = """
+import sys
+sys.modules["pingpong_engine"] = {instead}
+from pingpong.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+_OLD = "type(sys)('pingpong_engine')\nsys.modules['pingpong_engine'].__version__ = '0.0.1'"
+_MODULES = """
+import atexit, sys
+from pingpong.__main__ import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("modules", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def without_quinn(instead: str, *words: str) -> tuple[int, str]:
+    """Run `pingpong` with something `instead` of the engine quinn: exit status and stderr."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _MISSING.format(instead=instead), *words],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("verb", [("ping", "127.0.0.1"), ("serve",), ("probe", "a.test"), ("run",)])
+def test_an_engine_that_is_not_there_is_named_with_how_to_build_it(verb: tuple[str, ...]) -> None:
+    status, said = without_quinn("None", *verb, "--engine", "quinn")
+    assert status == 2
+    assert said == (
+        "pingpong: --engine (PINGPONG_ENGINE): the engine quinn is not installed: build it with"
+        " `make engine`, which needs Rust (cargo 1.85 or newer), or choose aioquic\n"
+        f"pingpong: see `pingpong {verb[0]} --help`\n"
+    )
+
+
+@pytest.mark.process
+def test_an_engine_of_another_version_is_not_used() -> None:
+    status, said = without_quinn(_OLD, "ping", "127.0.0.1", "--engine=quinn")
+    assert status == 2
+    assert "the engine quinn is version 0.0.1, not " in said
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("verb", [("ping", "127.0.0.1"), ("serve",), ("probe", "a.test"), ("run",)])
+def test_no_such_engine(verb: tuple[str, ...]) -> None:
+    status, _, said = run(*verb, "--engine=nonsense")
+    assert status == 2
+    first, _ = said.splitlines()
+    assert first == "pingpong: --engine nonsense (PINGPONG_ENGINE): must be auto, aioquic or quinn"
+
+
+@pytest.mark.process
+def test_auto_without_quinn_is_aioquic() -> None:
+    with serving() as (_, words):
+        status, said = without_quinn("None", *words, "-c", "1", "--json")
+    assert (status, said) == (0, "")
+
+
+def test_auto_means_quinn_for_clients_only() -> None:
+    assert choose_engine(server=True) == "aioquic"
+    installed: Engine = "quinn" if engines.is_installed("quinn") else "aioquic"
+    assert choose_engine(server=False) == installed
+    assert choose_engine("aioquic", server=False) == "aioquic"
+
+
+def test_what_an_engine_lacks() -> None:
+    assert engine_lacks("aioquic") == []
+    assert "RESET_STREAM_AT" in engine_lacks("quinn")
+
+
+@quinn
+def test_what_an_engine_cannot_honour_is_refused() -> None:
+    config = EndpointConfig(engine="quinn", key_limits=KeyLimits(update_after=10))
+    with pytest.raises(ValueError, match="key_limits"):
+        engines.make_endpoint(config, lambda: None)
+
+
+async def test_a_missing_engine_is_known_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(choice: str, *, server: bool) -> Engine:
+        raise engines.EngineMissingError("not here")
+
+    monkeypatch.setattr("pingpong.webtransport.asyncio.connecting.choose", missing)
+    with pytest.raises(engines.EngineMissingError, match="not here"):
+        connect("https://127.0.0.1:1/")
+
+
+@quinn
+@pytest.mark.quinn
+@pytest.mark.process
+def test_the_log_says_which_engine_is_used_and_what_it_lacks() -> None:
+    with serving("--engine=quinn") as (server, words):
+        event = server.read_event("engine_limited")
+        assert event["engine"] == "quinn"
+        assert event["lacks"] == engine_lacks("quinn")
+        for engine in ("aioquic", "quinn"):
+            status, out, said = run(*words, f"--engine={engine}", "-c", "2", "-i", "0.1", "--json")
+            assert (status, said) == (0, "")
+            assert json.loads(out.splitlines()[-1])["received"] == 2
+
+
+@quinn
+@pytest.mark.quinn
+@pytest.mark.process
+@pytest.mark.parametrize("used", ["aioquic", "quinn"])
+def test_only_the_engine_that_is_used_is_imported(used: Literal["aioquic", "quinn"]) -> None:
+    unused = {"aioquic": "pingpong_engine", "quinn": "aioquic"}[used]
+    with serving(f"--engine={used}") as (server, words):
+        asked = [sys.executable, "-c", _MODULES, *words, "-c1", "--json", f"--engine={used}"]
+        client = subprocess.run(
+            asked, capture_output=True, text=True, env=environment(), timeout=60, check=True
+        )
+        maps = f"/proc/{server.popen.pid}/maps"
+        with open(maps) as file:
+            mapped = file.read()
+    modules = client.stdout.splitlines()[-1].split()
+    assert unused not in modules
+    # Each has a shared library of its own.
+    library = {"aioquic": "/aioquic/", "quinn": "pingpong_engine"}
+    assert library[used] in mapped
+    assert library["quinn" if used == "aioquic" else "aioquic"] not in mapped
