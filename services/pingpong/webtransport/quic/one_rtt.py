@@ -21,7 +21,7 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.crypto import CryptoError  # type: ignore[attr-defined]
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType
-from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
@@ -30,6 +30,7 @@ from .connection_ids import CONNECTION_ID_SIZE, FIXED_BIT, LONG_HEADER, SHORT_ID
 
 _ONE_RTT = tls.Epoch.ONE_RTT
 _CONNECTED = QuicConnectionState.CONNECTED
+_ACKED = QuicDeliveryState.ACKED
 _PACKET_TYPE = QuicPacketType.ONE_RTT
 _NUMBER_AT = SHORT_ID_AT + CONNECTION_ID_SIZE
 _NUMBER_SIZE = 2
@@ -54,11 +55,14 @@ class OneRttConnection(HookedConnection):
         """The only packet space that is left; None until the handshake is over."""
         self._context: QuicReceiveContext | None = None
         """What frames are processed with, reused; None as `_space`."""
+        self._ack_ranges: list[range] = []
+        """The list within the `ack_queue` of `_space`: the received packets to acknowledge."""
         self._shortest_idle = 0.0
 
     def _forget_handshake(self) -> None:
         super()._forget_handshake()
         self._space = self._spaces[_ONE_RTT]
+        self._ack_ranges = vars(self._space.ack_queue)["_RangeSet__ranges"]
         self._context = QuicReceiveContext(
             epoch=_ONE_RTT,
             host_cid=self.host_cid,
@@ -74,6 +78,7 @@ class OneRttConnection(HookedConnection):
     def discard_state(self) -> None:
         """As the base class."""
         self._space = self._context = None
+        self._ack_ranges = []
         super().discard_state()
 
     def _idle_timeout(self) -> float:
@@ -113,7 +118,8 @@ class OneRttConnection(HookedConnection):
             )
         except CryptoError:
             return
-        if number in space.received_packets:
+        seen = space.received_packets
+        if number in seen:
             return
         first = header[0]
         if first & _RESERVED_BITS:
@@ -143,12 +149,27 @@ class OneRttConnection(HookedConnection):
         if number > space.largest_received_packet:
             space.largest_received_packet = number
             space.largest_received_time = now
-        space.ack_queue.add(number)
-        space.received_packets.add(number)
-        if len(space.ack_queue) > MAX_ACK_RANGES:
-            space.ack_queue.shift()
+        seen.add(number)
+        ranges = self._ack_ranges
+        if not ranges:
+            ranges.append(range(number, number + 1))
+        elif ranges[-1].stop == number:
+            ranges[-1] = range(ranges[-1].start, number + 1)
+        else:
+            space.ack_queue.add(number)
+            if len(ranges) > MAX_ACK_RANGES:
+                space.ack_queue.shift()
         if is_ack_eliciting and space.ack_at is None:
             space.ack_at = now + self._ack_delay
+
+    def _on_ack_delivery(
+        self, delivery: QuicDeliveryState, space: QuicPacketSpace, highest_acked: int
+    ) -> None:
+        ranges = self._ack_ranges
+        if len(ranges) == 1 and ranges[0].stop <= highest_acked + 1 and delivery is _ACKED:
+            ranges.clear()
+        else:
+            super()._on_ack_delivery(delivery, space, highest_acked)
 
     # Out.
 
@@ -173,7 +194,7 @@ class OneRttConnection(HookedConnection):
         cid = self._peer_cid.cid
         size = _NUMBER_SIZE + 1 + len(cid) + _TAG_SIZE
         if has_ack:
-            if len(space.ack_queue) != 1:
+            if len(self._ack_ranges) != 1:
                 return super().datagrams_to_send(now)
             size += _MAX_ACK_SIZE
         for data in datagrams:
@@ -182,8 +203,8 @@ class OneRttConnection(HookedConnection):
             size += _MAX_STREAM_HEADER + stop - start
         if (
             size > self._max_datagram_size
-            or size > loss.congestion_window - loss.bytes_in_flight
-            or loss._pacer.next_send_time(now) is not None
+            or size > loss._cc.congestion_window - loss._cc.bytes_in_flight
+            or not loss.may_send(now)
         ):
             return super().datagrams_to_send(now)
         # From here on the packet is sent.
@@ -209,7 +230,6 @@ class OneRttConnection(HookedConnection):
         self._packet_number = number + 1
         packet.sent_bytes = len(sealed)
         loss.on_packet_sent(packet=packet, space=space)
-        loss._pacer.update_after_send(now)
         path.bytes_sent += len(sealed)
         if is_ack_eliciting and not self._ack_eliciting_sent_since_receipt:
             self._close_at = now + self._idle_timeout()
@@ -288,7 +308,7 @@ class OneRttConnection(HookedConnection):
         self, buffer: Buffer, packet: QuicSentPacket, space: QuicPacketSpace, now: float
     ) -> None:
         """Write an ACK frame of the one range."""
-        acknowledged = space.ack_queue[0]
+        acknowledged = self._ack_ranges[0]
         delay = max(0, int((now - (space.largest_received_time or now)) * 1_000_000))
         push = buffer.push_uint_var
         push(QuicFrameType.ACK)

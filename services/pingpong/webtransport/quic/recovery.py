@@ -52,6 +52,19 @@ class Recovery(QuicPacketRecovery):
         at: float = self._time_of_last_sent_ack_eliciting_packet
         return at + self.probe_timeout * (1 << self._pto_count)
 
+    def may_send(self, now: float) -> bool:
+        """Whether pacing allows a packet now; then it counts as sent (RFC 9002, section 7.7)."""
+        pacer = self._pacer
+        each = pacer.packet_time
+        if each is None:
+            return True
+        saved = pacer.bucket_time
+        if now > pacer.evaluation_time:
+            saved = min(saved + (now - pacer.evaluation_time), pacer.bucket_max)
+            pacer.evaluation_time = now
+        pacer.bucket_time = saved if saved <= 0 else saved - each if saved >= each else 0.0
+        return saved > 0
+
     def acknowledge(
         self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
     ) -> None:
@@ -104,10 +117,13 @@ class Recovery(QuicPacketRecovery):
 
     def _round_trip_measured(self, sample: float, ack_delay: float, now: float) -> None:
         """Update the round-trip estimates (RFC 9002, section 5)."""
-        sample = min(sample, _MAX_ROUND_TRIP)
-        latest = max(sample, _TIMER_GRANULARITY)
-        self._rtt_min = min(self._rtt_min, latest)
-        ack_delay = min(ack_delay, self.max_ack_delay)
+        if sample > _MAX_ROUND_TRIP:
+            sample = _MAX_ROUND_TRIP
+        latest = sample if sample > _TIMER_GRANULARITY else _TIMER_GRANULARITY
+        if latest < self._rtt_min:
+            self._rtt_min = latest
+        if ack_delay > self.max_ack_delay:
+            ack_delay = self.max_ack_delay
         if latest > self._rtt_min + ack_delay:
             latest -= ack_delay
         self._rtt_latest = latest
