@@ -283,7 +283,7 @@ def test_every_frame_that_aioquic_handles_is_in_our_table(plain: QuicConnection)
         MOVED + "the types of frames, or it knows RESET_STREAM_AT by itself now"
     )
     for frame_type, (handler, epochs) in theirs.items():
-        name, allowed, _ = ours[frame_type]
+        name, allowed, *_ = ours[frame_type]
         assert handler.__name__ == name, MOVED + f"the handler of frame 0x{frame_type:x}"
         assert allowed <= epochs, f"frame 0x{frame_type:x}"
     table = hooked()._QuicConnection__frame_handlers  # type: ignore[attr-defined]
