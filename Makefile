@@ -26,9 +26,11 @@ PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard t
 # Those of bench/peers.py that no test needs.
 BENCH_PEERS := $(patsubst bench/foreign/%.txt,$(VENV)-peers/%/.made,$(wildcard bench/foreign/*.txt))
 vpath %.txt tests/interop/peers bench/foreign
+# Where cargo builds.
+ENGINE_TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/build/engine/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick e2e e2e-check check bench bench-peers bench-probing fuzz-guided fuzz fuzz-costs soak engine format package constraints python clean
+.PHONY: help run test test-quick e2e e2e-check check bench bench-peers bench-probing fuzz-guided fuzz fuzz-costs soak engine engine-check engine-lint format package constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -89,11 +91,19 @@ engine: $(RUNS) ## build and install the QUIC engine quinn, with a cargo of 1.85
 	@$(find_cargo)
 	@rm -rf build/engine/*.whl
 	@$(call install,--upgrade --target build/engine/maturin 'maturin>=1.9.4$(comma)<2')
-	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),$(CURDIR)/build/engine/target) \
-	  build/engine/maturin/bin/maturin build --release --locked --interpreter $(VENV)/bin/python \
-	  --manifest-path services/engine/Cargo.toml --out build/engine
+	CARGO_TARGET_DIR=$(ENGINE_TARGET) build/engine/maturin/bin/maturin build --release --locked \
+	  --interpreter $(VENV)/bin/python --manifest-path services/engine/Cargo.toml --out build/engine
 	@$(call install,--force-reinstall --no-deps build/engine/*.whl)
 	@$(VENV)/bin/python -c 'import pingpong_engine; print("pingpong-engine", pingpong_engine.__version__)'
+
+engine-check: ## say whether `make engine` can run here
+	@$(find_cargo); echo "make engine can run here, with cargo $$version"
+
+engine-lint: ## rustfmt and clippy of the engine quinn
+	@$(find_cargo)
+	cargo fmt --check --manifest-path services/engine/Cargo.toml
+	CARGO_TARGET_DIR=$(ENGINE_TARGET) cargo clippy --locked \
+	  --manifest-path services/engine/Cargo.toml -- --deny warnings
 
 format: $(MADE) ## put the source, and the tables of the docs, into their form
 	$(VENV)/bin/ruff check --fix .

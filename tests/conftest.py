@@ -17,6 +17,9 @@ import structlog
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MEANT_FOR_TESTS = ("PINGPONG_TEST_", "PINGPONG_E2E_", "PINGPONG_KIND_")
 REQUIRE_ALL = "PINGPONG_TEST_REQUIRE_ALL"
+"""1: a test that the machine lacks something for has failed."""
+WITHOUT = "PINGPONG_TEST_WITHOUT"
+"""Markers, with blanks between, whose tests may be skipped all the same."""
 NEEDS = {
     "browser": "a Chromium on the PATH",
     "network": "root, /dev/net/tun, and ip(8) and ping(8) on the PATH",
@@ -112,8 +115,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     skipped = report.skipped and not hasattr(report, "wasxfail")
-    # The engine quinn is new, and CI does not build it yet.
-    needs = any(item.get_closest_marker(marker) for marker in NEEDS.keys() - {"quinn"})
+    required = NEEDS.keys() - set(os.environ.get(WITHOUT, "").split())
+    needs = any(item.get_closest_marker(marker) for marker in required)
     if skipped and needs and os.environ.get(REQUIRE_ALL) == "1":
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
         report.outcome = "failed"

@@ -109,7 +109,8 @@ def test_what_is_copied_is_there_and_is_sent_to_the_engine(file: Dockerfile) -> 
             for source in sources if "from" not in each.flags else []:
                 path = ROOT / source
                 assert path.exists(), source
-                files = [path] if path.is_file() else list(path.rglob("*.py"))
+                folder = [*path.rglob("*.py"), *path.glob("src/*.rs")]
+                files = [path] if path.is_file() else folder
                 assert files
                 for one in files:
                     assert is_sent(str(one.relative_to(ROOT))), one
@@ -126,6 +127,7 @@ def test_what_is_copied_is_there_and_is_sent_to_the_engine(file: Dockerfile) -> 
         "dist/pingpong.whl",
         "services/pingpong/__pycache__/ping.cpython-313.pyc",
         "services/pingpong/server/ping.pyc",
+        "services/engine/target/release/libpingpong_engine.rlib",
         "services/server.key",
         "services/pingpong/server/tls.pem",
         "tests/conftest.py",
@@ -147,7 +149,11 @@ def test_a_changed_line_of_the_source_changes_the_last_layer_only(file: Dockerfi
             assert not any(word.startswith("services") for word in each.words)
     # Nor does another line of pyproject.toml install anything.
     texts = [each.text for each in file.stages["dependencies"].all("COPY")]
-    assert texts == ["constraints.txt /build/", "/build/requirements.txt /build/"]
+    assert texts == [
+        "constraints.txt /build/",
+        "/build/requirements.txt /build/",
+        "/build/wheels /build/wheels",
+    ]
 
 
 @pytest.mark.process
@@ -163,14 +169,42 @@ def test_exactly_what_the_service_needs_is_installed_at_exact_versions(
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     extras = project["optional-dependencies"]
     assert made.stdout.splitlines() == [*project["dependencies"], *extras[service]]
-    [install] = re.findall(r"pip [^&]*? install ([^&]*)", runs(file, "dependencies"))
+    installs = re.findall(r"pip [^&]*? install ([^&\n]*)", runs(file, "dependencies"))
+    [install, engine] = [" ".join(each.split()) for each in installs]
     for option in (
         "--requirement /build/requirements.txt",
         "--constraint /build/constraints.txt",
         "--no-cache-dir",
         "--only-binary :all:",
     ):
-        assert option in " ".join(install.split())
+        assert option in install
+    # From what the stage before made, and never another of that name.
+    for option in ("--no-index", "--find-links /build/wheels", "--no-deps", "--no-cache-dir"):
+        assert option in engine
+
+
+def test_the_engine_quinn_is_built_with_the_crates_that_are_pinned(file: Dockerfile) -> None:
+    crate = ROOT / "services" / "engine"
+    maturin = tomllib.loads((crate / "pyproject.toml").read_text())["tool"]["maturin"]
+    assert maturin["locked"] is True
+    assert (crate / "Cargo.lock").exists()
+    # Not with a newer Rust than the base image's Debian has.
+    cargo = tomllib.loads((crate / "Cargo.toml").read_text())["package"]
+    assert cargo["rust-version"] == "1.85"
+    [copy] = file.stages["engine"].all("COPY")
+    assert copy.words == ["services/engine", "/build/engine"]
+    assert "pip wheel" in runs(file, "engine")
+    # The same wheel each time: what lists its crates has no time and no random number in it.
+    assert "SOURCE_DATE_EPOCH=0" in runs(file, "engine")
+
+
+@pytest.mark.parametrize("stage", ["runtime", "dev"])
+def test_no_compiler_is_in_an_image_that_runs(file: Dockerfile, stage: str) -> None:
+    taken = {each.flags.get("from") for each in file.chain(stage) if each.keyword == "COPY"}
+    assert taken == {"dependencies", "source"} | ({"reloader"} if stage == "dev" else set())
+    for name in taken:
+        assert not any("apt-get" in each.text for each in file.chain(str(name)))
+    assert not any("apt-get" in each.text for each in file.chain(stage))
 
 
 def test_byte_code_is_never_older_than_its_source(file: Dockerfile) -> None:

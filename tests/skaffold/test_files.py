@@ -48,6 +48,8 @@ def test_a_new_file_in_a_new_folder_is_synced(artifact: Config) -> None:
         "LICENSE",
         "constraints.txt",
         "pyproject.toml",
+        "services/engine/Cargo.lock",
+        "services/engine/src/lib.rs",
         "services/pingpong/py.typed",
         "tools/reload.py",
     ],
@@ -70,6 +72,7 @@ def test_a_change_of_its_dockerfile_builds_the_image(artifact: Config) -> None:
     [
         "services/pingpong/__pycache__/__init__.cpython-313.pyc",
         "services/pingpong/server/__pycache__/worker.cpython-313.pyc",
+        "services/engine/target/release/libpingpong_engine.rlib",
         "README.md",
         "charts/pingpong/values.yaml",
         "skaffold.yaml",
