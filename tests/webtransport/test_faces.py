@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import pytest
 
