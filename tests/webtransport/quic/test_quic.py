@@ -24,18 +24,30 @@ from aioquic.quic.packet_builder import (
     QuicPacketBuilderStop,
 )
 from aioquic.quic.rangeset import RangeSet
-from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
+from aioquic.quic.recovery import (
+    QuicPacketNumberWindow,
+    QuicPacketRecovery,
+    QuicPacketSpace,
+)
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from pingpong.webtransport.quic import aioquic as seam
-from pingpong.webtransport.quic import hardening, identity, reassembly, recovery, reset_stream_at
+from pingpong.webtransport.quic import (
+    hardening,
+    identity,
+    one_rtt,
+    reassembly,
+    recovery,
+    reset_stream_at,
+)
 from pingpong.webtransport.quic.aioquic import HookedConnection
 from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.quic.connection import _IDLE_REASON
 from pingpong.webtransport.quic.connection_ids import ConnectionIds
+from pingpong.webtransport.quic.one_rtt import OneRttConnection
 from tests.webtransport.wire import Wire, certificate
 
-MODULES = (seam, identity, hardening, reassembly, recovery, reset_stream_at)
+MODULES = (seam, identity, hardening, one_rtt, reassembly, recovery, reset_stream_at)
 MOVED = (
     f"aioquic {aioquic.__version__} has moved something that pingpong/webtransport/quic/aioquic.py"
     " reaches for; adapt it there: "
@@ -55,8 +67,10 @@ METHODS = {
     "_handle_max_streams_uni_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_reset_stream_frame": "(self, context, frame_type: int, buf) -> None",
     "_handle_stop_sending_frame": "(self, context, frame_type: int, buf) -> None",
+    "_on_ack_delivery": "(self, delivery, space, highest_acked: int) -> None",
     "_on_connection_limit_delivery": "(self, delivery, limit) -> None",
     "_on_max_stream_data_delivery": "(self, delivery, stream) -> None",
+    "_on_new_connection_id_delivery": "(self, delivery, connection_id) -> None",
     "_idle_timeout": "(self) -> float",
     "_parse_transport_parameters": "(self, data: bytes, from_session_ticket: bool = False) -> None",
     "_payload_received": "(self, context, plain: bytes, crypto_frame_required: bool = False)",
@@ -73,8 +87,12 @@ METHODS = {
     "_write_stream_limits": "(self, builder, space, stream) -> None",
 }
 ATTRIBUTES: dict[str, type] = {
+    "_ack_delay": float,
+    "_ack_eliciting_sent_since_receipt": bool,
     "_close_at": type(None),
     "_close_event": type(None),
+    "_close_pending": bool,
+    "_configuration": QuicConfiguration,
     "_crypto_buffers": dict,
     "_crypto_streams": dict,
     "_cryptos": dict,
@@ -89,6 +107,7 @@ ATTRIBUTES: dict[str, type] = {
     "_is_client": bool,
     "_loss": object,
     "_loss_at": type(None),
+    "_local_ack_delay_exponent": int,
     "_local_initial_source_connection_id": bytes,
     "_local_max_data": object,
     "_local_max_stream_data_bidi_remote": int,
@@ -109,12 +128,18 @@ ATTRIBUTES: dict[str, type] = {
     "_QuicConnection__frame_handlers": dict,
     "_remote_ack_delay_exponent": int,
     "_remote_active_connection_id_limit": int,
+    "_remote_max_data": int,
+    "_remote_max_data_used": int,
     "_remote_max_datagram_frame_size": type(None),
+    "_remote_max_idle_timeout": type(None),
     "_remote_max_stream_data_bidi_local": int,
     "_remote_max_streams_bidi": int,
     "_remote_max_streams_uni": int,
+    "_remote_preferred_address": type(None),
     "_retire_connection_ids": list,
     "_spaces": dict,
+    "_spin_bit": bool,
+    "_spin_highest_pn": int,
     "_state": object,
     "_streams": dict,
     "_streams_blocked_bidi": list,
@@ -123,7 +148,10 @@ ATTRIBUTES: dict[str, type] = {
     "_streams_queue": list,
 }
 OF_STREAMS = {
-    QuicStream: {"max_stream_data_local", "max_stream_data_local_sent", "stream_id"},
+    QuicStream: {
+        *("is_blocked", "max_stream_data_local", "max_stream_data_local_sent"),
+        *("max_stream_data_remote", "stream_id"),
+    },
     QuicStreamSender: {
         *("_buffer", "_buffer_fin", "_buffer_start", "_buffer_stop", "_pending", "_pending_eof"),
         *("_reset_error_code", "buffer_is_empty", "highest_offset", "is_finished"),
@@ -137,6 +165,7 @@ OF_STREAMS = {
 OF_RECOVERY = {
     *("_cc", "_pacer", "_pto_count", "_rtt_first_sample_time", "_rtt_initialized"),
     *("_rtt_latest", "_rtt_min", "_rtt_smoothed", "_rtt_variance", "max_ack_delay"),
+    *("_time_of_last_sent_ack_eliciting_packet", "handshake_confirmed"),
     "peer_completed_address_validation",
 }
 
@@ -147,8 +176,8 @@ def plain() -> QuicConnection:
     return QuicConnection(configuration=QuicConfiguration(is_client=True))
 
 
-def hooked() -> HookedConnection:
-    return HookedConnection(QuicConfiguration(is_client=True), Windows(), ConnectionIds(b"key"))
+def hooked() -> OneRttConnection:
+    return OneRttConnection(QuicConfiguration(is_client=True), Windows(), ConnectionIds(b"key"))
 
 
 def names(signature: inspect.Signature) -> list[tuple[str, object]]:
@@ -187,13 +216,14 @@ def test_nothing_else_is_reached_for() -> None:
     used = set(re.findall(r"\b(?:self|stream|sender|receiver|\.sender|\.receiver)\.(_\w+)", source))
     used |= set(re.findall(r"\.(_\w+)\b", source))
     # What the class itself adds, and nobody else may.
-    own = {name for kind in HookedConnection.__mro__[:-2] for name in vars(kind)} - set(METHODS)
+    own = {name for kind in OneRttConnection.__mro__[:-2] for name in vars(kind)} - set(METHODS)
     own |= set(vars(hooked()))
     own -= set(vars(QuicConnection(configuration=QuicConfiguration(is_client=True))))
     known = set(METHODS) | set(ATTRIBUTES) | own
     known |= {name for of in OF_STREAMS.values() for name in of}
     known |= {"_peer_certificate", "_receive_buffer", "_send_probe"}  # see below
     known |= OF_RECOVERY | {"_detect_loss"}
+    known |= {"_RangeSet__ranges", "_lower", "_received"}  # see below
     for kind, base in (
         (reassembly.StreamReceiver, QuicStreamReceiver),
         (recovery.Recovery, QuicPacketRecovery),
@@ -253,7 +283,7 @@ def test_every_frame_that_aioquic_handles_is_in_our_table(plain: QuicConnection)
         MOVED + "the types of frames, or it knows RESET_STREAM_AT by itself now"
     )
     for frame_type, (handler, epochs) in theirs.items():
-        name, allowed, _ = ours[frame_type]
+        name, allowed, *_ = ours[frame_type]
         assert handler.__name__ == name, MOVED + f"the handler of frame 0x{frame_type:x}"
         assert allowed <= epochs, f"frame 0x{frame_type:x}"
     table = hooked()._QuicConnection__frame_handlers  # type: ignore[attr-defined]
@@ -271,6 +301,18 @@ def test_packets_are_taken_in_by_our_methods() -> None:
     assert quic.tls._receive_buffer == b"", MOVED + "tls._receive_buffer"
     space = quic._spaces[tls.Epoch.ONE_RTT]
     assert {"sent_packets", "largest_acked_packet", "ack_eliciting_in_flight"} <= set(vars(space))
+
+
+def test_packets_to_acknowledge_are_a_list_of_ranges_which_stays() -> None:
+    queue = RangeSet()
+    ranges = queue._RangeSet__ranges  # type: ignore[attr-defined]
+    queue.add(1)
+    queue.add(4)
+    assert ranges == [range(1, 2), range(4, 5)], MOVED + "RangeSet"
+    queue.subtract(0, 4)
+    queue.shift()
+    assert ranges == [], MOVED + "RangeSet"
+    assert {"_lower", "_received"} <= set(vars(QuicPacketNumberWindow())), MOVED + "the window"
 
 
 def test_sender_keeps_what_is_to_be_sent_in_ranges() -> None:
@@ -351,6 +393,7 @@ def test_limits_are_written_by_our_methods_in_each_packet() -> None:
 
     quic._write_connection_limits = note_limits  # type: ignore[method-assign]
     quic._write_stream_limits = note_stream_limits  # type: ignore[method-assign]
+    quic.send_ping(0)  # so that aioquic writes the packet
     wire.client.connection.sessions[0].send_datagram(b"x")
     wire.client_end.transmit(wire.now)
     assert called[0] == "connection", MOVED + "when limits are written"
@@ -367,6 +410,7 @@ def test_packets_end_where_the_builder_says_stop() -> None:
         raise QuicPacketBuilderStop
 
     quic._write_connection_limits = stop  # type: ignore[method-assign]
+    quic.send_ping(0)  # so that aioquic writes the packet
     quic._datagrams_pending.append(b"\x00x")
     assert quic.datagrams_to_send(wire.now) == []
     assert list(quic._datagrams_pending) == [b"\x00x"]

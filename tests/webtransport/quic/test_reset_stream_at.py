@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pingpong.webtransport import varint
 from pingpong.webtransport.quic.aioquic import HookedConnection
 from pingpong.webtransport.quic.config import Windows
+from pingpong.webtransport.quic.one_rtt import OneRttConnection
 from pingpong.webtransport.quic.reset_stream_at import RESET_STREAM_AT
 from pingpong.webtransport.session import Session
 from tests.webtransport.raw import stream_header
@@ -29,9 +30,10 @@ CODE = 0x52E4A40FA8DB
 class Injector:
     """Puts a frame of a test's into the packets of a connection of aioquic's."""
 
-    def __init__(self, quic: HookedConnection) -> None:
+    def __init__(self, quic: OneRttConnection) -> None:
         self.frames: list[bytes] = []
         write = quic._write_connection_limits
+        has_control_frames = quic._has_control_frames
 
         def hooked(builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
             while self.frames:
@@ -43,6 +45,9 @@ class Injector:
             write(builder, space)
 
         quic._write_connection_limits = hooked  # type: ignore[method-assign]
+        quic._has_control_frames = (  # type: ignore[method-assign]
+            lambda path: bool(self.frames) or has_control_frames(path)
+        )
 
 
 def reset_at(stream_id: int, code: int, final_size: int, reliable_size: int) -> bytes:

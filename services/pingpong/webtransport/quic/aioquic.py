@@ -1,10 +1,11 @@
-"""Adapts aioquic's connection to `engine`: four classes, each the base of the next.
+"""Adapts aioquic's connection to `engine`: five classes, each the base of the next.
 
     QuicConnection         aioquic's own
     IdentifiedConnection   `identity`: connection ids, keys, and how a connection ends
     HardenedConnection     `hardening`: limits the cost of what a peer sends
     ResettingConnection    `reset_stream_at`: RESET_STREAM_AT, which aioquic does not know
     HookedConnection       here: flow control, acknowledgements, methods for `connection`
+    OneRttConnection       `one_rtt`: a short way for the packets after the handshake
 
 Only these classes, and the replacements `keys`, `reassembly` and `recovery`, use aioquic's private
 names. Tests list each name, and fail when one changes. This module changes aioquic's behaviour as
@@ -42,6 +43,7 @@ from .config import Windows
 from .connection_ids import ConnectionIds
 from .reset_stream_at import ResettingConnection
 
+_ONE_RTT = tls.Epoch.ONE_RTT
 _PACKET_OVERHEAD = 1 + 2 + 16
 """First byte, packet number and tag of a 1-RTT packet, without the connection id."""
 _DATAGRAM_OVERHEAD = 1 + 2
@@ -180,7 +182,6 @@ class HookedConnection(ResettingConnection):
         """Whether there is nothing to send, as after a packet that had only acknowledgements."""
         path, *others = self._network_paths
         ack_at = self._spaces[tls.Epoch.ONE_RTT].ack_at
-        bidi, uni = self._local_max_streams_bidi, self._local_max_streams_uni
         return not (
             others
             or not path.is_validated
@@ -192,11 +193,21 @@ class HookedConnection(ResettingConnection):
             or self._handshake_done_pending
             or self._retire_connection_ids
             or self._streams_blocked_pending
-            or self._local_max_data.value != self._local_max_data.sent
+            or self._has_limits_to_send()
+            or self._has_unsent_ids()
+            or self._has_pending_data()
+        )
+
+    def _has_limits_to_send(self) -> bool:
+        """Whether MAX_DATA or MAX_STREAMS is due, as in `_write_connection_limits`."""
+        data = self._local_max_data
+        bidi, uni = self._local_max_streams_bidi, self._local_max_streams_uni
+        window = self.windows.connection
+        return bool(
+            data.value != data.sent
+            or 2 * (self.delivered + window - self.held_total - data.value) >= window
             or bidi.value - bidi.sent > bidi.sent - bidi.used
             or uni.value - uni.sent > uni.sent - uni.used
-            or not all(connection_id.was_sent for connection_id in self._host_cids)
-            or self._has_pending_data()
         )
 
     # For `connection`: what aioquic has no public method for.
@@ -230,7 +241,7 @@ class HookedConnection(ResettingConnection):
             return not self._has_nothing_to_send(now)
         if self._packet_number >= self._skip_at:
             self._skip_packet_number()
-        space = self._spaces[tls.Epoch.ONE_RTT]
+        space = self._spaces[_ONE_RTT]
         if space.ack_at is not None and space.ack_at > now:
             space.ack_at = now
         return True

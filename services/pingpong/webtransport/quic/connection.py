@@ -13,11 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from ..errors import ErrorCode
-from .aioquic import HookedConnection, StreamCreditReceived
+from .aioquic import StreamCreditReceived
 from .config import EndpointConfig
 from .connection_ids import ConnectionIds
 from .engine import Address, QuicEvents
 from .fair_queue import Flow
+from .one_rtt import OneRttConnection
 
 _COUNT_BUFFERS_AFTER = 16 << 10
 """Bytes by which buffers may grow before they are counted again."""
@@ -89,7 +90,7 @@ class AioquicConnection:
         **kwargs: Any,
     ) -> None:
         self._owner = owner
-        self._quic = HookedConnection(
+        self._quic = OneRttConnection(
             configuration, config.windows, ids, key_limits=config.key_limits, **kwargs
         )
         self._queue: deque[events.QuicEvent] = self._quic.event_queue

@@ -25,12 +25,13 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
-from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketNumberWindow, QuicPacketSpace
 from cryptography import x509
 
 from .config import KeyLimits
 from .connection_ids import ConnectionIds
+from .engine import RESET_REASON
 from .keys import PacketKeys
 from .reassembly import TooManyPiecesError
 
@@ -41,7 +42,6 @@ tls.Epoch.__hash__ = object.__hash__  # type: ignore[method-assign]
 # In a program without a logging configuration, aioquic's warnings about peers would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
-RESET_REASON = "stateless reset: the peer no longer has this connection"
 _KEY_REASONS = {
     QuicErrorCode.AEAD_LIMIT_REACHED: "the keys were used for as many packets as they are safe for",
     QuicErrorCode.KEY_UPDATE_ERROR: "a key update before the previous one was confirmed",
@@ -78,7 +78,7 @@ class SeenPackets(QuicPacketNumberWindow):
         self.repeats = 0
 
     def __contains__(self, packet_number: int) -> bool:
-        is_repeat: bool = super().__contains__(packet_number)
+        is_repeat = packet_number < self._lower or packet_number in self._received
         self.repeats += is_repeat
         return is_repeat
 
@@ -99,6 +99,8 @@ class IdentifiedConnection(QuicConnection):
         self.closed_by_peer = False
         self.close_is_authenticated = True
         """False if the peer's close arrived before the handshake authenticated the peer."""
+        self._ids_unsent = True
+        """Whether a connection id may not have been sent."""
         self._is_discarded = False
         self._duplicates = 0
         """The `duplicate_packets` of an ended connection."""
@@ -160,6 +162,19 @@ class IdentifiedConnection(QuicConnection):
             token = self._ids.reset_token(made)
             self._host_cids.append(QuicConnectionId(made, self._host_cid_seq, token))
             self._host_cid_seq += 1
+            self._ids_unsent = True
+
+    def _on_new_connection_id_delivery(
+        self, delivery: QuicDeliveryState, connection_id: QuicConnectionId
+    ) -> None:
+        super()._on_new_connection_id_delivery(delivery, connection_id)
+        self._ids_unsent = True
+
+    def _has_unsent_ids(self) -> bool:
+        """Whether the peer does not know all connection ids that it may use."""
+        if self._ids_unsent:
+            self._ids_unsent = not all(each.was_sent for each in self._host_cids)
+        return self._ids_unsent
 
     def _handle_connection_close_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer

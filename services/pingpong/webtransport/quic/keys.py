@@ -10,6 +10,7 @@ import math
 
 from aioquic.quic.crypto import (  # type: ignore[attr-defined]
     AEAD,
+    SAMPLE_SIZE,
     CryptoContext,
     CryptoError,
     CryptoPair,
@@ -19,6 +20,7 @@ from aioquic.quic.crypto import (  # type: ignore[attr-defined]
 )
 from aioquic.quic.packet import QuicErrorCode, decode_packet_number
 from aioquic.tls import CipherSuite
+from cryptography.exceptions import InvalidTag
 
 from .config import KeyLimits
 
@@ -31,6 +33,13 @@ limit."""
 _NO_LIMIT = 1 << 62
 """The largest packet number (RFC 9000, section 12.3)."""
 _PHASE_BIT = 4
+_PROTECTED_BITS = 0x1F
+"""Of the first byte of a short header (section 5.4.1)."""
+_SAMPLE_AFTER = 4
+"""Bytes from the beginning of the packet number to the sample for header protection (section
+5.4.2)."""
+_NONCE_SIZE = 12
+_BYTES = tuple(bytes((value,)) for value in range(256))
 
 
 class PacketKeys(CryptoPair):
@@ -71,21 +80,51 @@ class PacketKeys(CryptoPair):
         keys = self.recv
         if keys.aead is None or keys.hp is None:
             raise KeyUnavailableError("Decryption key is not available")
-        header, number = keys.hp.remove(packet, encrypted_offset)
-        first = header[0]
-        number = decode_packet_number(number, ((first & 3) + 1) << 3, expected_packet_number)
+        # Remove header protection (section 5.4); with fewer steps than aioquic.
+        sample_at = encrypted_offset + _SAMPLE_AFTER
+        if sample_at + SAMPLE_SIZE > len(packet):
+            raise CryptoError("Packet is too short to sample")
+        mask = keys.hp._mask(packet[sample_at : sample_at + SAMPLE_SIZE])
+        first = packet[0] ^ (mask[0] & _PROTECTED_BITS)
+        size = (first & 3) + 1
+        payload_at = encrypted_offset + size
+        number = int.from_bytes(packet[encrypted_offset:payload_at]) ^ int.from_bytes(
+            mask[1 : 1 + size]
+        )
+        header = _BYTES[first] + packet[1:encrypted_offset] + number.to_bytes(size)
+        number = decode_packet_number(number, size << 3, expected_packet_number)
         try:
             if bool(first & _PHASE_BIT) != keys.key_phase:
                 return header, self._decrypt_other(packet, header, number), number
-            payload = keys.aead.decrypt(packet[len(header) :], header, number)
-        except CryptoError:
+            nonce = (keys.aead._iv ^ number).to_bytes(_NONCE_SIZE)
+            payload = keys.aead._aead.decrypt(nonce, packet[payload_at:], header)
+        except (CryptoError, InvalidTag) as error:
             self._failed += 1
             if self._failed > self._max_failed:
                 self.review_at = 0
-            raise
+            raise CryptoError(str(error)) from None
         if number < self._first_received:
             self._first_received = number
         return header, payload, number
+
+    def encrypt_short(self, first: int, peer_id: bytes, number: int, payload: bytes) -> bytes:
+        """Encrypt a 1-RTT packet with a packet number of 2 bytes.
+
+        `first` is the first byte without the key phase, `peer_id` the destination connection id,
+        and `payload` has at least 2 bytes.
+        """
+        keys = self.send
+        if keys.aead is None or keys.hp is None:
+            raise KeyUnavailableError("Encryption key is not available")
+        first |= _PHASE_BIT if self.recv.key_phase else 0
+        short = number & 0xFFFF
+        nonce = (keys.aead._iv ^ number).to_bytes(_NONCE_SIZE)
+        header = _BYTES[first] + peer_id + short.to_bytes(2)
+        sealed = keys.aead._aead.encrypt(nonce, payload, header)
+        mask = keys.hp._mask(sealed[_SAMPLE_AFTER - 2 : _SAMPLE_AFTER - 2 + SAMPLE_SIZE])
+        first ^= mask[0] & _PROTECTED_BITS
+        short ^= mask[1] << 8 | mask[2]
+        return _BYTES[first] + peer_id + short.to_bytes(2) + sealed
 
     def update_key(self) -> None:
         """Update the keys as soon as it is allowed (section 6.1)."""
