@@ -352,7 +352,7 @@ def attack(arena: Arena, cost: Cost, stage: str, packets: int) -> None:
         if stage == "open":
             hostile.take(sent.get(HOSTILE, []))
         arena.pass_time(0.000_2)
-        if (closed := arena.attacked.closed) is not None:
+        if (closed := arena.closed) is not None:
             cost.closed = f"{closed.code:#x} {closed.reason}"
     if growing:
         gc.collect()
