@@ -143,7 +143,12 @@ class Link:
                 side.handle_timers(self.now)
 
 
-PAIRS = [("quinn", "quinn"), ("quinn", "aioquic"), ("aioquic", "quinn")]
+PAIRS = [
+    ("quinn", "quinn"),
+    ("quinn", "aioquic"),
+    ("aioquic", "quinn"),
+    ("aioquic", "aioquic"),
+]
 
 
 @pytest.fixture(params=PAIRS, ids="-".join)
@@ -170,6 +175,36 @@ def test_streams_and_datagrams(link: Link) -> None:
     link.run(lambda: link.client.ended and link.client.datagrams)
     assert link.client.data == {stream_id: data}
     assert link.client.datagrams == [bytes(link.server.quic.max_datagram_size)]
+
+
+def test_what_is_known_of_the_path(link: Link) -> None:
+    quic = link.client.quic
+    before = quic.path_statistics
+    assert before is not None
+    assert before.lost_packets == 0
+    assert 10_000 < before.congestion_window < 20_000
+    quic.send_datagram(b"lost")
+    link.client_end.transmit(link.now)
+    stream_id = quic.open_stream(b"", False)
+    quic.send_stream(stream_id, bytes(100_000), True)
+    link.run(lambda: link.server.ended)
+    link.run(seconds=0.2)
+    after = quic.path_statistics
+    assert after is not None
+    assert after.lost_packets == 1
+    assert after.congestion_window != before.congestion_window
+    assert 0 <= after.smoothed_rtt < 0.1
+    quic.close(0)
+    link.run()
+    assert link.client.closed
+    assert quic.path_statistics is not None
+    assert quic.path_statistics.lost_packets == 1
+
+
+def test_nothing_is_known_of_the_path_before_a_round_trip() -> None:
+    for engine in ("aioquic", "quinn"):
+        end = engines.make_endpoint(EndpointConfig(engine=engine), lambda: None)
+        assert end.connect(SERVER, PINNED, Sink, 1.0).path_statistics is None
 
 
 def test_a_stream_that_is_reset_at_once_brings_its_header(link: Link) -> None:

@@ -32,6 +32,7 @@ from aioquic.quic.stream import FinalSizeError, QuicStream, StreamFinishedError
 
 from ..errors import ErrorCode
 from .connection_ids import ConnectionIds
+from .engine import PathStatistics
 from .identity import IdentifiedConnection
 from .reassembly import (
     MAX_CRYPTO_BYTES,
@@ -96,6 +97,11 @@ class HardenedConnection(IdentifiedConnection):
         # In the handshake nothing else limits the buffers.
         for stream in self._crypto_streams.values():
             stream.receiver = StreamReceiver(None, Buffers(), most=MAX_CRYPTO_PIECES)
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What is known of the path; None before a round trip was measured."""
+        return self._loss.path_statistics
 
     # Packets.
 

@@ -30,6 +30,7 @@ from .engine import (
     RESET_REASON,
     Address,
     EndpointCounters,
+    PathStatistics,
     QuicConnection,
     QuicEvents,
     Wake,
@@ -65,6 +66,7 @@ class QuinnConnection:
         "_engine",
         "_handle",
         "_owner",
+        "_path",
         "arrival",
         "buffered_bytes",
         "close_is_authenticated",
@@ -97,6 +99,7 @@ class QuinnConnection:
         self._certificate: x509.Certificate | None = None
         self._certificate_hash = certificate_hash
         self._deadline: float | None = None
+        self._path: PathStatistics | None = None
         self.arrival = 0
         self.buffered_bytes = 0
         """Bytes that were buffered at the last count."""
@@ -141,6 +144,16 @@ class QuinnConnection:
     def duplicate_packets(self) -> int:
         """Not counted."""
         return 0
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What is known of the path; None before a round trip was measured."""
+        if self.handshake_counted and not self.has_ended:
+            known = self._engine.statistics(self._handle)
+            if known is not None:
+                rtt, congestion_window, lost_packets = known
+                self._path = PathStatistics(rtt / _SECOND, congestion_window, lost_packets)
+        return self._path
 
     @property
     def deadline(self) -> float | None:
@@ -249,6 +262,8 @@ class QuinnConnection:
     def end(self) -> QuicEvents | None:
         """It has ended. Returns the receiver of its events, which gets no more after the last."""
         self._keep_certificate()
+        if self.is_client:
+            _ = self.path_statistics
         events, self.events = self.events, None
         self.has_ended = True
         self.closing = self.deadline = self.give_up_at = None
