@@ -60,7 +60,9 @@ class FairQueue:
         if flow.packets is not None:
             return False
         if flow.round != self._round:
-            flow.spent = max(0.0, flow.spent - QUANTUM * (self._round - flow.round))
+            flow.spent -= QUANTUM * (self._round - flow.round)
+            if flow.spent < 0.0:
+                flow.spent = 0.0
             flow.round = self._round
         return flow.spent < QUANTUM
 

@@ -78,7 +78,7 @@ class SeenPackets(QuicPacketNumberWindow):
         self.repeats = 0
 
     def __contains__(self, packet_number: int) -> bool:
-        is_repeat: bool = super().__contains__(packet_number)
+        is_repeat = packet_number < self._lower or packet_number in self._received
         self.repeats += is_repeat
         return is_repeat
 
