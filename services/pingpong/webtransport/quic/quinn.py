@@ -728,30 +728,28 @@ def _ours(closing: tuple[int, str, bool]) -> tuple[int, str, bool, bool, bool]:
 
 def _authorities(identity: ServerIdentity) -> quinn.Authorities:
     """The authorities that a client trusts. Raises `OSError` if a file is not readable."""
-    if identity.ca_file is None and identity.ca_path is None:
+    file, folder = identity.ca_file, identity.ca_path
+    if file is None and folder is None:
         import certifi
 
-        return _read_authorities((certifi.where(),), ())
-    files = [] if identity.ca_file is None else [identity.ca_file]
-    if identity.ca_path is not None:
-        # The names that OpenSSL gives them: a hash, and a number.
-        names = sorted(os.listdir(identity.ca_path))
-        files += [
-            os.path.join(identity.ca_path, name)
-            for name in names
-            if name.rpartition(".")[2].isdigit()
-        ]
-    stamps = tuple((os.stat(file).st_mtime_ns, os.stat(file).st_size) for file in files)
-    return _read_authorities(tuple(files), stamps)
+        file = certifi.where()
+    # What is in a folder is not looked at for each connection: a system has hundreds of files.
+    stamps = [(os.stat(one).st_mtime_ns, os.stat(one).st_size) for one in (file, folder) if one]
+    return _read_authorities(file, folder, tuple(stamps))
 
 
 @functools.lru_cache(maxsize=8)
 def _read_authorities(
-    files: tuple[str, ...], stamps: tuple[tuple[int, int], ...]
+    file: str | None, folder: str | None, stamps: tuple[tuple[int, int], ...]
 ) -> quinn.Authorities:
     """Read PEM files; `stamps` changes when they do."""
+    files = [] if file is None else [file]
+    if folder is not None:
+        # The names that OpenSSL gives them: a hash, and a number.
+        names = sorted(os.listdir(folder))
+        files += [os.path.join(folder, name) for name in names if name.rpartition(".")[2].isdigit()]
     content = []
     for name in files:
-        with open(name, "rb") as file:
-            content.append(file.read())
+        with open(name, "rb") as opened:
+            content.append(opened.read())
     return quinn.Authorities(b"\n".join(content))

@@ -36,7 +36,7 @@ class Recovery(QuicPacketRecovery):
         super().__init__(**kwargs)
         self.probe_timeout: float = self.get_probe_timeout()
         """Seconds; of 1-RTT packets, without backoff. It changes with each measured round trip."""
-        self._lost_packets = 0
+        self.lost_packets = 0
         self.ack_only: deque[int] = deque()
         """Packet numbers of the remembered 1-RTT packets that are not ack-eliciting."""
 
@@ -45,7 +45,7 @@ class Recovery(QuicPacketRecovery):
         """What is known of the path; None before a round trip was measured."""
         if not self._rtt_initialized:
             return None
-        return PathStatistics(self._rtt_smoothed, self.congestion_window, self._lost_packets)
+        return PathStatistics(self._rtt_smoothed, self.congestion_window, self.lost_packets)
 
     def _on_packets_lost(
         self,
@@ -58,7 +58,7 @@ class Recovery(QuicPacketRecovery):
     ) -> None:
         packets = list(packets)
         if congestion_event:  # others are sent again as probes
-            self._lost_packets += len(packets)
+            self.lost_packets += len(packets)
         super()._on_packets_lost(
             congestion_event=congestion_event,
             now=now,
