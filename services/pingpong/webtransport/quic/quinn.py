@@ -71,6 +71,7 @@ class QuinnConnection:
         "buffered_bytes",
         "close_is_authenticated",
         "closing",
+        "duplicate_packets",
         "events",
         "flow",
         "give_up_at",
@@ -106,6 +107,8 @@ class QuinnConnection:
         self.close_is_authenticated = True
         self.closing: tuple[int, str, bool] | None = None
         """Code, reason, and whether it is the application's: of a close that is not reported."""
+        self.duplicate_packets = 0
+        """1-RTT packets that the network duplicated."""
         self.events: QuicEvents | None = None
         self.flow = Flow()
         """The processing time of its packets."""
@@ -139,11 +142,6 @@ class QuinnConnection:
                 except ValueError:
                     return None
         return self._certificate
-
-    @property
-    def duplicate_packets(self) -> int:
-        """Not counted."""
-        return 0
 
     @property
     def path_statistics(self) -> PathStatistics | None:
@@ -191,7 +189,7 @@ class QuinnConnection:
         return self._engine.reset_stream(self._handle, stream_id, code)
 
     def stop_sending(self, stream_id: int, code: int) -> None:
-        """Send STOP_SENDING. The end of the stream is reported at once, as a reset."""
+        """Send STOP_SENDING. The end of the stream is reported as a reset."""
         if self._engine.stop_sending(self._handle, stream_id, code):
             self._owner.report_later(self)
 
@@ -511,6 +509,8 @@ class QuinnEndpoint:
             connection.arrival = arrival
             if events or more:
                 self._report(connection, events, more)
+            else:  # it may be a duplicate
+                connection.duplicate_packets = self.engine.duplicate_packets(handle)
             if not queue.spend(connection.flow, queue.clock() - begun):
                 self._throttle(connection)
             return
