@@ -93,6 +93,7 @@ class Meter:
         self.spent: dict[str, int] = dict.fromkeys((*LAYERS, _OUTSIDE), 0)
         self.clocks: dict[str, float] = dict.fromkeys((*LAYERS, _OUTSIDE), 0.0)
         """Clocks that count as time of a layer, in parts of a call from one layer to another."""
+        self.is_on = False
         self._layer = _OUTSIDE
         self._since = 0
 
@@ -103,7 +104,7 @@ class Meter:
 
         def clocked(*args: Any, **kwargs: Any) -> Any:
             caller = self._layer
-            if caller == layer:
+            if caller == layer or not self.is_on:
                 return function(*args, **kwargs)
             now = clock()
             spent[caller] += now - self._since
@@ -347,9 +348,13 @@ class Bench:
         receive = listener.endpoint.pump.receive_pending
 
         def serve() -> int:
+            if meter is not None:
+                meter.is_on = True
             began = time.perf_counter_ns()
             receive()
             spent = time.perf_counter_ns() - began
+            if meter is not None:
+                meter.is_on = False
             if listener.endpoint.engine.waiting_packets:
                 # The machine paused this process, so the connection has used its share of time.
                 listener.receive_pending()

@@ -24,7 +24,11 @@ from aioquic.quic.packet_builder import (
     QuicPacketBuilderStop,
 )
 from aioquic.quic.rangeset import RangeSet
-from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
+from aioquic.quic.recovery import (
+    QuicPacketNumberWindow,
+    QuicPacketRecovery,
+    QuicPacketSpace,
+)
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from pingpong.webtransport.quic import aioquic as seam
@@ -219,6 +223,7 @@ def test_nothing_else_is_reached_for() -> None:
     known |= {name for of in OF_STREAMS.values() for name in of}
     known |= {"_peer_certificate", "_receive_buffer", "_send_probe"}  # see below
     known |= OF_RECOVERY | {"_detect_loss"}
+    known |= {"_RangeSet__ranges", "_lower", "_received"}  # see below
     for kind, base in (
         (reassembly.StreamReceiver, QuicStreamReceiver),
         (recovery.Recovery, QuicPacketRecovery),
@@ -278,7 +283,7 @@ def test_every_frame_that_aioquic_handles_is_in_our_table(plain: QuicConnection)
         MOVED + "the types of frames, or it knows RESET_STREAM_AT by itself now"
     )
     for frame_type, (handler, epochs) in theirs.items():
-        name, allowed, _ = ours[frame_type]
+        name, allowed, *_ = ours[frame_type]
         assert handler.__name__ == name, MOVED + f"the handler of frame 0x{frame_type:x}"
         assert allowed <= epochs, f"frame 0x{frame_type:x}"
     table = hooked()._QuicConnection__frame_handlers  # type: ignore[attr-defined]
@@ -296,6 +301,18 @@ def test_packets_are_taken_in_by_our_methods() -> None:
     assert quic.tls._receive_buffer == b"", MOVED + "tls._receive_buffer"
     space = quic._spaces[tls.Epoch.ONE_RTT]
     assert {"sent_packets", "largest_acked_packet", "ack_eliciting_in_flight"} <= set(vars(space))
+
+
+def test_packets_to_acknowledge_are_a_list_of_ranges_which_stays() -> None:
+    queue = RangeSet()
+    ranges = queue._RangeSet__ranges  # type: ignore[attr-defined]
+    queue.add(1)
+    queue.add(4)
+    assert ranges == [range(1, 2), range(4, 5)], MOVED + "RangeSet"
+    queue.subtract(0, 4)
+    queue.shift()
+    assert ranges == [], MOVED + "RangeSet"
+    assert {"_lower", "_received"} <= set(vars(QuicPacketNumberWindow())), MOVED + "the window"
 
 
 def test_sender_keeps_what_is_to_be_sent_in_ranges() -> None:

@@ -43,6 +43,7 @@ from .config import Windows
 from .connection_ids import ConnectionIds
 from .reset_stream_at import ResettingConnection
 
+_ONE_RTT = tls.Epoch.ONE_RTT
 _PACKET_OVERHEAD = 1 + 2 + 16
 """First byte, packet number and tag of a 1-RTT packet, without the connection id."""
 _DATAGRAM_OVERHEAD = 1 + 2
@@ -240,7 +241,7 @@ class HookedConnection(ResettingConnection):
             return not self._has_nothing_to_send(now)
         if self._packet_number >= self._skip_at:
             self._skip_packet_number()
-        space = self._spaces[tls.Epoch.ONE_RTT]
+        space = self._spaces[_ONE_RTT]
         if space.ack_at is not None and space.ack_at > now:
             space.ack_at = now
         return True

@@ -60,9 +60,17 @@ class FairQueue:
         if flow.packets is not None:
             return False
         if flow.round != self._round:
-            flow.spent = max(0.0, flow.spent - QUANTUM * (self._round - flow.round))
+            flow.spent -= QUANTUM * (self._round - flow.round)
+            if flow.spent < 0.0:
+                flow.spent = 0.0
             flow.round = self._round
         return flow.spent < QUANTUM
+
+    def spend(self, flow: Flow, seconds: float) -> bool:
+        """Count processing time of a flow. Returns whether it may go on: `may_process`."""
+        may_process = self.may_process(flow)
+        flow.spent += seconds
+        return may_process and flow.spent < QUANTUM
 
     def enqueue(self, flow: Flow, packet: Packet, size: int = 0) -> bool:
         """Queue a packet of `size` bytes; false if it has to be dropped.

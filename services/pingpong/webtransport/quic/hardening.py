@@ -42,6 +42,10 @@ from .reassembly import (
 )
 from .recovery import Recovery
 
+# Looked up once: an attribute of an enumeration takes as long as a call.
+_INITIAL, _ONE_RTT = tls.Epoch.INITIAL, tls.Epoch.ONE_RTT
+_CRYPTO, _ACK_ECN = int(QuicFrameType.CRYPTO), int(QuicFrameType.ACK_ECN)
+
 MAX_FRAMES = 256
 """The cost limit of a packet's frames. A packet of 1200 bytes has room for 170 of the smallest
 useful frames: resets of streams, or answers of a few bytes."""
@@ -109,7 +113,7 @@ class HardenedConnection(IdentifiedConnection):
         buffer = Buffer(data=plain)
         frames = self._FRAMES
         epoch = context.epoch
-        in_handshake = epoch is not tls.Epoch.ONE_RTT
+        in_handshake = epoch is not _ONE_RTT
         self._frames_left = MAX_FRAMES
         is_ack_eliciting = False
         is_probing = True
@@ -120,7 +124,7 @@ class HardenedConnection(IdentifiedConnection):
                 frame = frames.get(frame_type)
                 if frame is None:
                     raise _malformed(frame_type, "a frame of unknown type")
-                handler, epochs, cost = frame
+                handler, epochs, cost, frame_is_ack_eliciting, frame_is_probing = frame
                 if in_handshake and epoch not in epochs:
                     raise _violation(frame_type, "a frame of another type of packet")
                 self._frames_left -= cost
@@ -133,11 +137,11 @@ class HardenedConnection(IdentifiedConnection):
                 pass  # The stream has been discarded.
             except TooManyPiecesError:
                 raise _too_many_pieces(frame_type) from None
-            if frame_type == QuicFrameType.CRYPTO:
+            if frame_type == _CRYPTO:
                 crypto_frame_required = False
-            if frame_type not in NON_ACK_ELICITING_FRAME_TYPES:
+            if frame_is_ack_eliciting:
                 is_ack_eliciting = True
-            if frame_type not in PROBING_FRAME_TYPES:
+            if not frame_is_probing:
                 is_probing = False
         if crypto_frame_required:
             # RFC 9000, section 17.2.2.
@@ -180,13 +184,13 @@ class HardenedConnection(IdentifiedConnection):
                 ranges.append((low, high))
         if low < 0:
             raise _malformed(frame_type, "an acknowledgement of a negative packet number")
-        if frame_type == QuicFrameType.ACK_ECN:
+        if frame_type == _ACK_ECN:
             for _ in range(3):
                 pull()
         if self._skipped:
             self._check_skipped(frame_type, ranges)
         epoch = context.epoch
-        if epoch is not tls.Epoch.INITIAL:
+        if epoch is not _INITIAL:
             self._loss.peer_completed_address_validation = True
         self._loss.acknowledge(
             ranges,
@@ -233,12 +237,14 @@ class HardenedConnection(IdentifiedConnection):
         if end > UINT_VAR_MAX:
             raise _malformed(frame_type, "a stream longer than can be")
         data = buf.pull_bytes(length)
-        self._assert_stream_can_receive(frame_type, stream_id)
-        stream = self._streams.get(stream_id) or self._get_or_create_stream(frame_type, stream_id)
+        stream = self._streams.get(stream_id)
+        if stream is None or stream_id & 2:
+            self._assert_stream_can_receive(frame_type, stream_id)
+            stream = self._get_or_create_stream(frame_type, stream_id)
         receiver = stream.receiver
         assert isinstance(receiver, StreamReceiver)
         limit = self._local_max_data
-        more = max(0, end - receiver.highest_offset)
+        more = end - receiver.highest_offset if end > receiver.highest_offset else 0
         if end > stream.max_stream_data_local or limit.used + more > limit.value:
             raise _error(QuicErrorCode.FLOW_CONTROL_ERROR, frame_type, "more data than allowed")
         try:
@@ -303,8 +309,14 @@ class HardenedConnection(IdentifiedConnection):
             )
         return stream
 
-    _FRAMES: ClassVar[dict[int, tuple[str, frozenset[tls.Epoch], int]]] = {
-        frame_type: (f"_handle_{name}_frame", EPOCHS(epochs), _COSTS.get(frame_type, 1))
+    _FRAMES: ClassVar[dict[int, tuple[str, frozenset[tls.Epoch], int, bool, bool]]] = {
+        frame_type: (
+            f"_handle_{name}_frame",
+            EPOCHS(epochs),
+            _COSTS.get(frame_type, 1),
+            frame_type not in NON_ACK_ELICITING_FRAME_TYPES,
+            frame_type in PROBING_FRAME_TYPES,
+        )
         for name, epochs, *frame_types in (
             ("padding", "IH01", 0x00),
             ("ping", "IH01", 0x01),
@@ -332,7 +344,8 @@ class HardenedConnection(IdentifiedConnection):
         )
         for frame_type in frame_types
     }
-    """Frame types (RFC 9000, table 3): the method, the allowed packets, and the cost."""
+    """Frame types (RFC 9000, table 3): the method, the allowed packets, the cost, and whether it
+    is ack-eliciting, and probing."""
 
 
 def _error(code: int, frame_type: int | None, reason: str) -> QuicConnectionError:

@@ -20,6 +20,7 @@ from aioquic.quic.crypto import (  # type: ignore[attr-defined]
 )
 from aioquic.quic.packet import QuicErrorCode, decode_packet_number
 from aioquic.tls import CipherSuite
+from cryptography.exceptions import InvalidTag
 
 from .config import KeyLimits
 
@@ -37,6 +38,7 @@ _PROTECTED_BITS = 0x1F
 _SAMPLE_AFTER = 4
 """Bytes from the beginning of the packet number to the sample for header protection (section
 5.4.2)."""
+_NONCE_SIZE = 12
 _BYTES = tuple(bytes((value,)) for value in range(256))
 
 
@@ -94,12 +96,13 @@ class PacketKeys(CryptoPair):
         try:
             if bool(first & _PHASE_BIT) != keys.key_phase:
                 return header, self._decrypt_other(packet, header, number), number
-            payload = keys.aead.decrypt(packet[payload_at:], header, number)
-        except CryptoError:
+            nonce = (keys.aead._iv ^ number).to_bytes(_NONCE_SIZE)
+            payload = keys.aead._aead.decrypt(nonce, packet[payload_at:], header)
+        except (CryptoError, InvalidTag) as error:
             self._failed += 1
             if self._failed > self._max_failed:
                 self.review_at = 0
-            raise
+            raise CryptoError(str(error)) from None
         if number < self._first_received:
             self._first_received = number
         return header, payload, number
@@ -115,7 +118,9 @@ class PacketKeys(CryptoPair):
             raise KeyUnavailableError("Encryption key is not available")
         first |= _PHASE_BIT if self.recv.key_phase else 0
         short = number & 0xFFFF
-        sealed = keys.aead.encrypt(payload, _BYTES[first] + peer_id + short.to_bytes(2), number)
+        nonce = (keys.aead._iv ^ number).to_bytes(_NONCE_SIZE)
+        header = _BYTES[first] + peer_id + short.to_bytes(2)
+        sealed = keys.aead._aead.encrypt(nonce, payload, header)
         mask = keys.hp._mask(sealed[_SAMPLE_AFTER - 2 : _SAMPLE_AFTER - 2 + SAMPLE_SIZE])
         first ^= mask[0] & _PROTECTED_BITS
         short ^= mask[1] << 8 | mask[2]

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 from aioquic import tls
-from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.connection import (
     QuicConnectionError,
     QuicConnectionState,
@@ -21,15 +20,17 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.crypto import CryptoError  # type: ignore[attr-defined]
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType
-from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
+from .. import varint
 from .aioquic import HookedConnection
 from .connection_ids import CONNECTION_ID_SIZE, FIXED_BIT, LONG_HEADER, SHORT_ID_AT
 
 _ONE_RTT = tls.Epoch.ONE_RTT
 _CONNECTED = QuicConnectionState.CONNECTED
+_ACKED = QuicDeliveryState.ACKED
 _PACKET_TYPE = QuicPacketType.ONE_RTT
 _NUMBER_AT = SHORT_ID_AT + CONNECTION_ID_SIZE
 _NUMBER_SIZE = 2
@@ -37,12 +38,17 @@ _NUMBER_SIZE = 2
 _TAG_SIZE = 16
 _SPIN_BIT = 0x20
 _RESERVED_BITS = 0x18
-_KEY_PHASE_BIT = 4
+_FIRST_BYTE = FIXED_BIT | (_NUMBER_SIZE - 1)
 _MAX_ACK_SIZE = 1 + 4 * 8
 _MAX_STREAM_HEADER = 1 + 2 * 8 + 2
 _MAX_DATAGRAM_HEADER = 1 + 2
 _LENGTH_OF_2 = 0x4000
 """A variable-length integer of 2 bytes (RFC 9000, section 16)."""
+_ACK = varint.encode(QuicFrameType.ACK)
+_NO_FURTHER_RANGES = varint.encode(0)
+_DATAGRAM = varint.encode(QuicFrameType.DATAGRAM_WITH_LENGTH)
+_STREAM_WITH_LENGTH = int(QuicFrameType.STREAM_BASE) | 2
+_OFFSET_BIT = 4
 
 
 class OneRttConnection(HookedConnection):
@@ -54,11 +60,14 @@ class OneRttConnection(HookedConnection):
         """The only packet space that is left; None until the handshake is over."""
         self._context: QuicReceiveContext | None = None
         """What frames are processed with, reused; None as `_space`."""
+        self._ack_ranges: list[range] = []
+        """The list within the `ack_queue` of `_space`: the received packets to acknowledge."""
         self._shortest_idle = 0.0
 
     def _forget_handshake(self) -> None:
         super()._forget_handshake()
         self._space = self._spaces[_ONE_RTT]
+        self._ack_ranges = vars(self._space.ack_queue)["_RangeSet__ranges"]
         self._context = QuicReceiveContext(
             epoch=_ONE_RTT,
             host_cid=self.host_cid,
@@ -74,12 +83,14 @@ class OneRttConnection(HookedConnection):
     def discard_state(self) -> None:
         """As the base class."""
         self._space = self._context = None
+        self._ack_ranges = []
         super().discard_state()
 
     def _idle_timeout(self) -> float:
         if self._space is None:
             return super()._idle_timeout()
-        return max(self._shortest_idle, 3 * self._loss.probe_timeout)
+        probes = 3 * self._loss.probe_timeout
+        return probes if probes > self._shortest_idle else self._shortest_idle
 
     def _is_quiet(self, path: QuicNetworkPath) -> bool:
         """Whether it is connected, on one path only."""
@@ -113,7 +124,8 @@ class OneRttConnection(HookedConnection):
             )
         except CryptoError:
             return
-        if number in space.received_packets:
+        seen = space.received_packets
+        if number in seen:
             return
         first = header[0]
         if first & _RESERVED_BITS:
@@ -143,12 +155,27 @@ class OneRttConnection(HookedConnection):
         if number > space.largest_received_packet:
             space.largest_received_packet = number
             space.largest_received_time = now
-        space.ack_queue.add(number)
-        space.received_packets.add(number)
-        if len(space.ack_queue) > MAX_ACK_RANGES:
-            space.ack_queue.shift()
+        seen.add(number)
+        ranges = self._ack_ranges
+        if not ranges:
+            ranges.append(range(number, number + 1))
+        elif ranges[-1].stop == number:
+            ranges[-1] = range(ranges[-1].start, number + 1)
+        else:
+            space.ack_queue.add(number)
+            if len(ranges) > MAX_ACK_RANGES:
+                space.ack_queue.shift()
         if is_ack_eliciting and space.ack_at is None:
             space.ack_at = now + self._ack_delay
+
+    def _on_ack_delivery(
+        self, delivery: QuicDeliveryState, space: QuicPacketSpace, highest_acked: int
+    ) -> None:
+        ranges = self._ack_ranges
+        if len(ranges) == 1 and ranges[0].stop <= highest_acked + 1 and delivery is _ACKED:
+            ranges.clear()
+        else:
+            super()._on_ack_delivery(delivery, space, highest_acked)
 
     # Out.
 
@@ -173,7 +200,7 @@ class OneRttConnection(HookedConnection):
         cid = self._peer_cid.cid
         size = _NUMBER_SIZE + 1 + len(cid) + _TAG_SIZE
         if has_ack:
-            if len(space.ack_queue) != 1:
+            if len(self._ack_ranges) != 1:
                 return super().datagrams_to_send(now)
             size += _MAX_ACK_SIZE
         for data in datagrams:
@@ -182,8 +209,8 @@ class OneRttConnection(HookedConnection):
             size += _MAX_STREAM_HEADER + stop - start
         if (
             size > self._max_datagram_size
-            or size > loss.congestion_window - loss.bytes_in_flight
-            or loss._pacer.next_send_time(now) is not None
+            or size > loss._cc.congestion_window - loss._cc.bytes_in_flight
+            or not loss.may_send(now)
         ):
             return super().datagrams_to_send(now)
         # From here on the packet is sent.
@@ -193,23 +220,26 @@ class OneRttConnection(HookedConnection):
         packet = QuicSentPacket(
             _ONE_RTT, is_ack_eliciting, is_ack_eliciting, False, number, _PACKET_TYPE, now
         )
-        buffer = Buffer(capacity=size)
+        handlers = packet.delivery_handlers
+        payload = b""
         if has_ack:
-            self._push_ack(buffer, packet, space, now)
-        for data in datagrams:
-            buffer.push_uint8(QuicFrameType.DATAGRAM_WITH_LENGTH)
-            buffer.push_uint_var(len(data))
-            buffer.push_bytes(data)
-        datagrams.clear()
+            payload = self._ack_frame(space, now)
+            handlers.append((self._on_ack_delivery, (space, space.largest_received_packet)))
+            space.ack_at = None
+        if datagrams:
+            for data in datagrams:
+                payload += _DATAGRAM + varint.encode(len(data)) + data
+            datagrams.clear()
         for stream, start, stop in streams:
-            self._push_stream(buffer, packet, stream, start, stop)
+            is_last = stop == stream.sender._buffer_fin
+            payload += self._stream_frame(stream, start, stop, is_last=is_last)
+            handlers.append((stream.sender.on_data_delivery, (start, stop, is_last)))
         sealed = self._keys.encrypt_short(
-            FIXED_BIT | _SPIN_BIT * self._spin_bit | (_NUMBER_SIZE - 1), cid, number, buffer.data
+            _FIRST_BYTE | _SPIN_BIT if self._spin_bit else _FIRST_BYTE, cid, number, payload
         )
         self._packet_number = number + 1
         packet.sent_bytes = len(sealed)
         loss.on_packet_sent(packet=packet, space=space)
-        loss._pacer.update_after_send(now)
         path.bytes_sent += len(sealed)
         if is_ack_eliciting and not self._ack_eliciting_sent_since_receipt:
             self._close_at = now + self._idle_timeout()
@@ -271,7 +301,8 @@ class OneRttConnection(HookedConnection):
             else:
                 sender.buffer_is_empty = True
                 continue
-            credit -= max(0, stop - sender.highest_offset)
+            if stop > sender.highest_offset:
+                credit -= stop - sender.highest_offset
             if credit < 0 or stop > stream.max_stream_data_remote:
                 return None
             sendable.append((stream, start, stop))
@@ -284,38 +315,27 @@ class OneRttConnection(HookedConnection):
                 self._stream_limit(stream_id).value += 1
         return sendable
 
-    def _push_ack(
-        self, buffer: Buffer, packet: QuicSentPacket, space: QuicPacketSpace, now: float
-    ) -> None:
-        """Write an ACK frame of the one range."""
-        acknowledged = space.ack_queue[0]
-        delay = max(0, int((now - (space.largest_received_time or now)) * 1_000_000))
-        push = buffer.push_uint_var
-        push(QuicFrameType.ACK)
-        push(acknowledged.stop - 1)
-        push(delay >> self._local_ack_delay_exponent)
-        push(0)
-        push(acknowledged.stop - 1 - acknowledged.start)
-        packet.delivery_handlers.append(
-            (self._on_ack_delivery, (space, space.largest_received_packet))
-        )
-        space.ack_at = None
+    def _ack_frame(self, space: QuicPacketSpace, now: float) -> bytes:
+        """An ACK frame of the one range."""
+        acknowledged = self._ack_ranges[0]
+        largest = acknowledged.stop - 1
+        delay = int((now - (space.largest_received_time or now)) * 1_000_000)
+        delay = delay >> self._local_ack_delay_exponent if delay > 0 else 0
+        encode = varint.encode
+        others = encode(largest - acknowledged.start)
+        return _ACK + encode(largest) + encode(delay) + _NO_FURTHER_RANGES + others
 
-    def _push_stream(
-        self, buffer: Buffer, packet: QuicSentPacket, stream: QuicStream, start: int, stop: int
-    ) -> None:
-        """Write a STREAM frame with all that is to be sent."""
+    def _stream_frame(self, stream: QuicStream, start: int, stop: int, *, is_last: bool) -> bytes:
+        """A STREAM frame with all that is to be sent."""
         sender = stream.sender
-        is_last = stop == sender._buffer_fin
-        push = buffer.push_uint_var
-        push(QuicFrameType.STREAM_BASE | 2 | (4 if start else 0) | is_last)
-        push(stream.stream_id or 0)
+        first = sender._buffer_start
+        data = bytes(sender._buffer[start - first : stop - first])
+        kind = _STREAM_WITH_LENGTH | is_last
+        length = (stop - start | _LENGTH_OF_2).to_bytes(2)
         if start:
-            push(start)
-        buffer.push_uint16(stop - start | _LENGTH_OF_2)
-        if stop > start:
-            first = sender._buffer_start
-            buffer.push_bytes(bytes(sender._buffer[start - first : stop - first]))
+            kind |= _OFFSET_BIT
+            length = varint.encode(start) + length
+        if data:
             sender._pending.shift()
         if stop > sender.highest_offset:
             self._remote_max_data_used += stop - sender.highest_offset
@@ -323,11 +343,11 @@ class OneRttConnection(HookedConnection):
         if is_last:
             sender._pending_eof = False
         sender.buffer_is_empty = True
-        packet.delivery_handlers.append((sender.on_data_delivery, (start, stop, is_last)))
         if len(self._streams_queue) > 1:
             # The others come first in the next packet.
             self._streams_queue.remove(stream)
             self._streams_queue.append(stream)
+        return varint.encode(kind) + varint.encode(stream.stream_id or 0) + length + data
 
     # Timers.
 

@@ -14,11 +14,14 @@ from typing import Any
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 
+_ACKED = QuicDeliveryState.ACKED
 _TIMER_GRANULARITY = 0.001
 """Seconds (RFC 9002, section 6.1.2): the shortest round trip of aioquic."""
 _MAX_ROUND_TRIP = 5.0
 """Seconds. A longer sample means that the peer acknowledged late. It would extend the idle timeout
 and the closing period, at least three probe timeouts (RFC 9000, section 10), to hours."""
+_MIN_PACE, _MAX_PACE = 0.000_001, 1.0
+"""Seconds between two packets, as aioquic's."""
 _MAX_ACK_ONLY = 64
 """1-RTT packets with only an ACK that are remembered. Later packets repeat their ranges."""
 
@@ -51,6 +54,21 @@ class Recovery(QuicPacketRecovery):
         """When to send a probe, if ack-eliciting 1-RTT packets are in flight."""
         at: float = self._time_of_last_sent_ack_eliciting_packet
         return at + self.probe_timeout * (1 << self._pto_count)
+
+    def may_send(self, now: float) -> bool:
+        """Whether pacing allows a packet now; then it counts as sent (RFC 9002, section 7.7)."""
+        pacer = self._pacer
+        each = pacer.packet_time
+        if each is None:
+            return True
+        saved = pacer.bucket_time
+        if now > pacer.evaluation_time:
+            saved += now - pacer.evaluation_time
+            if saved > pacer.bucket_max:
+                saved = pacer.bucket_max
+            pacer.evaluation_time = now
+        pacer.bucket_time = saved if saved <= 0 else saved - each if saved >= each else 0.0
+        return saved > 0
 
     def acknowledge(
         self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
@@ -90,7 +108,7 @@ class Recovery(QuicPacketRecovery):
             if packet.in_flight:
                 self._cc.on_packet_acked(packet=packet, now=now)
             for handler, args in packet.delivery_handlers:
-                handler(QuicDeliveryState.ACKED, *args)
+                handler(_ACKED, *args)
         if is_ack_eliciting and acknowledged[0] == largest:
             self._round_trip_measured(now - (newest.sent_time or now), ack_delay, now)
         if next(iter(sent), largest) < space.largest_acked_packet:
@@ -104,10 +122,13 @@ class Recovery(QuicPacketRecovery):
 
     def _round_trip_measured(self, sample: float, ack_delay: float, now: float) -> None:
         """Update the round-trip estimates (RFC 9002, section 5)."""
-        sample = min(sample, _MAX_ROUND_TRIP)
-        latest = max(sample, _TIMER_GRANULARITY)
-        self._rtt_min = min(self._rtt_min, latest)
-        ack_delay = min(ack_delay, self.max_ack_delay)
+        if sample > _MAX_ROUND_TRIP:
+            sample = _MAX_ROUND_TRIP
+        latest = sample if sample > _TIMER_GRANULARITY else _TIMER_GRANULARITY
+        if latest < self._rtt_min:
+            self._rtt_min = latest
+        if ack_delay > self.max_ack_delay:
+            ack_delay = self.max_ack_delay
         if latest > self._rtt_min + ack_delay:
             latest -= ack_delay
         self._rtt_latest = latest
@@ -120,8 +141,24 @@ class Recovery(QuicPacketRecovery):
             self._rtt_first_sample_time = now
             self._rtt_variance = sample / 2
             self._rtt_smoothed = sample
-        self.probe_timeout = self.get_probe_timeout()
+        deviation = 4 * self._rtt_variance
+        self.probe_timeout = self._rtt_smoothed + self.max_ack_delay
+        self.probe_timeout += deviation if deviation > _TIMER_GRANULARITY else _TIMER_GRANULARITY
         self._cc.on_rtt_measurement(now=now, rtt=sample)
-        self._pacer.update_rate(
-            congestion_window=self._cc.congestion_window, smoothed_rtt=self._rtt_smoothed
-        )
+        self._update_pace(self._cc.congestion_window)
+
+    def _update_pace(self, window: int) -> None:
+        """As the pacer's `update_rate`: a window in a round trip, in bursts of a part of it."""
+        pacer = self._pacer
+        size = pacer._max_datagram_size
+        byte_time = self._rtt_smoothed / window
+        each = size * byte_time
+        if each > _MAX_PACE:
+            each = _MAX_PACE
+        pacer.packet_time = each if each > _MIN_PACE else _MIN_PACE
+        burst = window // 4
+        if burst > 16 * size:
+            burst = 16 * size
+        pacer.bucket_max = (burst if burst > 2 * size else 2 * size) * byte_time
+        if pacer.bucket_time > pacer.bucket_max:
+            pacer.bucket_time = pacer.bucket_max

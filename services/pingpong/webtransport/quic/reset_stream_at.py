@@ -49,7 +49,7 @@ class ResettingConnection(HardenedConnection):
         """RESET_STREAM_AT received before its reliable bytes: code, final size, reliable size."""
 
     _FRAMES = HardenedConnection._FRAMES | {
-        RESET_STREAM_AT: ("_handle_reset_stream_at_frame", EPOCHS("01"), 1)
+        RESET_STREAM_AT: ("_handle_reset_stream_at_frame", EPOCHS("01"), 1, True, False)
     }
 
     def note_delivered(self, size: int) -> None:
