@@ -239,6 +239,9 @@ class Series:
     """CPU time of a ping, or of a handshake."""
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
+    received: list[float] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
+    """Packets of the server for a ping."""
     lost: int = 0
 
     def add(self, answer: dict[str, Any]) -> None:
@@ -246,6 +249,8 @@ class Series:
         self.cpu.append(answer["cpu"] / answer["count"])
         self.p50.append(answer["p50"])
         self.p99.append(answer["p99"])
+        self.received.append(answer["sent"] / answer["count"])
+        self.sent.append(answer["received"] / answer["count"])
         self.lost += answer["lost"]
 
 
@@ -341,6 +346,12 @@ def lines(results: Results) -> Iterator[str]:
             text += f"{p50 / 1e3:9.0f} ({p99 / 1e3:5.0f})"
         lost = sum(series.lost for series in results.series[name].values())
         yield text + (f"   {lost} lost" if lost else "")
+    yield ""
+    yield "packets a ping: received, sent"
+    for name in names:
+        series = [results.of(name, mode) for mode in modes]
+        packets = [(statistics.median(one.received), statistics.median(one.sent)) for one in series]
+        yield f"{name:<18}" + "".join(f"{a:9.2f}  {b:5.2f} " for a, b in packets)
     others = ("webtransport-go", "aioquic", *(name for name in names if name.endswith("@")))
     for other in others:
         if other in names and len(names) > 1:

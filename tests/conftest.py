@@ -14,6 +14,8 @@ import hypothesis
 import pytest
 import structlog
 
+from pingpong.webtransport.quic import engines
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MEANT_FOR_TESTS = ("PINGPONG_TEST_", "PINGPONG_E2E_", "PINGPONG_KIND_")
 REQUIRE_ALL = "PINGPONG_TEST_REQUIRE_ALL"
@@ -62,6 +64,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("quinn") is not None and not engines.is_installed("quinn"):
+        pytest.skip("the QUIC engine quinn is not installed: make engine")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Only a test that is marked so may start a process."""
@@ -90,6 +97,15 @@ def unconfigured() -> Iterator[None]:
         sys.excepthook = sys.__excepthook__
         logging.getLogger("quic").setLevel(logging.NOTSET)
         structlog.reset_defaults()
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The QUIC engine of all that is ours, here and in processes: see tests/support/engines.py."""
+    name: str = request.param
+    monkeypatch.setenv("PINGPONG_ENGINE", name)
+    monkeypatch.setattr(engines, "automatic", lambda *, server: name)
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -24,11 +24,13 @@ type command struct {
 
 // A result has times in nanoseconds: of the whole command, and of one round trip or handshake.
 type result struct {
-	Count int   `json:"count"`
-	Lost  int   `json:"lost"`
-	Wall  int64 `json:"wall"`
-	P50   int64 `json:"p50"`
-	P99   int64 `json:"p99"`
+	Count    int    `json:"count"`
+	Lost     int    `json:"lost"`
+	Sent     uint64 `json:"sent"` // packets, while pinging
+	Received uint64 `json:"received"`
+	Wall     int64  `json:"wall"`
+	P50      int64  `json:"p50"`
+	P99      int64  `json:"p99"`
 }
 
 // A generator has sessions with one server, each on its own connection.
@@ -64,7 +66,7 @@ func load(port string, input io.Reader, output io.Writer) error {
 func (g *generator) do(c command) (result, error) {
 	times := make([]time.Duration, 0, c.Count)
 	start := time.Now()
-	var lost int
+	var r result
 	var err error
 	switch c.Do {
 	case "connect":
@@ -76,11 +78,14 @@ func (g *generator) do(c command) (result, error) {
 		if c.Sessions > 0 {
 			sessions = sessions[:c.Sessions]
 		}
-		times, lost, err = ping(times, sessions, c.Mode, c.Count, max(c.Outstanding, 1))
+		sent, received := packets(sessions)
+		times, r.Lost, err = ping(times, sessions, c.Mode, c.Count, max(c.Outstanding, 1))
+		r.Sent, r.Received = packets(sessions)
+		r.Sent, r.Received = r.Sent-sent, r.Received-received
 	default:
 		err = errors.New("unknown command")
 	}
-	r := result{Count: len(times), Lost: lost, Wall: time.Since(start).Nanoseconds()}
+	r.Count, r.Wall = len(times), time.Since(start).Nanoseconds()
 	if len(times) > 0 {
 		slices.Sort(times)
 		r.P50 = times[len(times)/2].Nanoseconds()
@@ -110,6 +115,15 @@ func (g *generator) disconnect(count int) {
 		s.close()
 	}
 	g.sessions = g.sessions[:kept]
+}
+
+func packets(sessions []*session) (sent, received uint64) {
+	for _, s := range sessions {
+		stats := s.conn.ConnectionStats()
+		sent += stats.PacketsSent
+		received += stats.PacketsReceived
+	}
+	return sent, received
 }
 
 // ping sends pings on each session in turn, or keeps several outstanding on the first one. A

@@ -19,6 +19,7 @@ from pingpong.webtransport.asyncio import (
     serve,
 )
 from pingpong.webtransport.certificates import Certificate
+from tests.support.engines import ENGINES
 
 PATIENCE = 60.0
 """Seconds after which what is waited for does not come any more, on a machine that is shared."""
@@ -47,10 +48,10 @@ class Site:
         return await asyncio.wait_for(self._sessions.get(), PATIENCE)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def site(certificate: Certificate) -> AsyncIterator[Site]:
+@pytest_asyncio.fixture(loop_scope="module", params=ENGINES)
+async def site(request: pytest.FixtureRequest, certificate: Certificate) -> AsyncIterator[Site]:
     site = Site()
-    config = EndpointConfig(certificate=certificate)
+    config = EndpointConfig(certificate=certificate, engine=request.param)
     site.server = await serve(site.handle, "127.0.0.1", 0, config=config, decide=site.decide)
     async with site.server:
         yield site

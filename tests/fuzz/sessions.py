@@ -20,8 +20,7 @@ from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.events import ConnectionClosed, SessionClosed
 from pingpong.webtransport.quic.connection import AioquicConnection
-from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
-from pingpong.webtransport.quic.identity import RESET_REASON
+from pingpong.webtransport.quic.engine import RESET_REASON, QuicConnection, QuicEvents
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.states import State
 from pingpong.webtransport.streams import Stream, StreamHandler

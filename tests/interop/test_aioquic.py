@@ -35,8 +35,9 @@ from aioquic.quic.events import (
 from pingpong.webtransport.asyncio import Cause, ConnectError, connect
 from pingpong.webtransport.certificates import Certificate
 from tests.interop import reflector
+from tests.support.engines import on_each_engine
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, *on_each_engine]
 
 LARGE = bytes(range(256)) * 2048
 

@@ -16,9 +16,10 @@ import pytest
 from pingpong.webtransport.asyncio import Session, connect
 from pingpong.webtransport.certificates import Certificate
 from tests.interop import reflector
+from tests.support.engines import on_each_engine
 from tests.support.processes import environment
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, *on_each_engine]
 
 PATIENCE = 30.0
 """Seconds after which what is waited for does not come any more, on a machine that is shared."""

@@ -21,8 +21,9 @@ PATIENCE_WITH_SERVER = 300.0
 
 
 def environment() -> dict[str, str]:
-    """This process's, without what is set for pingpong or for its tests."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
+    """This process's, without what is set for pingpong or its tests, but for a test's engine."""
+    own = ("PINGPONG_ENGINE",)
+    environ = {k: v for k, v in os.environ.items() if k in own or not k.startswith("PINGPONG_")}
     return {**environ, "PYTHONPATH": str(SERVICES)}
 
 

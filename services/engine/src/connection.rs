@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 use quinn_proto::{self as q, ConnectionError, Dir, Event, Side, StreamEvent, StreamId, VarInt};
 
+use crate::congestion;
+use crate::memory;
 use crate::parameters;
 use crate::streams::{Read, Streams, Windows};
 use crate::tls::Shown;
@@ -44,7 +46,12 @@ const INTERNAL_ERROR: u64 = 0x01;
 const VERSION_NEGOTIATION_ERROR: u64 = 0x11;
 
 /// Packets of one call of the kernel, at most.
-const MAX_SEGMENTS: usize = 16;
+pub const MAX_SEGMENTS: usize = 16;
+/// Bytes that a connection may allocate after its handshake before they count as buffered: for
+/// streams, and packets that are not acknowledged.
+const UNCOUNTED: usize = 16 << 10;
+/// Bytes that a connection may receive, or buffer more than before, before it is to be counted.
+const COUNT_AFTER: usize = 16 << 10;
 
 #[expect(clippy::struct_excessive_bools, reason = "none excludes another")]
 pub struct Connection {
@@ -59,6 +66,18 @@ pub struct Connection {
     /// The earliest entry in the queue of timers.
     pub timer: Option<Instant>,
     pub shown: Option<Shown>,
+    /// Whether its packets are to wait.
+    pub is_throttled: bool,
+    /// Whether it is in the list of those to be counted.
+    pub has_grown: bool,
+    /// Bytes that it has allocated, from some zero.
+    allocated: usize,
+    /// The same when the handshake was complete.
+    at_first: usize,
+    /// Bytes that were received.
+    received: usize,
+    /// When to count next: at this sum of the bytes that are buffered, and that were received.
+    count_at: usize,
     is_connected: bool,
     is_ready: bool,
     has_ended: bool,
@@ -78,9 +97,15 @@ impl Connection {
             address,
             generation,
             is_dirty: false,
-            is_unfinished: side == Side::Server,
+            is_unfinished: false,
             timer: None,
             shown: None,
+            is_throttled: false,
+            has_grown: false,
+            allocated: 0,
+            at_first: 0,
+            received: 0,
+            count_at: COUNT_AFTER,
             is_connected: false,
             is_ready: false,
             has_ended: false,
@@ -116,8 +141,37 @@ impl Connection {
 
     pub fn close(&mut self, now: Instant, code: VarInt, reason: &str) {
         let reason = Bytes::copy_from_slice(reason.as_bytes());
+        congestion::let_close_pass(self.quic.congestion_state());
         self.quic.close(now, code, reason);
         self.end();
+    }
+
+    /// It has worked; `before` was `memory::allocated` then.
+    pub fn note_memory(&mut self, before: usize) {
+        let change = memory::allocated().wrapping_sub(before);
+        self.allocated = self.allocated.wrapping_add(change);
+    }
+
+    /// Bytes that it buffers, received or to be sent, with what quinn-proto needs to keep them.
+    pub fn buffered(&self) -> usize {
+        let more = self.allocated.wrapping_sub(self.at_first);
+        // It may be less than at first: the handshake's keys are gone.
+        let counts = self.is_connected && more <= usize::MAX / 2;
+        let counted = if counts { more } else { 0 };
+        counted.saturating_sub(UNCOUNTED) + self.streams.held_total()
+    }
+
+    /// Whether it may buffer much more than when it was counted last, here or above.
+    pub fn is_to_count(&self) -> bool {
+        self.buffered().saturating_add(self.received) >= self.count_at
+    }
+
+    /// Count what it buffers.
+    pub fn count(&mut self) -> usize {
+        let buffered = self.buffered();
+        self.count_at = buffered.saturating_add(COUNT_AFTER);
+        self.received = 0;
+        buffered
     }
 
     fn end(&mut self) {
@@ -147,6 +201,7 @@ impl Connection {
                 Event::HandshakeDataReady | Event::DatagramsUnblocked => {}
                 Event::Connected => {
                     self.is_connected = true;
+                    self.at_first = self.allocated;
                     self.is_unfinished = false;
                     self.become_ready(out)?;
                     out.append((CONNECTED,))?;
@@ -167,6 +222,7 @@ impl Connection {
         }
         if has_datagrams {
             while let Some(data) = self.quic.datagrams().recv() {
+                self.received += data.len();
                 out.append((DATAGRAM, PyBytes::new(py, &data)))?;
             }
         }
@@ -222,6 +278,7 @@ impl Connection {
                         [only] => PyBytes::new(py, only),
                         many => PyBytes::new(py, &many.concat()),
                     };
+                    self.received += data.as_bytes().len();
                     out.append((STREAM_DATA, number, data, end))?;
                 }
             }
@@ -245,7 +302,7 @@ impl Connection {
                 (u64::from(error.code), error.reason, false, false, false)
             }
             ConnectionError::Reset => {
-                let reason = "stateless reset: the peer knows nothing of this connection any more";
+                let reason = "stateless reset: the peer no longer has this connection";
                 (INTERNAL_ERROR, reason.into(), true, false, false)
             }
             ConnectionError::TimedOut => {

@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use quinn_proto::{
     self as q, ConnectError, ConnectionHandle, ConnectionIdGenerator, DatagramEvent, Dir,
     EndpointEvent, VarInt,
@@ -16,8 +17,10 @@ use quinn_proto::{
 use crate::QuicError;
 use crate::address;
 use crate::clock::Clock;
-use crate::connection::Connection;
+use crate::congestion::ClosableConfig;
+use crate::connection::{Connection, MAX_SEGMENTS};
 use crate::ids::WorkerIds;
+use crate::memory;
 use crate::streams::Windows;
 use crate::tls::{self, Authorities};
 
@@ -31,6 +34,7 @@ const INVALID: u8 = 5;
 const REFUSED: u8 = 6;
 const STATELESS_RESET: u8 = 7;
 const FAILED: u8 = 8;
+const WAITING: u8 = 9;
 
 pub fn add_outcomes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     for (name, outcome) in [
@@ -43,6 +47,7 @@ pub fn add_outcomes(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("REFUSED", REFUSED),
         ("STATELESS_RESET", STATELESS_RESET),
         ("FAILED", FAILED),
+        ("WAITING", WAITING),
     ] {
         module.add(name, outcome)?;
     }
@@ -60,7 +65,25 @@ const SEND_WINDOW: u64 = 1 << 20;
 /// Timers may fire this much early: event loops count in milliseconds.
 const EARLY: Duration = Duration::from_micros(500);
 
-type Outcome<'py> = (u8, u64, Option<Bound<'py, PyList>>, bool);
+/// Bytes of the packets of one call of the kernel: so the buffer of them does not grow, as no
+/// packet is larger.
+const PACKETS: usize = MAX_SEGMENTS * 1500;
+
+type Outcome<'py> = (u8, u64, Option<Bound<'py, PyAny>>, bool);
+
+/// A packet of a connection that is throttled, for `Endpoint.process`.
+#[pyclass]
+pub struct Waiting {
+    handle: u64,
+    packet: Option<Packet>,
+}
+
+/// A packet of a connection.
+struct Packet {
+    event: q::ConnectionEvent,
+    address: Py<PyTuple>,
+    remote: SocketAddr,
+}
 
 #[derive(Default)]
 struct Slot {
@@ -89,8 +112,10 @@ pub struct Endpoint {
     timers: BinaryHeap<Reverse<(Instant, usize, u32)>>,
     stateless: Vec<(Py<PyTuple>, Py<PyBytes>)>,
     drained: Vec<u64>,
+    /// Connections to count the buffers of.
+    grown: Vec<u64>,
     buffer: Vec<u8>,
-    last_address: Option<(Py<PyTuple>, std::net::SocketAddr)>,
+    last_address: Option<(Py<PyTuple>, SocketAddr)>,
 }
 
 #[pymethods]
@@ -131,8 +156,11 @@ impl Endpoint {
             .max_concurrent_bidi_streams(streams_bidi.into())
             .max_concurrent_uni_streams(streams_uni.into())
             .send_window(SEND_WINDOW)
+            .congestion_controller_factory(Arc::new(ClosableConfig))
             .datagram_receive_buffer_size(Some(1 << 16))
             .datagram_send_buffer_size(DATAGRAM_QUEUE)
+            // Its probes are several packets for each connection, and errors where an interface takes
+            // less than 1500 bytes; pings are small. ECN is off as the pump has none.
             .mtu_discovery_config(None);
         let ids = WorkerIds { worker, workers };
         let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
@@ -163,7 +191,8 @@ impl Endpoint {
             timers: BinaryHeap::new(),
             stateless: Vec::new(),
             drained: Vec::new(),
-            buffer: Vec::new(),
+            grown: Vec::new(),
+            buffer: Vec::with_capacity(PACKETS),
             last_address: None,
         })
     }
@@ -233,6 +262,7 @@ impl Endpoint {
             }
         };
         let now = self.clock.set(now);
+        let before = memory::allocated();
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let event = self.quic.handle(
@@ -246,7 +276,12 @@ impl Endpoint {
         let result = match event {
             None => Ok((DROPPED, 0, None, false)),
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                self.received(py, handle, event, address, remote)
+                let packet = Packet {
+                    event,
+                    address: address.clone().unbind(),
+                    remote,
+                };
+                self.routed(py, handle, packet, before)
             }
             Some(DatagramEvent::Response(sent)) => {
                 let packet = &buffer[..sent.size];
@@ -266,6 +301,23 @@ impl Endpoint {
         result
     }
 
+    /// Process a packet that waited. The same as `receive`.
+    fn process<'py>(&mut self, py: Python<'py>, waiting: &mut Waiting) -> PyResult<Outcome<'py>> {
+        match waiting.packet.take() {
+            Some(packet) if self.find(waiting.handle).is_some() => {
+                self.received(py, waiting.handle, packet, memory::allocated())
+            }
+            _ => Ok((DROPPED, 0, None, false)),
+        }
+    }
+
+    /// From now on packets of a connection wait, or no longer.
+    fn throttle(&mut self, handle: u64, throttled: bool) {
+        if let Some(connection) = self.find(handle) {
+            connection.is_throttled = throttled;
+        }
+    }
+
     /// More events of a connection: its events, and whether there are more.
     fn events<'py>(
         &mut self,
@@ -273,19 +325,16 @@ impl Endpoint {
         handle: u64,
     ) -> PyResult<(Bound<'py, PyList>, bool)> {
         let events = PyList::empty(py);
-        let Some(connection) = self.find(handle) else {
-            return Ok((events, false));
-        };
-        let was_unfinished = connection.is_unfinished;
-        connection.take_events(py, &events)?;
-        let more = connection.streams.has_unread();
-        self.note(index_of(handle), was_unfinished);
-        self.touch(handle);
-        Ok((events, more))
+        let more = self.with(handle, |connection| {
+            connection.take_events(py, &events)?;
+            PyResult::Ok(connection.streams.has_unread())
+        });
+        Ok((events, more.transpose()?.unwrap_or(false)))
     }
 
-    /// Build the packets to send now: `(address, [packet, …])`, in order.
-    fn transmit<'py>(&mut self, py: Python<'py>, now: u64) -> PyResult<Bound<'py, PyList>> {
+    /// Build the packets to send now: `(address, [packet, …])`, in order. Also whether `take_drained`
+    /// or `take_grown` have something.
+    fn transmit<'py>(&mut self, py: Python<'py>, now: u64) -> PyResult<(Bound<'py, PyList>, bool)> {
         let now = self.clock.set(now);
         let out = PyList::empty(py);
         for (address, packet) in self.stateless.drain(..) {
@@ -297,12 +346,15 @@ impl Endpoint {
                 continue;
             };
             connection.is_dirty = false;
+            let before = memory::allocated();
             connection.take_packets(py, now, &mut buffer, &out)?;
+            connection.note_memory(before);
             self.settle(index);
             self.arm(index);
         }
         self.buffer = buffer;
-        Ok(out)
+        let is_news = !(self.drained.is_empty() && self.grown.is_empty());
+        Ok((out, is_news))
     }
 
     /// When to call `handle_timers`; None: never.
@@ -335,15 +387,14 @@ impl Endpoint {
             connection.timer = None;
             match connection.quic.poll_timeout() {
                 Some(timer) if timer <= due => {
-                    connection.quic.handle_timeout(now.max(timer));
                     let events = PyList::empty(py);
-                    let was_unfinished = connection.is_unfinished;
-                    connection.take_events(py, &events)?;
-                    let more = connection.streams.has_unread();
-                    self.note(index, was_unfinished);
+                    let more = self.with(handle, |connection| {
+                        connection.quic.handle_timeout(now.max(timer));
+                        connection.take_events(py, &events)?;
+                        PyResult::Ok(connection.streams.has_unread())
+                    });
                     self.settle(index);
-                    self.touch(handle);
-                    handled.push((handle, events, more));
+                    handled.push((handle, events, more.transpose()?.unwrap_or(false)));
                 }
                 _ => self.arm(index),
             }
@@ -354,6 +405,17 @@ impl Endpoint {
     /// The handles of connections that are forgotten since the last call.
     fn take_drained(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.drained)
+    }
+
+    /// The handles of connections whose buffers may have grown much, since the last call.
+    fn take_grown(&mut self) -> Vec<u64> {
+        let grown = std::mem::take(&mut self.grown);
+        for handle in &grown {
+            if let Some(connection) = self.find(*handle) {
+                connection.has_grown = false;
+            }
+        }
+        grown
     }
 
     // Of one connection.
@@ -371,31 +433,21 @@ impl Endpoint {
     fn close(&mut self, handle: u64, code: u64, reason: &str) -> PyResult<()> {
         let code = varint(code)?;
         let now = self.clock.now();
-        if let Some(connection) = self.find(handle) {
-            let was_unfinished = connection.is_unfinished;
-            connection.close(now, code, reason);
-            self.note(index_of(handle), was_unfinished);
-            self.touch(handle);
-        }
+        self.with(handle, |connection| connection.close(now, code, reason));
         Ok(())
     }
 
     fn ping(&mut self, handle: u64) {
-        if let Some(connection) = self.find(handle) {
-            connection.quic.ping();
-            self.touch(handle);
-        }
+        self.with(handle, |connection| connection.quic.ping());
     }
 
     /// Queue a datagram; false if it was dropped because the queue is full.
     fn send_datagram(&mut self, handle: u64, data: &[u8]) -> bool {
-        let Some(connection) = self.find(handle) else {
-            return false;
-        };
-        let data = bytes::Bytes::copy_from_slice(data);
-        let queued = connection.quic.datagrams().send(data, false).is_ok();
-        self.touch(handle);
-        queued
+        self.with(handle, |connection| {
+            let data = bytes::Bytes::copy_from_slice(data);
+            connection.quic.datagrams().send(data, false).is_ok()
+        })
+        .unwrap_or(false)
     }
 
     /// Bytes of the largest DATAGRAM payload; 0: the peer accepts none.
@@ -415,50 +467,42 @@ impl Endpoint {
 
     /// Open a stream, and return its id. It waits for credit if there is none.
     fn open_stream(&mut self, handle: u64, header: &[u8], unidirectional: bool) -> PyResult<u64> {
-        let connection = self.find(handle).ok_or_else(is_over)?;
-        let quic = &mut connection.quic;
-        let id = connection.streams.open(quic, direction(unidirectional));
-        connection.streams.send(quic, id, header, false);
-        self.touch(handle);
-        Ok(id.into())
+        self.with(handle, |connection| {
+            let quic = &mut connection.quic;
+            let id = connection.streams.open(quic, direction(unidirectional));
+            connection.streams.send(quic, id, header, false);
+            id.into()
+        })
+        .ok_or_else(is_over)
     }
 
     fn send_stream(&mut self, handle: u64, stream_id: u64, data: &[u8], end_stream: bool) {
-        if let Some(connection) = self.find(handle) {
+        self.with(handle, |connection| {
             if let Some(id) = connection.sendable(stream_id) {
                 let quic = &mut connection.quic;
                 connection.streams.send(quic, id, data, end_stream);
-                self.touch(handle);
             }
-        }
+        });
     }
 
     /// Reset our side. Returns the number of bytes that will not be sent.
     fn reset_stream(&mut self, handle: u64, stream_id: u64, code: u64) -> PyResult<usize> {
         let code = varint(code)?;
-        let Some(connection) = self.find(handle) else {
-            return Ok(0);
-        };
-        let Some(id) = connection.sendable(stream_id) else {
-            return Ok(0);
-        };
-        let unsent = connection.streams.reset(id, code);
-        self.touch(handle);
-        Ok(unsent)
+        let unsent = self.with(handle, |connection| {
+            let id = connection.sendable(stream_id)?;
+            Some(connection.streams.reset(id, code))
+        });
+        Ok(unsent.flatten().unwrap_or(0))
     }
 
     /// Send `STOP_SENDING`. Whether the peer's side had not ended.
     fn stop_sending(&mut self, handle: u64, stream_id: u64, code: u64) -> PyResult<bool> {
         let code = varint(code)?;
-        let Some(connection) = self.find(handle) else {
-            return Ok(false);
-        };
-        let Some(id) = connection.receivable(stream_id) else {
-            return Ok(false);
-        };
-        let stopped = connection.streams.stop(id, code);
-        self.touch(handle);
-        Ok(stopped)
+        let stopped = self.with(handle, |connection| {
+            let id = connection.receivable(stream_id)?;
+            Some(connection.streams.stop(id, code))
+        });
+        Ok(stopped.flatten().unwrap_or(false))
     }
 
     /// Bytes of a stream that wait for the peer's credit.
@@ -511,10 +555,9 @@ impl Endpoint {
         })
     }
 
-    /// Bytes of streams that are queued or held here.
-    fn buffered_bytes(&mut self, handle: u64) -> usize {
-        let connection = self.find(handle);
-        connection.map_or(0, |connection| connection.streams.buffered_bytes())
+    /// Count the bytes that a connection buffers, received or to be sent, or that readers hold.
+    fn count_buffers(&mut self, handle: u64) -> usize {
+        self.find(handle).map_or(0, Connection::count)
     }
 
     /// The peer's address; None if the connection is forgotten.
@@ -564,19 +607,11 @@ impl Endpoint {
         Ok(PyBytes::new(py, &material))
     }
 
-    /// Statistics of the path. Times are in nanoseconds.
-    fn statistics<'py>(&mut self, py: Python<'py>, handle: u64) -> PyResult<Bound<'py, PyDict>> {
-        let out = PyDict::new(py);
-        if let Some(connection) = self.find(handle) {
-            let path = connection.quic.stats().path;
-            let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-            out.set_item("rtt", nanoseconds(path.rtt))?;
-            out.set_item("min_rtt", nanoseconds(path.min_rtt))?;
-            out.set_item("congestion_window", path.cwnd)?;
-            out.set_item("lost_packets", path.lost_packets)?;
-            out.set_item("sent_packets", path.sent_packets)?;
-        }
-        Ok(out)
+    /// Of the path: smoothed RTT in nanoseconds, congestion window in bytes, lost packets.
+    fn statistics(&mut self, handle: u64) -> Option<(u64, u64, u64)> {
+        let path = self.find(handle)?.quic.stats().path;
+        let rtt = u64::try_from(path.rtt.as_nanos()).unwrap_or(u64::MAX);
+        Some((rtt, path.cwnd, path.lost_packets))
     }
 }
 
@@ -602,10 +637,11 @@ impl Endpoint {
             self.windows,
         )));
         self.count += 1;
-        self.note(index, false);
         let handle = number(index, generation);
         self.settle(index);
-        self.touch(handle);
+        self.with(handle, |connection| {
+            connection.is_unfinished = connection.quic.side().is_server();
+        });
         handle
     }
 
@@ -617,13 +653,35 @@ impl Endpoint {
         }
     }
 
-    fn touch(&mut self, handle: u64) {
-        if let Some(connection) = self.find(handle) {
-            if !connection.is_dirty {
-                connection.is_dirty = true;
-                self.dirty.push(index_of(handle));
-            }
+    /// Have a connection do something that may give it something to send.
+    fn with<R>(&mut self, handle: u64, act: impl FnOnce(&mut Connection) -> R) -> Option<R> {
+        let before = memory::allocated();
+        self.with_since(before, handle, act)
+    }
+
+    /// The same, where `memory::allocated` was `before` when it began.
+    fn with_since<R>(
+        &mut self,
+        before: usize,
+        handle: u64,
+        act: impl FnOnce(&mut Connection) -> R,
+    ) -> Option<R> {
+        let connection = self.find(handle)?;
+        let was_unfinished = connection.is_unfinished;
+        let result = act(connection);
+        connection.note_memory(before);
+        let is_unfinished = connection.is_unfinished;
+        let is_new = !std::mem::replace(&mut connection.is_dirty, true);
+        if !connection.has_grown && connection.is_to_count() {
+            connection.has_grown = true;
+            self.grown.push(handle);
         }
+        if is_new {
+            self.dirty.push(index_of(handle));
+        }
+        self.unfinished =
+            self.unfinished + usize::from(is_unfinished) - usize::from(was_unfinished);
+        Some(result)
     }
 
     fn arm(&mut self, index: usize) {
@@ -649,7 +707,9 @@ impl Endpoint {
         while let Some(event) = connection.quic.poll_endpoint_events() {
             is_drained |= event.is_drained();
             if let Some(answer) = self.quic.handle_event(ConnectionHandle(index), event) {
+                let before = memory::allocated();
                 connection.quic.handle_event(answer);
+                connection.note_memory(before);
             }
         }
         if is_drained {
@@ -662,37 +722,55 @@ impl Endpoint {
         self.stateless.push((address.clone().unbind(), packet));
     }
 
-    fn received<'py>(
+    /// A packet is of this connection.
+    fn routed<'py>(
         &mut self,
         py: Python<'py>,
         handle: ConnectionHandle,
-        event: q::ConnectionEvent,
-        address: &Bound<'py, PyTuple>,
-        remote: std::net::SocketAddr,
+        packet: Packet,
+        before: usize,
     ) -> PyResult<Outcome<'py>> {
-        let index = handle.0;
         let Some(connection) = self
             .slots
-            .get_mut(index)
+            .get_mut(handle.0)
             .and_then(|slot| slot.connection.as_deref_mut())
         else {
             return Ok((DROPPED, 0, None, false));
         };
-        let before = connection.quic.remote_address();
-        connection.quic.handle_event(event);
-        let after = connection.quic.remote_address();
-        if after != before && after == remote {
-            connection.address = address.clone().unbind();
+        let number = number(handle.0, connection.generation);
+        if connection.is_throttled {
+            let packet = Some(packet);
+            let waiting = Waiting {
+                handle: number,
+                packet,
+            };
+            let waiting = Bound::new(py, waiting)?.into_any();
+            return Ok((WAITING, number, Some(waiting), false));
         }
-        let number = number(index, connection.generation);
+        self.received(py, number, packet, before)
+    }
+
+    fn received<'py>(
+        &mut self,
+        py: Python<'py>,
+        handle: u64,
+        packet: Packet,
+        before: usize,
+    ) -> PyResult<Outcome<'py>> {
         let events = PyList::empty(py);
-        let was_unfinished = connection.is_unfinished;
-        connection.take_events(py, &events)?;
-        let more = connection.streams.has_unread();
-        self.note(index, was_unfinished);
-        self.touch(number);
-        self.settle(index);
-        Ok((RECEIVED, number, Some(events), more))
+        let more = self.with_since(before, handle, |connection| {
+            let from = connection.quic.remote_address();
+            connection.quic.handle_event(packet.event);
+            let after = connection.quic.remote_address();
+            if after != from && after == packet.remote {
+                connection.address = packet.address;
+            }
+            connection.take_events(py, &events)?;
+            PyResult::Ok(connection.streams.has_unread())
+        });
+        self.settle(index_of(handle));
+        let more = more.transpose()?.unwrap_or(false);
+        Ok((RECEIVED, handle, Some(events.into_any()), more))
     }
 
     fn admit<'py>(
@@ -734,14 +812,6 @@ impl Endpoint {
                 outcome(DROPPED)
             }
         }
-    }
-
-    /// Count the handshakes again that are not complete, after the connection may have changed.
-    fn note(&mut self, index: usize, was_unfinished: bool) {
-        let connection = self.slots[index].connection.as_ref();
-        let is_unfinished = connection.is_some_and(|connection| connection.is_unfinished);
-        self.unfinished =
-            self.unfinished + usize::from(is_unfinished) - usize::from(was_unfinished);
     }
 }
 

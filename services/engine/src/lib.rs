@@ -4,13 +4,15 @@
 //! A connection is an integer, its handle, which is never used again. Functions ignore a handle of
 //! a connection that is forgotten. No function calls back into Python.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod address;
 mod clock;
+mod congestion;
 mod connection;
 mod endpoint;
 mod ids;
+mod memory;
 mod parameters;
 mod streams;
 mod tls;
@@ -32,7 +34,7 @@ mod pingpong_engine {
     #[pymodule_export]
     use super::QuicError;
     #[pymodule_export]
-    use super::endpoint::Endpoint;
+    use super::endpoint::{Endpoint, Waiting};
     #[pymodule_export]
     use super::tls::Authorities;
 

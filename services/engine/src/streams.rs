@@ -366,10 +366,9 @@ impl Streams {
         id.index() < self.accepted[id.dir() as usize] && !self.receiving.contains_key(&id)
     }
 
-    /// Bytes that are kept here.
-    pub fn buffered_bytes(&self) -> usize {
-        let queued: usize = self.sending.values().map(|state| state.size).sum();
-        queued + self.held_total
+    /// Bytes that readers hold.
+    pub fn held_total(&self) -> usize {
+        self.held_total
     }
 
     fn is_held(&self, id: StreamId) -> bool {

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pingpong.webtransport.certificates import Certificate
-from pingpong.webtransport.quic.identity import RESET_REASON
+from pingpong.webtransport.quic.engine import RESET_REASON
 from tests.server.workers.groups import HOST, Client, certificate, until
 from tests.support.processes import Process, children, environment, is_alive
 

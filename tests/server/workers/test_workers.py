@@ -22,7 +22,7 @@ from pingpong.webtransport.asyncio import (
     Target,
     open_connection,
 )
-from pingpong.webtransport.quic.identity import RESET_REASON
+from pingpong.webtransport.quic.engine import RESET_REASON
 from tests.server.workers.groups import (
     HOST,
     Client,

@@ -94,17 +94,25 @@ class Link:
         **settings: Any,
     ) -> None:
         self.now = 1_000.0
+        self.time = 0.0
+        """The server's clock for the time that it takes to process packets."""
         self.accepted: list[Sink] = []
         self.server_end = engines.make_endpoint(
             EndpointConfig(certificate=CERTIFICATE, engine=server, **settings),
             lambda: None,
             self._accept,
+            clock=lambda: self.time,
         )
         self.client_end = engines.make_endpoint(EndpointConfig(engine=client), lambda: None)
         self.to_server: list[bytes] = []
+        self.client = self.connect(identity)
+
+    def connect(self, identity: ServerIdentity = PINNED) -> Sink:
+        """Another connection."""
         quic = self.client_end.connect(SERVER, identity, Sink, self.now)
-        self.client: Sink = quic.events  # type: ignore[attr-defined]
+        sink: Sink = quic.events  # type: ignore[attr-defined]
         self.run()
+        return sink
 
     def _accept(self, quic: QuicConnection) -> Sink:
         sink = Sink(quic)
@@ -223,6 +231,15 @@ def test_a_close_arrives_with_its_code_and_reason(link: Link) -> None:
         assert end.next_timer() is None or end.next_timer()
 
 
+def test_a_close_passes_data_that_is_blocked(link: Link) -> None:
+    quic = link.server.quic
+    quic.send_stream(quic.open_stream(b"", True), bytes(1 << 20))
+    link.server_end.transmit(link.now)  # all of it is lost
+    quic.close(0x107, "enough")
+    link.run(lambda: link.client.closed)
+    assert link.client.closed == (0x107, "enough", True, True, False)
+
+
 def test_silence_ends_a_connection(link: Link) -> None:
     link.now += 60
     for end in (link.client_end, link.server_end):
@@ -301,6 +318,142 @@ def test_garbage_changes_nothing(link: Link) -> None:
     link.client.quic.send_datagram(b"alive")
     link.run(lambda: link.server.datagrams)
     assert link.server.datagrams == [b"alive"]
+
+
+@pytest.mark.parametrize("way", ["unread", "queued"])
+def test_the_connection_that_buffers_most_is_closed(way: str) -> None:
+    link = Link(max_buffered=300 << 10)
+    other = link.connect()
+    greedy = link.server.quic
+    if way == "unread":
+        link.server.hold = True
+        for _ in range(4):
+            stream_id = link.client.quic.open_stream(b"", False)
+            link.client.quic.send_stream(stream_id, bytes(200 << 10))
+    else:
+        # To a client that has read none of it.
+        link.client.hold = True
+        greedy.send_stream(greedy.open_stream(b"", True), bytes(4 << 20))
+    assert other.quic.send_datagram(b"still there")
+    link.run(seconds=1)
+    assert link.client.closed is not None
+    assert link.client.closed[:3] == (0x107, "this connection buffers too much data", True)
+    assert link.server_end.counters.buffers_exceeded == 1
+    # What it buffered is free at once, not only after the closing period.
+    assert len(link.server_end) == 1  # type: ignore[arg-type]
+    assert link.accepted[1].datagrams == [b"still there"]
+    link.run(seconds=2)
+    assert other.closed is None
+    assert link.accepted[1].closed is None
+
+
+def test_bytes_that_wait_for_those_before_them_count_as_buffered() -> None:
+    link = Link(max_buffered=100 << 10)
+    link.client.quic.send_stream(link.client.quic.open_stream(b"", False), bytes(200 << 10))
+    for _ in range(20):
+        for _, packets in link.client_end.transmit(link.now):
+            for packet in packets[1:]:  # the first one of each group is lost
+                link.server_end.receive(packet, CLIENT, link.now, int(link.now * 1e9))
+        for _, packets in link.server_end.transmit(link.now):
+            for packet in packets:
+                link.client_end.receive(packet, SERVER, link.now, int(link.now * 1e9))
+        link.now += 0.0001
+    assert link.server_end.counters.buffers_exceeded == 1
+
+
+def test_many_connections_that_buffer_little_are_not_closed() -> None:
+    link = Link(max_buffered=20 << 10)
+    clients = [link.connect() for _ in range(10)]
+    for client in clients:
+        stream_id = client.quic.open_stream(b"header", False)
+        for _ in range(20):
+            client.quic.send_stream(stream_id, bytes(1_000))
+            client.quic.send_datagram(bytes(1_000))
+            link.run(seconds=0.03)
+    link.run()
+    assert all(sink.data == {0: b"header" + bytes(20_000)} for sink in link.accepted[1:])
+    assert link.server_end.counters.buffers_exceeded == 0
+    assert not any(client.closed for client in clients)
+
+
+class SlowSink(Sink):
+    """Takes a millisecond of the server's clock for each datagram."""
+
+    link: Link
+
+    def datagram_received(self, data: bytes, arrival: int) -> None:
+        super().datagram_received(data, arrival)
+        self.link.time += 0.001
+
+
+def test_packets_of_a_connection_that_takes_much_time_wait() -> None:
+    link = Link()
+    other = link.connect()
+    slow = SlowSink(link.server.quic)
+    slow.link = link
+    link.server.quic.events = slow  # type: ignore[attr-defined]
+    # So many packets are in flight only after more have been acknowledged.
+    link.client.quic.send_stream(link.client.quic.open_stream(b"", True), bytes(1 << 20))
+    link.run()
+    packets = []
+    for number in range(600):
+        assert link.client.quic.send_datagram(str(number).encode())
+        packets += [one for _, group in link.client_end.transmit(link.now) for one in group]
+    assert len(packets) == 600
+    assert other.quic.send_datagram(b"quick")
+    packets += [one for _, group in link.client_end.transmit(link.now) for one in group]
+    for packet in packets:
+        link.server_end.receive(packet, CLIENT, link.now, int(link.now * 1e9))
+    # Two milliseconds of the first, and all of the other.
+    assert len(slow.datagrams) == 2
+    assert link.accepted[1].datagrams == [b"quick"]
+    waiting = link.server_end.waiting_packets
+    assert waiting == 512
+    assert link.server_end.counters.throttled_packets == len(packets) - 3 - waiting
+    while link.server_end.waiting_packets:
+        before = len(slow.datagrams)
+        link.server_end.process_waiting()
+        link.server_end.transmit(link.now)
+        assert len(slow.datagrams) - before <= 3
+    for _ in range(1_000):
+        link.server_end.transmit(link.now)
+    link.run(seconds=3)
+    assert link.client.quic.send_datagram(b"late")
+    link.run(lambda: slow.datagrams[-1] == b"late")
+    assert slow.datagrams[-1] == b"late"
+    assert slow.datagrams[:-1] == [str(number).encode() for number in range(514)]
+
+
+def test_handshakes_that_take_much_time_wait() -> None:
+    link = Link()
+    firsts = [packet for packet in link.to_server if packet[0] & 0xF0 == 0xC0]
+    make = link._accept
+
+    def slow(quic: QuicConnection) -> Sink:
+        link.time += 0.001
+        return make(quic)
+
+    link.server_end._accept = slow  # type: ignore[attr-defined]
+    begun = link.server_end.counters.connections
+    for port in range(2_000, 2_010):
+        end = engines.make_endpoint(EndpointConfig(engine="quinn"), lambda: None)
+        end.connect(SERVER, PINNED, Sink, link.now)
+        for _, packets in end.transmit(link.now):
+            for packet in packets:
+                link.server_end.receive(packet, ("127.0.0.1", port), link.now, 10**12)
+    assert firsts
+    assert link.server_end.counters.connections == begun + 2
+    assert link.server_end.waiting_packets > 0
+    # Others are not delayed.
+    link.client.quic.send_datagram(b"quick")
+    for _, packets in link.client_end.transmit(link.now):
+        for packet in packets:
+            link.server_end.receive(packet, CLIENT, link.now, 10**12)
+    assert link.server.datagrams == [b"quick"]
+    while link.server_end.waiting_packets:
+        link.server_end.process_waiting()
+        link.server_end.transmit(link.now)
+    assert link.server_end.counters.connections == begun + 10
 
 
 def bare(**changes: Any) -> pingpong_engine.Endpoint:

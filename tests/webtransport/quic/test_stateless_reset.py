@@ -11,7 +11,7 @@ from aioquic.quic.packet import QuicErrorCode
 from pingpong.webtransport.quic.config import EndpointConfig
 from pingpong.webtransport.quic.connection_ids import ConnectionIds, SharedKeys
 from pingpong.webtransport.quic.endpoint import AioquicEndpoint
-from pingpong.webtransport.quic.identity import RESET_REASON
+from pingpong.webtransport.quic.engine import RESET_REASON
 from pingpong.webtransport.quic.stateless import MAX_RESET_SIZE, MIN_RESET_SIZE, TokenBucket
 from tests.webtransport.raw import Raw
 from tests.webtransport.wire import CLIENT, SERVER, Wire, certificate, hand_over, identity

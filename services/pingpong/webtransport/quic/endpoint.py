@@ -15,8 +15,8 @@ from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfigura
 from aioquic.quic.packet import QuicErrorCode, QuicHeader, QuicPacketType, pull_quic_header
 
 from ..certificates import Certificate
-from ..errors import ErrorCode
 from . import stateless
+from .buffers import limit_buffers
 from .config import EndpointConfig, ServerIdentity
 from .connection import AioquicConnection
 from .connection_ids import (
@@ -217,17 +217,8 @@ class AioquicEndpoint:
         self._buffered += change
         if change <= 0 or self._buffered <= self._config.max_buffered:
             return
-        self._buffered = sum(connection.count_buffers() for connection in self._connections)
-        if self._buffered <= self._config.max_buffered:
-            return
-        # Free some more, or the next few bytes would count all connections again.
-        enough = self._config.max_buffered * 9 // 10
-        while self._buffered > enough:
-            largest = max(self._connections, key=lambda connection: connection.buffered_bytes)
-            self._buffered -= largest.buffered_bytes
-            largest.buffered_bytes = 0
-            self.counters.buffers_exceeded += 1
-            largest.close(ErrorCode.H3_EXCESSIVE_LOAD, "this connection buffers too much data")
+        limit = self._config.max_buffered
+        self._buffered = limit_buffers(self._connections, limit, self.counters)
 
     def request_transmit(self, connection: AioquicConnection) -> None:
         """A connection has something to send.

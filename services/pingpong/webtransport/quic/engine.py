@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from ..certificates import Certificate
 
+RESET_REASON = "stateless reset: the peer no longer has this connection"
+"""The reason with which a stateless reset ends a connection."""
+
 Address = Any
 """A socket address as the socket module has it; opaque to the engine's users."""
 

@@ -66,6 +66,12 @@ class FairQueue:
             flow.round = self._round
         return flow.spent < QUANTUM
 
+    def spend(self, flow: Flow, seconds: float) -> bool:
+        """Count processing time of a flow. Returns whether it may go on: `may_process`."""
+        may_process = self.may_process(flow)
+        flow.spent += seconds
+        return may_process and flow.spent < QUANTUM
+
     def enqueue(self, flow: Flow, packet: Packet, size: int = 0) -> bool:
         """Queue a packet of `size` bytes; false if it has to be dropped.
 

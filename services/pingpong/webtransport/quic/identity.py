@@ -31,6 +31,7 @@ from cryptography import x509
 
 from .config import KeyLimits
 from .connection_ids import ConnectionIds
+from .engine import RESET_REASON
 from .keys import PacketKeys
 from .reassembly import TooManyPiecesError
 
@@ -41,7 +42,6 @@ tls.Epoch.__hash__ = object.__hash__  # type: ignore[method-assign]
 # In a program without a logging configuration, aioquic's warnings about peers would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
-RESET_REASON = "stateless reset: the peer no longer has this connection"
 _KEY_REASONS = {
     QuicErrorCode.AEAD_LIMIT_REACHED: "the keys were used for as many packets as they are safe for",
     QuicErrorCode.KEY_UPDATE_ERROR: "a key update before the previous one was confirmed",

@@ -1,7 +1,12 @@
 """Implements `engine.QuicEndpoint` with quinn-proto, which `pingpong_engine` wraps (services/engine).
 
 The extension module routes packets, keeps timers, and limits unfinished handshakes. This module
-reports its events, gives up handshakes that take too long, and reads certificates.
+reports its events, gives up handshakes that take too long, reads certificates, and limits the time
+and the buffers of a connection.
+
+A connection whose packets take too much time is throttled: the extension module then returns its
+packets as they are, and they wait in the fair queue. Time is measured for packets that arrive; what
+a connection sends at once is limited by its congestion window.
 
 What it cannot do that aioquic can is in `engines.CAPABILITIES`.
 """
@@ -19,8 +24,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ..errors import ErrorCode
+from .buffers import limit_buffers
 from .config import EndpointConfig, ServerIdentity
-from .engine import Address, EndpointCounters, QuicConnection, QuicEvents, Wake
+from .engine import (
+    RESET_REASON,
+    Address,
+    EndpointCounters,
+    QuicConnection,
+    QuicEvents,
+    Wake,
+)
+from .fair_queue import FairQueue, Flow
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -31,9 +45,12 @@ _TIMER_GRANULARITY = 0.001
 _SECOND = 1_000_000_000
 _INTERNAL_ERROR = 0x01
 _CRYPTO_ERRORS = range(0x100, 0x200)
+_LONG_TYPE, _INITIAL = 0xF0, 0xC0
+"""Of the first byte of a packet: header form and type; those of an Initial packet of QUIC 1."""
+_PROCESSING_TIME = 0.002
+"""Seconds for which queued packets are processed before the socket is read again."""
 _MAX_CLOSE_REASON = 256
 """Bytes of the reason of a close, which has to fit in a packet."""
-_RESET_REASON = "stateless reset: the peer knows nothing of this connection any more"
 _TIMEOUT_REASON = "Idle timeout"
 
 
@@ -49,9 +66,11 @@ class QuinnConnection:
         "_handle",
         "_owner",
         "arrival",
+        "buffered_bytes",
         "close_is_authenticated",
         "closing",
         "events",
+        "flow",
         "give_up_at",
         "handshake_counted",
         "has_ended",
@@ -79,10 +98,14 @@ class QuinnConnection:
         self._certificate_hash = certificate_hash
         self._deadline: float | None = None
         self.arrival = 0
+        self.buffered_bytes = 0
+        """Bytes that were buffered at the last count."""
         self.close_is_authenticated = True
         self.closing: tuple[int, str, bool] | None = None
         """Code, reason, and whether it is the application's: of a close that is not reported."""
         self.events: QuicEvents | None = None
+        self.flow = Flow()
+        """The processing time of its packets."""
         self.give_up_at: float | None = None
         """When the handshake times out; None for no timeout, or if it is complete."""
         self.handshake_counted = False
@@ -199,12 +222,14 @@ class QuinnConnection:
         self.closing = (code, reason, is_application)
         self._owner.report_later(self)
 
-    @property
-    def statistics(self) -> dict[str, int]:
-        """RTT (ns), congestion window, lost packets and more; empty once it is forgotten."""
-        return self._engine.statistics(self._handle)
-
     # For the endpoint.
+
+    def count_buffers(self) -> int:
+        """Count the bytes that are buffered, here and above."""
+        self.buffered_bytes = self._engine.count_buffers(self._handle)
+        if self.events is not None:
+            self.buffered_bytes += self.events.buffered_bytes()
+        return self.buffered_bytes
 
     def begin(self) -> None:
         """The peer's transport parameters are known."""
@@ -252,11 +277,20 @@ class QuinnEndpoint:
         config: EndpointConfig,
         wake: Wake,
         accept: Callable[[QuicConnection], QuicEvents] | None = None,
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.counters = EndpointCounters()
         self.timers: Timers[QuinnConnection] = Timers()
         self._config = config
+        self._queue = FairQueue(clock)
+        self._unmatched = Flow()
+        """Packets that begin connections."""
+        self._throttled: set[QuinnConnection] = set()
+        self._throttles_unmatched = False
+        self._buffered = 0
+        """Bytes that all connections buffer, at their last counts."""
+        self._to_abandon: list[int] = []
+        """Connections to forget when their close is sent, so that their buffers are free."""
         self._wake = wake
         self._accept = accept
         self._connections: dict[int, QuinnConnection] = {}
@@ -329,27 +363,45 @@ class QuinnEndpoint:
         )
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
-        """Process a UDP payload, and report its events."""
+        """Process a UDP payload. Reports its events before it returns, or in `process_waiting`."""
         self._requested = True
+        if self._throttles_unmatched and data and data[0] & _LONG_TYPE == _INITIAL:
+            self._enqueue(self._unmatched, (data, address, now, arrival), len(data))
+            return
+        begun = self._queue.clock()
         outcome, handle, events, more = self.engine.receive(data, address, arrival)
-        if outcome == quinn.RECEIVED:
-            connection = self._connections.get(handle)
-            if connection is not None and events is not None:
-                connection.arrival = arrival
-                if events or more:
-                    self._report(connection, events, more)
-        elif outcome == quinn.ACCEPTED:
-            self._admit(handle, address, now, arrival)
+        if outcome == quinn.WAITING:
+            connection = self._connections[handle]
+            self._enqueue(connection.flow, (events, arrival), len(data))
         else:
-            self._count(outcome)
+            self._process(begun, outcome, handle, events, more, address, now, arrival)
 
     @property
     def waiting_packets(self) -> int:
-        """None: each packet is processed at once."""
-        return 0
+        """Packets that are queued for `process_waiting`."""
+        return self._queue.length
 
     def process_waiting(self) -> None:
-        """Does nothing: see `waiting_packets`."""
+        """Process queued packets for at most some milliseconds. Call `transmit` afterwards."""
+        self._requested = True
+        queue = self._queue
+        time = queue.clock()
+        end = time + _PROCESSING_TIME
+        while time < end and (taken := queue.dequeue()) is not None:
+            _, packet = taken
+            if len(packet) == 2:
+                waiting, arrival = packet
+                outcome, handle, events, more = self.engine.process(waiting)
+                # Only a new connection needs an address and a time.
+                self._process(time, outcome, handle, events, more, None, 0.0, arrival)
+            else:
+                data, address, now, arrival = packet
+                outcome, handle, events, more = self.engine.receive(data, address, arrival)
+                if outcome == quinn.WAITING:
+                    self._enqueue(self._connections[handle].flow, (events, arrival), len(data))
+                else:
+                    self._process(time, outcome, handle, events, more, address, now, arrival)
+            time = queue.clock()
 
     def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
         """Build the packets to send now, grouped by address, in order."""
@@ -357,8 +409,18 @@ class QuinnEndpoint:
             self._requested = True
             self._report_waiting()
         self._requested = False
-        groups = self.engine.transmit(int(now * _SECOND))
-        self._forget()
+        groups, is_news = self.engine.transmit(int(now * _SECOND))
+        self._queue.next_round()
+        if self._throttled or self._throttles_unmatched:
+            self._end_throttling()
+        if self._to_abandon:
+            for handle in self._to_abandon:
+                self.engine.abandon(handle)
+            self._to_abandon.clear()
+            is_news = True
+        if is_news:
+            self._forget()
+            self._limit_buffers()
         return groups
 
     def next_timer(self) -> float | None:
@@ -389,6 +451,9 @@ class QuinnEndpoint:
             self.engine.abandon(connection.handle)
         for table in (self._connections, self._handshakes, self._to_report, self.timers):
             table.clear()
+        self._throttled.clear()
+        self._throttles_unmatched = False
+        self._queue = FairQueue(self._queue.clock)
         self._wake = lambda: None
         self._accept = None
 
@@ -406,6 +471,68 @@ class QuinnEndpoint:
         self.request_transmit()
 
     # The rest.
+
+    def _enqueue(self, flow: Flow, packet: tuple[Any, ...], size: int) -> None:
+        if not self._queue.enqueue(flow, packet, size):
+            self.counters.throttled_packets += 1
+
+    def _process(
+        self,
+        begun: float,
+        outcome: int,
+        handle: int,
+        events: Any,
+        more: bool,
+        address: Address,
+        now: float,
+        arrival: int,
+    ) -> None:
+        """Report what became of a packet, and count the time since `begun`."""
+        queue = self._queue
+        if outcome == quinn.RECEIVED:
+            connection = self._connections.get(handle)
+            if connection is None:
+                return
+            connection.arrival = arrival
+            if events or more:
+                self._report(connection, events, more)
+            if not queue.spend(connection.flow, queue.clock() - begun):
+                self._throttle(connection)
+            return
+        if outcome == quinn.ACCEPTED:
+            self._admit(handle, address, now, arrival)
+        else:
+            self._count(outcome)
+        if not queue.spend(self._unmatched, queue.clock() - begun):
+            self._throttles_unmatched = True
+
+    def _throttle(self, connection: QuinnConnection) -> None:
+        if connection not in self._throttled and not connection.has_ended:
+            self._throttled.add(connection)
+            self.engine.throttle(connection.handle, True)
+
+    def _end_throttling(self) -> None:
+        may_process = self._queue.may_process
+        for connection in [one for one in self._throttled if may_process(one.flow)]:
+            self._throttled.discard(connection)
+            self.engine.throttle(connection.handle, False)
+        if self._throttles_unmatched:
+            self._throttles_unmatched = not may_process(self._unmatched)
+
+    def _limit_buffers(self) -> None:
+        for handle in self.engine.take_grown():
+            connection = self._connections.get(handle)
+            if connection is not None:
+                before = connection.buffered_bytes
+                self._buffered += connection.count_buffers() - before
+        limit = self._config.max_buffered
+        if self._buffered <= limit:
+            return
+        connections = self._connections.values()
+        self._buffered = limit_buffers(connections, limit, self.counters)
+        self._to_abandon += [
+            connection.handle for connection in connections if connection.closing is not None
+        ]
 
     def _add(
         self, handle: int, address: Address, pin: bytes | None = None, *, is_client: bool
@@ -515,7 +642,7 @@ class QuinnEndpoint:
         code, reason, by_peer, is_application, timed_out = ending
         if by_peer:
             connection.close_is_authenticated = was_connected
-            self.counters.resets_received += reason == _RESET_REASON and not is_application
+            self.counters.resets_received += reason == RESET_REASON and not is_application
         elif not timed_out:
             self.counters.protocol_errors += not connection.is_client or was_connected
             reason = connection.explain(code, reason)
@@ -568,7 +695,11 @@ class QuinnEndpoint:
     def _forget(self) -> None:
         for handle in self.engine.take_drained():
             connection = self._connections.pop(handle, None)
-            if connection is not None and not connection.has_ended:
+            if connection is None:
+                continue
+            self._buffered -= connection.buffered_bytes
+            self._throttled.discard(connection)
+            if not connection.has_ended:
                 self._end(connection, *_TIMED_OUT)
 
 
