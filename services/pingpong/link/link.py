@@ -11,7 +11,7 @@ from typing import Any
 
 from ..ping import DEFAULT_SIZE, Mode
 from ..statistics import Answer, AnswerStatus, Summary, Totals
-from ..webtransport import Address
+from ..webtransport import Address, PathStatistics
 from ..webtransport.asyncio import ClientConnection, ConnectError
 from .availability import Availability
 from .dial import Dialer, Lookup
@@ -156,6 +156,8 @@ class Link:
         """The addresses of the name, if they were updated since the last attempt began."""
         self._is_connected = False
         """Whether the observer was told that the target is connected."""
+        self._path_before: PathStatistics | None = None
+        """The path of the last session that ended, and lost packets of all that ended."""
         self._idle_since: float | None = None
         """When the last session ended or attempt failed, if there is no session since."""
         self._attempt_began = now
@@ -266,6 +268,13 @@ class Link:
     def summary(self, now_ns: int) -> Summary:
         """The counts of all probes so far, without times."""
         return self._totals.summary(now_ns)
+
+    def path_statistics(self) -> PathStatistics | None:
+        """What QUIC knows of the path, by the current or last session; lost packets of all."""
+        path = self._path_before
+        for session in self._sessions():
+            path = _joined(path, session.path_statistics)
+        return path
 
     def _sessions(self) -> list[PingSession]:
         return [*self._retiring, *([] if self._current is None else [self._current])]
@@ -440,6 +449,7 @@ class Link:
         assert session.end_reason is not None
         self._observer.closed(session.end_reason)
         self._totals.end(session.statistics, time.monotonic_ns())
+        self._path_before = _joined(self._path_before, session.path_statistics)
         self._run_in_background(session.close())
         self._check_count()
 
@@ -697,6 +707,13 @@ class Link:
         self._end_quiet(time.monotonic())
         if not self._changed.done():
             self._changed.set_result(None)
+
+
+def _joined(before: PathStatistics | None, path: PathStatistics | None) -> PathStatistics | None:
+    """The later one, with the lost packets of both."""
+    if before is None or path is None:
+        return path or before
+    return path._replace(lost_packets=before.lost_packets + path.lost_packets)
 
 
 def _silence(seconds: float) -> str:
