@@ -32,7 +32,7 @@ vpath %.txt tests/interop/peers bench/foreign
 ENGINE_TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/build/engine/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick e2e e2e-check check bench bench-peers bench-probing fuzz-guided fuzz fuzz-costs soak engine engine-check engine-lint format package constraints python clean
+.PHONY: help run test test-quick e2e e2e-check check bench bench-peers bench-probing bench-profile fuzz-guided fuzz fuzz-costs soak engine engine-check engine-lint format package constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -75,6 +75,9 @@ bench-peers: $(MADE) ## measure it beside each Python peer's too: aiopquic, pywe
 
 bench-probing: $(MADE) ## measure what probing many targets costs, and how punctual it is
 	$(VENV)/bin/python bench/probing.py $(ARGS)
+
+bench-profile: $(MADE) ## show where the time of a ping goes on the server, layer by layer
+	$(VENV)/bin/python bench/profile.py $(ARGS)
 
 fuzz-guided: $(MADE) ## have coverage guide half of what `make fuzz` makes, by atheris
 	$(VENV)/bin/python -m pip install --quiet -r tests/fuzz/atheris.txt

@@ -315,7 +315,8 @@ class Stream:
         return not self._held and not self._notify_pending and self._pending is None
 
     def _forget_if_closed(self) -> None:
-        if self._is_closed:
+        # First what is so for every ping on a stream that goes on.
+        if not self.send_open and self._is_closed:
             self._on_closed(self)
 
     def _drop_pending(self) -> None:

@@ -30,6 +30,7 @@ from .engine import (
     RESET_REASON,
     Address,
     EndpointCounters,
+    PathStatistics,
     QuicConnection,
     QuicEvents,
     Wake,
@@ -65,6 +66,7 @@ class QuinnConnection:
         "_engine",
         "_handle",
         "_owner",
+        "_path",
         "arrival",
         "buffered_bytes",
         "close_is_authenticated",
@@ -97,6 +99,7 @@ class QuinnConnection:
         self._certificate: x509.Certificate | None = None
         self._certificate_hash = certificate_hash
         self._deadline: float | None = None
+        self._path: PathStatistics | None = None
         self.arrival = 0
         self.buffered_bytes = 0
         """Bytes that were buffered at the last count."""
@@ -141,6 +144,16 @@ class QuinnConnection:
     def duplicate_packets(self) -> int:
         """Not counted."""
         return 0
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What is known of the path; None before a round trip was measured."""
+        if self.handshake_counted and not self.has_ended:
+            known = self._engine.statistics(self._handle)
+            if known is not None:
+                rtt, congestion_window, lost_packets = known
+                self._path = PathStatistics(rtt / _SECOND, congestion_window, lost_packets)
+        return self._path
 
     @property
     def deadline(self) -> float | None:
@@ -249,6 +262,8 @@ class QuinnConnection:
     def end(self) -> QuicEvents | None:
         """It has ended. Returns the receiver of its events, which gets no more after the last."""
         self._keep_certificate()
+        if self.is_client:
+            _ = self.path_statistics
         events, self.events = self.events, None
         self.has_ended = True
         self.closing = self.deadline = self.give_up_at = None
@@ -713,30 +728,28 @@ def _ours(closing: tuple[int, str, bool]) -> tuple[int, str, bool, bool, bool]:
 
 def _authorities(identity: ServerIdentity) -> quinn.Authorities:
     """The authorities that a client trusts. Raises `OSError` if a file is not readable."""
-    if identity.ca_file is None and identity.ca_path is None:
+    file, folder = identity.ca_file, identity.ca_path
+    if file is None and folder is None:
         import certifi
 
-        return _read_authorities((certifi.where(),), ())
-    files = [] if identity.ca_file is None else [identity.ca_file]
-    if identity.ca_path is not None:
-        # The names that OpenSSL gives them: a hash, and a number.
-        names = sorted(os.listdir(identity.ca_path))
-        files += [
-            os.path.join(identity.ca_path, name)
-            for name in names
-            if name.rpartition(".")[2].isdigit()
-        ]
-    stamps = tuple((os.stat(file).st_mtime_ns, os.stat(file).st_size) for file in files)
-    return _read_authorities(tuple(files), stamps)
+        file = certifi.where()
+    # What is in a folder is not looked at for each connection: a system has hundreds of files.
+    stamps = [(os.stat(one).st_mtime_ns, os.stat(one).st_size) for one in (file, folder) if one]
+    return _read_authorities(file, folder, tuple(stamps))
 
 
 @functools.lru_cache(maxsize=8)
 def _read_authorities(
-    files: tuple[str, ...], stamps: tuple[tuple[int, int], ...]
+    file: str | None, folder: str | None, stamps: tuple[tuple[int, int], ...]
 ) -> quinn.Authorities:
     """Read PEM files; `stamps` changes when they do."""
+    files = [] if file is None else [file]
+    if folder is not None:
+        # The names that OpenSSL gives them: a hash, and a number.
+        names = sorted(os.listdir(folder))
+        files += [os.path.join(folder, name) for name in names if name.rpartition(".")[2].isdigit()]
     content = []
     for name in files:
-        with open(name, "rb") as file:
-            content.append(file.read())
+        with open(name, "rb") as opened:
+            content.append(opened.read())
     return quinn.Authorities(b"\n".join(content))
