@@ -30,12 +30,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "services"))
 
-from bench.pairs import ProcessError, environment
-from bench.subjects import start_server, write_certificate
+from bench.overhead import write_certificate
+from bench.processes import ROOT, Process, WorkerError
+from bench.results import BARE, OURS
 
-BARE, OURS = "bare", "ours"
-SERVERS = {BARE: "bare-aioquic", OURS: "pingpong-aioquic"}
-"""The server that each subject probes."""
 MAX_CORE = 0.25
 """The part of a core, beyond the bare engine, for 200 targets a second."""
 MAX_LATE = 0.002
@@ -53,6 +51,14 @@ _IDLE = 5.0
 """Seconds after which memory is measured."""
 
 
+def environment() -> dict[str, str]:
+    """This process's environment, without `PINGPONG_…`, and with the measured code on the path."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
+    paths = [environ.get("PYTHONPATH", ""), str(ROOT), str(ROOT / "services")]
+    environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return environ
+
+
 class Bench:
     """The servers, and processes that probe them one after the other."""
 
@@ -62,7 +68,7 @@ class Bench:
         self._cpu = sorted(os.sched_getaffinity(0))[-1]
 
     def probe(self, subject: str, targets: int, *, scrapes: int = 0) -> dict[str, Any]:
-        """Run one process. Raises `ProcessError`."""
+        """Run one process. Raises `WorkerError`."""
         command = [
             *(sys.executable, "-m", "bench.probers", subject),
             *("--port", str(self._servers[subject]), "--targets", str(targets)),
@@ -78,7 +84,7 @@ class Bench:
             check=False,
         )
         if done.returncode:
-            raise ProcessError(f"the probing process has ended with {done.returncode}")
+            raise WorkerError(f"the probing process has ended with {done.returncode}")
         result: dict[str, Any] = json.loads(done.stdout)
         return result
 
@@ -97,13 +103,13 @@ class Command:
         )
 
     def events(self, name: str) -> Iterator[dict[str, Any]]:
-        """Yield each event of this name. Raises `ProcessError` when the log ends."""
+        """Yield each event of this name. Raises `WorkerError` when the log ends."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             event: dict[str, Any] = json.loads(line)
             if event["event"] == name:
                 yield event
-        raise ProcessError("pingpong has ended")
+        raise WorkerError("pingpong has ended")
 
     def memory(self) -> tuple[int, int]:
         """Its resident memory in bytes, and the part that is anonymous."""
@@ -205,15 +211,16 @@ def main() -> int:
         cpu = sorted(os.sched_getaffinity(0))[0]
         servers = {}
         try:
-            for kind, name in SERVERS.items():
-                server, servers[kind] = start_server(name, certificate)
+            for kind in (BARE, OURS):
+                server = Process("server", kind, "--certificate", str(certificate))
                 stack.callback(server.close)
-                server.pin(cpu)
+                servers[kind] = server.read()["port"]
+                server.do("pin", cpu=cpu)
             report = Report(Bench(servers, arguments.seconds))
             report.cost()
             report.punctuality()
             report.service()
-        except ProcessError as error:
+        except WorkerError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
     print(f"\n{report.over} over the limits." if report.over else "\nAll within the limits.")
