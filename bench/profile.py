@@ -431,16 +431,14 @@ async def loop_turn(count: int = 20_000) -> float:
 def table(rows: list[Row], turn: float) -> list[str]:
     """The rows as a table, a column a row."""
     width = 10
-    lines = ["".join([" " * 22, *(f"{row.mode:>{width}}" for row in rows)])]
-    lines.append(
-        "".join(
-            [" " * 22, *(f"{row.protocol[-2:].replace('in', 'plain'):>{width}}" for row in rows)]
-        )
-    )
+    lines = [
+        " " * 22 + "".join(f"{row.mode:>{width}}" for row in rows),
+        " " * 22 + "".join(f"{row.protocol.removeprefix('pingpong.'):>{width}}" for row in rows),
+    ]
     for layer in LAYERS:
         if any(row.layers[layer] >= 0.05 for row in rows):
             cells = (f"{row.layers[layer]:>{width}.1f}" for row in rows)
-            lines.append("".join([f"{layer:<22}", *cells]))
+            lines.append(f"{layer:<22}" + "".join(cells))
 
     def line(title: str, value: Callable[[Row], float]) -> None:
         lines.append("".join([f"{title:<22}", *(f"{value(row):>{width}.1f}" for row in rows)]))

@@ -38,6 +38,10 @@ from .session import Session, SessionHandler
 from .states import State
 from .streams import Stream
 from .varint import decode as decode_varint
+from .varint import encode as encode_varint
+
+_SESSION_STREAM = encode_varint(FrameType.WT_STREAM)
+"""How every bidirectional stream of a session begins."""
 
 
 class ConnectionHandler:
@@ -381,7 +385,7 @@ class Connection:
 
     def _is_peer_initiated(self, stream_id: int) -> bool:
         """Whether the peer initiated a stream, on a connection that is open."""
-        return bool(stream_id & 1) == self.quic.is_client and self.closed is None
+        return (stream_id & 1 != 0) == self.quic.is_client and self.closed is None
 
     def _check_session_deadline(self) -> bool:
         if not self._sessions and self._control.goaway_sent:
@@ -415,6 +419,9 @@ class Connection:
 
         Raises `ProtocolError` for a type that the peer may not open.
         """
+        if data[:2] == _SESSION_STREAM and not stream_id & 2:
+            self._begin_session_stream(stream_id, data, 2, end_stream, arrival)
+            return
         kind = decode_varint(data)
         if kind is None:
             self._await_more(stream_id, data, end_stream)
@@ -424,6 +431,7 @@ class Connection:
             else:
                 self._begin_http_stream(stream_id, kind[0], data[kind[1] :], end_stream, arrival)
         elif kind[0] == FrameType.WT_STREAM:
+            # In more bytes than it needs.
             self._begin_session_stream(stream_id, data, kind[1], end_stream, arrival)
         elif self.quic.is_client:
             reason = "a server's bidirectional stream without 0x41"

@@ -45,7 +45,7 @@ from pingpong.webtransport.quic.config import Windows
 from pingpong.webtransport.quic.connection import _IDLE_REASON
 from pingpong.webtransport.quic.connection_ids import ConnectionIds
 from pingpong.webtransport.quic.one_rtt import OneRttConnection
-from tests.webtransport.wire import Wire, certificate
+from tests.webtransport.wire import Recorder, Wire, certificate
 
 MODULES = (seam, identity, hardening, one_rtt, reassembly, recovery, reset_stream_at)
 MOVED = (
@@ -222,7 +222,7 @@ def test_nothing_else_is_reached_for() -> None:
     known = set(METHODS) | set(ATTRIBUTES) | own
     known |= {name for of in OF_STREAMS.values() for name in of}
     known |= {"_peer_certificate", "_receive_buffer", "_send_probe"}  # see below
-    known |= OF_RECOVERY | {"_detect_loss"}
+    known |= OF_RECOVERY | {"_detect_loss", "_on_packets_lost"}
     known |= {"_RangeSet__ranges", "_lower", "_received"}  # see below
     for kind, base in (
         (reassembly.StreamReceiver, QuicStreamReceiver),
@@ -288,6 +288,17 @@ def test_every_frame_that_aioquic_handles_is_in_our_table(plain: QuicConnection)
         assert allowed <= epochs, f"frame 0x{frame_type:x}"
     table = hooked()._QuicConnection__frame_handlers  # type: ignore[attr-defined]
     assert not table, MOVED + "the table of frame handlers"
+
+
+def test_streams_of_the_peer_have_what_aioquic_gives_them() -> None:
+    wire = Wire()
+    session, _, _, _ = wire.pair()
+    for unidirectional in (False, True):
+        stream = session.open_stream(Recorder(), unidirectional=unidirectional)
+        wire.step()
+        ours = wire.server.engine._quic._streams[stream.id]
+        assert vars(ours).keys() == vars(QuicStream(stream_id=0)).keys(), MOVED + "QuicStream"
+        assert ours.sender.is_finished == unidirectional
 
 
 def test_packets_are_taken_in_by_our_methods() -> None:

@@ -133,6 +133,28 @@ class RefusingSocket(socket.socket):
         return self._call(buffers)
 
 
+@linux
+@on_both_loops
+async def test_packets_that_wait_are_read_together_again(ends: Ends) -> None:
+    pump, received = ends.pump()
+    peer = ends.socket()
+    received.on_batch = lambda: pump.send([b"answer"], peer.getsockname())
+    for number in range(1, 4):
+        peer.sendto(b"alone", pump.local_address)
+        await received.count(number)
+    assert received.batches == [1, 2, 3]
+    # These are sent while the last one is answered.
+    received.on_packet = lambda packet: (
+        [peer.sendto(b"behind", pump.local_address) for _ in range(4)]
+        if packet == b"last alone"
+        else None
+    )
+    peer.sendto(b"last alone", pump.local_address)
+    await received.count(8)
+    # The first one shows that packets wait.
+    assert received.batches == [1, 2, 3, 4, 5, 8]
+
+
 @on_both_loops
 async def test_a_batch_is_handed_up_at_once_and_then_answered(ends: Ends) -> None:
     pump, received = ends.pump()

@@ -17,13 +17,17 @@ class EchoStream(PausingStream):
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
         """Echo the bytes, unless too much is unread."""
-        if stream.send_open and not self._paused.keep(stream, data, end_stream):
+        if not stream.send_open:
+            return
+        if self._held is not None:
+            self._hold(stream, self._held, data, end_stream)
+        else:
             stream.send(data, end_stream)
-            self._paused.check(stream)
+            self._answered(stream, len(data))
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
         """Echo a reset too."""
-        self._paused.drop(stream)
+        self._resume(stream)
         stream.reset(code or 0)
 
 

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import NamedTuple
+from typing import TypeAlias
 
 from ...ping import (
     HEADER_SIZE,
+    OTHER,
+    PING,
+    PONG,
     PROTOCOL,
     Deframer,
     MessageTooLarge,
@@ -61,16 +64,9 @@ _NS = 1e-9
 _PLAIN_ANSWER = re.compile(rb"pong|\?")
 
 
-class Answers(NamedTuple):
-    """The answers to the messages of a stream."""
-
-    data: bytes
-    """The encoded answers."""
-    number: int
-    size: int
-    """Size of the answers in bytes, without framing."""
-    may_go_on: bool
-    """False if a message was above the limit."""
+Answers: TypeAlias = tuple[bytes, int, int, bool]
+"""The answers to the messages of a stream: encoded; their number; their size in bytes, without
+framing; and false if a message was above the limit, so that the stream cannot go on."""
 
 
 class PingStream(PausingStream):
@@ -81,33 +77,40 @@ class PingStream(PausingStream):
     def __init__(self, session: PingSession) -> None:
         super().__init__(session.counters.clock)
         self._session = session
-        self._parser = Deframer(session.max_message_size) if session.is_v1 else PlainScanner()
+        self._parser: Deframer | PlainScanner | None = None
+        """None as long as each part that arrived was one plain ping."""
 
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
         """Answer the complete pings."""
-        if self._paused.keep(stream, data, end_stream):
+        if self._held is not None:
+            self._hold(stream, self._held, data, end_stream)
             return
         session, parser = self._session, self._parser
-        if isinstance(parser, PlainScanner):
-            answers = session.answer_tokens(parser, data, end_stream, arrival)
-        else:
+        if parser is None and (session.is_v1 or data != PING):
+            size = session.max_message_size
+            parser = self._parser = Deframer(size) if session.is_v1 else PlainScanner()
+        if isinstance(parser, Deframer):
             answers = session.answer_frames(stream, parser, data, end_stream, arrival)
+        else:
+            tokens = PONG if parser is None else parser.feed(data, end_stream)
+            answers = session.answer_tokens(tokens, len(data), arrival)
+        encoded, number, size, may_go_on = answers
         if not stream.send_open:
             return
-        if answers.data or end_stream:
-            stream.send(answers.data, end_stream and answers.may_go_on)
-            session.counters.count_answers(STREAM, answers.number, answers.size)
-        if not answers.may_go_on:
+        if encoded or end_stream:
+            stream.send(encoded, end_stream and may_go_on)
+            session.counters.count_answers(STREAM, number, size)
+        if not may_go_on:
             stream.stop(MESSAGE_TOO_LARGE)
             stream.reset(MESSAGE_TOO_LARGE)
         elif not end_stream:
-            self._paused.check(stream)
+            self._answered(stream, len(encoded))
 
     def stream_reset_received(self, stream: Stream, code: int | None) -> None:
         """Finish the stream after the answers that were made."""
-        self._paused.drop(stream)
+        self._resume(stream)
         if stream.send_open:
             stream.send(b"", True)
 
@@ -125,10 +128,12 @@ class PingUnidirectional(StreamHandler):
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
     ) -> None:
         """Answer the complete messages."""
-        answers = self._session.answer_frames(stream, self._messages, data, end_stream, arrival)
-        if answers.number:
-            self._session.uni_answers.send(answers.data, answers.number, answers.size)
-        if not answers.may_go_on:
+        answers, number, size, may_go_on = self._session.answer_frames(
+            stream, self._messages, data, end_stream, arrival
+        )
+        if number:
+            self._session.uni_answers.send(answers, number, size)
+        if not may_go_on:
             stream.stop(MESSAGE_TOO_LARGE)
 
 
@@ -182,22 +187,21 @@ class PingSession(CountedSession):
 
     # For its streams.
 
-    def answer_tokens(self, scanner: PlainScanner, data: bytes, end: bool, arrival: int) -> Answers:
-        """Answer the complete plain pings; other bytes get a `?`."""
+    def answer_tokens(self, answers: bytes, size: int, arrival: int) -> Answers:
+        """Count the answers to plain pings in `size` bytes, and drop those above the rate."""
         counters = self.counters
-        answers = scanner.feed(data, end)
-        count = answers.count(b"pong") + answers.count(b"?")
+        count = 1 if answers == PONG else answers.count(PONG) + answers.count(OTHER)
         counters.received[STREAM] += count
-        counters.received_bytes += len(data)
+        counters.received_bytes += size
         if self._limit is not None and count:
-            granted = self._limit.take(arrival, count)
+            granted = self._limit.take(arrival, count) if count > 1 else self._limit.allow(arrival)
             if granted < count:
                 counters.dropped[STREAM, RATE] += count - granted
                 answers = b"".join(_PLAIN_ANSWER.findall(answers)[:granted])
                 count = granted
         if count:
             counters.answer_durations.observe((counters.clock() - arrival) * _NS)
-        return Answers(answers, count, len(answers), True)
+        return answers, count, len(answers), True
 
     def answer_frames(
         self, stream: Stream, messages: Deframer, data: bytes, end: bool, arrival: int
@@ -226,7 +230,7 @@ class PingSession(CountedSession):
                 size += len(answer)
         if end and may_go_on and messages.pending:
             counters.dropped[mode, MALFORMED] += 1
-        return Answers(answers, count, size, may_go_on)
+        return answers, count, size, may_go_on
 
     # The rest.
 

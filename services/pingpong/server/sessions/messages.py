@@ -1,7 +1,7 @@
 """Base classes of session handlers: backpressure and limits for slow peers.
 
 A peer may send many messages and read no answers. So buffers are bounded: on a bidirectional
-stream input is paused, without flow control credit, until the peer has read (`Paused`); answers on
+stream input is paused, without flow control credit, until the peer has read (`PausingStream`); answers on
 unidirectional streams wait for credit, and are dropped above a limit (`UnidirectionalAnswers`).
 """
 
@@ -29,70 +29,57 @@ UNREAD_ANSWER_BYTES = 1 << 20
 """Bytes of both above which further answers are dropped."""
 
 
-class Paused:
-    """Pauses the input of a stream until the peer has read the answers.
-
-    The peer gets no flow control credit for held bytes, so it soon cannot send more.
-    """
-
-    __slots__ = ("_data", "_ended")
-
-    def __init__(self) -> None:
-        self._data: bytearray | None = None
-        self._ended = False
-
-    def keep(self, stream: Stream, data: bytes, end_stream: bool) -> bool:
-        """If the input is paused, buffer these bytes and return True."""
-        if self._data is None:
-            return False
-        stream.hold(len(data))
-        self._data += data
-        self._ended = end_stream
-        return True
-
-    def check(self, stream: Stream) -> None:
-        """Pause the input if too many answers are unread."""
-        if stream.send_open and stream.buffered > UNREAD_HIGH_WATER:
-            self._data = bytearray()
-            stream.notify_writable(UNREAD_LOW_WATER)
-
-    def resume(self, stream: Stream) -> tuple[bytes, bool]:
-        """End the pause. Returns the buffered bytes, and whether the peer's side ended."""
-        data, self._data = bytes(self._data or b""), None
-        ended, self._ended = self._ended, False
-        stream.release(len(data))
-        return data, ended
-
-    def drop(self, stream: Stream) -> None:
-        """Discard the buffered bytes: the peer reads no answers, or reset the stream.
-
-        Further input is not buffered.
-        """
-        self.resume(stream)
-
-
 class PausingStream(StreamHandler):
-    """Base class of handlers of bidirectional streams with pausing input.
+    """Base class of handlers of bidirectional streams, whose input pauses while the peer reads no
+    answers.
 
-    `clock` is the clock of arrival times, in nanoseconds.
+    The peer gets no flow control credit for held bytes, so it soon cannot send more. `clock` is
+    the clock of arrival times, in nanoseconds.
     """
 
-    __slots__ = ("_clock", "_paused")
+    __slots__ = ("_clock", "_has_ended", "_held", "_unread")
 
     def __init__(self, clock: Callable[[], int]) -> None:
-        self._paused = Paused()
         self._clock = clock
+        self._held: bytearray | None = None
+        """Input that is held back; None while it is not paused."""
+        self._has_ended = False
+        """Whether the peer's side ended while the input was paused."""
+        self._unread = 0
+        """No fewer bytes of answers than are unread."""
 
     def stop_sending_received(self, stream: Stream, code: int | None) -> None:
         """The peer reads no more answers: ask it to stop sending."""
         stream.stop(code or 0)
-        self._paused.drop(stream)
+        self._resume(stream)
 
     def stream_writable(self, stream: Stream) -> None:
-        """The peer has read answers: process the buffered input, as if it arrived now."""
-        data, ended = self._paused.resume(stream)
+        """The peer has read answers: process the held input, as if it arrived now."""
+        data, ended = self._resume(stream)
         if data or ended:
             self.stream_data_received(stream, data, ended, self._clock())
+
+    def _hold(self, stream: Stream, held: bytearray, data: bytes, end_stream: bool) -> None:
+        """Hold input back, while it is paused."""
+        stream.hold(len(data))
+        held += data
+        self._has_ended = end_stream
+
+    def _answered(self, stream: Stream, size: int) -> None:
+        """`size` bytes of answers were sent: pause the input if too many are unread."""
+        self._unread += size
+        if self._unread > UNREAD_HIGH_WATER and stream.send_open:
+            self._unread = stream.buffered
+            if self._unread > UNREAD_HIGH_WATER:
+                self._held = bytearray()
+                stream.notify_writable(UNREAD_LOW_WATER)
+
+    def _resume(self, stream: Stream) -> tuple[bytes, bool]:
+        """End the pause. Returns the held bytes, and whether the peer's side ended."""
+        data, self._held = bytes(self._held or b""), None
+        ended, self._has_ended = self._has_ended, False
+        stream.release(len(data))
+        return data, ended
 
 
 class UnidirectionalAnswers:

@@ -28,10 +28,16 @@ from aioquic.quic.packet import (
     QuicErrorCode,
     QuicFrameType,
 )
-from aioquic.quic.stream import FinalSizeError, QuicStream, StreamFinishedError
+from aioquic.quic.stream import (
+    FinalSizeError,
+    QuicStream,
+    QuicStreamSender,
+    StreamFinishedError,
+)
 
 from ..errors import ErrorCode
 from .connection_ids import ConnectionIds
+from .engine import PathStatistics
 from .identity import IdentifiedConnection
 from .reassembly import (
     MAX_CRYPTO_BYTES,
@@ -100,6 +106,11 @@ class HardenedConnection(IdentifiedConnection):
         # In the handshake nothing else limits the buffers.
         for stream in self._crypto_streams.values():
             stream.receiver = StreamReceiver(None, Buffers(), most=MAX_CRYPTO_PIECES)
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What is known of the path; None before a round trip was measured."""
+        return self._loss.path_statistics
 
     # Packets.
 
@@ -275,7 +286,7 @@ class HardenedConnection(IdentifiedConnection):
             raise _error(
                 QuicErrorCode.STREAM_STATE_ERROR, frame_type, "a stream that was not opened"
             )
-        limit = self._stream_limit(stream_id)
+        limit = self._local_max_streams_uni if stream_id & 2 else self._local_max_streams_bidi
         number = stream_id >> 2
         if number >= limit.value:
             raise _error(QuicErrorCode.STREAM_LIMIT_ERROR, frame_type, "more streams than allowed")
@@ -287,15 +298,19 @@ class HardenedConnection(IdentifiedConnection):
         else:
             raise StreamFinishedError
         is_unidirectional = bool(stream_id & 2)
-        stream = QuicStream(
-            stream_id,
-            self._local_max_stream_data_uni
-            if is_unidirectional
-            else self._local_max_stream_data_bidi_remote,
-            0 if is_unidirectional else self._remote_max_stream_data_bidi_local,
-            writable=not is_unidirectional,
-        )
+        # Not by its __init__, which would make a receiver that is replaced at once.
+        stream = QuicStream.__new__(QuicStream)
+        stream.stream_id = stream_id
+        stream.is_blocked = False
+        if is_unidirectional:
+            stream.max_stream_data_local = self._local_max_stream_data_uni
+            stream.max_stream_data_remote = 0
+        else:
+            stream.max_stream_data_local = self._local_max_stream_data_bidi_remote
+            stream.max_stream_data_remote = self._remote_max_stream_data_bidi_local
+        stream.max_stream_data_local_sent = stream.max_stream_data_local
         stream.receiver = StreamReceiver(stream_id, self.buffers)
+        stream.sender = QuicStreamSender(stream_id, writable=not is_unidirectional)
         self._streams[stream_id] = stream
         self._streams_queue.append(stream)
         return stream

@@ -44,6 +44,11 @@ class ArrivalClock:
             self._adjust()
         return now
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether no packet can be from before a step of the wall clock."""
+        return self._old_offset == self._offset
+
     def to_monotonic(self, stamp: int) -> int:
         """When a packet of this batch arrived, from the kernel's `stamp`."""
         now = self._now

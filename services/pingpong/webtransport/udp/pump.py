@@ -4,6 +4,9 @@ When the socket is readable, the pump first reads all queued packets, at most `b
 passes them on. So an answer does not wait for packets that arrive while it is made, and the clock,
 which is read once after the last packet, is later than every arrival. Then it calls
 `batch_received`, which sends the answers.
+
+While packets come one at a time, it does not ask the kernel after each whether there are more: a
+packet that arrived before the last answer left shows that there may be.
 """
 
 from __future__ import annotations
@@ -141,6 +144,10 @@ class Pump:
         self._awaits_writable = False
         self._lacks_buffers = False
         self._retry: asyncio.TimerHandle | None = None
+        self._looks_for_more = True
+        """Whether to read more than one packet in the next batch."""
+        self._sent_at = 0
+        """When the last answer was sent."""
         self._segment_size = 0
         self._segmentation: list[tuple[int, int, bytes]] = []
         self._closed = False
@@ -163,7 +170,7 @@ class Pump:
             self.dropped_packets += len(packets)
             return 0
         waiting = bool(self._queue)
-        sent_at = time.monotonic_ns()
+        self._sent_at = sent_at = time.monotonic_ns()
         if len(packets) == 1 and not waiting:
             outcome = self._transmit(packets, address)
             if outcome == _SENT:
@@ -212,6 +219,12 @@ class Pump:
         now = self._clock.read(drained)
         receive = self._receive
         self.receive_batches += 1
+        sent_before = self._sent_at
+        # Without timestamps nothing shows that a packet has waited; and after a step of the wall
+        # clock it has to be known when the queue was empty.
+        self._looks_for_more = (
+            len(messages) > 1 or not self.kernel_timestamps or not self._clock.is_settled
+        )
         for data, ancillary, _, address in messages:
             arrival = now
             packets: Sequence[bytes] = (data,)
@@ -220,6 +233,8 @@ class Pump:
                 if kind == SO_TIMESTAMPNS:
                     seconds, nanoseconds = _timespec.unpack(value)
                     arrival = self._clock.to_monotonic(seconds * 1_000_000_000 + nanoseconds)
+                    if arrival < sent_before:
+                        self._looks_for_more = True
                 elif kind == UDP_GRO:
                     packets = _split(data, _int.unpack(value)[0])
                 elif kind in (IPV6_PKTINFO, IP_PKTINFO):
@@ -240,7 +255,7 @@ class Pump:
             self.callback_failed(exc)
 
     def _read_messages(self, messages: list[_Message]) -> bool:
-        """Append the queued packets to `messages`. Returns whether the queue is empty now."""
+        """Append queued packets to `messages`. Returns whether the queue is known to be empty."""
         # Not recvmsg_into: copying from a reused buffer is slower than a new one.
         recvmsg = self._recvmsg
         room = self._batch
@@ -254,8 +269,10 @@ class Pump:
                 self._failed(exc)  # the rest is read in the next turn, since the error may repeat
                 return False
             messages.append(message)
+            if not self._looks_for_more:
+                return False
             if len(messages) == 1:
-                # Mostly there is only one packet. The ioctl costs a third of a BlockingIOError.
+                # Often there is only one packet. The ioctl costs a third of a BlockingIOError.
                 fcntl.ioctl(self._fd, termios.FIONREAD, self._readable)
                 if self._readable == _NOTHING:
                     return True
