@@ -317,7 +317,7 @@ def test_a_close_arrives_with_its_code_and_reason(link: Link) -> None:
         sink.quic.close(1)
     link.run(seconds=5)
     for end in (link.client_end, link.server_end):
-        assert len(end) == 0  # type: ignore[arg-type]
+        assert len(end) == 0
         assert end.next_timer() is None or end.next_timer()
 
 
@@ -534,7 +534,7 @@ def test_the_connection_that_buffers_most_is_closed(way: str) -> None:
     assert link.client.closed[:3] == (0x107, "this connection buffers too much data", True)
     assert link.server_end.counters.buffers_exceeded == 1
     # What it buffered is free at once, not only after the closing period.
-    assert len(link.server_end) == 1  # type: ignore[arg-type]
+    assert len(link.server_end) == 1
     assert link.accepted[1].datagrams == [b"still there"]
     link.run(seconds=2)
     assert other.closed is None

@@ -162,7 +162,7 @@ def test_any_frames_of_a_peer_with_keys(seed: int) -> None:
         link.server_end.transmit(link.now)
         link.now += 60
         link.server_end.handle_timers(link.now)
-        assert len(link.server_end) == 0  # type: ignore[arg-type]
+        assert len(link.server_end) == 0
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -285,6 +285,6 @@ def test_calls_in_any_order(calls: list[tuple[Any, ...]]) -> None:
     for end in (link.client_end, link.server_end):
         end.handle_timers(link.now)
         end.transmit(link.now)
-        assert len(end) == 0  # type: ignore[arg-type]
+        assert len(end) == 0
     for sink in (link.client, link.server):
         assert sink.closed is not None
