@@ -231,6 +231,7 @@ class Arena:
 
     def __init__(self, role: str, engine: Engine = "aioquic") -> None:
         self.role = role
+        self.engine: Engine = engine
         self.now = self._checked_at = 1_000.0
         self.cpu = 0
         """Nanoseconds that the victim has worked."""
