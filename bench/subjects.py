@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 
 from bench.pairs import ROOT, Process
 from pingpong.webtransport.certificates import make_certificate
-from pingpong.webtransport.quic.engines import is_installed
+from pingpong.webtransport.quic.engines import EngineMissingError, choose
 
 GENERATOR = ROOT / "build" / "bench" / "generator"
 FOREIGN = ROOT / "bench" / "foreign"
@@ -164,8 +164,11 @@ def free_port() -> int:
 
 
 def _need(engine: str) -> None:
-    if engine == "quinn" and not is_installed("quinn"):
-        raise MissingError("the engine quinn is not installed: `make engine` builds it")
+    if engine == "quinn":
+        try:
+            choose("quinn", server=True)
+        except EngineMissingError as error:
+            raise MissingError(str(error)) from None
 
 
 def _python_with(name: str) -> str:
