@@ -404,7 +404,7 @@ async def test_packets_that_the_network_delivers_twice_are_duplicates() -> None:
     """QUIC lets no copy pass, so that it says how many there were."""
     async with serving() as listener:
         with path_to(listener.port) as path:
-            async with probing(to(path.port), engine="aioquic") as probes:
+            async with probing(to(path.port)) as probes:
                 await probes.answered()
                 path.copies = True
                 await until(lambda: probes.counts().duplicates >= 3)

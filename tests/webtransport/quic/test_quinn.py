@@ -47,6 +47,8 @@ class Sink:
         self.credit = 0
         self.closed: tuple[Any, ...] | None = None
         self.hold = False
+        self.unsent = 0
+        """Bytes that were queued of the last stream that was stopped."""
 
     def handshake_completed(self) -> None:
         self.ready = True
@@ -63,7 +65,7 @@ class Sink:
 
     def stop_sending_received(self, stream_id: int, code: int) -> None:
         self.stops.append((stream_id, code))
-        self.quic.reset_stream(stream_id, code)
+        self.unsent = self.quic.reset_stream(stream_id, code)
 
     def stream_writable(self, stream_id: int) -> None:
         self.writable.append(stream_id)
@@ -177,6 +179,57 @@ def test_streams_and_datagrams(link: Link) -> None:
     link.run(lambda: link.client.ended and link.client.datagrams)
     assert link.client.data == {stream_id: data}
     assert link.client.datagrams == [bytes(link.server.quic.max_datagram_size)]
+
+
+def test_the_final_size_is_that_of_what_was_sent(link: Link) -> None:
+    """Of a stream that is reset before all of it arrived, and of one that is stopped."""
+    quic = link.client.quic
+    lost = quic.open_stream(b"header", True)
+    link.run(seconds=0.1)
+    quic.send_stream(lost, bytes(5_000))
+    link.client_end.transmit(link.now)
+    unsent = quic.reset_stream(lost, 7)
+    link.run(lambda: link.server.resets)
+    assert link.server.resets == [(lost, 7, 5_006 - unsent)]
+    link.server.resets.clear()
+    stopped = quic.open_stream(b"header", True)
+    link.run(seconds=0.1)
+    quic.send_stream(stopped, bytes(3_000))
+    link.server.quic.stop_sending(stopped, 9)
+    assert not link.server.quic.is_receive_closed(stopped)
+    link.run(lambda: link.server.resets)
+    assert link.client.stops == [(stopped, 9)]
+    (reset,) = link.server.resets
+    assert reset == (stopped, 9, 3_006 - link.client.unsent)
+    assert link.server.quic.is_receive_closed(stopped)
+
+
+def test_a_stream_that_is_stopped_may_be_complete(link: Link) -> None:
+    quic = link.client.quic
+    stream_id = quic.open_stream(b"header", True)
+    link.run(seconds=0.1)
+    quic.send_stream(stream_id, bytes(3_000), True)
+    link.client_end.transmit(link.now)
+    link.server.quic.stop_sending(stream_id, 9)
+    link.run(lambda: link.server.resets or link.server.ended, seconds=2)
+    assert link.server.ended or link.server.resets[0][2] == 3_006
+    assert link.server.quic.is_receive_closed(stream_id)
+
+
+def test_packets_that_the_network_duplicates_are_counted(link: Link) -> None:
+    for number in range(100):
+        link.client.quic.send_datagram(bytes((number,)))
+        for _, packets in link.client_end.transmit(link.now):
+            for packet in packets:
+                for _ in range(3 if number % 10 == 0 else 1):
+                    link.server_end.receive(packet, CLIENT, link.now, int(link.now * 1e9))
+                # And one that is no copy.
+                wrong = packet[:-1] + bytes((packet[-1] ^ 1,))
+                link.server_end.receive(wrong, CLIENT, link.now, int(link.now * 1e9))
+        link.run(seconds=0.02)
+    assert len(link.server.datagrams) == 100
+    assert link.server.quic.duplicate_packets == 20
+    assert link.client.quic.duplicate_packets == 0
 
 
 def test_what_is_known_of_the_path(link: Link) -> None:
@@ -545,12 +598,12 @@ def test_packets_of_a_connection_that_takes_much_time_wait() -> None:
     packets += [one for _, group in link.client_end.transmit(link.now) for one in group]
     for packet in packets:
         link.server_end.receive(packet, CLIENT, link.now, int(link.now * 1e9))
-    # Two milliseconds of the first, and all of the other.
-    assert len(slow.datagrams) == 2
+    # The first packet is not measured; then two milliseconds, and all of the other.
+    assert len(slow.datagrams) == 3
     assert link.accepted[1].datagrams == [b"quick"]
     waiting = link.server_end.waiting_packets
     assert waiting == 512
-    assert link.server_end.counters.throttled_packets == len(packets) - 3 - waiting
+    assert link.server_end.counters.throttled_packets == len(packets) - 4 - waiting
     while link.server_end.waiting_packets:
         before = len(slow.datagrams)
         link.server_end.process_waiting()
@@ -562,7 +615,7 @@ def test_packets_of_a_connection_that_takes_much_time_wait() -> None:
     assert link.client.quic.send_datagram(b"late")
     link.run(lambda: slow.datagrams[-1] == b"late")
     assert slow.datagrams[-1] == b"late"
-    assert slow.datagrams[:-1] == [str(number).encode() for number in range(514)]
+    assert slow.datagrams[:-1] == [str(number).encode() for number in range(515)]
 
 
 def test_handshakes_that_take_much_time_wait() -> None:
@@ -583,7 +636,7 @@ def test_handshakes_that_take_much_time_wait() -> None:
             for packet in packets:
                 link.server_end.receive(packet, ("127.0.0.1", port), link.now, 10**12)
     assert firsts
-    assert link.server_end.counters.connections == begun + 2
+    assert link.server_end.counters.connections == begun + 3
     assert link.server_end.waiting_packets > 0
     # Others are not delayed.
     link.client.quic.send_datagram(b"quick")
