@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import os
 import shutil
 import socket
 import subprocess
@@ -173,10 +172,17 @@ def _need(engine: str) -> None:
 
 def _python_with(name: str) -> str:
     """The interpreter that has a peer's library."""
-    environment = Path(sys.prefix + "-peers") / name
-    python = environment / "bin" / "python"
+    python = peer_python(name)
     module = name.partition("-")[0]
     check = [str(python), "-c", f"import {module}"]
     if not python.exists() or subprocess.run(check, capture_output=True, check=False).returncode:
-        raise MissingError(f"{module} is not in {os.path.relpath(environment)}: make bench-peers")
+        raise MissingError(
+            f"{module} is not installed in {python.parent.parent.name}: `make bench-peers` does"
+            " that, where there is Python 3.12 or newer"
+        )
     return str(python)
+
+
+def peer_python(name: str) -> Path:
+    """The interpreter of a peer's environment, which may not be there."""
+    return Path(f"{sys.prefix}-peers") / name / "bin" / "python"
