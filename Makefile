@@ -79,6 +79,9 @@ bench-probing: $(MADE) ## measure what probing many targets costs, and how punct
 bench-profile: $(MADE) ## show where the time of a ping goes on the server, layer by layer
 	$(VENV)/bin/python bench/profile.py $(ARGS)
 
+bench-many: $(MADE) ## measure what many sessions, targets and workers cost, beside few
+	$(VENV)/bin/python bench/many.py $(ARGS)
+
 fuzz-guided: $(MADE) ## have coverage guide half of what `make fuzz` makes, by atheris
 	$(VENV)/bin/python -m pip install --quiet -r tests/fuzz/atheris.txt
 

@@ -175,7 +175,8 @@ class Clients:
         else:
             clients = [client for client, _ in self._clients[: command["sessions"]]]
             outstanding = command.get("outstanding", 1)
-            lost = await self._ping(clients, command["mode"], outstanding, count)
+            pause = command.get("pause", 0) / 1e6
+            lost = await self._ping(clients, command["mode"], outstanding, count, pause)
         wall = time.perf_counter_ns() - began
         times = sorted(self._times) or [0]
         return {
@@ -188,7 +189,9 @@ class Clients:
             "p99": times[len(times) * 99 // 100],
         }
 
-    async def _ping(self, clients: list[Client], mode: Mode, outstanding: int, count: int) -> int:
+    async def _ping(
+        self, clients: list[Client], mode: Mode, outstanding: int, count: int, pause: float
+    ) -> int:
         """Ping on each in turn. Returns how many are lost, which are sent again."""
         done = self._loop.create_future()
         sent: deque[int] = deque()
@@ -216,7 +219,10 @@ class Clients:
             elif not sending:
                 # After this turn of the event loop, with all answers of a batch.
                 sending = True
-                self._loop.call_soon(send)
+                if pause:
+                    self._loop.call_later(pause, send)
+                else:
+                    self._loop.call_soon(send)
 
         for client in clients:
             client.note = note

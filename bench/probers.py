@@ -32,7 +32,7 @@ from pingpong.telemetry.exposition import Format, Text
 from pingpong.telemetry.logs import configure
 from pingpong.telemetry.process import standard_registry
 from pingpong.telemetry.scrapes import Scrapes
-from pingpong.webtransport.asyncio import EndpointConfig
+from pingpong.webtransport.asyncio import EndpointConfig, EngineChoice
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 
 from .clients import BareClient
@@ -81,15 +81,16 @@ class Bare:
 class BareProbes:
     """The bare engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: EngineChoice) -> None:
         self.answered = 0
+        self._engine = engine
         self._kept: list[Bare] = []
 
     def _count(self, count: int) -> None:
         self.answered += count
 
     async def connect(self, port: int, names: list[str]) -> None:
-        config = EndpointConfig(idle_timeout=IDLE_TIMEOUT)
+        config = EndpointConfig(idle_timeout=IDLE_TIMEOUT, engine=self._engine)
         for name in names:
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sock.setblocking(False)
@@ -102,8 +103,9 @@ class BareProbes:
 class OurProbes:
     """What `pingpong probe` runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: EngineChoice) -> None:
         self.metrics = ProbeMetrics()
+        self._engine = engine
         self._destinations: dict[str, Destination] = {}
         self._supervisor: Supervisor | None = None
 
@@ -114,7 +116,9 @@ class OurProbes:
     async def connect(self, port: int, names: list[str]) -> None:
         url = f"https://{HOST}:{port}/ping"
         self._destinations = {name: Destination(name, url, (HOST,)) for name in names}
-        settings = ProbeSettings(targets=(url,), insecure=True, connect_timeout=_CONNECT)
+        settings = ProbeSettings(
+            targets=(url,), insecure=True, connect_timeout=_CONNECT, engine=self._engine
+        )
         self._supervisor = Supervisor(settings, self.metrics, self._look_up)
         self._supervisor.changed(self._destinations)
         async with asyncio.timeout(_CONNECT):
@@ -145,17 +149,17 @@ class OurProbes:
         return [end - begin for begin, end in itertools.pairwise(times)]
 
 
-SUBJECTS: dict[str, Callable[[], BareProbes | OurProbes]] = {
+SUBJECTS: dict[str, Callable[[EngineChoice], BareProbes | OurProbes]] = {
     "bare": BareProbes,
     "ours": OurProbes,
 }
 
 
 async def run(
-    subject: str, port: int, targets: int, seconds: float, scrapes: int
+    subject: str, engine: EngineChoice, port: int, targets: int, seconds: float, scrapes: int
 ) -> dict[str, Any]:
     """Connect, wait, and measure."""
-    probes = SUBJECTS[subject]()
+    probes = SUBJECTS[subject](engine)
     await probes.connect(port, [f"target-{number:03}" for number in range(targets)])
     collect_garbage_seldom()
     await asyncio.sleep(_SETTLE)
@@ -185,6 +189,7 @@ def main() -> None:
     """Measure, and print the result as a line of JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("subject", choices=sorted(SUBJECTS))
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--targets", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
@@ -198,7 +203,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Record how late the slots are.
     sys.modules["pingpong.link.link"].Schedule = _Noted  # type: ignore[attr-defined]
-    work = functools.partial(run, arguments.subject, arguments.port, arguments.targets)
+    measured = (arguments.subject, arguments.engine, arguments.port, arguments.targets)
+    work = functools.partial(run, *measured)
     result = uvloop.run(work(arguments.seconds, arguments.scrapes))
     print(json.dumps(result), flush=True)
     # Exit without closing the connections.

@@ -67,11 +67,14 @@ class Bench:
         self._servers = servers
         self._cpu = sorted(os.sched_getaffinity(0))[-1]
 
-    def probe(self, subject: str, targets: int, *, scrapes: int = 0) -> dict[str, Any]:
-        """Run one process. Raises `WorkerError`."""
+    def probe(
+        self, subject: str, targets: int, *, scrapes: int = 0, engine: str = "auto"
+    ) -> dict[str, Any]:
+        """Run one process, with a QUIC engine. Raises `WorkerError`."""
         command = [
             *(sys.executable, "-m", "bench.probers", subject),
-            *("--port", str(self._servers[subject]), "--targets", str(targets)),
+            *("--engine", engine, "--port", str(self._servers[subject])),
+            *("--targets", str(targets)),
             *("--seconds", str(self.seconds), "--scrapes", str(scrapes)),
             *("--cpu", str(self._cpu)),
         ]
@@ -116,6 +119,22 @@ class Command:
         lines = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii").splitlines()
         status = {line.partition(":")[0]: line.split()[1] for line in lines if " kB" in line}
         return int(status["VmRSS"]) * 1024, int(status["RssAnon"]) * 1024
+
+    @property
+    def pids(self) -> list[int]:
+        """The process, and then its workers."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return [self._process.pid, *map(int, children.read_text(encoding="ascii").split())]
+
+    def cpu_times(self) -> list[int]:
+        """Nanoseconds of CPU time of the main threads of the process and its workers."""
+        files = [Path(f"/proc/{pid}/schedstat") for pid in self.pids]
+        return [int(file.read_text(encoding="ascii").split()[0]) for file in files]
+
+    def pin(self, cpu: int) -> None:
+        """Pin the process and its workers to a CPU."""
+        for pid in self.pids:
+            os.sched_setaffinity(pid, {cpu})
 
     def close(self) -> float:
         """Stop it. Returns how long that took, in seconds."""

@@ -85,7 +85,10 @@ class Cost:
 
 
 class Pair:
-    """A server process, of the checkout `root`, and a client process that talk to each other."""
+    """A server process, of the checkout `root`, and a client process that talk to each other.
+
+    `engine` is the server's, if it is ours or bare.
+    """
 
     def __init__(
         self,
@@ -94,12 +97,15 @@ class Pair:
         certificate: Path,
         *,
         max_sessions: int = 16,
+        engine: str = "auto",
         root: Path = ROOT,
     ) -> None:
         self._cpus = sorted(os.sched_getaffinity(0))[-2:]
         self.server = Process(
             *("server", server, "--certificate", str(certificate)),
             *("--max-sessions", str(max_sessions)),
+            # Another checkout may not know it.
+            *(() if engine == "auto" else ("--engine", engine)),
             root=root,
         )
         self.client = Process("client", client)

@@ -23,6 +23,7 @@ from pingpong.ping import PROTOCOL
 from pingpong.server.workers.endpoint import endpoint_config
 from pingpong.server.workers.worker import Worker
 from pingpong.settings import ServeSettings
+from pingpong.webtransport.asyncio import EngineChoice
 from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
 from pingpong.webtransport.certificates import Certificate, parse_certificate
 from pingpong.webtransport.quic.engine import QuicConnection
@@ -38,7 +39,9 @@ def read_certificate(file: Path) -> Certificate:
     return parse_certificate(pem, pem, file, file)
 
 
-def serve_settings(certificate: Path, max_sessions: int) -> ServeSettings:
+def serve_settings(
+    certificate: Path, max_sessions: int, engine: EngineChoice = "auto"
+) -> ServeSettings:
     """The settings of our server: the defaults, except where a benchmark needs others."""
     return ServeSettings(
         bind_host=HOST,
@@ -49,6 +52,7 @@ def serve_settings(certificate: Path, max_sessions: int) -> ServeSettings:
         max_sessions=max_sessions,
         rate_limit=1_000_000,  # counted, but never reached
         self_ping_interval=0,
+        engine=engine,
     )
 
 
@@ -116,7 +120,9 @@ class BareServer:
     ) -> None: ...
 
 
-async def serve_aioquic(certificate: Path, max_sessions: int) -> tuple[int, object]:
+async def serve_aioquic(
+    certificate: Path, max_sessions: int, engine: EngineChoice
+) -> tuple[int, object]:
     """Start the server. Returns its port, and an object to keep alive."""
     windows = endpoint_config(
         serve_settings(certificate, max_sessions), read_certificate(certificate)
@@ -137,25 +143,29 @@ async def serve_aioquic(certificate: Path, max_sessions: int) -> tuple[int, obje
     return server._transport.get_extra_info("sockname")[1], server
 
 
-async def serve_bare(certificate: Path, max_sessions: int) -> tuple[int, object]:
+async def serve_bare(
+    certificate: Path, max_sessions: int, engine: EngineChoice
+) -> tuple[int, object]:
     """Start the server. Returns its port, and an object to keep alive."""
-    settings = serve_settings(certificate, max_sessions)
+    settings = serve_settings(certificate, max_sessions, engine)
     config = endpoint_config(settings, read_certificate(certificate))
     endpoint = UdpEndpoint(bind_udp(HOST, 0), config, BareServer)
     collect_garbage_seldom()
     return int(endpoint.local_address[1]), endpoint
 
 
-async def serve_ours(certificate: Path, max_sessions: int) -> tuple[int, object]:
+async def serve_ours(
+    certificate: Path, max_sessions: int, engine: EngineChoice
+) -> tuple[int, object]:
     """Start the server. Returns its port, and an object to keep alive."""
-    settings = serve_settings(certificate, max_sessions)
+    settings = serve_settings(certificate, max_sessions, engine)
     worker = Worker(settings, read_certificate(certificate))
     await worker.start()
     collect_garbage_seldom()
     return worker.port, worker
 
 
-SERVERS: dict[str, Callable[[Path, int], Awaitable[tuple[int, object]]]] = {
+SERVERS: dict[str, Callable[[Path, int, EngineChoice], Awaitable[tuple[int, object]]]] = {
     "aioquic": serve_aioquic,
     "bare": serve_bare,
     "ours": serve_ours,

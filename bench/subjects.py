@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import os
 import shutil
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from bench.pairs import ROOT, Process
 from pingpong.webtransport.certificates import make_certificate
-from pingpong.webtransport.quic.engines import is_installed
+from pingpong.webtransport.quic.engines import EngineMissingError, choose
 
 GENERATOR = ROOT / "build" / "bench" / "generator"
 FOREIGN = ROOT / "bench" / "foreign"
@@ -164,16 +163,26 @@ def free_port() -> int:
 
 
 def _need(engine: str) -> None:
-    if engine == "quinn" and not is_installed("quinn"):
-        raise MissingError("the engine quinn is not installed: `make engine` builds it")
+    if engine == "quinn":
+        try:
+            choose("quinn", server=True)
+        except EngineMissingError as error:
+            raise MissingError(str(error)) from None
 
 
 def _python_with(name: str) -> str:
     """The interpreter that has a peer's library."""
-    environment = Path(sys.prefix + "-peers") / name
-    python = environment / "bin" / "python"
+    python = peer_python(name)
     module = name.partition("-")[0]
     check = [str(python), "-c", f"import {module}"]
     if not python.exists() or subprocess.run(check, capture_output=True, check=False).returncode:
-        raise MissingError(f"{module} is not in {os.path.relpath(environment)}: make bench-peers")
+        raise MissingError(
+            f"{module} is not installed in {python.parent.parent.name}: `make bench-peers` does"
+            " that, where there is Python 3.12 or newer"
+        )
     return str(python)
+
+
+def peer_python(name: str) -> Path:
+    """The interpreter of a peer's environment, which may not be there."""
+    return Path(f"{sys.prefix}-peers") / name / "bin" / "python"

@@ -10,9 +10,9 @@ from typing import Any
 GO, AIOQUIC = "webtransport-go", "aioquic"
 OURS = {"aioquic": "pingpong-aioquic", "quinn": "pingpong-quinn"}
 OTHERS = ("aiopquic", "pywebtransport")
-HANDSHAKE, IN_TURN = "handshake", "in turn"
+HANDSHAKE, APART, IN_TURN = "handshake", "3 ms apart", "in turn"
 ONE_AT_A_TIME = ("datagram", "stream", "new stream")
-MODES = (*ONE_AT_A_TIME, "32 outstanding", IN_TURN)
+MODES = (*ONE_AT_A_TIME, "32 outstanding", APART, IN_TURN)
 COLUMNS = (*MODES, HANDSHAKE)
 
 

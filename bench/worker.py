@@ -30,6 +30,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("kind", choices=sorted(SERVERS))
     parser.add_argument("--certificate", type=Path)
     parser.add_argument("--max-sessions", type=int, default=16)
+    parser.add_argument("--engine", default="auto")
     return parser.parse_args()
 
 
@@ -79,7 +80,8 @@ async def main() -> None:
     kept: object = None
     port = 0
     if arguments.role == "server":
-        port, kept = await SERVERS[arguments.kind](arguments.certificate, arguments.max_sessions)
+        serve = SERVERS[arguments.kind]
+        port, kept = await serve(arguments.certificate, arguments.max_sessions, arguments.engine)
     else:
         clients = Clients(arguments.kind)
     worker = Worker(clients)

@@ -450,3 +450,10 @@ def test_a_query_is_shown_nowhere(format: Literal["json", "console"], stream: io
     text = stream.getvalue()
     assert "s3cret" not in text.replace('raise RuntimeError("https://host/?s3cret")', "")
     assert "https://host/ping?***" in text
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("module", ["pingpong.telemetry.logs", "pingpong.server.workers.child"])
+def test_rich_is_not_imported_for_tracebacks(module: str) -> None:
+    code = f"import {module}, sys; sys.exit('rich' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)

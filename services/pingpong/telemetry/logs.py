@@ -191,6 +191,11 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
+def bind_to_all(**facts: Any) -> None:
+    """Add facts to each event that is logged from now on, in this context."""
+    structlog.contextvars.bind_contextvars(**facts)
+
+
 def flush() -> None:
     """Wait until all lines are written, at most `FLUSH_TIMEOUT` seconds.
 

@@ -8,16 +8,18 @@ import itertools
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 
 from pingpong.ping import PROTOCOL, encode_ping
 from pingpong.server import ServeError, metrics
+from pingpong.server.auth.access import Access
 from pingpong.server.health import DRAIN, LIVENESS, READINESS, SELF_PING
 from pingpong.server.workers import worker
 from pingpong.server.workers.endpoint import endpoint_config, loopback
 from pingpong.server.workers.group import share
-from pingpong.server.workers.worker import SHUTTING_DOWN, Worker
+from pingpong.server.workers.worker import SHUTTING_DOWN, PingServer, Worker
 from pingpong.settings import ServeSettings
 from pingpong.webtransport.asyncio import ConnectError, Session, connect
 from tests.server.workers.groups import Client, certificate
@@ -278,6 +280,34 @@ async def test_drain_is_over_when_connections_go_not_only_sessions(how: str) -> 
         async with asyncio.timeout(5):
             await draining
         client.connection.abort()
+
+
+async def test_a_drain_looks_at_each_connection_as_often_as_it_must() -> None:
+    looks = 0
+
+    class Leaving:
+        closed = None
+
+        def __init__(self) -> None:
+            self.stays = True
+
+        @property
+        def has_connect_streams(self) -> bool:
+            nonlocal looks
+            looks += 1
+            return self.stays
+
+    chosen = settings()
+    handler = PingServer(chosen, Access(chosen).admission)
+    connections = [Leaving() for _ in range(200)]
+    drained = asyncio.create_task(handler.wait_closed(cast("Any", connections)))
+    for connection in reversed(connections):
+        await asyncio.sleep(0)
+        assert not drained.done()
+        connection.stays = False
+        handler.connect_streams_closed(cast("Any", connection))
+    await drained
+    assert looks <= 3 * len(connections)
 
 
 async def test_a_certificate_that_comes_before_it_listens() -> None:

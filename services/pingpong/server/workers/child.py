@@ -18,12 +18,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvloop
 
 from ...lifecycle import collect_garbage_seldom
 from ...settings import ServeSettings
-from ...telemetry.logs import configure, get_logger
+from ...telemetry.logs import bind_to_all, configure, get_logger
 from ...telemetry.metrics import to_json
 from ...webtransport import SharedKeys
 from ...webtransport.asyncio import PacketForwarder
@@ -119,7 +118,7 @@ class _Process:
     async def _start(self, message: Message) -> Message:
         settings = ServeSettings.model_validate(message["settings"])
         configure(settings.log_level, settings.log_format)
-        structlog.contextvars.bind_contextvars(worker=message["index"])
+        bind_to_all(worker=message["index"])
         outboxes = [socket.socket(fileno=number) for number in message["outboxes"]]
         retry, reset = (bytes.fromhex(key) for key in message["keys"])
         worker = Worker(

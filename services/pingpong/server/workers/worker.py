@@ -106,9 +106,11 @@ class PingServer(Router):
 
     async def wait_closed(self, connections: Collection[Connection]) -> None:
         """Wait until all CONNECT streams of these connections are closed."""
-        while any(c.has_connect_streams and c.closed is None for c in connections):
-            self._over = asyncio.get_running_loop().create_future()
-            await self._over
+        # One after the other: each end wakes this, and thousands of them end.
+        for connection in connections:
+            while connection.has_connect_streams and connection.closed is None:
+                self._over = asyncio.get_running_loop().create_future()
+                await self._over
 
 
 class Worker:
