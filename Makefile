@@ -25,6 +25,8 @@ MADE := $(VENV)/.made
 PEERS := $(patsubst tests/interop/peers/%.txt,$(VENV)-peers/%/.made,$(wildcard tests/interop/peers/*.txt))
 # Those of bench/peers.py that no test needs.
 BENCH_PEERS := $(patsubst bench/foreign/%.txt,$(VENV)-peers/%/.made,$(wildcard bench/foreign/*.txt))
+OUR_SERVERS := pingpong-aioquic pingpong-quinn
+BENCH_SERVERS := webtransport-go aioquic bare-aioquic bare-quinn bare-udp
 vpath %.txt tests/interop/peers bench/foreign
 # Where cargo builds.
 ENGINE_TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/build/engine/target)
@@ -61,12 +63,13 @@ check: $(MADE) ## lint, formatting, types, and which module may import which
 	$(VENV)/bin/python -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-# make bench AGAINST=HEAD~3 (or a folder): this checkout beside another one.
-bench: $(MADE) ## measure what a ping costs, beside aioquic's and the bare engine; or AGAINST=COMMIT
-	$(VENV)/bin/python bench/$(if $(AGAINST),against.py $(AGAINST),overhead.py) $(ARGS)
+# make bench AGAINST=HEAD~3 (or a folder): our servers beside those of another checkout.
+bench: $(MADE) ## measure what a ping costs our servers, beside aioquic's own; or AGAINST=COMMIT
+	$(VENV)/bin/python bench/peers.py $(addprefix --server ,$(OUR_SERVERS)) \
+	  $(if $(AGAINST),--against $(AGAINST),--clients $(addprefix --server ,$(BENCH_SERVERS))) $(ARGS)
 
 # A peer that cannot be installed is left out.
-bench-peers: $(MADE) ## measure what a ping costs our servers and others', with a load generator in Go
+bench-peers: $(MADE) ## measure it beside each Python peer's too: aiopquic, pywebtransport
 	-@$(MAKE) --keep-going --no-print-directory $(BENCH_PEERS) $(VENV)-peers/pywebtransport-0.21/.made
 	$(VENV)/bin/python bench/peers.py $(ARGS)
 

@@ -1,18 +1,21 @@
-"""Measures what a ping costs each server of WebTransport that can be had here, ours among them.
+"""Measures what a ping costs servers of WebTransport, ours among them, and clients.
 
-`make bench-peers` runs it. One load generator in Go, on quic-go alone, drives them all with plain
-pings of 32 bytes over loopback; nothing of it belongs to any of the servers. It needs Go; without
-the others' environments (`make bench-peers` makes them) those are left out, and the table says so.
+`make bench-peers` runs it with all servers, `make bench` with those that need no environment of
+their own. One load generator drives all servers, foreign to all: it is written in Go, on quic-go
+alone, and sends plain pings of 32 bytes over loopback. Without Go, aioquic's client does it, which
+is slower than most servers.
+
+A cost is CPU time of the measured process, user and system, all threads. Rounds take turns: each
+goes through all servers before the next begins; the processes are started several times. Values are
+medians of the rounds; a ratio is the median of the rounds' ratios. `bare-…` are our socket pump
+with only the QUIC engine, or with nothing (`bare-udp`).
 
 Nothing is bound to a CPU, as where it is deployed, unless `--pin` says so: then all share one, which
-is less noisy, and costs less, because no idle CPU has to wake up. A cost is CPU time of the server's
-processes, user and system, all threads. Rounds take turns: each goes through all servers before the
-next begins. Values are medians of the rounds, with the least in parentheses; a ratio is the median
-of the rounds' ratios.
+is less noisy, and costs less, because no idle CPU has to wake up.
 
-To measure a change quickly, beside the same server of another checkout, or another engine:
+To measure a change quickly, beside another commit, checkout, or engine:
 
-    python bench/peers.py --quick --pin --server pingpong-quinn --against ../other-checkout
+    python bench/peers.py --quick --pin --against HEAD --server pingpong-quinn
     python bench/peers.py --quick --pin --server pingpong-aioquic --server pingpong-quinn
 """
 
@@ -20,373 +23,345 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import functools
 import os
+import platform
+import re
 import shutil
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "services"))
 
-from bench.overhead import write_certificate
-
-ROOT = Path(__file__).resolve().parent.parent
-GENERATOR = ROOT / "build" / "bench" / "generator"
+from bench.pairs import ROOT, Pair, ProcessError
+from bench.subjects import (
+    CLIENTS,
+    SERVERS,
+    MissingError,
+    start_client,
+    start_generator,
+    start_server,
+    write_certificate,
+)
+from bench.tables import (
+    AIOQUIC,
+    GO,
+    HANDSHAKE,
+    IN_TURN,
+    MODES,
+    OURS,
+    Results,
+    Series,
+    bars,
+    markdown,
+    picture,
+)
 
 PINGS: dict[str, dict[str, Any]] = {
     "datagram": {"mode": "datagram"},
     "stream": {"mode": "stream"},
     "new stream": {"mode": "streams"},
     "32 outstanding": {"mode": "datagram", "outstanding": 32},
-    "in turn": {"mode": "datagram"},
+    IN_TURN: {"mode": "datagram"},
 }
-"""What is measured with pings: datagrams, except where the name says otherwise."""
-ONE_SESSION = ("datagram", "stream", "new stream", "32 outstanding")
-IN_TURN = "in turn"
-HANDSHAKE = "handshake"
+MEASURED = {
+    "webtransport": MODES,
+    "quic": ("datagram", "stream", "new stream", "32 outstanding"),
+    "udp": ("datagram", "32 outstanding"),
+    "client": ("datagram", "32 outstanding"),
+}
+PAGE = ROOT / "docs" / "performance.md"
 
 
-class PeerError(Exception):
-    """A process failed; the text says which."""
-
-
-class MissingError(Exception):
-    """A server cannot run here; the text says why."""
+class CheckoutError(Exception):
+    """The other checkout cannot be measured; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The amount of measurements."""
 
-    rounds: int = 11
-    pings: int = 1000
-    """Of a round, in each mode."""
+    starts: int = 3
+    """Of all processes."""
+    rounds: int = 5
+    """Of each start."""
+    pings: int = 600
+    """Of a round."""
     sessions: int = 400
-    """At the end; each has its own connection."""
-    steps: int = 8
-    """In which they are opened."""
+    """Each has its own connection."""
+    steps: int = 4
+    """In which they are opened, in each start."""
 
 
-QUICK = Plan(rounds=5, pings=500, sessions=50, steps=5)
+QUICK = Plan(starts=1, rounds=5, pings=400, sessions=50)
 
 
-class Server:
-    """A server's process, and the generator that has sessions with it."""
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A server or client that is measured, and what of it is."""
 
-    def __init__(self, name: str, command: list[str], port: int, cwd: Path, env: dict[str, str]):
-        self.name = name
-        self.session_memory = 0.0
-        self._process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if "--log-format=json" in command else subprocess.DEVNULL,
-            text=True,
-        )
-        ready = self._process.stderr or self._process.stdout
-        assert ready is not None
-        for line in ready:
-            if line.strip() == "ready" or '"listening"' in line:
-                break
-        else:
-            self._process.kill()
-            raise PeerError(f"{name} has ended")
-        self._clocks = [_clock(pid) for pid in _family(self._process.pid)]
-        self._generator = subprocess.Popen(
-            [str(GENERATOR), "load", str(port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    pair: Pair
+    role: str
+    modes: tuple[str, ...]
+    series: dict[str, Series]
 
-    def do(self, what: str, **command: Any) -> dict[str, Any]:
-        """Have the generator do this. Returns what it says, and the server's CPU time in ns."""
-        assert self._generator.stdin is not None
-        assert self._generator.stdout is not None
-        before = self._cpu()
+    def measure(self, what: str, count: int, sessions: int = 1) -> dict[str, Any]:
+        """Have pings sent."""
+        return self.pair.do("ping", count=count, sessions=sessions, **PINGS[what])
+
+
+class Bench:
+    """One run: what takes part, and the results."""
+
+    def __init__(self, plan: Plan, results: Results, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._say = say
+        self._results = results
+
+    def measure(self, subjects: list[Subject]) -> None:
+        """Measure all of them, in turns. Raises `ProcessError`."""
+        plan, results = self._plan, self._results
+        servers = [subject for subject in subjects if subject.role == "server"]
+        for subject in servers:
+            results.idle.setdefault(subject.pair.name, []).append(subject.pair.server.memory())
+        for subject in subjects:
+            subject.pair.do("connect", count=1)
+        for what in MODES[:-1]:
+            self._rounds(subjects, what, 1)
+        for subject in subjects:
+            # The first ones pay for what is set up once.
+            subject.pair.do("connect", count=10)
+            subject.pair.do("disconnect", count=10)
+        for subject in subjects:
+            if subject.role == "client":
+                for _ in range(plan.steps):
+                    self._connect(subject, 10)
+                    subject.pair.do("disconnect", count=10)
+        self._sessions([subject for subject in servers if IN_TURN in subject.modes])
+        self._rounds(servers, IN_TURN, plan.sessions)
+
+    def _rounds(self, subjects: list[Subject], what: str, sessions: int) -> None:
+        subjects = [subject for subject in subjects if what in subject.modes]
+        for subject in subjects:
+            self._say(f"{what}: {subject.pair.name}, warming up")
+            subject.measure(what, max(200, sessions), sessions)
+        for number in range(self._plan.rounds):
+            self._say(f"{what}: round {number + 1} of {self._plan.rounds}")
+            for subject in subjects:
+                answer = subject.measure(what, self._plan.pings, sessions)
+                subject.series.setdefault(what, Series()).add(answer, subject.role)
+
+    def _sessions(self, subjects: list[Subject]) -> None:
+        """Open the other sessions, step by step.
+
+        Those of the first step take memory that was freed before, and are not counted.
+        """
+        plan = self._plan
+        opened = 1
+        memory: list[int] = []
+        for step in range(plan.steps):
+            self._say(f"sessions: step {step + 1} of {plan.steps}")
+            count = plan.sessions * (step + 1) // plan.steps - opened
+            opened += count
+            for subject in subjects:
+                self._connect(subject, count)
+            if not step:
+                first = opened
+                memory = [subject.pair.server.memory() for subject in subjects]
+        for subject, before in zip(subjects, memory, strict=True):
+            each = (subject.pair.server.memory() - before) / (plan.sessions - first)
+            self._results.memory.setdefault(subject.pair.name, []).append(each)
+
+    def _connect(self, subject: Subject, count: int) -> None:
+        answer = subject.pair.do("connect", count=count)
+        subject.series.setdefault(HANDSHAKE, Series()).add(answer, subject.role)
+
+
+def start(
+    name: str,
+    certificate: Path,
+    other: Path | None,
+    results: Results,
+    stack: contextlib.ExitStack,
+) -> Subject:
+    """Start a server, maybe of another checkout, and what pings it.
+
+    Raises `MissingError`, `ProcessError`.
+    """
+    server, port = start_server(name, certificate, other or ROOT)
+    stack.callback(server.close)
+    if shutil.which("go") is None and name in (AIOQUIC, *OURS.values()):
+        client = start_client(AIOQUIC, port)
+    else:
+        client = start_generator(name, port)
+    stack.callback(client.close)
+    if other:
+        name += "@"
+    series = results.servers.setdefault(name, {})
+    return Subject(
+        Pair(name, server, client), "server", MEASURED[SERVERS[name.rstrip("@")].speaks], series
+    )
+
+
+def start_clients(
+    certificate: Path, results: Results, stack: contextlib.ExitStack
+) -> Iterator[Subject]:
+    """Start the clients that are measured, and webtransport-go's server, which they ping."""
+    server, port = start_server(GO, certificate)
+    stack.callback(server.close)
+    for name in CLIENTS:
         try:
-            self._generator.stdin.write(json.dumps({"do": what, **command}) + "\n")
-            self._generator.stdin.flush()
-        except BrokenPipeError:
-            pass
-        line = self._generator.stdout.readline()
-        if not line:
-            raise PeerError(f"{self.name}: the generator has ended, or the server")
-        answer: dict[str, Any] = json.loads(line)
-        answer["cpu"] = self._cpu() - before
-        return answer
-
-    def _cpu(self) -> int:
-        return sum(time.clock_gettime_ns(clock) for clock in self._clocks)
-
-    def memory(self) -> int:
-        """Resident bytes of the server's processes."""
-        pages = 0
-        for pid in _family(self._process.pid):
-            pages += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
-    def close(self) -> None:
-        """End both."""
-        for process in (self._generator, self._process):
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    with contextlib.suppress(BrokenPipeError):
-                        pipe.close()
+            client = start_client(name, port)
+        except MissingError as error:
+            results.missing[f"{name}, client"] = str(error)
+            continue
+        stack.callback(client.close)
+        series = results.clients.setdefault(name, {})
+        yield Subject(Pair(f"{name}, client", server, client), "client", MEASURED["client"], series)
 
 
-def _clock(pid: int) -> int:
-    """The clock of a process's CPU time, with that of its threads (clock_getcpuclockid(3))."""
-    return (~pid << 3) | 2
-
-
-def _family(pid: int) -> list[int]:
-    """A process, and those that it started."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text(encoding="ascii").split():
-            found += _family(int(child))
-    return found
-
-
-def free_port() -> int:
-    """A UDP port that no one has now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def peer_python(name: str) -> str:
-    """The interpreter that has a peer's library. Raises `MissingError`."""
-    python = Path(sys.prefix + "-peers") / name / "bin" / "python"
-    module = name.partition("-")[0]
-    check = [str(python), "-c", f"import {module}"]
-    if not python.exists() or subprocess.run(check, capture_output=True, check=False).returncode:
-        raise MissingError(f"{module} is not installed in {python.parent.parent}")
-    return str(python)
-
-
-def ours(engine: str) -> Callable[[str, str, int], list[str]]:
-    def command(certificate: str, key: str, port: int) -> list[str]:
-        return [
-            *(sys.executable, "-P", "-m", "pingpong", "serve", f"--engine={engine}"),
-            *("--bind-host=127.0.0.1", f"--bind-port={port}", "--admin-port=0"),
-            *(f"--tls-cert-file={certificate}", f"--tls-key-file={key}"),
-            *("--idle-timeout=600", "--rate-limit=1000000", "--self-ping-interval=0"),
-            *("--log-format=json", "--log-level=info"),
-        ]
-
-    return command
-
-
-def aioquic(certificate: str, key: str, port: int) -> list[str]:
-    script = ROOT / "bench" / "foreign" / "aioquic_server.py"
-    return [sys.executable, str(script), str(port), certificate, key]
-
-
-def aiopquic(certificate: str, key: str, port: int) -> list[str]:
-    script = ROOT / "bench" / "foreign" / "aiopquic-0.6.py"
-    return [peer_python("aiopquic-0.6"), str(script), str(port), certificate, key]
-
-
-def pywebtransport(certificate: str, key: str, port: int) -> list[str]:
-    script = ROOT / "tests" / "interop" / "peers" / "pywebtransport-0.21.py"
-    python = peer_python("pywebtransport-0.21")
-    return [python, str(script), "server", "off", str(port), certificate, key]
-
-
-def webtransport_go(certificate: str, key: str, port: int) -> list[str]:
-    return [str(GENERATOR), "serve", str(port), certificate, key]
-
-
-SERVERS: dict[str, Callable[[str, str, int], list[str]]] = {
-    "webtransport-go": webtransport_go,
-    "aiopquic": aiopquic,
-    "pingpong-quinn": ours("quinn"),
-    "pingpong-aioquic": ours("aioquic"),
-    "aioquic": aioquic,
-    "pywebtransport": pywebtransport,
-}
-
-
-def start(name: str, certificate: Path, root: Path) -> Server:
-    """Start a server, ours from the checkout `root`. Raises `MissingError`, `PeerError`."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
-    environ["PYTHONPATH"] = str(root / "services")
-    port = free_port()
-    command = SERVERS[name](str(certificate), str(certificate), port)
-    return Server(name, command, port, certificate.parent, environ)
-
-
-@dataclass(slots=True)
-class Series:
-    """The rounds of one measurement of one server; times in nanoseconds."""
-
-    cpu: list[float] = field(default_factory=list)
-    """CPU time of a ping, or of a handshake."""
-    p50: list[float] = field(default_factory=list)
-    p99: list[float] = field(default_factory=list)
-    received: list[float] = field(default_factory=list)
-    sent: list[float] = field(default_factory=list)
-    """Packets of the server for a ping."""
-    lost: int = 0
-
-    def add(self, answer: dict[str, Any]) -> None:
-        """Add a round."""
-        self.cpu.append(answer["cpu"] / answer["count"])
-        self.p50.append(answer["p50"])
-        self.p99.append(answer["p99"])
-        self.received.append(answer["sent"] / answer["count"])
-        self.sent.append(answer["received"] / answer["count"])
-        self.lost += answer["lost"]
-
-
-class Results:
-    """What was measured, by server and by what."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.series: dict[str, dict[str, Series]] = {}
-        self.memory: dict[str, float] = {}
-        """Bytes of a session."""
-        self.idle: dict[str, int] = {}
-        """Bytes of a server without sessions."""
-        self.missing: dict[str, str] = {}
-
-    def of(self, server: str, what: str) -> Series:
-        """The rounds of a measurement."""
-        return self.series.setdefault(server, {}).setdefault(what, Series())
-
-    def ratio(self, server: str, other: str, what: str) -> float:
-        """The median of the rounds' ratios of CPU time."""
-        pairs = zip(self.of(server, what).cpu, self.of(other, what).cpu, strict=True)
-        return statistics.median(a / b for a, b in pairs)
-
-
-def measure(servers: list[Server], plan: Plan, say: Callable[[str], None]) -> Results:
-    """Measure all of them, in turns. Raises `PeerError`."""
-    results = Results(plan)
-    for server in servers:
-        results.idle[server.name] = server.memory()
-        server.do("connect", count=1)
-    for what in ONE_SESSION:
-        _rounds(servers, results, what, say)
-    _sessions(servers, results, say)
-    _rounds(servers, results, IN_TURN, say)
+def run(
+    names: list[str], other: Path | None, plan: Plan, clients: bool, say: Callable[[str], None]
+) -> Results:
+    """Start the processes, measure, and end them. Raises `MissingError`, `ProcessError`."""
+    results = Results(about(), plan.sessions)
+    for number in range(plan.starts):
+        progress = functools.partial(_prefixed, say, f"start {number + 1} of {plan.starts}: ")
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            certificate = Path(folder) / "certificate.pem"
+            write_certificate(certificate)
+            subjects = []
+            for name in names:
+                progress(name)
+                try:
+                    subjects.append(start(name, certificate, None, results, stack))
+                    if other and name in OURS.values():
+                        subjects.append(start(name, certificate, other, results, stack))
+                except MissingError as error:
+                    results.missing[name] = str(error)
+            if clients:
+                try:
+                    subjects += start_clients(certificate, results, stack)
+                except MissingError as error:
+                    results.missing["clients"] = str(error)
+            Bench(plan, results, progress).measure(subjects)
+    if not results.servers:
+        raise MissingError("; ".join(results.missing.values()))
     return results
 
 
-def _rounds(servers: list[Server], results: Results, what: str, say: Callable[[str], None]) -> None:
-    plan = results.plan
-    sessions = plan.sessions if what == IN_TURN else 1
-    for server in servers:
-        say(f"{what}: {server.name}, warming up")
-        server.do("ping", count=max(200, sessions), sessions=sessions, **PINGS[what])
-    for number in range(plan.rounds):
-        say(f"{what}: round {number + 1} of {plan.rounds}")
-        for server in servers:
-            answer = server.do("ping", count=plan.pings, sessions=sessions, **PINGS[what])
-            results.of(server.name, what).add(answer)
+def _prefixed(say: Callable[[str], None], prefix: str, text: str) -> None:
+    say(prefix + text)
 
 
-def _sessions(servers: list[Server], results: Results, say: Callable[[str], None]) -> None:
-    """Open the other sessions, step by step; what they take is the cost of a handshake."""
-    plan = results.plan
-    for server in servers:
-        # The first ones pay for what is set up once.
-        server.do("connect", count=10)
-        server.do("disconnect", count=10)
-    before = {server.name: server.memory() for server in servers}
-    opened = 1
-    for step in range(plan.steps):
-        say(f"sessions: step {step + 1} of {plan.steps}")
-        count = (plan.sessions - 1) * (step + 1) // plan.steps + 1 - opened
-        opened += count
-        for server in servers:
-            answer = server.do("connect", count=count)
-            results.of(server.name, HANDSHAKE).add(answer)
-    for server in servers:
-        results.memory[server.name] = (server.memory() - before[server.name]) / (plan.sessions - 1)
+def about() -> list[str]:
+    """The machine, and the versions of what is measured."""
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    cpus = len(os.sched_getaffinity(0))
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    modules = (ROOT / "bench" / "generator" / "go.mod").read_text(encoding="utf-8")
+    found = re.findall(r"/(quic-go|webtransport-go) v(\S+)", modules)
+    pins = [
+        *(ROOT / "bench" / "foreign").glob("*.txt"),
+        *(ROOT / "tests/interop/peers").glob("*-0.21.txt"),
+    ]
+    texts = "".join(path.read_text(encoding="utf-8") for path in pins)
+    return [
+        f"{cpus} CPU{'s' * (cpus > 1)}{f' ({model[1]})' if model else ''}, "
+        f"Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}",
+        ", ".join(
+            [
+                *(f"{name} {number}" for name, number in found),
+                *(f"{name} {version(name)}" for name in ("aioquic", "uvloop")),
+                *(
+                    f"{name} {number}"
+                    for name, number in re.findall(r"^(\w+)==([\d.]+)", texts, re.M)
+                ),
+            ]
+        ),
+    ]
+
+
+@contextlib.contextmanager
+def checkout(what: str) -> Iterator[Path]:
+    """The folder of a checkout, or of a commit of this repository, within the context.
+
+    Raises `CheckoutError`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(what).resolve()
+        if not root.is_dir():
+            root = Path(folder)
+            archive = ["git", "-C", str(ROOT), "archive", what, "services"]
+            got = subprocess.run(archive, capture_output=True, check=False)
+            if got.returncode:
+                raise CheckoutError(f"{what}: no folder, and {got.stderr.decode().strip()}")
+            subprocess.run(["tar", "-x", "-C", folder], input=got.stdout, check=True)
+        if not (root / "services" / "pingpong").is_dir():
+            raise CheckoutError(f"{what}: has no services/pingpong")
+        yield root
 
 
 def lines(results: Results) -> Iterator[str]:
-    """The tables."""
-    names = list(results.series)
-    modes = list(PINGS)
-    yield f"{'server CPU a ping, us: median (least)':<40}" + " " * 46 + "handshake   KiB a   MB"
-    yield f"{'':<18}" + "".join(f"{mode:>17}" for mode in modes) + "       ms      session  idle"
-    for name in names:
-        text = f"{name:<18}"
-        for mode in modes:
-            cpu = results.of(name, mode).cpu
-            text += f"{statistics.median(cpu) / 1e3:9.1f} ({min(cpu) / 1e3:5.1f})"
-        cpu = results.of(name, HANDSHAKE).cpu
-        text += f"{statistics.median(cpu) / 1e6:9.2f}{results.memory[name] / 1024:10.1f}"
-        yield text + f"{results.idle[name] / 1e6:8.1f}"
-    yield ""
-    yield f"{'RTT, us: p50 (p99)':<18}"
-    for name in names:
-        text = f"{name:<18}"
-        for mode in modes:
-            series = results.of(name, mode)
-            p50, p99 = statistics.median(series.p50), statistics.median(series.p99)
-            text += f"{p50 / 1e3:9.0f} ({p99 / 1e3:5.0f})"
-        lost = sum(series.lost for series in results.series[name].values())
-        yield text + (f"   {lost} lost" if lost else "")
-    yield ""
-    yield "packets a ping: received, sent"
-    for name in names:
-        series = [results.of(name, mode) for mode in modes]
-        packets = [(statistics.median(one.received), statistics.median(one.sent)) for one in series]
-        yield f"{name:<18}" + "".join(f"{a:9.2f}  {b:5.2f} " for a, b in packets)
-    others = ("webtransport-go", "aioquic", *(name for name in names if name.endswith("@")))
-    for other in others:
-        if other in names and len(names) > 1:
-            yield ""
-            yield f"CPU against {other}"
-            for name in names:
-                if name != other:
-                    ratios = [results.ratio(name, other, what) for what in (*modes, HANDSHAKE)]
-                    yield f"{name:<18}" + "".join(f"{ratio:9.2f}{'':8}" for ratio in ratios)
+    """All tables, as text."""
+    yield from results.about
+    yield results.noise()
+    if results.lost():
+        yield f"{results.lost()} pings were lost, and others sent in their place."
     for name, why in results.missing.items():
         yield f"{name}: not measured: {why}"
+    others = [GO, AIOQUIC, *(name for name in results.servers if name.endswith("@"))]
+    for title, table in (
+        ("CPU of the server, µs a ping · RTT p50, µs", results.server_table()),
+        ("The same: the least; the quartiles · RTT p99", results.spread_table()),
+        ("Packets a ping: received · sent by the server", results.packet_table()),
+        ("CPU against other servers", results.ratio_table(others)),
+        (f"CPU of the client, µs a ping, and against {AIOQUIC}'s", results.client_table()),
+        ("Wanted", results.wanted_table()),
+    ):
+        if len(table) > 1:
+            yield f"\n{title}"
+            yield from markdown(table)
+    yield "\nCPU of the server, µs a ping, datagrams one at a time"
+    yield from bars(results, "datagram")
 
 
-def build() -> None:
-    """Build the generator. Raises `MissingError`."""
-    if shutil.which("go") is None:
-        raise MissingError("the load generator needs Go (https://go.dev), and there is none")
-    done = subprocess.run(
-        ["go", "build", "-o", str(GENERATOR), "."],
-        cwd=ROOT / "bench" / "generator",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise MissingError(f"the load generator cannot be built:\n{done.stderr.strip()}")
+def write(results: Results) -> None:
+    """Write the tables and the plots into docs/."""
+    text = PAGE.read_text(encoding="utf-8")
+    parts = {
+        "machine": [*(f"- {line}" for line in results.about), f"- {results.noise()}"],
+        "servers": markdown(results.server_table()),
+        "ratios": markdown(results.ratio_table([GO, AIOQUIC])),
+        "spread": markdown(results.spread_table()),
+        "packets": markdown(results.packet_table()),
+        "clients": markdown(results.client_table()),
+        "wanted": markdown(results.wanted_table()),
+        "plot": ["```", *bars(results, "datagram"), "```"],
+    }
+    for name, part in parts.items():
+        before, rest = text.split(f"<!-- peers: {name} -->", 1)
+        after = rest.split("<!-- end -->", 1)[1]
+        text = "\n".join([f"{before}<!-- peers: {name} -->", *part, f"<!-- end -->{after}"])
+    PAGE.write_text(text, encoding="utf-8")
+    PAGE.with_suffix(".svg").write_text(picture(results), encoding="utf-8")
 
 
 def main() -> int:
-    """Returns the exit status: 1 if a process failed, 3 without Go."""
+    """Returns the exit status: 1 if something failed, or nothing can be measured."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a short run, of about 10 s a server")
+    parser.add_argument("--quick", action="store_true", help="a short run, about 5 s a server")
     parser.add_argument(
         "--server",
         action="append",
@@ -395,52 +370,46 @@ def main() -> int:
         help=f"only this one; may be repeated: {', '.join(SERVERS)}",
     )
     parser.add_argument(
+        "--clients", action="store_true", help="also clients; so it is without --server"
+    )
+    parser.add_argument(
         "--against",
-        type=Path,
-        metavar="FOLDER",
+        metavar="COMMIT_OR_FOLDER",
         help="each of our servers also from this checkout, as NAME@",
     )
     parser.add_argument(
         "--pin", action="store_true", help="have servers and generators share one CPU"
     )
+    parser.add_argument(
+        "--write", action="store_true", help="write tables and plots into docs/performance.md"
+    )
     arguments = parser.parse_args()
     if arguments.pin:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    names = arguments.server or list(SERVERS)
+    clients = arguments.clients or not arguments.server
+    plan = QUICK if arguments.quick else Plan()
     began = time.monotonic()
 
     def say(text: str) -> None:
         if sys.stderr.isatty():
             print(f"\r\x1b[K{time.monotonic() - began:4.0f} s  {text}", end="", file=sys.stderr)
 
-    missing = {}
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        certificate = Path(folder) / "certificate.pem"
-        write_certificate(certificate)
-        servers = []
-        try:
-            build()
-            for name in arguments.server or SERVERS:
-                try:
-                    say(f"starting {name}")
-                    roots = [ROOT]
-                    if arguments.against and name.startswith("pingpong-"):
-                        roots.append(arguments.against.resolve())
-                    for root in roots:
-                        server = start(name, certificate, root)
-                        stack.callback(server.close)
-                        server.name += "@" * (root != ROOT)
-                        servers.append(server)
-                except MissingError as error:
-                    missing[name] = str(error)
-            results = measure(servers, QUICK if arguments.quick else Plan(), say)
-            results.missing = missing
-        except (MissingError, PeerError) as error:
-            print(f"bench: {error}", file=sys.stderr)
-            return 3 if isinstance(error, MissingError) else 1
-        finally:
-            if sys.stderr.isatty():
-                print("\r\x1b[K", end="", file=sys.stderr)
+    try:
+        with contextlib.ExitStack() as stack:
+            other = None
+            if arguments.against:
+                other = stack.enter_context(checkout(arguments.against))
+            results = run(names, other, plan, clients, say)
+    except (CheckoutError, MissingError, ProcessError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr)
     print("\n".join(lines(results)))
+    if arguments.write:
+        write(results)
     return 0
 
 

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -35,16 +34,17 @@ type result struct {
 
 // A generator has sessions with one server, each on its own connection.
 type generator struct {
+	protocol string // webtransport, quic or udp
 	address  string
 	sessions []*session
 }
 
 // load runs the commands until the input ends.
-func load(port string, input io.Reader, output io.Writer) error {
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+func load(protocol, port string, input io.Reader, output io.Writer) error {
+	g := generator{protocol: protocol, address: "127.0.0.1:" + port}
+	if _, err := fmt.Fprintln(output, "ready"); err != nil {
 		return err
 	}
-	g := generator{address: "127.0.0.1:" + port}
 	lines := bufio.NewScanner(input)
 	encoder := json.NewEncoder(output)
 	for lines.Scan() {
@@ -98,7 +98,7 @@ func (g *generator) do(c command) (result, error) {
 func (g *generator) connect(times []time.Duration, count int) ([]time.Duration, error) {
 	for range count {
 		start := time.Now()
-		s, err := dial(g.address)
+		s, err := dial(g.protocol, g.address)
 		if err != nil {
 			return times, err
 		}
@@ -119,6 +119,9 @@ func (g *generator) disconnect(count int) {
 
 func packets(sessions []*session) (sent, received uint64) {
 	for _, s := range sessions {
+		if s.conn == nil {
+			continue
+		}
 		stats := s.conn.ConnectionStats()
 		sent += stats.PacketsSent
 		received += stats.PacketsReceived
@@ -126,19 +129,19 @@ func packets(sessions []*session) (sent, received uint64) {
 	return sent, received
 }
 
-// ping sends pings on each session in turn, or keeps several outstanding on the first one. A
-// datagram that is not answered within a second is lost, and another one sent in its place.
+// ping sends pings on each session in turn, or keeps several datagrams outstanding on the first one.
+// A datagram that is not answered within a second is lost, and another one sent in its place.
 func ping(
 	times []time.Duration, sessions []*session, mode string, count, outstanding int,
 ) ([]time.Duration, int, error) {
 	if outstanding > 1 {
-		return sessions[0].pingWindow(times, mode, count, outstanding)
+		return sessions[0].pingWindow(times, count, outstanding)
 	}
 	lost := 0
 	for i := 0; len(times) < count; i++ {
 		start := time.Now()
 		err := sessions[i%len(sessions)].ping(mode)
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		if mode == "datagram" && isTimeout(err) {
 			if lost++; lost > count/2+10 {
 				return times, lost, errors.New("no answers")
 			}
@@ -149,4 +152,8 @@ func ping(
 		times = append(times, time.Since(start))
 	}
 	return times, lost, nil
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }

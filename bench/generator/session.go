@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,20 +38,40 @@ const (
 	webTransport15 = 0x2c7cf000
 )
 
-// A session is a WebTransport session, the only one on its connection.
+// A session is a WebTransport session, the only one on its connection; or a connection without
+// HTTP/3, or only a socket.
 type session struct {
-	conn    *quic.Conn
-	connect *quic.Stream
+	conn    *quic.Conn   // nil for a socket
+	socket  *net.UDPConn // nil for a connection
+	connect *quic.Stream // nil for all but WebTransport
 	stream  *quic.Stream // with pings in the mode stream; nil until the first
+	header  []byte       // of a stream
 	sent    int
-	message []byte // a datagram with its session's identifier
-	ping4   int    // where the ping begins in message
-	matched int    // bytes of "pong" at the end of what the stream brought
+	message []byte // a datagram with its header
+	start   int    // where the ping begins in message
+	kept    int    // bytes in buffer that may begin an answer on the stream
 	buffer  []byte
 }
 
-// dial connects, and opens a session.
-func dial(address string) (*session, error) {
+// dial connects, and opens a session if the protocol is webtransport.
+func dial(protocol, address string) (*session, error) {
+	s := &session{buffer: make([]byte, 65536)}
+	err := s.dial(protocol, address)
+	s.start = len(s.message)
+	s.message = append(s.message, bytes.Repeat([]byte("."), pingSize)...)
+	copy(s.message[s.start:], "ping")
+	return s, err
+}
+
+func (s *session) dial(protocol, address string) error {
+	if protocol == "udp" {
+		remote, err := net.ResolveUDPAddr("udp", address)
+		if err != nil {
+			return err
+		}
+		s.socket, err = net.DialUDP("udp", nil, remote)
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	conn, err := quic.DialAddr(
@@ -62,16 +84,19 @@ func dial(address string) (*session, error) {
 		},
 	)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := &session{conn: conn, buffer: make([]byte, 65536)}
+	s.conn = conn
+	if protocol == "quic" {
+		return nil
+	}
 	if err := s.open(ctx, address); err != nil {
-		return nil, err
+		return err
 	}
-	s.message = quicvarint.Append(nil, uint64(s.connect.StreamID())/4)
-	s.ping4 = len(s.message)
-	s.message = append(s.message, "ping------------------------....\n"[:pingSize]...)
-	return s, nil
+	id := uint64(s.connect.StreamID())
+	s.message = quicvarint.Append(nil, id/4)
+	s.header = quicvarint.Append(quicvarint.Append(nil, bidirectional), id)
+	return nil
 }
 
 func (s *session) open(ctx context.Context, address string) error {
@@ -188,14 +213,18 @@ func readStatus(reader *bufio.Reader) (string, error) {
 }
 
 func (s *session) close() {
-	_ = s.conn.CloseWithError(0x100, "")
+	if s.conn == nil {
+		_ = s.socket.Close()
+	} else {
+		_ = s.conn.CloseWithError(0x100, "")
+	}
 }
 
 // next is the next ping, with a number of its own.
 func (s *session) next() []byte {
 	s.sent++
-	strconv.AppendInt(s.message[s.ping4+4:s.ping4+4], int64(100_000_000+s.sent), 10)
-	return s.message[s.ping4:]
+	strconv.AppendInt(s.message[s.start+4:s.start+4], int64(100_000_000+s.sent), 10)
+	return s.message[s.start:]
 }
 
 // ping sends a ping, and waits for its answer.
@@ -217,50 +246,32 @@ func (s *session) ping(mode string) error {
 			return err
 		}
 		_ = s.stream.SetReadDeadline(time.Now().Add(10 * timeout))
-		_, err := s.receiveStream()
-		return err
+		return s.receiveStream()
 	case "streams":
 		return s.pingStreams()
 	}
 	return errors.New("unknown mode")
 }
 
-// pingWindow keeps pings outstanding, and sends one for each answer.
+// pingWindow keeps datagrams outstanding, and sends one for each answer.
 func (s *session) pingWindow(
-	times []time.Duration, mode string, count, outstanding int,
+	times []time.Duration, count, outstanding int,
 ) ([]time.Duration, int, error) {
 	first := s.sent
 	starts := make([]time.Time, 0, count)
 	lost := 0
 	for unanswered := 0; len(times) < count; {
 		for unanswered < outstanding && len(times)+unanswered < count {
-			send := s.sendDatagram
-			if mode == "stream" {
-				send = s.sendStream
-			}
 			starts = append(starts, time.Now())
-			if err := send(); err != nil {
+			if err := s.sendDatagram(); err != nil {
 				return times, lost, err
 			}
 			unanswered++
 		}
-		if mode == "stream" {
-			_ = s.stream.SetReadDeadline(time.Now().Add(10 * timeout))
-			answers, err := s.receiveStream()
-			if err != nil {
-				return times, lost, err
-			}
-			now := time.Now()
-			for range answers {
-				times = append(times, now.Sub(starts[len(times)]))
-			}
-			unanswered -= answers
-			continue
-		}
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		number, err := s.receiveDatagram(ctx)
 		cancel()
-		if errors.Is(err, context.DeadlineExceeded) {
+		if isTimeout(err) {
 			if lost += unanswered; lost > count/2+10*outstanding {
 				return times, lost, errors.New("no answers")
 			}
@@ -277,75 +288,79 @@ func (s *session) pingWindow(
 
 func (s *session) sendDatagram() error {
 	s.next()
+	if s.conn == nil {
+		_, err := s.socket.Write(s.message)
+		return err
+	}
 	return s.conn.SendDatagram(s.message)
 }
 
 // receiveDatagram returns the number of the ping that is answered; 0 if it is none.
 func (s *session) receiveDatagram(ctx context.Context) (int, error) {
-	data, err := s.conn.ReceiveDatagram(ctx)
+	var data []byte
+	var err error
+	if s.conn == nil {
+		deadline, _ := ctx.Deadline()
+		_ = s.socket.SetReadDeadline(deadline)
+		var n int
+		n, err = s.socket.Read(s.buffer)
+		data = s.buffer[:n]
+	} else {
+		data, err = s.conn.ReceiveDatagram(ctx)
+	}
 	if err != nil {
 		return 0, err
 	}
-	if len(data) != len(s.message) || !bytes.Equal(data[s.ping4:s.ping4+4], []byte("pong")) {
+	if len(data) != len(s.message) || !bytes.Equal(data[s.start:s.start+4], []byte("pong")) {
 		return 0, fmt.Errorf("not an answer: %q", data)
 	}
-	number, err := strconv.Atoi(string(data[s.ping4+4 : s.ping4+13]))
+	number, err := strconv.Atoi(string(data[s.start+4 : s.start+13]))
 	return number - 100_000_000, err
 }
 
-func (s *session) openStream() (*quic.Stream, []byte, error) {
+func (s *session) openStream() (*quic.Stream, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*timeout)
 	defer cancel()
-	stream, err := s.conn.OpenStreamSync(ctx)
-	header := quicvarint.Append(nil, bidirectional)
-	return stream, quicvarint.Append(header, uint64(s.connect.StreamID())), err
+	return s.conn.OpenStreamSync(ctx)
 }
 
 func (s *session) sendStream() error {
 	message := s.next()
 	if s.stream == nil {
-		stream, header, err := s.openStream()
+		stream, err := s.openStream()
 		if err != nil {
 			return err
 		}
 		s.stream = stream
-		message = append(header, message...)
+		message = slices.Concat(s.header, message)
 	}
 	_, err := s.stream.Write(message)
 	return err
 }
 
-// receiveStream returns the number of answers that came, at least one. A server may answer with
-// more bytes than "pong".
-func (s *session) receiveStream() (int, error) {
-	answers := 0
-	for answers == 0 {
-		n, err := s.stream.Read(s.buffer)
+// receiveStream waits for an answer. A server may answer with more bytes than "pong", which may
+// come with the answer to the next ping.
+func (s *session) receiveStream() error {
+	for {
+		n, err := s.stream.Read(s.buffer[s.kept:])
 		if err != nil {
-			return 0, err
+			return err
 		}
-		for _, b := range s.buffer[:n] {
-			if b != "pong"[s.matched] {
-				s.matched = 0
-			}
-			if b == "pong"[s.matched] {
-				s.matched++
-			}
-			if s.matched == len("pong") {
-				s.matched = 0
-				answers++
-			}
+		data := s.buffer[:s.kept+n]
+		if bytes.Contains(data, []byte("pong")) {
+			s.kept = 0
+			return nil
 		}
+		s.kept = copy(s.buffer, data[max(0, len(data)-3):])
 	}
-	return answers, nil
 }
 
 func (s *session) pingStreams() error {
-	stream, header, err := s.openStream()
+	stream, err := s.openStream()
 	if err != nil {
 		return err
 	}
-	if _, err := stream.Write(append(header, s.next()...)); err != nil {
+	if _, err := stream.Write(slices.Concat(s.header, s.next())); err != nil {
 		return err
 	}
 	if err := stream.Close(); err != nil {

@@ -18,7 +18,7 @@ DATAGRAM: Final[int]
 STREAM_DATA: Final[int]
 """Stream id, bytes, whether the stream ends."""
 STREAM_RESET: Final[int]
-"""Stream id, code, bytes that were read before."""
+"""Stream id, code, final size."""
 STOP_SENDING: Final[int]
 """Stream id, code."""
 WRITABLE: Final[int]
@@ -125,5 +125,6 @@ class Endpoint:
     def export_keying_material(
         self, handle: int, size: int, label: bytes, context: bytes
     ) -> bytes: ...
+    def duplicate_packets(self, handle: int) -> int: ...
     def statistics(self, handle: int) -> tuple[int, int, int] | None:
         """Smoothed RTT in nanoseconds, congestion window in bytes, lost packets."""

@@ -35,6 +35,7 @@ class Engine:
         self.address = ("192.0.2.1", 1)
         self.peer_certificate: Any = None
         self.duplicate_packets = 0
+        self.path_statistics: Any = None
         self.idle_timeout = 15.0
         self.closed: int | None = None
         self.unread = 0

@@ -15,6 +15,7 @@ import pytest
 
 from tests.integration.attacker import Attacker, udp
 from tests.integration.services import Ping, Server, ping, serving
+from tests.support.engines import ENGINES, on_both
 from tests.webtransport.quic.packets import Stranger, ack_frame, crypto_frame, numbers, stream_frame
 
 PACKETS = 300
@@ -37,10 +38,10 @@ def honest_cost(server: Server) -> float:
     return (server.cpu() - before) / (HONEST_PINGS * 100)
 
 
-@pytest.fixture(scope="module")
-def attacked() -> Iterator[tuple[Server, float]]:
+@pytest.fixture(scope="module", params=ENGINES)
+def attacked(request: pytest.FixtureRequest) -> Iterator[tuple[Server, float]]:
     """A server that one connection after another attacks, and what honest bytes cost it."""
-    with serving(self_ping_interval=0) as server:
+    with serving(self_ping_interval=0, engine=request.param) as server:
         yield server, honest_cost(server)
 
 
@@ -84,6 +85,7 @@ def gaps(frame: Callable[[int], bytes], first: int, packets: int) -> Iterator[by
         yield payload
 
 
+@on_both
 @pytest.mark.parametrize("sources", [1, 8])
 def test_first_packets_full_of_gaps(sources: int) -> None:
     with serving(self_ping_interval=0) as server:
@@ -109,6 +111,7 @@ def test_first_packets_full_of_gaps(sources: int) -> None:
         assert taken < FACTOR * cost * sent
 
 
+@on_both
 def test_first_packets_with_a_byte_far_away() -> None:
     with (
         serving(self_ping_interval=0, max_handshakes=1_000) as server,
@@ -176,6 +179,7 @@ def test_frames_of_a_connection(kind: str, attacked: tuple[Server, float]) -> No
         assert server.memory() - memory < 4 * MEGABYTE
 
 
+@on_both
 def test_far_bytes_of_streams() -> None:
     with (
         serving(self_ping_interval=0) as server,

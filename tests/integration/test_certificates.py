@@ -21,6 +21,7 @@ from tests.integration.services import (
     serving,
 )
 from tests.support.certificates import Authority, Pair
+from tests.support.engines import OTHER, in_turn, on, on_both
 
 RELOAD_FAILED = "pingpong_server_certificate_reload_failed"
 NOT_AFTER = "pingpong_server_certificate_not_after_timestamp_seconds"
@@ -71,8 +72,8 @@ def assert_undisturbed(probe: Probe) -> None:
     assert not probe.events("target_down")
 
 
-@pytest.mark.parametrize(
-    ("swap", "workers"),
+@in_turn(
+    "swap,workers",
     [(Pair.write_in_place, 1), (Pair.rename_over, 1), (Pair.swap_link, 1), (Pair.swap_link, 2)],
 )
 def test_swapped(
@@ -106,6 +107,7 @@ def test_swapped(
         assert server.checks()["self_ping"][0]
 
 
+@on(OTHER)
 def test_a_signal_has_it_read_at_once(place: str, authority: Authority, pair: Pair) -> None:
     pair.write_in_place(authority.issue(place))
     with serving(place, **pair.settings) as server:
@@ -134,7 +136,7 @@ def let_expire(pair: Pair, authority: Authority, place: str) -> None:
     pair.write_in_place(authority.issue(place, ends=timedelta(minutes=-1)))
 
 
-@pytest.mark.parametrize("spoil", [damage, remove, take_another_key, let_expire])
+@in_turn("spoil", [damage, remove, take_another_key, let_expire])
 def test_a_bad_new_pair_is_kept_out(
     place: str,
     authority: Authority,
@@ -169,6 +171,7 @@ def test_a_bad_new_pair_is_kept_out(
         assert "-----BEGIN" not in "".join(server.err)
 
 
+@on_both
 def test_expired_under_a_session(place: str, authority: Authority, pair: Pair) -> None:
     certificate = authority.issue(place, ends=timedelta(seconds=8))
     pair.write_in_place(certificate)
@@ -203,6 +206,7 @@ def assert_refused(probe: Probe, cause: str) -> None:
     assert len(probe.events("connect_failed")) == 1
 
 
+@on_both
 @pytest.mark.parametrize(
     ("host", "until", "cause"),
     [
@@ -229,6 +233,7 @@ def test_no_good_from_the_beginning(
         assert at(up) - at(server.events("reloading")[0]) < 2
 
 
+@on_both
 def test_of_an_authority_that_nobody_knows(
     place: str, authority: Authority, pair: Pair, tmp_path: Path
 ) -> None:

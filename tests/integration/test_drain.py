@@ -16,10 +16,13 @@ from tests.integration.services import (
     serving,
     with_names,
 )
+from tests.support.engines import on_each_engine
 from tests.support.nameserver import NameServer
 from tests.support.running import wait_until
 
 NAME = "pingpong.test"
+pytestmark = on_each_engine
+
 MODES = ("datagram", "stream", "streams", "uni")
 
 

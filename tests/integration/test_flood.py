@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.network import Report
 from tests.integration.services import PORT, Ping, Server, Service, ping, serving
+from tests.support.engines import on_each_engine
 from tests.support.running import Metrics
 
 COUNT = 10_000
@@ -19,6 +20,7 @@ MAX_HANDSHAKES = 100
 MEGABYTE = 1 << 20
 
 _P = "pingpong_server_"
+pytestmark = on_each_engine
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import pytest
 
 from tests.integration.network import Report, ping, pinging, probing, serving
 from tests.integration.truth import SIZE, Truth
+from tests.support.engines import OTHER, on
 from tests.support.network.link import Impairment, Link
 
 pytestmark = pytest.mark.network
@@ -27,6 +28,7 @@ def is_one_round_trip(seconds: float) -> bool:
     return ROUND_TRIP <= seconds < 1.8 * ROUND_TRIP
 
 
+@on("aioquic")
 def test_ping_says_how_long_each_step_of_connecting_took(link: Link) -> None:
     link.impair(LONG)
     with serving(link) as server:
@@ -37,6 +39,7 @@ def test_ping_says_how_long_each_step_of_connecting_took(link: Link) -> None:
     assert steps["resolve"] < DELAY
 
 
+@on(OTHER)
 def test_probe_says_how_long_each_step_of_connecting_took(link: Link) -> None:
     link.impair(LONG)
     with serving(link) as server, probing(link, server) as probe:
@@ -48,6 +51,7 @@ def test_probe_says_how_long_each_step_of_connecting_took(link: Link) -> None:
         assert is_one_round_trip(metrics.mean(name, phase=phase))
 
 
+@on(OTHER)
 def test_ping_counts_answers_late_that_come_after_the_timeout(link: Link) -> None:
     link.impair(LONG)
     words = ("-c", "100", "-i", "0.03", "-W", str(TIMEOUT), "-s", str(SIZE))
@@ -65,6 +69,7 @@ def test_ping_counts_answers_late_that_come_after_the_timeout(link: Link) -> Non
     assert report["lost"] == 0
 
 
+@on("aioquic")
 def test_probe_counts_answers_late_that_come_after_the_timeout(link: Link) -> None:
     link.impair(LONG)
     with (

@@ -8,17 +8,16 @@ import re
 import pytest
 
 from tests.integration.network import Report, ping, pinging, probing, serving
+from tests.support.engines import in_turn, on_both
 from tests.support.network.link import SERVER, SERVER6, Direction, Impairment, Link, Verdict
 
 pytestmark = pytest.mark.network
 
 MODES = ("datagram", "stream", "streams", "uni")
 IPV6_MTU = 1280  # RFC 8200, section 5: every link has at least this
-families = pytest.mark.parametrize("address", [SERVER, SERVER6], ids=["4", "6"])
-modes = pytest.mark.parametrize("mode", MODES)
 
 
-@families
+@in_turn("address", [SERVER, SERVER6])
 def test_all_modes_ping_over_a_link_with_ipv6s_smallest_mtu(link: Link, address: str) -> None:
     link.impair(Impairment(delay=0.005, mtu=IPV6_MTU, silent_mtu=True))
     with (
@@ -38,7 +37,7 @@ def test_all_modes_ping_over_a_link_with_ipv6s_smallest_mtu(link: Link, address:
 
 
 @pytest.mark.parametrize("link", [{"mtu": IPV6_MTU}], indirect=True)
-@families
+@in_turn("address", [SERVER, SERVER6], swapped=True)
 def test_a_message_larger_than_the_mtu_is_pinged_on_streams(link: Link, address: str) -> None:
     with serving(link) as server:
         words = ("-c", "20", "-i", "0.02", "-s", "20000", "--mode", "streams")
@@ -48,6 +47,7 @@ def test_a_message_larger_than_the_mtu_is_pinged_on_streams(link: Link, address:
     assert max(record.size for record in link.settle()) <= IPV6_MTU
 
 
+@on_both
 @pytest.mark.parametrize("silent", [True, False], ids=["silent", "icmp"])
 def test_a_path_too_narrow_for_quic_is_said_to_be_dead(link: Link, silent: bool) -> None:
     # RFC 9000, section 14: QUIC needs UDP payloads of 1,200 bytes.
@@ -63,7 +63,7 @@ def test_a_path_too_narrow_for_quic_is_said_to_be_dead(link: Link, silent: bool)
     assert {record.verdict for record in link.settle()} >= {Verdict.TOO_BIG}
 
 
-@modes
+@in_turn("mode", MODES)
 def test_no_ping_is_lost_on_a_slow_link(link: Link, mode: str) -> None:
     link.impair(Impairment(delay=0.01, rate=1e6))
     size = 1000 if mode == "datagram" else 10_000
@@ -79,7 +79,7 @@ def test_no_ping_is_lost_on_a_slow_link(link: Link, mode: str) -> None:
     assert report["rtt_ms"]["p50"] / 1000 < 1.5 * shortest + 0.05
 
 
-@pytest.mark.parametrize("mode", ["stream", "streams", "uni"])
+@in_turn("mode", ["stream", "streams", "uni"], swapped=True)
 def test_loss_shows_as_latency_on_streams(link: Link, mode: str) -> None:
     with (
         serving(link) as server,

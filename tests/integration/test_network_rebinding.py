@@ -11,6 +11,7 @@ from tests.integration.network import (
     probing,
     serving,
 )
+from tests.support.engines import on_each_engine
 from tests.support.network.link import (
     CLIENT,
     CLIENT6,
@@ -25,7 +26,7 @@ from tests.support.network.link import (
 )
 from tests.support.running import Metrics
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, *on_each_engine]
 
 INTERVAL = 0.05
 SENT = "pingpong_client_probes_sent_total"

@@ -13,6 +13,7 @@ from pingpong.webtransport.limits import Limits
 from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity
 from pingpong.webtransport.quic.engine import Address
 from tests.integration.services import PORT, Ping, ping, serving
+from tests.support.engines import on_both
 from tests.webtransport.raw import Raw
 
 COUNT = 200
@@ -42,7 +43,7 @@ async def stay(address: Address) -> list[Silent]:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
     sock.bind(("127.0.0.1", 0))
-    endpoint = UdpEndpoint(sock, EndpointConfig())
+    endpoint = UdpEndpoint(sock, EndpointConfig(engine="aioquic"))
     with contextlib.closing(endpoint):
         for client in clients:
             endpoint.connect(address, ServerIdentity("localhost", insecure=True), client.attach)
@@ -55,6 +56,7 @@ async def stay(address: Address) -> list[Silent]:
     return clients
 
 
+@on_both
 def test_silent_clients_are_gone_in_the_end_and_others_see_nothing_of_it() -> None:
     with serving(self_ping_interval=0) as server, Ping(server, "-i0.05") as session:
         session.wait_replies(20)

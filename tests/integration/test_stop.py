@@ -15,6 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.integration.services import Ping, Server, at, probing, serving
+from tests.support.engines import on_both
 
 MODES = ("datagram", "stream", "streams", "uni")
 TRIES = 5
@@ -31,6 +32,7 @@ SERVER_LIBRARIES = (
 CLIENT_LIBRARIES = (*SERVER_LIBRARIES, "dns.asyncresolver")
 
 
+@on_both
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_was_asked_before_the_end_is_answered(workers: int) -> None:
     with (
@@ -63,6 +65,7 @@ def test_what_was_asked_before_the_end_is_answered(workers: int) -> None:
         assert at(server.events("stopped")[-1]) - at(stopping) < 2
 
 
+@on_both
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_waits_in_the_socket_at_the_end_is_answered(workers: int) -> None:
     with (

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from tests.integration.services import PORT, Probe, Server, at, probing, serving, with_names
+from tests.support.engines import on_each_engine
 from tests.support.nameserver import NameServer
+
+pytestmark = on_each_engine
 
 NAMES = [f"n{number}.test" for number in range(16)]
 """So many that no worker is without a session, but for one time in 30,000."""

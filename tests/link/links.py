@@ -50,6 +50,7 @@ class Wire:
         self.protocol = None
         self.draft = "draft-16"
         self.duplicate_packets = 0
+        self.path_statistics = None
         self.pings: list[int] = []
         self.sent = 0
         """Pings in datagrams."""

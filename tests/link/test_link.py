@@ -250,3 +250,40 @@ async def test_a_close_that_is_cancelled_leaves_no_session_open() -> None:
         closing.cancel()
         await asyncio.wait([closing])
         await until(lambda: wire.is_closed)
+
+
+@pytest.mark.asyncio
+async def test_a_target_that_owes_nothing_is_left_alone() -> None:
+    async with linked(interval=3600, timeout=0.02) as made:
+        wire = await made.up()
+        checks = 0
+        check = wire.session.check
+
+        def counted(now: float, awake: float) -> None:
+            nonlocal checks
+            checks += 1
+            check(now, awake)
+
+        wire.session.check = counted  # type: ignore[method-assign]
+        await asyncio.sleep(0.3)
+        assert checks <= 2  # the one that was due, and one that finds nothing open
+        wire.end()
+        await made.up()
+        assert made.seen.of("up") == [("up", A[0])] * 2
+
+
+@pytest.mark.asyncio
+async def test_a_stop_of_this_process_is_no_part_of_an_outage_that_begins_after_it() -> None:
+    async with linked(interval=0.2, timeout=0.02) as made:
+        wire = await made.up()
+        await until(lambda: wire.pings)
+        wire.answer()
+        await asyncio.sleep(0.05)  # nothing is awaited any more
+        time.sleep(1.0)  # as where this process is stopped
+        await until(lambda: wire.pings)
+        wire.end()
+        await made.up()
+        outage = made.seen.outages[-1]
+        assert outage is not None
+        # It is noticed from when the next probe was due.
+        assert outage.duration_ns / 1e9 < 0.2 + 0.25

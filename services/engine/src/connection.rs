@@ -13,6 +13,7 @@ use crate::memory;
 use crate::parameters;
 use crate::streams::{Read, Streams, Windows};
 use crate::tls::Shown;
+use crate::watch::Seen;
 
 /// Kinds of events. An event is a tuple that begins with its kind.
 const READY: u8 = 0;
@@ -66,6 +67,7 @@ pub struct Connection {
     /// The earliest entry in the queue of timers.
     pub timer: Option<Instant>,
     pub shown: Option<Shown>,
+    pub seen: Seen,
     /// Whether its packets are to wait.
     pub is_throttled: bool,
     /// Whether it is in the list of those to be counted.
@@ -91,6 +93,7 @@ impl Connection {
         windows: Windows,
     ) -> Self {
         let side = quic.side();
+        let seen = Seen::of(quic.crypto_session());
         Self {
             quic,
             streams: Streams::new(side, windows),
@@ -100,6 +103,7 @@ impl Connection {
             is_unfinished: false,
             timer: None,
             shown: None,
+            seen,
             is_throttled: false,
             has_grown: false,
             allocated: 0,
@@ -184,6 +188,7 @@ impl Connection {
     pub fn take_events<'py>(&mut self, py: Python<'py>, out: &Bound<'py, PyList>) -> PyResult<()> {
         if self.has_ended {
             while self.quic.poll().is_some() {}
+            self.seen.take_ends();
             return Ok(());
         }
         if !self.is_ready && self.quic.side() == Side::Server && !self.quic.is_closed() {
@@ -214,6 +219,9 @@ impl Connection {
                 Event::Stream(event) => self.take_stream_event(&event, out)?,
             }
         }
+        for end in self.seen.take_ends() {
+            self.streams.note_end(end);
+        }
         self.take_reads(py, out)?;
         for (id, code) in stopped {
             if self.streams.is_sending(id) {
@@ -229,8 +237,8 @@ impl Connection {
         for id in std::mem::take(&mut self.streams.writable) {
             out.append((WRITABLE, u64::from(id)))?;
         }
-        for (id, received) in std::mem::take(&mut self.streams.stopped) {
-            out.append((STREAM_RESET, u64::from(id), 0, received))?;
+        for end in std::mem::take(&mut self.streams.ended) {
+            out.append((STREAM_RESET, end.stream, end.code.unwrap_or(0), end.size))?;
         }
         if let Some(reason) = lost {
             let (code, reason, by_peer, is_application, timed_out) = Self::describe(reason);

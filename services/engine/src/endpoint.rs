@@ -23,6 +23,7 @@ use crate::ids::WorkerIds;
 use crate::memory;
 use crate::streams::Windows;
 use crate::tls::{self, Authorities};
+use crate::watch::Watched;
 
 /// What became of a packet.
 const DROPPED: u8 = 0;
@@ -205,6 +206,7 @@ impl Endpoint {
     /// Be a server, with a certificate for new connections: its chain and its PKCS 8 key in DER.
     fn use_certificate(&mut self, chain: Vec<Vec<u8>>, key: Vec<u8>) -> PyResult<()> {
         let crypto = tls::server(chain, key)?;
+        let crypto = Arc::new(Watched(crypto));
         let mut config = q::ServerConfig::new(crypto, self.token_key.clone());
         config.validation_token.sent(0);
         config
@@ -227,7 +229,7 @@ impl Endpoint {
     ) -> PyResult<u64> {
         let remote = address::read(address)?;
         let (crypto, shown) = tls::client(authorities, pin)?;
-        let mut config = q::ClientConfig::new(crypto);
+        let mut config = q::ClientConfig::new(Arc::new(Watched(crypto)));
         let ids = self.ids;
         config
             .transport_config(self.transport.clone())
@@ -605,6 +607,12 @@ impl Endpoint {
             .export_keying_material(&mut material, label, context)
             .map_err(|_| QuicError::new_err((1, "TLS exports nothing now")))?;
         Ok(PyBytes::new(py, &material))
+    }
+
+    /// 1-RTT packets that the network duplicated.
+    fn duplicate_packets(&mut self, handle: u64) -> u64 {
+        self.find(handle)
+            .map_or(0, |connection| connection.seen.duplicates())
     }
 
     /// Of the path: smoothed RTT in nanoseconds, congestion window in bytes, lost packets.

@@ -11,11 +11,14 @@ mod clock;
 mod congestion;
 mod connection;
 mod endpoint;
+mod frames;
 mod ids;
 mod memory;
 mod parameters;
 mod streams;
 mod tls;
+mod varint;
+mod watch;
 
 use pyo3::prelude::*;
 

@@ -7,6 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use bytes::{Buf, Bytes};
 use quinn_proto::{self as q, Dir, ReadError, Side, StreamId, VarInt, WriteError};
 
+use crate::watch::End;
+
 /// Bytes of a stream that are read at one time, unless one packet brought more. Credit is granted
 /// for what is read, so as much may be granted for bytes that the reader then holds.
 const READ_AT_ONCE: usize = 16 << 10;
@@ -32,10 +34,21 @@ struct Sending {
     notify_below: Option<usize>,
 }
 
+/// The peer's side of a stream.
+#[derive(Default)]
+struct Receiving {
+    /// Bytes that were read.
+    read: u64,
+    /// The final size, once it is known.
+    size: Option<u64>,
+    /// Whether it was stopped: it brings nothing more but its end.
+    stopped: bool,
+}
+
 /// What reading a stream brought.
 pub enum Read {
     Data(Vec<Bytes>, bool),
-    /// With the code, and the number of bytes that were read.
+    /// With the code, and the final size.
     Reset(u64, u64),
 }
 
@@ -43,8 +56,8 @@ pub enum Read {
 pub struct Streams {
     side: Side,
     sending: HashMap<StreamId, Sending>,
-    /// The peer's sides that have not ended, with the bytes that were read.
-    receiving: HashMap<StreamId, u64>,
+    /// The peer's sides that have not ended.
+    receiving: HashMap<StreamId, Receiving>,
     /// The number of streams that the peer has opened.
     accepted: [u64; 2],
     /// The number of streams that we have opened, with those that wait for credit.
@@ -59,8 +72,8 @@ pub struct Streams {
     /// Streams to reset when what was queued before has been sent, as far as it may be.
     resets: Vec<(StreamId, VarInt)>,
     stops: Vec<(StreamId, VarInt)>,
-    /// Streams that were stopped: quinn-proto tells nothing more of them.
-    pub stopped: Vec<(StreamId, u64)>,
+    /// The ends of streams that were stopped, of which quinn-proto says nothing more.
+    pub ended: Vec<End>,
     pub writable: Vec<StreamId>,
 }
 
@@ -80,7 +93,7 @@ impl Streams {
             windows,
             resets: Vec::new(),
             stops: Vec::new(),
-            stopped: Vec::new(),
+            ended: Vec::new(),
             writable: Vec::new(),
         }
     }
@@ -118,7 +131,7 @@ impl Streams {
         };
         self.sending.insert(id, state);
         if dir == Dir::Bi {
-            self.receiving.insert(id, 0);
+            self.receiving.insert(id, Receiving::default());
         }
         id
     }
@@ -143,7 +156,7 @@ impl Streams {
     pub fn accept(&mut self, quic: &mut q::Connection, dir: Dir) {
         while let Some(id) = quic.streams().accept(dir) {
             self.accepted[dir as usize] = id.index() + 1;
-            self.receiving.insert(id, 0);
+            self.receiving.insert(id, Receiving::default());
             if dir == Dir::Bi {
                 let state = Sending {
                     opened: true,
@@ -279,22 +292,47 @@ impl Streams {
         std::mem::take(&mut self.readable)
     }
 
+    /// A frame said where the peer's side of a stream ends.
+    pub fn note_end(&mut self, end: End) {
+        let Ok(id) = VarInt::from_u64(end.stream) else {
+            return;
+        };
+        let id = StreamId::from(id);
+        // Not of a stream that has ended: such a frame may be repeated.
+        let Entry::Occupied(mut receiving) = self.receiving.entry(id) else {
+            return;
+        };
+        if receiving.get().stopped {
+            receiving.remove();
+            self.ended.push(end);
+        } else {
+            receiving.get_mut().size = Some(end.size);
+        }
+    }
+
     /// Read what a stream has, unless its reader holds bytes.
     pub fn read(&mut self, quic: &mut q::Connection, id: StreamId) -> Option<Read> {
         let is_held = self.is_held(id);
-        let Entry::Occupied(mut received) = self.receiving.entry(id) else {
+        let Entry::Occupied(mut entry) = self.receiving.entry(id) else {
             return None;
+        };
+        if entry.get().stopped {
+            return None;
+        }
+        let reset = |receiving: Receiving, code: VarInt| {
+            let size = receiving.size.unwrap_or(receiving.read);
+            Some(Read::Reset(code.into_inner(), size))
         };
         let mut stream = quic.recv_stream(id);
         if is_held {
             if let Ok(Some(code)) = stream.received_reset() {
-                return Some(Read::Reset(code.into_inner(), received.remove()));
+                return reset(entry.remove(), code);
             }
             self.readable.push_back(id);
             return None;
         }
         let Ok(mut chunks) = stream.read(true) else {
-            received.remove();
+            entry.remove();
             return None;
         };
         let (mut data, mut size, mut end) = (Vec::new(), 0, false);
@@ -311,15 +349,15 @@ impl Streams {
                 Err(ReadError::Blocked) => break,
                 Err(ReadError::Reset(code)) => {
                     let _ = chunks.finalize();
-                    return Some(Read::Reset(code.into_inner(), received.remove()));
+                    return reset(entry.remove(), code);
                 }
             }
         }
         let _ = chunks.finalize();
         if end {
-            received.remove();
+            entry.remove();
         } else {
-            *received.get_mut() += size as u64;
+            entry.get_mut().read += size as u64;
             if size >= READ_AT_ONCE {
                 self.readable.push_back(id);
             }
@@ -348,16 +386,23 @@ impl Streams {
         }
     }
 
-    /// Stop a stream later, when `reset_now` is called. It brings nothing more.
+    /// Stop a stream later, when `reset_now` is called. It brings nothing more but its end.
     pub fn stop(&mut self, id: StreamId, code: VarInt) -> bool {
-        let Some(received) = self.receiving.remove(&id) else {
+        let is_waiting = self.is_waiting(id);
+        let Entry::Occupied(mut entry) = self.receiving.entry(id) else {
             return false;
         };
-        if self.is_waiting(id) {
+        if entry.get().stopped || is_waiting {
             return false;
         }
         self.stops.push((id, code));
-        self.stopped.push((id, received));
+        if let Some(size) = entry.get().size {
+            entry.remove();
+            let (stream, code) = (id.into(), None);
+            self.ended.push(End { stream, code, size });
+        } else {
+            entry.get_mut().stopped = true;
+        }
         true
     }
 

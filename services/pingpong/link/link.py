@@ -11,7 +11,7 @@ from typing import Any
 
 from ..ping import DEFAULT_SIZE, Mode
 from ..statistics import Answer, AnswerStatus, Summary, Totals
-from ..webtransport import Address
+from ..webtransport import Address, PathStatistics
 from ..webtransport.asyncio import ClientConnection, ConnectError
 from .availability import Availability
 from .dial import Dialer, Lookup
@@ -22,7 +22,7 @@ from .schedule import Flood, Pace, Schedule, first_slot, spread
 from .session import HORIZON, IDLE_TIMEOUT, PORT_CLOSED, PingSession
 
 TICK = 0.25
-"""Seconds between periodic checks, at most."""
+"""Seconds between periodic checks, at most, unless nothing is awaited from the server."""
 
 _GRACE = 1.0
 """Seconds in which a new target may connect before its slots count."""
@@ -156,6 +156,8 @@ class Link:
         """The addresses of the name, if they were updated since the last attempt began."""
         self._is_connected = False
         """Whether the observer was told that the target is connected."""
+        self._path_before: PathStatistics | None = None
+        """The path of the last session that ended, and lost packets of all that ended."""
         self._idle_since: float | None = None
         """When the last session ended or attempt failed, if there is no session since."""
         self._attempt_began = now
@@ -163,8 +165,12 @@ class Link:
         """The error of the last attempt, for display; empty when the target is up."""
         self._slots: list[_Slots] = []
         self._seq = 0
-        self._ticked_at = now
+        self._awake_at = now
+        """When this process was last seen running: at a check, or at the end of a quiet time."""
         self._tick_at = now
+        self._is_quiet = False
+        """Whether the next check is only that of the keep-alive: a thousand targets that are pinged
+        once a minute cost little."""
         self._timer: asyncio.TimerHandle | None = None
         self._changed: asyncio.Future[None] = self._loop.create_future()
         self._failure: BaseException | None = None
@@ -181,8 +187,8 @@ class Link:
         looking = None
         if self._options.lookup_interval is not None:
             looking = self._loop.create_task(self._follow_name(self._options.lookup_interval))
-        self._ticked_at = time.monotonic()
-        self._plan_tick(self._ticked_at)
+        self._awake_at = time.monotonic()
+        self._plan_tick(self._awake_at)
         try:
             while not self.has_ended:
                 pause = self._reconnect.pause(time.monotonic())
@@ -262,6 +268,13 @@ class Link:
     def summary(self, now_ns: int) -> Summary:
         """The counts of all probes so far, without times."""
         return self._totals.summary(now_ns)
+
+    def path_statistics(self) -> PathStatistics | None:
+        """What QUIC knows of the path, by the current or last session; lost packets of all."""
+        path = self._path_before
+        for session in self._sessions():
+            path = _joined(path, session.path_statistics)
+        return path
 
     def _sessions(self) -> list[PingSession]:
         return [*self._retiring, *([] if self._current is None else [self._current])]
@@ -420,6 +433,7 @@ class Link:
         is_well = session.is_draining or reason is ReconnectReason.ADDRESS_CHANGED
         follow = self._options.timeout + (0 if is_well else HORIZON)
         self._retiring[session] = _Retired(time.monotonic() + follow, reason)
+        self._end_quiet(time.monotonic())
         if len(self._retiring) > _MAX_RETIRING:
             self._close_session(next(iter(self._retiring)))
 
@@ -435,6 +449,7 @@ class Link:
         assert session.end_reason is not None
         self._observer.closed(session.end_reason)
         self._totals.end(session.statistics, time.monotonic_ns())
+        self._path_before = _joined(self._path_before, session.path_statistics)
         self._run_in_background(session.close())
         self._check_count()
 
@@ -540,9 +555,12 @@ class Link:
 
     def _take_slot(self, slots: _Slots) -> None:
         """Send the probe of a slot."""
-        pace = slots.pace
+        pace, now = slots.pace, time.monotonic()
+        if self._is_quiet:
+            self._exclude(self._stalled(pace.next, now))
+            self._end_quiet(now)
         skipped = pace.skipped
-        pace.take(time.monotonic())
+        pace.take(now)
         if pace.skipped != skipped:
             self.skipped += pace.skipped - skipped
             self._observer.skipped(pace.skipped - skipped)
@@ -569,20 +587,40 @@ class Link:
     # Periodic checks.
 
     def _plan_tick(self, now: float) -> None:
-        # At least once per timeout, for probes that are sent from now on.
-        at = now + min(TICK, self._options.timeout)
-        for session in self._sessions():
-            at = min(at, session.next_check())
+        current = self._current
+        self._is_quiet = current is not None and current.is_quiet and not self._retiring
+        if current is not None and self._is_quiet:
+            at = current.next_check()
+        else:
+            # At least once per timeout, for probes that are sent from now on.
+            at = now + min(TICK, self._options.timeout)
+            for session in self._sessions():
+                at = min(at, session.next_check())
         self._tick_at = max(at, now)
         self._timer = self._loop.call_later(self._tick_at - now, self._tick)
+
+    def _end_quiet(self, now: float) -> None:
+        """Check several times a second from now on."""
+        if self._is_quiet and self._timer is not None and not self.has_ended:
+            self._is_quiet = False
+            self._awake_at = now
+            if self._current is not None:
+                self._current.end_quiet()
+            self._timer.cancel()
+            self._tick_at = now + min(TICK, self._options.timeout)
+            self._timer = self._loop.call_later(self._tick_at - now, self._tick)
+
+    def _stalled(self, due: float, now: float) -> float:
+        """Seconds that this process was stopped or stalled, if what was due then runs now."""
+        late = now - due
+        return min(late, now - self._awake_at) if late > _STALLED_AFTER else 0.0
 
     def _tick(self) -> None:
         now = time.monotonic()
         # Exclude the time in which this process was stopped or stalled.
-        late = now - self._tick_at
-        stalled = late if late > _STALLED_AFTER else 0.0
-        awake = now - self._ticked_at - stalled
-        self._ticked_at = now
+        stalled = self._stalled(self._tick_at, now)
+        awake = now - self._awake_at - stalled
+        self._awake_at = now
         try:
             if stalled:
                 self._exclude(stalled)
@@ -666,8 +704,16 @@ class Link:
         return self._changed
 
     def _notify(self) -> None:
+        self._end_quiet(time.monotonic())
         if not self._changed.done():
             self._changed.set_result(None)
+
+
+def _joined(before: PathStatistics | None, path: PathStatistics | None) -> PathStatistics | None:
+    """The later one, with the lost packets of both."""
+    if before is None or path is None:
+        return path or before
+    return path._replace(lost_packets=before.lost_packets + path.lost_packets)
 
 
 def _silence(seconds: float) -> str:

@@ -25,6 +25,7 @@ from ..ping import (
 from ..statistics import HORIZON_NS, Answer, AnswerStatus, Statistics
 from ..webtransport import (
     DatagramTooLargeError,
+    PathStatistics,
     Session,
     SessionClosed,
     StateError,
@@ -134,6 +135,11 @@ class Pinger(SessionWaiter):
         """An established session ended."""
 
     # Sending.
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What QUIC knows of the session's path; None before a round trip was measured."""
+        return self._session.path_statistics
 
     def count_duplicates(self) -> None:
         """Count the packets that the network has duplicated since the last call."""

@@ -169,6 +169,15 @@ class PingSession(Pinger):
         if self.end_reason is None:
             self.client.receive_backlog()
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is awaited from the server: no answer, and no acknowledgement."""
+        return not self._awaits_packet and not self.statistics.open
+
+    def end_quiet(self) -> None:
+        """Forget the stray packets that arrived while nothing was awaited."""
+        self._last_stray = self.client.stray_packets
+
     def next_check(self) -> float:
         """When to call `check`, at the latest, in seconds."""
         keep_alive = self._sent_at + self._keep_alive
@@ -176,7 +185,7 @@ class PingSession(Pinger):
         return keep_alive if deadline is None else min(keep_alive, deadline / _NANOSECONDS)
 
     def check(self, now: float, awake: float) -> None:
-        """Check timeouts, liveness and losses. Call it several times a second.
+        """Check timeouts, liveness and losses. Call it several times a second, unless `is_quiet`.
 
         `awake` is the time since the last call in which this process was running, in seconds.
         """

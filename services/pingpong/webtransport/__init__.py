@@ -35,7 +35,7 @@ from .hosts import URL_SAFE, Url, ascii_host, bracketed, is_ipv6, serialize_orig
 from .limits import Limits
 from .quic.config import EndpointConfig, KeyLimits, Windows
 from .quic.connection_ids import MAX_WORKERS, SharedKeys
-from .quic.engine import Address, QuicConnection
+from .quic.engine import Address, PathStatistics, QuicConnection
 from .session import Session, SessionHandler
 from .states import State
 from .streams import Stream, StreamHandler
@@ -59,6 +59,7 @@ __all__ = [
     "Headers",
     "KeyLimits",
     "Limits",
+    "PathStatistics",
     "ProtocolError",
     "QuicConnection",
     "Request",

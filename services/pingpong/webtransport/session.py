@@ -28,7 +28,7 @@ from .flow import FlowControl
 from .http3.frames import FrameType, decode_headers
 from .http3.messages import RequestHead, parse_request, parse_response, response_headers
 from .limits import Limits
-from .quic.engine import Address, QuicConnection
+from .quic.engine import Address, PathStatistics, QuicConnection
 from .states import CLIENT, SERVER, STOP_CODES, Event, State, after
 from .streams import Stream, StreamHandler, encode_stream_header
 from .varint import encode as encode_varint
@@ -166,6 +166,11 @@ class Session:
     def duplicate_packets(self) -> int:
         """Packets of the connection that the network duplicated."""
         return self._quic.duplicate_packets
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What QUIC knows of the path; None before a round trip was measured."""
+        return self._quic.path_statistics
 
     @property
     def buffered_bytes(self) -> int:

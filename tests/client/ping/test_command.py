@@ -7,11 +7,13 @@ import json
 import re
 import signal
 import time
+from typing import Literal
 
 import pytest
 
 from pingpong.client.ping import command as command_module
 from pingpong.ping import PROTOCOL
+from pingpong.webtransport.quic.engines import is_installed
 from tests.client.ping.commands import MODES, REPLY, Choosing, Said, ping, serving, silent_port
 
 # What it says
@@ -63,6 +65,20 @@ async def test_json(quiet: bool) -> None:
     assert summary["draft"] == "draft-16"
     assert summary["rtt_ms"]["min"] > 0
     assert summary["connect_ms"]["handshake"] > 0
+
+
+@pytest.mark.parametrize("engine", ["aioquic", pytest.param("quinn", marks=pytest.mark.quinn)])
+async def test_json_has_what_quic_knows_of_the_path(engine: Literal["aioquic", "quinn"]) -> None:
+    if not is_installed(engine):
+        pytest.skip("quinn is not installed")
+    async with serving() as server:
+        options = ["--json", "-q", "-c2", "-i0.01", f"--engine={engine}"]
+        _, said = await ping(server.port, *options)
+    summary = json.loads(said.lines[-1])
+    assert summary["engine"] == engine
+    assert summary["quic"]["lost_packets"] == 0
+    assert summary["quic"]["congestion_window"] > 10_000
+    assert 0 < summary["quic"]["rtt_ms"] < 5_000
 
 
 async def test_a_datagram_that_is_too_large_is_not_sent() -> None:

@@ -11,6 +11,7 @@ from pingpong.client.ping.report import TextReport
 from pingpong.client.ping.results import RunSummary, ShownOutage
 from pingpong.link import ConnectTimes, Peer
 from pingpong.statistics import Answer, AnswerStatus, Distribution, Summary
+from pingpong.webtransport import PathStatistics
 
 URL = "https://localhost:4433/ping"
 PEER = Peer(
@@ -45,7 +46,8 @@ FULL = dataclasses.replace(
     elapsed_ns=9_012_400_000,
 )
 OK = Answer(1, AnswerStatus.OK, False, 412_000, 51_000)
-FULL_RUN = RunSummary(FULL, PEER, CONNECT)
+PATH = PathStatistics(0.0005, 12_000, 2)
+FULL_RUN = RunSummary(FULL, PEER, CONNECT, path=PATH, engine="quinn")
 TEXT = TextReport(URL)
 
 
@@ -293,6 +295,8 @@ class TestJson:
             "rate": None,
             "time_ms": 9012.4,
             "connect_ms": {"resolve": 1.2, "handshake": 15.14, "session": 0.8},
+            "quic": {"rtt_ms": 0.5, "congestion_window": 12_000, "lost_packets": 2},
+            "engine": "quinn",
             "connections": 1,
             "outages": 0,
             "outage_ms": 0,

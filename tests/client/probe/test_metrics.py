@@ -31,6 +31,7 @@ reordered_total{target,mode} connect_duration_seconds{target,phase} connects_tot
 session_up{target} sessions_closed_total{reason} outage_seconds{} targets{}
 discovery_total{result} discovery_last_success_timestamp_seconds{} schedule_skipped_total{}
 event_loop_lag_seconds{} peer_certificate_not_after_timestamp_seconds{target}
+quic_rtt_seconds{target} quic_congestion_window_bytes{target} quic_lost_packets_total{target}
 build_info{version,python,aioquic} log_lines_dropped_total{} first_rtt_seconds{target,mode}
 """
 

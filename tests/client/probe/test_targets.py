@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import random
 import time
@@ -88,6 +89,29 @@ async def test_a_server_that_comes_back_ends_one_outage() -> None:
         # From the last answer to the first, but for a pause of its own before it connected.
         assert up["outage_seconds"] > 10 * INTERVAL - 0.1
         assert probes.metrics.outages.count == 1
+
+
+async def test_lost_packets_are_counted_over_all_sessions() -> None:
+    async with serving() as listener:
+        with path_to(listener.port) as path:
+            async with probing(to(path.port)) as probes:
+                counts = probes.counts()
+                lost = 0
+                for _ in range(2):
+                    await probes.answered(2)
+                    path.lose = lambda packet, to_server: to_server
+                    await asyncio.sleep(4 * INTERVAL)
+                    path.lose = lambda packet, to_server: False
+                    await probes.answered(2)
+                    for connection in list(listener.connections):
+                        connection.close(0x100)
+                    await until(lambda: not probes.is_up())
+                    after = counts.path_of()
+                    assert after is not None
+                    assert after.lost_packets > lost
+                    lost = after.lost_packets
+                    assert 0 < after.smoothed_rtt < 5
+                    assert after.congestion_window > 1_000
 
 
 async def test_a_pause_of_its_own_is_no_outage() -> None:
@@ -380,7 +404,7 @@ async def test_packets_that_the_network_delivers_twice_are_duplicates() -> None:
     """QUIC lets no copy pass, so that it says how many there were."""
     async with serving() as listener:
         with path_to(listener.port) as path:
-            async with probing(to(path.port), engine="aioquic") as probes:
+            async with probing(to(path.port)) as probes:
                 await probes.answered()
                 path.copies = True
                 await until(lambda: probes.counts().duplicates >= 3)

@@ -65,7 +65,14 @@ async def connect(url: str, limits: Limits) -> AsyncIterator[Session]:
 
 async def serve(port: int, cert: str, key: str, limits: Limits, ready: Callable[[], None]) -> None:
     config = ServerConfig(
-        bind_host="127.0.0.1", bind_port=port, certfile=cert, keyfile=key, **limits
+        bind_host="127.0.0.1",
+        bind_port=port,
+        certfile=cert,
+        keyfile=key,
+        # A benchmark has hundreds of connections, which are idle while others are measured.
+        max_connections=1000,
+        max_idle_timeout=600,
+        **limits,
     )
     tasks: set[asyncio.Future[None]] = set()
     async with WebTransportServer(config=config) as listening:

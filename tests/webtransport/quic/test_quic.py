@@ -222,7 +222,7 @@ def test_nothing_else_is_reached_for() -> None:
     known = set(METHODS) | set(ATTRIBUTES) | own
     known |= {name for of in OF_STREAMS.values() for name in of}
     known |= {"_peer_certificate", "_receive_buffer", "_send_probe"}  # see below
-    known |= OF_RECOVERY | {"_detect_loss"}
+    known |= OF_RECOVERY | {"_detect_loss", "_on_packets_lost"}
     known |= {"_RangeSet__ranges", "_lower", "_received"}  # see below
     for kind, base in (
         (reassembly.StreamReceiver, QuicStreamReceiver),

@@ -6,16 +6,18 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from pingpong.webtransport.certificates import make_certificate
+from pingpong.webtransport.certificates import Certificate, make_authority, make_certificate
 from pingpong.webtransport.quic import engines
 from pingpong.webtransport.quic.config import EndpointConfig, Engine, ServerIdentity, Windows
 from pingpong.webtransport.quic.connection_ids import SharedKeys, worker_of
-from pingpong.webtransport.quic.engine import QuicConnection, QuicEndpoint
+from pingpong.webtransport.quic.engine import RESET_REASON, QuicConnection, QuicEndpoint
 
 if TYPE_CHECKING or engines.is_installed("quinn"):
     import pingpong_engine
@@ -45,6 +47,8 @@ class Sink:
         self.credit = 0
         self.closed: tuple[Any, ...] | None = None
         self.hold = False
+        self.unsent = 0
+        """Bytes that were queued of the last stream that was stopped."""
 
     def handshake_completed(self) -> None:
         self.ready = True
@@ -61,7 +65,7 @@ class Sink:
 
     def stop_sending_received(self, stream_id: int, code: int) -> None:
         self.stops.append((stream_id, code))
-        self.quic.reset_stream(stream_id, code)
+        self.unsent = self.quic.reset_stream(stream_id, code)
 
     def stream_writable(self, stream_id: int) -> None:
         self.writable.append(stream_id)
@@ -98,7 +102,7 @@ class Link:
         """The server's clock for the time that it takes to process packets."""
         self.accepted: list[Sink] = []
         self.server_end = engines.make_endpoint(
-            EndpointConfig(certificate=CERTIFICATE, engine=server, **settings),
+            EndpointConfig(**({"certificate": CERTIFICATE, "engine": server} | settings)),
             lambda: None,
             self._accept,
             clock=lambda: self.time,
@@ -143,7 +147,12 @@ class Link:
                 side.handle_timers(self.now)
 
 
-PAIRS = [("quinn", "quinn"), ("quinn", "aioquic"), ("aioquic", "quinn")]
+PAIRS = [
+    ("quinn", "quinn"),
+    ("quinn", "aioquic"),
+    ("aioquic", "quinn"),
+    ("aioquic", "aioquic"),
+]
 
 
 @pytest.fixture(params=PAIRS, ids="-".join)
@@ -170,6 +179,87 @@ def test_streams_and_datagrams(link: Link) -> None:
     link.run(lambda: link.client.ended and link.client.datagrams)
     assert link.client.data == {stream_id: data}
     assert link.client.datagrams == [bytes(link.server.quic.max_datagram_size)]
+
+
+def test_the_final_size_is_that_of_what_was_sent(link: Link) -> None:
+    """Of a stream that is reset before all of it arrived, and of one that is stopped."""
+    quic = link.client.quic
+    lost = quic.open_stream(b"header", True)
+    link.run(seconds=0.1)
+    quic.send_stream(lost, bytes(5_000))
+    link.client_end.transmit(link.now)
+    unsent = quic.reset_stream(lost, 7)
+    link.run(lambda: link.server.resets)
+    assert link.server.resets == [(lost, 7, 5_006 - unsent)]
+    link.server.resets.clear()
+    stopped = quic.open_stream(b"header", True)
+    link.run(seconds=0.1)
+    quic.send_stream(stopped, bytes(3_000))
+    link.server.quic.stop_sending(stopped, 9)
+    assert not link.server.quic.is_receive_closed(stopped)
+    link.run(lambda: link.server.resets)
+    assert link.client.stops == [(stopped, 9)]
+    (reset,) = link.server.resets
+    assert reset == (stopped, 9, 3_006 - link.client.unsent)
+    assert link.server.quic.is_receive_closed(stopped)
+
+
+def test_a_stream_that_is_stopped_may_be_complete(link: Link) -> None:
+    quic = link.client.quic
+    stream_id = quic.open_stream(b"header", True)
+    link.run(seconds=0.1)
+    quic.send_stream(stream_id, bytes(3_000), True)
+    link.client_end.transmit(link.now)
+    link.server.quic.stop_sending(stream_id, 9)
+    link.run(lambda: link.server.resets or link.server.ended, seconds=2)
+    assert link.server.ended or link.server.resets[0][2] == 3_006
+    assert link.server.quic.is_receive_closed(stream_id)
+
+
+def test_packets_that_the_network_duplicates_are_counted(link: Link) -> None:
+    for number in range(100):
+        link.client.quic.send_datagram(bytes((number,)))
+        for _, packets in link.client_end.transmit(link.now):
+            for packet in packets:
+                for _ in range(3 if number % 10 == 0 else 1):
+                    link.server_end.receive(packet, CLIENT, link.now, int(link.now * 1e9))
+                # And one that is no copy.
+                wrong = packet[:-1] + bytes((packet[-1] ^ 1,))
+                link.server_end.receive(wrong, CLIENT, link.now, int(link.now * 1e9))
+        link.run(seconds=0.02)
+    assert len(link.server.datagrams) == 100
+    assert link.server.quic.duplicate_packets == 20
+    assert link.client.quic.duplicate_packets == 0
+
+
+def test_what_is_known_of_the_path(link: Link) -> None:
+    quic = link.client.quic
+    before = quic.path_statistics
+    assert before is not None
+    assert before.lost_packets == 0
+    assert 10_000 < before.congestion_window < 20_000
+    quic.send_datagram(b"lost")
+    link.client_end.transmit(link.now)
+    stream_id = quic.open_stream(b"", False)
+    quic.send_stream(stream_id, bytes(100_000), True)
+    link.run(lambda: link.server.ended)
+    link.run(seconds=0.2)
+    after = quic.path_statistics
+    assert after is not None
+    assert after.lost_packets == 1
+    assert after.congestion_window != before.congestion_window
+    assert 0 <= after.smoothed_rtt < 0.1
+    quic.close(0)
+    link.run()
+    assert link.client.closed
+    assert quic.path_statistics is not None
+    assert quic.path_statistics.lost_packets == 1
+
+
+def test_nothing_is_known_of_the_path_before_a_round_trip() -> None:
+    for engine in ("aioquic", "quinn"):
+        end = engines.make_endpoint(EndpointConfig(engine=engine), lambda: None)
+        assert end.connect(SERVER, PINNED, Sink, 1.0).path_statistics is None
 
 
 def test_a_stream_that_is_reset_at_once_brings_its_header(link: Link) -> None:
@@ -289,18 +379,122 @@ def test_connection_ids_lead_to_the_worker(worker: int, workers: int) -> None:
     assert {worker_of(packet, workers) for packet in packets} == {worker}
 
 
-def test_another_process_with_the_same_keys_resets_what_it_does_not_know() -> None:
+@pytest.mark.parametrize("engine", ["aioquic", "quinn"])
+def test_a_restarted_server_resets_the_connections_of_its_predecessor(engine: Engine) -> None:
     keys = SharedKeys()
-    link = Link(keys=keys)
+    link = Link("quinn", engine, keys=keys)
     link.server_end = engines.make_endpoint(
-        EndpointConfig(certificate=CERTIFICATE, engine="aioquic", keys=keys),
+        EndpointConfig(certificate=CERTIFICATE, engine=engine, keys=keys),
         lambda: None,
         link._accept,
     )
     link.client.quic.send_datagram(bytes(100))
     link.run(lambda: link.client.closed)
+    assert link.client.closed == (1, RESET_REASON, True, False, False)
+    assert link.server_end.counters.resets_sent == 1
+    assert link.client_end.counters.resets_received == 1
+
+
+@pytest.mark.parametrize("engine", ["aioquic", "quinn"])
+@pytest.mark.parametrize("same", [True, False])
+def test_workers_with_the_same_keys_know_the_retry_tokens_of_each_other(
+    engine: Engine, same: bool
+) -> None:
+    keys = SharedKeys()
+    first, second = (
+        engines.make_endpoint(
+            EndpointConfig(certificate=CERTIFICATE, engine=engine, keys=key, max_handshakes=0),
+            lambda: None,
+            Sink,
+        )
+        for key in (keys, keys if same else SharedKeys())
+    )
+    client = engines.make_endpoint(EndpointConfig(engine="aioquic"), lambda: None)
+    client.connect(SERVER, PINNED, Sink, 1.0)
+    for end in (first, second):
+        for _, packets in client.transmit(1.0):
+            for packet in packets:
+                end.receive(packet, CLIENT, 1.0, 10**9)
+        for _, packets in end.transmit(1.0):
+            for packet in packets:
+                client.receive(packet, SERVER, 1.0, 10**9)
+    assert first.counters.retries_sent == 1
+    assert second.counters.connections == same
+
+
+def signed() -> tuple[Certificate, bytes]:
+    """A certificate, and that of its authority in PEM."""
+    now = datetime.now(UTC)
+    authority = make_authority(now, timedelta(days=9))
+    made = make_certificate(["localhost"], now, authority=authority)
+    return made, authority.certificate.public_bytes(Encoding.PEM)
+
+
+@pytest.mark.parametrize("server", ["quinn", "aioquic"])
+@pytest.mark.parametrize("where", ["file", "folder"])
+def test_certificates_of_authorities(tmp_path: Path, server: Engine, where: str) -> None:
+    made, authority = signed()
+    file = tmp_path / "0a1b2c3d.0"
+    file.write_bytes(authority)
+
+    def known(name: str) -> ServerIdentity:
+        if where == "file":
+            return ServerIdentity(name, ca_file=str(file))
+        return ServerIdentity(name, ca_path=str(tmp_path))
+
+    (tmp_path / "README").write_text("no certificate")
+    for name, accepted in (("localhost", True), ("other.test", False)):
+        link = Link("quinn", server, known(name), certificate=made)
+        assert link.client.ready is accepted
+        assert (link.client.closed is None) is accepted
+    # Another one of the same name, and then none.
+    file.write_bytes(signed()[1] + b"\n")
+    os.utime(tmp_path)
+    link = Link("quinn", server, known("localhost"), certificate=made)
     assert link.client.closed is not None
-    assert link.client.closed[1].startswith("stateless reset")
+    assert link.client.closed[0] == 0x130  # unknown_ca
+    file.write_bytes(b"")
+    os.utime(tmp_path)
+    link = Link("quinn", server, known("localhost"), certificate=made)
+    assert link.client.closed is not None
+
+
+def test_a_ca_file_that_is_not_there() -> None:
+    end = engines.make_endpoint(EndpointConfig(engine="quinn"), lambda: None)
+    with pytest.raises(FileNotFoundError):
+        end.connect(SERVER, ServerIdentity("localhost", ca_file="/nowhere"), Sink, 1.0)
+
+
+def test_without_authorities_those_of_certifi_are_known() -> None:
+    link = Link("quinn", "quinn", ServerIdentity("localhost"))
+    assert link.client.closed is not None
+    assert link.client.closed[0] in range(0x100, 0x200)
+
+
+def test_a_certificate_for_new_handshakes(link: Link) -> None:
+    new = make_certificate(["localhost"], datetime.now(UTC))
+    link.server_end.use_certificate(new)
+    other = link.connect(ServerIdentity("localhost", certificate_hash=new.sha256))
+    assert other.ready
+    link.client.quic.send_datagram(b"old")
+    link.run(lambda: link.server.datagrams)
+    assert link.server.datagrams == [b"old"]
+    assert link.connect(PINNED).closed is not None
+
+
+def test_both_sides_export_the_same_keying_material() -> None:
+    link = Link()
+    material = [
+        end.engine.export_keying_material(sink.quic.handle, 32, b"EXPORTER-test", b"context")  # type: ignore[attr-defined]
+        for end, sink in ((link.client_end, link.client), (link.server_end, link.server))
+    ]
+    assert material[0] == material[1]
+    assert len(material[0]) == 32
+    quic = link.client_end.connect(SERVER, PINNED, Sink, link.now)
+    with pytest.raises(pingpong_engine.QuicError):
+        link.client_end.engine.export_keying_material(quic.handle, 32, b"", b"")  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="8192"):
+        link.client_end.engine.export_keying_material(quic.handle, 1 << 40, b"", b"")  # type: ignore[attr-defined]
 
 
 def test_garbage_changes_nothing(link: Link) -> None:
@@ -404,12 +598,12 @@ def test_packets_of_a_connection_that_takes_much_time_wait() -> None:
     packets += [one for _, group in link.client_end.transmit(link.now) for one in group]
     for packet in packets:
         link.server_end.receive(packet, CLIENT, link.now, int(link.now * 1e9))
-    # Two milliseconds of the first, and all of the other.
-    assert len(slow.datagrams) == 2
+    # The first packet is not measured; then two milliseconds, and all of the other.
+    assert len(slow.datagrams) == 3
     assert link.accepted[1].datagrams == [b"quick"]
     waiting = link.server_end.waiting_packets
     assert waiting == 512
-    assert link.server_end.counters.throttled_packets == len(packets) - 3 - waiting
+    assert link.server_end.counters.throttled_packets == len(packets) - 4 - waiting
     while link.server_end.waiting_packets:
         before = len(slow.datagrams)
         link.server_end.process_waiting()
@@ -421,7 +615,7 @@ def test_packets_of_a_connection_that_takes_much_time_wait() -> None:
     assert link.client.quic.send_datagram(b"late")
     link.run(lambda: slow.datagrams[-1] == b"late")
     assert slow.datagrams[-1] == b"late"
-    assert slow.datagrams[:-1] == [str(number).encode() for number in range(514)]
+    assert slow.datagrams[:-1] == [str(number).encode() for number in range(515)]
 
 
 def test_handshakes_that_take_much_time_wait() -> None:
@@ -442,7 +636,7 @@ def test_handshakes_that_take_much_time_wait() -> None:
             for packet in packets:
                 link.server_end.receive(packet, ("127.0.0.1", port), link.now, 10**12)
     assert firsts
-    assert link.server_end.counters.connections == begun + 2
+    assert link.server_end.counters.connections == begun + 3
     assert link.server_end.waiting_packets > 0
     # Others are not delayed.
     link.client.quic.send_datagram(b"quick")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...link import Peer
 from ...statistics import Answer, AnswerStatus, Distribution
+from ...webtransport import PathStatistics
 from .results import RunSummary
 
 
@@ -74,6 +75,8 @@ class JsonReport:
                     "handshake": _milliseconds(run.times.handshake_ns),
                     "session": _milliseconds(run.times.session_ns),
                 },
+                "quic": None if run.path is None else _path(run.path),
+                "engine": run.engine,
                 "connections": run.connections,
                 "outages": run.outages,
                 "outage_ms": _milliseconds(run.outage_ns),
@@ -88,6 +91,14 @@ class JsonReport:
 def _milliseconds(time_ns: float | None) -> float | None:
     """Convert to milliseconds, with the nanosecond as the last digit."""
     return None if time_ns is None else round(time_ns / 1e6, 6)
+
+
+def _path(path: PathStatistics) -> dict[str, float | None]:
+    return {
+        "rtt_ms": _milliseconds(path.smoothed_rtt * 1e9),
+        "congestion_window": path.congestion_window,
+        "lost_packets": path.lost_packets,
+    }
 
 
 def _distribution(times: Distribution | None) -> dict[str, float | None] | None:

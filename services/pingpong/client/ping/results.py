@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...link import ConnectTimes, Peer
 from ...statistics import Summary
-from ...webtransport import Address
+from ...webtransport import Address, PathStatistics
 from . import formatting
 
 
@@ -47,6 +47,10 @@ class RunSummary:
     """Pings a second, of a flood."""
     error: str | None = None
     """What ended the run before its time, or has kept it from beginning."""
+    path: PathStatistics | None = None
+    """What QUIC knows of the path to the peer."""
+    engine: str | None = None
+    """The QUIC engine."""
     unconnected: str | None = None
     """Where it was stopped before the first session, without an error: what was tried."""
 

@@ -12,6 +12,7 @@ from ...ping import Mode
 from ...settings import PingSettings
 from ...statistics import Answer, AnswerStatus, Latencies, Summary
 from ...webtransport import Address
+from ...webtransport.asyncio import choose_engine
 from .advice import with_advice
 from .observer import Display
 from .results import RunSummary, ShownOutage, unconnected
@@ -152,6 +153,8 @@ class TargetRun(Observer):
             outage_ns=outage_ns,
             rate=pings.sent * _NANOSECONDS / elapsed if is_flood else None,
             error=None if self.error is None else with_advice(self.error, self._settings),
+            path=self.link.path_statistics(),
+            engine=choose_engine(self._settings.engine, server=False),
             unconnected=stopped,
         )
 

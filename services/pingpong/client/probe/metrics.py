@@ -6,7 +6,7 @@ series exist as long as the object does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import get_args
 
 from prometheus_client import Metric
@@ -15,6 +15,7 @@ from ...link import CLOSE_REASONS, CONNECT_RESULTS
 from ...ping import Mode
 from ...telemetry.metrics import BucketCounts, Spec
 from ...telemetry.process import service_specs
+from ...webtransport import PathStatistics
 
 MODES = get_args(Mode)
 RESULTS = ("ok", "late", "lost", "malformed", "send_error")
@@ -91,6 +92,24 @@ CONNECTS = Spec(
     "Attempts to connect, by result.",
     {**_TARGET, "result": CONNECT_RESULTS},
 )
+QUIC_RTT = Spec(
+    f"{_P}quic_rtt_seconds",
+    "gauge",
+    "Smoothed round-trip time that QUIC measured, of the current or last session.",
+    _TARGET,
+)
+QUIC_WINDOW = Spec(
+    f"{_P}quic_congestion_window_bytes",
+    "gauge",
+    "Bytes that QUIC's congestion control allows in flight, of the current or last session.",
+    _TARGET,
+)
+QUIC_LOST = Spec(
+    f"{_P}quic_lost_packets_total",
+    "counter",
+    "Packets of the client that QUIC took for lost, of all sessions with the target.",
+    _TARGET,
+)
 SESSION_UP = Spec(
     f"{_P}session_up",
     "gauge",
@@ -138,6 +157,7 @@ EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO = service_specs(_P)
 SPECS = (
     *(SENT, COMPLETED, RTT, FIRST_RTT, SERVER_TIME, LOST, DUPLICATES, REORDERED),
     *(CONNECT_DURATION, CONNECTS, SESSION_UP, CERTIFICATE_NOT_AFTER),
+    *(QUIC_RTT, QUIC_WINDOW, QUIC_LOST),
     *(SESSIONS_CLOSED, OUTAGE, TARGETS, DISCOVERY, DISCOVERY_LAST_SUCCESS),
     *(SKIPPED, EVENT_LOOP_LAG, LOG_LINES_DROPPED, BUILD_INFO),
 )
@@ -166,8 +186,10 @@ class TargetCounts:
         "duplicates",
         "is_up",
         "lost",
+        "lost_packets",
         "modes",
         "not_after",
+        "path_of",
         "server_time",
     )
 
@@ -181,6 +203,10 @@ class TargetCounts:
         self.is_up = False
         self.not_after: float | None = None
         """When its certificate expires, in seconds since 1970; None if none was seen."""
+        self.path_of: Callable[[], PathStatistics | None] = lambda: None
+        """What QUIC knows of the path."""
+        self.lost_packets = 0
+        """Lost packets besides those of `path_of`."""
 
 
 class ProbeMetrics:
@@ -240,6 +266,17 @@ class ProbeMetrics:
             for result, count in one.connects.items()
         )
         yield from SESSION_UP.slices(((name,), int(one.is_up)) for name, one in targets)
+        paths = [(name, one.path_of(), one.lost_packets) for name, one in targets]
+        yield from QUIC_RTT.slices(
+            ((name,), path.smoothed_rtt) for name, path, _ in paths if path is not None
+        )
+        yield from QUIC_WINDOW.slices(
+            ((name,), path.congestion_window) for name, path, _ in paths if path is not None
+        )
+        yield from QUIC_LOST.slices(
+            ((name,), lost + (0 if path is None else path.lost_packets))
+            for name, path, lost in paths
+        )
         yield from CERTIFICATE_NOT_AFTER.slices(
             ((name,), one.not_after) for name, one in targets if one.not_after is not None
         )

@@ -155,6 +155,7 @@ class Supervisor:
         while True:
             recorder = Recorder(name, self._metrics, counts, self._failures)
             link = target.link = Link(name, self._lookup_of(name), self._dialer, recorder, options)
+            counts.path_of = link.path_statistics
             began = time.monotonic()
             try:
                 await link.run()
@@ -164,6 +165,9 @@ class Supervisor:
                 target.link = None
                 counts.is_up = False
                 await link.close()
+                path = link.path_statistics()
+                counts.lost_packets += 0 if path is None else path.lost_packets
+                counts.path_of = lambda: None
             if time.monotonic() - began > _LONGEST_RESTART:
                 backoff.reset()
             await asyncio.sleep(backoff.next())

@@ -16,7 +16,7 @@ from ..errors import ErrorCode
 from .aioquic import StreamCreditReceived
 from .config import EndpointConfig
 from .connection_ids import ConnectionIds
-from .engine import Address, QuicEvents
+from .engine import Address, PathStatistics, QuicEvents
 from .fair_queue import Flow
 from .one_rtt import OneRttConnection
 
@@ -131,6 +131,11 @@ class AioquicConnection:
     def duplicate_packets(self) -> int:
         """Packets that the network duplicated."""
         return self._quic.duplicate_packets
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What is known of the path; None before a round trip was measured."""
+        return self._quic.path_statistics
 
     @property
     def peer_broke_rules(self) -> bool:

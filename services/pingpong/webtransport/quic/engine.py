@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .config import ServerIdentity
 
@@ -27,6 +27,17 @@ RESET_REASON = "stateless reset: the peer no longer has this connection"
 
 Address = Any
 """A socket address as the socket module has it; opaque to the engine's users."""
+
+
+class PathStatistics(NamedTuple):
+    """What a connection knows of its path (RFC 9002)."""
+
+    smoothed_rtt: float
+    """The smoothed round-trip time, in seconds."""
+    congestion_window: int
+    """Bytes that may be in flight."""
+    lost_packets: int
+    """Packets that the connection sent and took for lost."""
 
 
 class QuicEvents(Protocol):
@@ -106,6 +117,11 @@ class QuicConnection(Protocol):
     @property
     def duplicate_packets(self) -> int:
         """1-RTT packets that the network duplicated."""
+        ...
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What is known of the path; None before a round trip was measured. Not for each packet."""
         ...
 
     @property

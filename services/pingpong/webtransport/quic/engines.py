@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .config import EndpointConfig, Engine, EngineChoice, KeyLimits
 from .engine import QuicConnection, QuicEndpoint, QuicEvents, Wake
 
-_QUINN_VERSION = "0.2.0"
+_QUINN_VERSION = "0.3.0"
 """The version of `pingpong_engine` that `quinn` is written for."""
 _BUILD = "build it with `make engine`, which needs Rust (cargo 1.85 or newer), or choose aioquic"
 
@@ -33,12 +33,6 @@ CAPABILITIES = (
         frozenset({"aioquic"}),
         "a server gets no session from webtransport-go's client, which asks for this extension; the"
         " header of a stream that is reset at once may be lost",
-    ),
-    Capability(
-        "counting of duplicate packets",
-        frozenset({"aioquic"}),
-        "`dup` and `duplicates` count only what the server answered twice, not packets that the"
-        " network delivered twice",
     ),
     Capability(
         "key limits",

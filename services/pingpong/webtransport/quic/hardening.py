@@ -37,6 +37,7 @@ from aioquic.quic.stream import (
 
 from ..errors import ErrorCode
 from .connection_ids import ConnectionIds
+from .engine import PathStatistics
 from .identity import IdentifiedConnection
 from .reassembly import (
     MAX_CRYPTO_BYTES,
@@ -105,6 +106,11 @@ class HardenedConnection(IdentifiedConnection):
         # In the handshake nothing else limits the buffers.
         for stream in self._crypto_streams.values():
             stream.receiver = StreamReceiver(None, Buffers(), most=MAX_CRYPTO_PIECES)
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What is known of the path; None before a round trip was measured."""
+        return self._loss.path_statistics
 
     # Packets.
 

@@ -5,8 +5,8 @@ reports its events, gives up handshakes that take too long, reads certificates, 
 and the buffers of a connection.
 
 A connection whose packets take too much time is throttled: the extension module then returns its
-packets as they are, and they wait in the fair queue. Time is measured for packets that arrive; what
-a connection sends at once is limited by its congestion window.
+packets as they are, and they wait in the fair queue. The first packet of a batch, mostly the only
+one, is not measured. What a connection sends at once is limited by its congestion window.
 
 What it cannot do that aioquic can is in `engines.CAPABILITIES`.
 """
@@ -30,6 +30,7 @@ from .engine import (
     RESET_REASON,
     Address,
     EndpointCounters,
+    PathStatistics,
     QuicConnection,
     QuicEvents,
     Wake,
@@ -40,6 +41,9 @@ from .timers import Timers
 if TYPE_CHECKING:
     from ..certificates import Certificate
 
+# Names of this module are found faster than those of another.
+_RECEIVED, _ACCEPTED, _WAITING = quinn.RECEIVED, quinn.ACCEPTED, quinn.WAITING
+_DATAGRAM, _STREAM_DATA = quinn.DATAGRAM, quinn.STREAM_DATA
 _TIMER_GRANULARITY = 0.001
 """Timers may fire this much early or late: event loops have a resolution of milliseconds."""
 _SECOND = 1_000_000_000
@@ -65,10 +69,12 @@ class QuinnConnection:
         "_engine",
         "_handle",
         "_owner",
+        "_path",
         "arrival",
         "buffered_bytes",
         "close_is_authenticated",
         "closing",
+        "duplicate_packets",
         "events",
         "flow",
         "give_up_at",
@@ -97,12 +103,15 @@ class QuinnConnection:
         self._certificate: x509.Certificate | None = None
         self._certificate_hash = certificate_hash
         self._deadline: float | None = None
+        self._path: PathStatistics | None = None
         self.arrival = 0
         self.buffered_bytes = 0
         """Bytes that were buffered at the last count."""
         self.close_is_authenticated = True
         self.closing: tuple[int, str, bool] | None = None
         """Code, reason, and whether it is the application's: of a close that is not reported."""
+        self.duplicate_packets = 0
+        """1-RTT packets that the network duplicated."""
         self.events: QuicEvents | None = None
         self.flow = Flow()
         """The processing time of its packets."""
@@ -138,9 +147,14 @@ class QuinnConnection:
         return self._certificate
 
     @property
-    def duplicate_packets(self) -> int:
-        """Not counted."""
-        return 0
+    def path_statistics(self) -> PathStatistics | None:
+        """What is known of the path; None before a round trip was measured."""
+        if self.handshake_counted and not self.has_ended:
+            known = self._engine.statistics(self._handle)
+            if known is not None:
+                rtt, congestion_window, lost_packets = known
+                self._path = PathStatistics(rtt / _SECOND, congestion_window, lost_packets)
+        return self._path
 
     @property
     def deadline(self) -> float | None:
@@ -178,7 +192,7 @@ class QuinnConnection:
         return self._engine.reset_stream(self._handle, stream_id, code)
 
     def stop_sending(self, stream_id: int, code: int) -> None:
-        """Send STOP_SENDING. The end of the stream is reported at once, as a reset."""
+        """Send STOP_SENDING. The end of the stream is reported as a reset."""
         if self._engine.stop_sending(self._handle, stream_id, code):
             self._owner.report_later(self)
 
@@ -249,6 +263,8 @@ class QuinnConnection:
     def end(self) -> QuicEvents | None:
         """It has ended. Returns the receiver of its events, which gets no more after the last."""
         self._keep_certificate()
+        if self.is_client:
+            _ = self.path_statistics
         events, self.events = self.events, None
         self.has_ended = True
         self.closing = self.deadline = self.give_up_at = None
@@ -287,6 +303,10 @@ class QuinnEndpoint:
         """Packets that begin connections."""
         self._throttled: set[QuinnConnection] = set()
         self._throttles_unmatched = False
+        self._is_in_round = False
+        """Whether a packet was received since the last `transmit`."""
+        self._time = 0.0
+        """When the last packet of this round was processed; 0.0: it was not measured."""
         self._buffered = 0
         """Bytes that all connections buffer, at their last counts."""
         self._to_abandon: list[int] = []
@@ -368,13 +388,22 @@ class QuinnEndpoint:
         if self._throttles_unmatched and data and data[0] & _LONG_TYPE == _INITIAL:
             self._enqueue(self._unmatched, (data, address, now, arrival), len(data))
             return
-        begun = self._queue.clock()
+        begun = 0.0
+        if self._is_in_round:
+            begun = self._time or self._queue.clock()
+        self._is_in_round = True
         outcome, handle, events, more = self.engine.receive(data, address, arrival)
-        if outcome == quinn.WAITING:
+        if outcome == _RECEIVED:
             connection = self._connections[handle]
-            self._enqueue(connection.flow, (events, arrival), len(data))
+            connection.arrival = arrival
+            if events or more:
+                self._report(connection, events, more)
+            else:  # it may be a duplicate
+                connection.duplicate_packets = self.engine.duplicate_packets(handle)
+            if begun:
+                self._spend(connection.flow, begun, connection)
         else:
-            self._process(begun, outcome, handle, events, more, address, now, arrival)
+            self._process_other(begun, outcome, handle, events, data, address, now, arrival)
 
     @property
     def waiting_packets(self) -> int:
@@ -392,15 +421,21 @@ class QuinnEndpoint:
             if len(packet) == 2:
                 waiting, arrival = packet
                 outcome, handle, events, more = self.engine.process(waiting)
-                # Only a new connection needs an address and a time.
-                self._process(time, outcome, handle, events, more, None, 0.0, arrival)
+                connection = self._connections.get(handle)
+                if outcome == _RECEIVED and connection is not None:
+                    connection.arrival = arrival
+                    self._report(connection, events, more)
+                    self._spend(connection.flow, time, connection)
             else:
                 data, address, now, arrival = packet
                 outcome, handle, events, more = self.engine.receive(data, address, arrival)
-                if outcome == quinn.WAITING:
-                    self._enqueue(self._connections[handle].flow, (events, arrival), len(data))
+                if outcome == _RECEIVED:
+                    connection = self._connections[handle]
+                    connection.arrival = arrival
+                    self._report(connection, events, more)
+                    self._spend(connection.flow, time, connection)
                 else:
-                    self._process(time, outcome, handle, events, more, address, now, arrival)
+                    self._process_other(time, outcome, handle, events, data, address, now, arrival)
             time = queue.clock()
 
     def transmit(self, now: float) -> Sequence[tuple[Address, list[bytes]]]:
@@ -411,6 +446,8 @@ class QuinnEndpoint:
         self._requested = False
         groups, is_news = self.engine.transmit(int(now * _SECOND))
         self._queue.next_round()
+        self._is_in_round = False
+        self._time = 0.0
         if self._throttled or self._throttles_unmatched:
             self._end_throttling()
         if self._to_abandon:
@@ -476,35 +513,37 @@ class QuinnEndpoint:
         if not self._queue.enqueue(flow, packet, size):
             self.counters.throttled_packets += 1
 
-    def _process(
+    def _process_other(
         self,
         begun: float,
         outcome: int,
         handle: int,
-        events: Any,
-        more: bool,
+        waiting: Any,
+        data: bytes,
         address: Address,
         now: float,
         arrival: int,
     ) -> None:
-        """Report what became of a packet, and count the time since `begun`."""
-        queue = self._queue
-        if outcome == quinn.RECEIVED:
-            connection = self._connections.get(handle)
-            if connection is None:
-                return
-            connection.arrival = arrival
-            if events or more:
-                self._report(connection, events, more)
-            if not queue.spend(connection.flow, queue.clock() - begun):
-                self._throttle(connection)
+        """Process a packet that has no events: of no connection, of a new one, or one to wait."""
+        if outcome == _WAITING:
+            self._enqueue(self._connections[handle].flow, (waiting, arrival), len(data))
             return
-        if outcome == quinn.ACCEPTED:
+        if outcome == _ACCEPTED:
             self._admit(handle, address, now, arrival)
         else:
             self._count(outcome)
-        if not queue.spend(self._unmatched, queue.clock() - begun):
-            self._throttles_unmatched = True
+        if begun:
+            self._spend(self._unmatched, begun)
+
+    def _spend(self, flow: Flow, begun: float, connection: QuinnConnection | None = None) -> None:
+        """Count the time of a packet that began to be processed at `begun`."""
+        queue = self._queue
+        self._time = time = queue.clock()
+        if not queue.spend(flow, time - begun):
+            if connection is None:
+                self._throttles_unmatched = True
+            else:
+                self._throttle(connection)
 
     def _throttle(self, connection: QuinnConnection) -> None:
         if connection not in self._throttled and not connection.has_ended:
@@ -588,13 +627,20 @@ class QuinnEndpoint:
             raise
 
     def _report(self, connection: QuinnConnection, events: list[Any], more: bool) -> None:
+        arrival = connection.arrival
         try:
             while True:
                 for event in events:
                     sink = connection.events
                     if sink is None or connection.closing is not None:
                         break
-                    self._report_event(connection, sink, event)
+                    kind = event[0]
+                    if kind == _DATAGRAM:
+                        sink.datagram_received(event[1], arrival)
+                    elif kind == _STREAM_DATA:
+                        sink.stream_data_received(event[1], event[2], event[3], arrival)
+                    else:
+                        self._report_other(connection, sink, event)
                 if not more:
                     break
                 events, more = self.engine.events(connection.handle)
@@ -605,15 +651,11 @@ class QuinnEndpoint:
             connection.close(ErrorCode.H3_INTERNAL_ERROR)
             raise
 
-    def _report_event(
+    def _report_other(
         self, connection: QuinnConnection, sink: QuicEvents, event: tuple[Any, ...]
     ) -> None:
         kind = event[0]
-        if kind == quinn.DATAGRAM:
-            sink.datagram_received(event[1], connection.arrival)
-        elif kind == quinn.STREAM_DATA:
-            sink.stream_data_received(event[1], event[2], event[3], connection.arrival)
-        elif kind == quinn.STREAM_RESET:
+        if kind == quinn.STREAM_RESET:
             sink.stream_reset_received(event[1], event[2], event[3])
         elif kind == quinn.STOP_SENDING:
             sink.stop_sending_received(event[1], event[2])
@@ -713,30 +755,28 @@ def _ours(closing: tuple[int, str, bool]) -> tuple[int, str, bool, bool, bool]:
 
 def _authorities(identity: ServerIdentity) -> quinn.Authorities:
     """The authorities that a client trusts. Raises `OSError` if a file is not readable."""
-    if identity.ca_file is None and identity.ca_path is None:
+    file, folder = identity.ca_file, identity.ca_path
+    if file is None and folder is None:
         import certifi
 
-        return _read_authorities((certifi.where(),), ())
-    files = [] if identity.ca_file is None else [identity.ca_file]
-    if identity.ca_path is not None:
-        # The names that OpenSSL gives them: a hash, and a number.
-        names = sorted(os.listdir(identity.ca_path))
-        files += [
-            os.path.join(identity.ca_path, name)
-            for name in names
-            if name.rpartition(".")[2].isdigit()
-        ]
-    stamps = tuple((os.stat(file).st_mtime_ns, os.stat(file).st_size) for file in files)
-    return _read_authorities(tuple(files), stamps)
+        file = certifi.where()
+    # What is in a folder is not looked at for each connection: a system has hundreds of files.
+    stamps = [(os.stat(one).st_mtime_ns, os.stat(one).st_size) for one in (file, folder) if one]
+    return _read_authorities(file, folder, tuple(stamps))
 
 
 @functools.lru_cache(maxsize=8)
 def _read_authorities(
-    files: tuple[str, ...], stamps: tuple[tuple[int, int], ...]
+    file: str | None, folder: str | None, stamps: tuple[tuple[int, int], ...]
 ) -> quinn.Authorities:
     """Read PEM files; `stamps` changes when they do."""
+    files = [] if file is None else [file]
+    if folder is not None:
+        # The names that OpenSSL gives them: a hash, and a number.
+        names = sorted(os.listdir(folder))
+        files += [os.path.join(folder, name) for name in names if name.rpartition(".")[2].isdigit()]
     content = []
     for name in files:
-        with open(name, "rb") as file:
-            content.append(file.read())
+        with open(name, "rb") as opened:
+            content.append(opened.read())
     return quinn.Authorities(b"\n".join(content))

@@ -9,10 +9,13 @@ only an ACK.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
+
+from .engine import PathStatistics
 
 _ACKED = QuicDeliveryState.ACKED
 _TIMER_GRANULARITY = 0.001
@@ -33,8 +36,36 @@ class Recovery(QuicPacketRecovery):
         super().__init__(**kwargs)
         self.probe_timeout: float = self.get_probe_timeout()
         """Seconds; of 1-RTT packets, without backoff. It changes with each measured round trip."""
+        self.lost_packets = 0
         self.ack_only: deque[int] = deque()
         """Packet numbers of the remembered 1-RTT packets that are not ack-eliciting."""
+
+    @property
+    def path_statistics(self) -> PathStatistics | None:
+        """What is known of the path; None before a round trip was measured."""
+        if not self._rtt_initialized:
+            return None
+        return PathStatistics(self._rtt_smoothed, self.congestion_window, self.lost_packets)
+
+    def _on_packets_lost(
+        self,
+        *,
+        congestion_event: bool = True,
+        now: float,
+        packets: Iterable[QuicSentPacket],
+        persistent_congestion: bool = False,
+        space: QuicPacketSpace,
+    ) -> None:
+        packets = list(packets)
+        if congestion_event:  # others are sent again as probes
+            self.lost_packets += len(packets)
+        super()._on_packets_lost(
+            congestion_event=congestion_event,
+            now=now,
+            packets=packets,
+            persistent_congestion=persistent_congestion,
+            space=space,
+        )
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
         """Remember a packet."""
