@@ -21,7 +21,7 @@ use crate::congestion::ClosableConfig;
 use crate::connection::{Connection, MAX_SEGMENTS};
 use crate::ids::WorkerIds;
 use crate::memory;
-use crate::streams::Windows;
+use crate::streams::{FIRST_STREAMS, Windows};
 use crate::tls::{self, Authorities};
 use crate::watch::Watched;
 
@@ -154,8 +154,8 @@ impl Endpoint {
             .max_idle_timeout(Some(idle))
             .receive_window(window.into())
             .stream_receive_window(stream_window.into())
-            .max_concurrent_bidi_streams(streams_bidi.into())
-            .max_concurrent_uni_streams(streams_uni.into())
+            .max_concurrent_bidi_streams(streams_bidi.min(FIRST_STREAMS).into())
+            .max_concurrent_uni_streams(streams_uni.min(FIRST_STREAMS).into())
             .send_window(SEND_WINDOW)
             .congestion_controller_factory(Arc::new(ClosableConfig))
             .datagram_receive_buffer_size(Some(1 << 16))
@@ -179,6 +179,7 @@ impl Endpoint {
             windows: Windows {
                 stream: stream_window as usize,
                 connection: window as usize,
+                streams: [streams_bidi, streams_uni],
             },
             ids,
             token_key: Arc::new(token_key),

@@ -307,6 +307,18 @@ def test_streams_beyond_the_limit_wait(link: Link) -> None:
     assert quic.can_open_stream(True)
 
 
+def test_the_limit_of_streams_grows_with_their_use(link: Link) -> None:
+    quic = link.client.quic
+    opened = 0
+    for _ in range(20):
+        while quic.can_open_stream(False):
+            quic.send_stream(quic.open_stream(b"x", False), b"y")
+            opened += 1
+        link.run(seconds=0.1)
+    assert opened == Windows().streams_bidi
+    assert len(link.server.data) == opened
+
+
 def test_a_close_arrives_with_its_code_and_reason(link: Link) -> None:
     link.client.quic.close(0x107, "enough")
     link.run(lambda: link.server.closed)

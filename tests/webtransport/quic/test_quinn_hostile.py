@@ -82,26 +82,22 @@ def recorded() -> list[tuple[bool, bytes]]:
     return list(seen.values())
 
 
-PACKETS = recorded() if engines.is_installed("quinn") else []
+def test_every_byte_changed_and_every_length() -> None:
+    for to_server, data in recorded():
+        link = Link()
+        changed = []
+        for at in range(len(data)):
+            for value in (0x00, 0xFF, data[at] ^ 0x01, data[at] ^ 0x80):
+                # What follows the header is encrypted: a few of its bytes are as good as all.
+                if at < 100 or at % 37 == 0:
+                    changed.append((to_server, data[:at] + bytes((value,)) + data[at + 1 :]))
+            changed.append((to_server, data[:at]))
+        give(link, changed)
+        assert still_works(link)
 
 
-@pytest.mark.parametrize("number", range(len(PACKETS)))
-def test_every_byte_changed_and_every_length(number: int) -> None:
-    to_server, data = PACKETS[number]
-    link = Link()
-    changed = []
-    for at in range(len(data)):
-        for value in (0x00, 0xFF, data[at] ^ 0x01, data[at] ^ 0x80):
-            # What follows the header is encrypted: a few of its bytes are as good as all.
-            if at < 100 or at % 37 == 0:
-                changed.append((to_server, data[:at] + bytes((value,)) + data[at + 1 :]))
-        changed.append((to_server, data[:at]))
-    give(link, changed)
-    assert still_works(link)
-
-
-@pytest.mark.parametrize("number", range(len(PACKETS)))
-def test_every_byte_changed_of_the_first_packets_of_a_connection(number: int) -> None:
+@pytest.mark.parametrize("number", range(6))
+def test_bytes_changed_of_the_first_packets_of_a_connection(number: int) -> None:
     """Of one connection, whose ids are known to the endpoint."""
     draw = random.Random(number)
     link = Recording()
