@@ -72,6 +72,12 @@ class Process:
             raise ProcessError(f"{self.name} has ended: {rest.strip()}") from None
         return answer
 
+    def pin(self, cpu: int) -> None:
+        """Keep it on one CPU."""
+        for pid in self._family():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), {cpu})
+
     def cpu(self) -> int:
         """CPU time in nanoseconds, user and system, of all threads."""
         return sum(time.clock_gettime_ns(clock) for clock in self._clocks)

@@ -91,9 +91,9 @@ class Plan:
 
     starts: int = 3
     """Of all processes."""
-    rounds: int = 6
+    rounds: int = 5
     """Of each start."""
-    pings: int = 800
+    pings: int = 600
     """Of a round."""
     sessions: int = 400
     """Each has its own connection."""
@@ -160,18 +160,24 @@ class Bench:
                 subject.series.setdefault(what, Series()).add(answer, subject.role)
 
     def _sessions(self, subjects: list[Subject]) -> None:
-        """Open the other sessions, step by step."""
+        """Open the other sessions, step by step.
+
+        Those of the first step take memory that was freed before, and are not counted.
+        """
         plan = self._plan
-        before = [subject.pair.server.memory() for subject in subjects]
         opened = 1
+        memory: list[int] = []
         for step in range(plan.steps):
             self._say(f"sessions: step {step + 1} of {plan.steps}")
-            count = (plan.sessions - 1) * (step + 1) // plan.steps + 1 - opened
+            count = plan.sessions * (step + 1) // plan.steps - opened
             opened += count
             for subject in subjects:
                 self._connect(subject, count)
-        for subject, memory in zip(subjects, before, strict=True):
-            each = (subject.pair.server.memory() - memory) / (plan.sessions - 1)
+            if not step:
+                first = opened
+                memory = [subject.pair.server.memory() for subject in subjects]
+        for subject, before in zip(subjects, memory, strict=True):
+            each = (subject.pair.server.memory() - before) / (plan.sessions - first)
             self._results.memory.setdefault(subject.pair.name, []).append(each)
 
     def _connect(self, subject: Subject, count: int) -> None:
@@ -192,16 +198,17 @@ def start(
     """
     server, port = start_server(name, certificate, other or ROOT)
     stack.callback(server.close)
-    speaks = SERVERS[name].speaks
     if shutil.which("go") is None and name in (AIOQUIC, *OURS.values()):
         client = start_client(AIOQUIC, port)
     else:
-        client = start_generator(speaks, port)
+        client = start_generator(name, port)
     stack.callback(client.close)
     if other:
         name += "@"
     series = results.servers.setdefault(name, {})
-    return Subject(Pair(name, server, client), "server", MEASURED[speaks], series)
+    return Subject(
+        Pair(name, server, client), "server", MEASURED[SERVERS[name.rstrip("@")].speaks], series
+    )
 
 
 def start_clients(
@@ -333,6 +340,7 @@ def write(results: Results) -> None:
     parts = {
         "machine": [*(f"- {line}" for line in results.about), f"- {results.noise()}"],
         "servers": markdown(results.server_table()),
+        "ratios": markdown(results.ratio_table([GO, AIOQUIC])),
         "spread": markdown(results.spread_table()),
         "packets": markdown(results.packet_table()),
         "clients": markdown(results.client_table()),

@@ -173,9 +173,8 @@ class Clients:
                 _, stack = self._clients.pop()
                 await stack.aclose()
         else:
+            clients = [client for client, _ in self._clients[: command["sessions"]]]
             outstanding = command.get("outstanding", 1)
-            sessions = 1 if outstanding > 1 else command.get("sessions", len(self._clients))
-            clients = [client for client, _ in self._clients[:sessions]]
             lost = await self._ping(clients, command["mode"], outstanding, count)
         wall = time.perf_counter_ns() - began
         times = sorted(self._times) or [0]

@@ -105,10 +105,11 @@ def start_server(name: str, certificate: Path, root: Path = ROOT) -> tuple[Proce
     return server, port
 
 
-def start_generator(speaks: str, port: int) -> Process:
+def start_generator(name: str, port: int) -> Process:
     """Start the load generator for a server on a port. Raises `MissingError`, `ProcessError`."""
     build_generator()
-    return _started(Process("the generator", [str(GENERATOR), "load", speaks, str(port)]))
+    command = [str(GENERATOR), "load", SERVERS[name].speaks, str(port)]
+    return _started(Process(f"the generator for {name}", command))
 
 
 def start_client(name: str, port: int) -> Process:

@@ -49,7 +49,7 @@ async def main(port: int, certificate: str, key: str) -> None:
         handler=answer,
         cert_file=certificate,
         key_file=key,
-        configuration=QuicConfiguration(is_client=False, idle_timeout=600),
+        configuration=QuicConfiguration(is_client=False, idle_timeout=600, max_connections=1000),
     )
     print("ready", flush=True)
     await asyncio.Event().wait()

@@ -129,13 +129,13 @@ func packets(sessions []*session) (sent, received uint64) {
 	return sent, received
 }
 
-// ping sends pings on each session in turn, or keeps several outstanding on the first one. A
-// datagram that is not answered within a second is lost, and another one sent in its place.
+// ping sends pings on each session in turn, or keeps several datagrams outstanding on the first one.
+// A datagram that is not answered within a second is lost, and another one sent in its place.
 func ping(
 	times []time.Duration, sessions []*session, mode string, count, outstanding int,
 ) ([]time.Duration, int, error) {
 	if outstanding > 1 {
-		return sessions[0].pingWindow(times, mode, count, outstanding)
+		return sessions[0].pingWindow(times, count, outstanding)
 	}
 	lost := 0
 	for i := 0; len(times) < count; i++ {

@@ -49,7 +49,7 @@ type session struct {
 	sent    int
 	message []byte // a datagram with its header
 	start   int    // where the ping begins in message
-	matched int    // bytes of "pong" at the end of what the stream brought
+	kept    int    // bytes in buffer that may begin an answer on the stream
 	buffer  []byte
 }
 
@@ -246,45 +246,27 @@ func (s *session) ping(mode string) error {
 			return err
 		}
 		_ = s.stream.SetReadDeadline(time.Now().Add(10 * timeout))
-		_, err := s.receiveStream()
-		return err
+		return s.receiveStream()
 	case "streams":
 		return s.pingStreams()
 	}
 	return errors.New("unknown mode")
 }
 
-// pingWindow keeps pings outstanding, and sends one for each answer.
+// pingWindow keeps datagrams outstanding, and sends one for each answer.
 func (s *session) pingWindow(
-	times []time.Duration, mode string, count, outstanding int,
+	times []time.Duration, count, outstanding int,
 ) ([]time.Duration, int, error) {
 	first := s.sent
 	starts := make([]time.Time, 0, count)
 	lost := 0
 	for unanswered := 0; len(times) < count; {
 		for unanswered < outstanding && len(times)+unanswered < count {
-			send := s.sendDatagram
-			if mode == "stream" {
-				send = s.sendStream
-			}
 			starts = append(starts, time.Now())
-			if err := send(); err != nil {
+			if err := s.sendDatagram(); err != nil {
 				return times, lost, err
 			}
 			unanswered++
-		}
-		if mode == "stream" {
-			_ = s.stream.SetReadDeadline(time.Now().Add(10 * timeout))
-			answers, err := s.receiveStream()
-			if err != nil {
-				return times, lost, err
-			}
-			now := time.Now()
-			for range answers {
-				times = append(times, now.Sub(starts[len(times)]))
-			}
-			unanswered -= answers
-			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		number, err := s.receiveDatagram(ctx)
@@ -356,29 +338,21 @@ func (s *session) sendStream() error {
 	return err
 }
 
-// receiveStream returns the number of answers that came, at least one. A server may answer with
-// more bytes than "pong".
-func (s *session) receiveStream() (int, error) {
-	answers := 0
-	for answers == 0 {
-		n, err := s.stream.Read(s.buffer)
+// receiveStream waits for an answer. A server may answer with more bytes than "pong", which may
+// come with the answer to the next ping.
+func (s *session) receiveStream() error {
+	for {
+		n, err := s.stream.Read(s.buffer[s.kept:])
 		if err != nil {
-			return 0, err
+			return err
 		}
-		for _, b := range s.buffer[:n] {
-			if b != "pong"[s.matched] {
-				s.matched = 0
-			}
-			if b == "pong"[s.matched] {
-				s.matched++
-			}
-			if s.matched == len("pong") {
-				s.matched = 0
-				answers++
-			}
+		data := s.buffer[:s.kept+n]
+		if bytes.Contains(data, []byte("pong")) {
+			s.kept = 0
+			return nil
 		}
+		s.kept = copy(s.buffer, data[max(0, len(data)-3):])
 	}
-	return answers, nil
 }
 
 func (s *session) pingStreams() error {

@@ -382,17 +382,18 @@ impl Streams {
     }
 
     pub fn hold(&mut self, id: StreamId, size: usize) {
-        *self.held.entry(id).or_default() += size;
-        self.held_total += size;
+        let held = self.held.entry(id).or_default();
+        *held = held.saturating_add(size);
+        self.held_total = self.held_total.saturating_add(size);
     }
 
     pub fn release(&mut self, id: StreamId, size: usize) {
         if let Entry::Occupied(mut held) = self.held.entry(id) {
             if *held.get() > size {
                 *held.get_mut() -= size;
-                self.held_total -= size;
+                self.held_total = self.held_total.saturating_sub(size);
             } else {
-                self.held_total -= held.remove();
+                self.held_total = self.held_total.saturating_sub(held.remove());
             }
         }
     }

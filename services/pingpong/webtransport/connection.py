@@ -385,7 +385,7 @@ class Connection:
 
     def _is_peer_initiated(self, stream_id: int) -> bool:
         """Whether the peer initiated a stream, on a connection that is open."""
-        return bool(stream_id & 1) == self.quic.is_client and self.closed is None
+        return (stream_id & 1 != 0) == self.quic.is_client and self.closed is None
 
     def _check_session_deadline(self) -> bool:
         if not self._sessions and self._control.goaway_sent:

@@ -38,7 +38,9 @@ class SendCredit:
 
     def take(self, wanted: int) -> int:
         """Use up to `wanted` of the credit; returns how much."""
-        granted = min(wanted, self.limit - self.used)
+        granted = self.limit - self.used
+        if granted > wanted:
+            granted = wanted
         self.used += granted
         return granted
 

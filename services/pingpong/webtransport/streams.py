@@ -93,7 +93,7 @@ class Stream:
         self.id = stream_id
         self.handler = handler
         self.context: Any = None
-        self.is_unidirectional = bool(stream_id & 2)
+        self.is_unidirectional = stream_id & 2 != 0
         self.is_local = is_local
         self.send_open = is_local or not self.is_unidirectional
         """Whether bytes can still be sent."""
@@ -196,6 +196,7 @@ class Stream:
         size = len(data)
         self._offset += size
         flow = self._flow
+        sending = self.send_open
         if end_stream:
             self.receive_open = False
         if flow is None:
@@ -207,7 +208,8 @@ class Stream:
             if self._reading:
                 self.handler.stream_data_received(self, data, end_stream, arrival)
             flow.data_consumed(self._unheld)
-        if end_stream:
+        if end_stream and not sending:
+            # Otherwise it is forgotten as soon as our side ends, maybe in the handler.
             self._forget_if_closed()
 
     def receive_reset(self, code: int, final_size: int) -> None:

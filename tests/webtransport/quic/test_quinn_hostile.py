@@ -96,10 +96,10 @@ def test_every_byte_changed_and_every_length() -> None:
         assert still_works(link)
 
 
-@pytest.mark.parametrize("number", range(6))
-def test_bytes_changed_of_the_first_packets_of_a_connection(number: int) -> None:
+@pytest.mark.parametrize("seed", range(8))
+def test_bytes_changed_of_the_first_packets_of_a_connection(seed: int) -> None:
     """Of one connection, whose ids are known to the endpoint."""
-    draw = random.Random(number)
+    draw = random.Random(seed)
     link = Recording()
     packets = link.packets[:]
     changed = []

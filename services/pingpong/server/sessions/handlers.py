@@ -19,6 +19,7 @@ from typing import TypeAlias
 from ...ping import (
     HEADER_SIZE,
     OTHER,
+    PING,
     PONG,
     PROTOCOL,
     Deframer,
@@ -76,7 +77,8 @@ class PingStream(PausingStream):
     def __init__(self, session: PingSession) -> None:
         super().__init__(session.counters.clock)
         self._session = session
-        self._parser = Deframer(session.max_message_size) if session.is_v1 else PlainScanner()
+        self._parser: Deframer | PlainScanner | None = None
+        """None as long as each part that arrived was one plain ping."""
 
     def stream_data_received(
         self, stream: Stream, data: bytes, end_stream: bool, arrival: int
@@ -86,10 +88,14 @@ class PingStream(PausingStream):
             self._hold(stream, self._held, data, end_stream)
             return
         session, parser = self._session, self._parser
-        if isinstance(parser, PlainScanner):
-            answers = session.answer_tokens(parser, data, end_stream, arrival)
-        else:
+        if parser is None and (session.is_v1 or data != PING):
+            size = session.max_message_size
+            parser = self._parser = Deframer(size) if session.is_v1 else PlainScanner()
+        if isinstance(parser, Deframer):
             answers = session.answer_frames(stream, parser, data, end_stream, arrival)
+        else:
+            tokens = PONG if parser is None else parser.feed(data, end_stream)
+            answers = session.answer_tokens(tokens, len(data), arrival)
         encoded, number, size, may_go_on = answers
         if not stream.send_open:
             return
@@ -181,13 +187,12 @@ class PingSession(CountedSession):
 
     # For its streams.
 
-    def answer_tokens(self, scanner: PlainScanner, data: bytes, end: bool, arrival: int) -> Answers:
-        """Answer the complete plain pings; other bytes get a `?`."""
+    def answer_tokens(self, answers: bytes, size: int, arrival: int) -> Answers:
+        """Count the answers to plain pings in `size` bytes, and drop those above the rate."""
         counters = self.counters
-        answers = scanner.feed(data, end)
         count = 1 if answers == PONG else answers.count(PONG) + answers.count(OTHER)
         counters.received[STREAM] += count
-        counters.received_bytes += len(data)
+        counters.received_bytes += size
         if self._limit is not None and count:
             granted = self._limit.take(arrival, count) if count > 1 else self._limit.allow(arrival)
             if granted < count:
