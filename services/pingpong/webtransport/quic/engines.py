@@ -35,6 +35,12 @@ CAPABILITIES = (
         " header of a stream that is reset at once may be lost",
     ),
     Capability(
+        "counting of unacknowledged bytes",
+        frozenset({"aioquic"}),
+        "`write` waits only when 256 KiB of a stream are queued above 1 MiB of the connection that the"
+        " peer has not acknowledged",
+    ),
+    Capability(
         "key limits",
         frozenset({"aioquic"}),
         "`EndpointConfig.key_limits` is refused; keys are updated at the limits of their cipher"
