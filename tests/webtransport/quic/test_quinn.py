@@ -20,6 +20,8 @@ from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.connection_ids import SharedKeys, worker_of
 from pingpong.webtransport.quic.engine import RESET_REASON, QuicConnection, QuicEndpoint
 
+from tests.webtransport.quic.packets import Stranger, crypto_frame
+
 if TYPE_CHECKING or engines.is_installed("quinn"):
     import pingpong_engine
 
@@ -431,6 +433,27 @@ def test_connection_ids_lead_to_the_worker(worker: int, workers: int) -> None:
     packets = [packet for packet in link.to_server if not packet[0] & 0x80]
     assert packets
     assert {worker_of(packet, workers) for packet in packets} == {worker}
+
+
+@pytest.mark.parametrize("engine", ["aioquic", "quinn"])
+def test_refusals_are_a_thousand_a_second(engine: Engine) -> None:
+    link = Link("quinn", engine, max_connections=1)
+    assert link.connect().closed == (2, "", True, False, False)
+    sent = 0
+    for number in range(1_500):
+        first = Stranger().initial(crypto_frame(0, b""))
+        address = ("127.0.0.1", 2_000 + number)
+        link.server_end.receive(first, address, link.now, int(link.now * 1e9))
+        link.server_end.process_waiting()
+        sent += len(link.server_end.transmit(link.now))
+    assert 990 <= sent <= 1_000
+    assert link.server_end.counters.refused_connections >= 1_500
+    link.now += 0.1
+    for number in range(200):
+        first = Stranger().initial(crypto_frame(0, b""))
+        link.server_end.receive(first, ("127.0.0.1", 4_000 + number), link.now, int(link.now * 1e9))
+        sent += len(link.server_end.transmit(link.now))
+    assert 1_080 <= sent <= 1_110
 
 
 @pytest.mark.parametrize("engine", ["aioquic", "quinn"])
