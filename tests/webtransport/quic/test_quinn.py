@@ -19,7 +19,6 @@ from pingpong.webtransport.quic.config import EndpointConfig, Engine, ServerIden
 from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.connection_ids import SharedKeys, worker_of
 from pingpong.webtransport.quic.engine import RESET_REASON, QuicConnection, QuicEndpoint
-
 from tests.webtransport.quic.packets import Stranger, crypto_frame
 
 if TYPE_CHECKING or engines.is_installed("quinn"):
