@@ -97,7 +97,7 @@ def test_every_byte_changed_and_every_length() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_every_byte_changed_of_the_first_packets_of_a_connection(seed: int) -> None:
+def test_bytes_changed_of_the_first_packets_of_a_connection(seed: int) -> None:
     """Of one connection, whose ids are known to the endpoint."""
     draw = random.Random(seed)
     link = Recording()
