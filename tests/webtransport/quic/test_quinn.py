@@ -339,12 +339,12 @@ def test_closed_connections_hold_no_buffers_of_others() -> None:
     link.server_end.transmit(link.now)
     quic.close(0x100)
     link.server_end.transmit(link.now)
-    assert len(link.server_end) == 2  # type: ignore[arg-type]
+    assert len(link.server_end) == 2
     link.accepted[1].quic.send_stream(
         link.accepted[1].quic.open_stream(b"", True), bytes(200 << 10)
     )
     link.run()
-    assert len(link.server_end) == 1  # type: ignore[arg-type]
+    assert len(link.server_end) == 1
     assert link.server_end.counters.buffers_exceeded == 0
     assert len(other.data) == 1
     assert other.closed is None
