@@ -41,18 +41,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "services"))
 
-from bench.pairs import ROOT, Pair, ProcessError
-from bench.subjects import (
-    CLIENTS,
-    SERVERS,
-    MissingError,
-    peer_python,
-    start_client,
-    start_generator,
-    start_server,
-    write_certificate,
-)
-from bench.tables import (
+from bench.processes import ROOT, Pair, ProcessError
+from bench.results import (
     AIOQUIC,
     APART,
     GO,
@@ -65,6 +55,16 @@ from bench.tables import (
     bars,
     markdown,
     picture,
+)
+from bench.servers import (
+    CLIENTS,
+    SERVERS,
+    MissingError,
+    peer_python,
+    start_client,
+    start_generator,
+    start_server,
+    write_certificate,
 )
 
 PINGS: dict[str, dict[str, Any]] = {
