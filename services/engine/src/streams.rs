@@ -13,12 +13,14 @@ use crate::watch::End;
 /// for what is read, so as much may be granted for bytes that the reader then holds.
 const READ_AT_ONCE: usize = 16 << 10;
 
-/// Streams of a kind that the peer may have open at first. quinn-proto keeps a place for each that it
-/// may open, so the limit is raised when half of them are in use.
-pub const FIRST_STREAMS: u32 = 48;
+/// Streams of a kind that the peer may have open at first: as many as with most servers, since pages
+/// open many at once, and browsers do not wait for more. quinn-proto keeps a place for each that the
+/// peer may open, so the limit is raised only when half of them are in use.
+pub const FIRST_STREAMS: u32 = 100;
 
-/// Receive windows, in bytes, and how many streams of each kind the peer may have open. Readers may hold as much as a window before no more is read. As much
-/// again waits in quinn-proto then, so a peer can have twice its window buffered.
+/// Receive windows, in bytes, and how many streams of each kind the peer may have open. Readers may
+/// hold as much as a window before no more is read. As much again waits in quinn-proto then, so a
+/// peer can have twice its window buffered.
 #[derive(Clone, Copy)]
 pub struct Windows {
     pub stream: usize,
