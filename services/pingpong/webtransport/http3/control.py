@@ -20,6 +20,7 @@ from .frames import (
     encode_settings,
 )
 
+_GOAWAY = int(FrameType.GOAWAY)
 _CONTINUATION_BYTES = 9
 """The most bytes after the prefix of a 62-bit integer, with seven bits each."""
 
@@ -119,10 +120,10 @@ class ControlStream(CriticalStream):
                 ErrorCode.H3_MISSING_SETTINGS, f"frame 0x{first:x} before SETTINGS"
             )
         for kind, payload in self._frames.feed(data):
-            if kind == FrameType.SETTINGS:
-                self._receive_settings(payload)
-            elif kind == FrameType.GOAWAY:
+            if kind == _GOAWAY:
                 self._receive_goaway(decode_integer(payload, "GOAWAY"))
+            elif kind == FrameType.SETTINGS:
+                self._receive_settings(payload)
             elif kind == FrameType.MAX_PUSH_ID:
                 self._receive_max_push_id(payload)
             elif kind == FrameType.CANCEL_PUSH:
@@ -140,8 +141,9 @@ class ControlStream(CriticalStream):
         last = self._goaway_id
         if (self._is_client and identifier & 3) or (last is not None and identifier > last):
             raise ConnectionProtocolError(ErrorCode.H3_ID_ERROR, f"GOAWAY with {identifier}")
-        self._goaway_id = identifier
-        self._goaway_received(identifier)
+        if identifier != last:  # a packet may repeat it some hundred times
+            self._goaway_id = identifier
+            self._goaway_received(identifier)
 
     def _receive_max_push_id(self, payload: bytes) -> None:
         if self._is_client:

@@ -280,6 +280,8 @@ def decode_integer(payload: bytes, name: str) -> int:
 
     Raises `ConnectionProtocolError` with H3_FRAME_ERROR for any other payload.
     """
+    if len(payload) == 1 and payload[0] < _ONE_BYTE:
+        return payload[0]
     decoded = decode_varint(payload)
     if decoded is None or decoded[1] != len(payload):
         raise ConnectionProtocolError(ErrorCode.H3_FRAME_ERROR, f"malformed {name}")
