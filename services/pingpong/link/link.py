@@ -556,9 +556,9 @@ class Link:
     def _take_slot(self, slots: _Slots) -> None:
         """Send the probe of a slot."""
         pace, now = slots.pace, time.monotonic()
-        if self._is_quiet:
-            self._exclude(self._stalled(pace.next, now))
-            self._end_quiet(now)
+        if now - pace.next > _STALLED_AFTER:
+            self._exclude_stall(now)
+        self._end_quiet(now)
         skipped = pace.skipped
         pace.take(now)
         if pace.skipped != skipped:
@@ -603,28 +603,29 @@ class Link:
         """Check several times a second from now on."""
         if self._is_quiet and self._timer is not None and not self.has_ended:
             self._is_quiet = False
-            self._awake_at = now
+            self._exclude_stall(now)
             if self._current is not None:
                 self._current.end_quiet()
             self._timer.cancel()
             self._tick_at = now + min(TICK, self._options.timeout)
             self._timer = self._loop.call_later(self._tick_at - now, self._tick)
 
-    def _stalled(self, due: float, now: float) -> float:
-        """Seconds that this process was stopped or stalled, if what was due then runs now."""
-        late = now - due
-        return min(late, now - self._awake_at) if late > _STALLED_AFTER else 0.0
+    def _exclude_stall(self, now: float) -> float:
+        """Exclude the time in which this process was stopped or stalled, once; returns seconds."""
+        due = self._tick_at
+        if not self._has_sent_all:
+            due = min([due, *(slots.pace.next for slots in self._slots)])
+        stalled = min(now - due, now - self._awake_at) if now - due > _STALLED_AFTER else 0.0
+        self._awake_at = now
+        if stalled:
+            self._exclude(stalled)
+            self._extend_pause(stalled, now)
+        return stalled
 
     def _tick(self) -> None:
         now = time.monotonic()
-        # Exclude the time in which this process was stopped or stalled.
-        stalled = self._stalled(self._tick_at, now)
-        awake = now - self._awake_at - stalled
-        self._awake_at = now
+        awake = now - self._awake_at - self._exclude_stall(now)
         try:
-            if stalled:
-                self._exclude(stalled)
-                self._extend_pause(stalled, now)
             for session, retired in list(self._retiring.items()):
                 session.check(now, awake)
                 if session in self._retiring and (now >= retired.until or not session.open):
