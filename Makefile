@@ -32,7 +32,7 @@ vpath %.txt tests/interop/peers bench/foreign
 ENGINE_TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/build/engine/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick e2e e2e-check check bench bench-peers bench-probing bench-profile fuzz-guided fuzz fuzz-costs soak engine engine-check engine-lint format package constraints python clean
+.PHONY: help run test test-quick e2e e2e-check check bench bench-peers bench-probing bench-profile bench-many fuzz-guided fuzz fuzz-costs soak engine engine-check engine-lint format package constraints python clean
 .DELETE_ON_ERROR:
 
 help: ## show this list

@@ -1,20 +1,28 @@
-"""The clients that are compared: aioquic's asyncio client, the bare engine, and ours.
+"""Clients that are measured: aioquic's own asyncio client, and ours on each engine.
 
-Each session has its own connection and socket. Each ping is sent at once, in its own packet, as a
-client does that measures send times. Our client encodes, matches and counts pings; the others send
-constant bytes and count answers.
+    python -m bench.clients aioquic|pingpong-aioquic|pingpong-quinn PORT
+
+It does what `bench/generator` does when asked: a command is a line of JSON on standard input, and
+each gets one as its answer, with times in nanoseconds. aioquic's client stands in for the generator
+where there is no Go. Each session has its own connection and socket. Each ping is sent at once, in
+its own packet, as a client does that measures.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import resource
 import socket
 import ssl
+import sys
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+import uvloop
 from aioquic.asyncio.client import connect as aioquic_connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
@@ -22,8 +30,9 @@ from aioquic.h3.events import DatagramReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent, StreamDataReceived
 
-from pingpong.link.pinger import Pinger, SendError
-from pingpong.ping import DEFAULT_SIZE, PROTOCOL, Mode, encode_ping, frame
+from pingpong.lifecycle import collect_garbage_seldom
+from pingpong.link.pinger import Pinger
+from pingpong.ping import Mode
 from pingpong.statistics import Answer
 from pingpong.webtransport.asyncio import (
     ClientConnection,
@@ -33,36 +42,25 @@ from pingpong.webtransport.asyncio import (
     establish,
     open_connection,
 )
-from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
-from pingpong.webtransport.quic.config import ServerIdentity, Windows
-from pingpong.webtransport.quic.engine import QuicConnection
+from pingpong.webtransport.quic.config import Engine
 
-from .servers import HOST, IDLE_TIMEOUT
-
-MODES: tuple[Mode, ...] = ("datagram", "stream", "streams")
-
-_MESSAGE = encode_ping(1, 1, DEFAULT_SIZE)
-_FRAMED = frame(_MESSAGE)
-_PING_TIMEOUT = 1_000_000_000
+HOST = "127.0.0.1"
+IDLE_TIMEOUT = 600.0
+SIZE = 32
+_PING = b"ping".ljust(SIZE, b".")
 _LOST = 1.0
-"""Seconds without any answer after which waiting pings are lost."""
-_GIVE_UP = 30.0
+"""Seconds without any answer after which the waiting pings are lost."""
+_GIVE_UP = 60.0
 
 
 class Client(Protocol):
-    """A session that pings; `answered` is called with the number of answers."""
+    """A session that pings."""
 
-    def begin(self, mode: Mode) -> None:
-        """Use this mode from now on."""
+    note: Callable[[int], None]
+    """Called with the number of answers that came."""
 
-    def send(self) -> bool:
-        """Send a ping now; false if the server allows no more streams at the moment."""
-
-    def end(self) -> None:
-        """The measurement is over."""
-
-
-Answered = Callable[[int], None]
+    def send(self, mode: Mode) -> None:
+        """Send a ping now."""
 
 
 class AioquicClient(QuicConnectionProtocol):
@@ -70,30 +68,29 @@ class AioquicClient(QuicConnectionProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.answered: Answered
+        self.note: Callable[[int], None]
         self.established: asyncio.Future[None] = self._loop.create_future()
         self._h3: H3Connection
-        self._mode: Mode = "datagram"
         self._session = -1
         self._stream: int | None = None
-        self._received = 0
+        self._tail = b""
 
     def quic_event_received(self, event: QuicEvent) -> None:
         # H3Connection would parse the answers on these streams as HTTP/3 frames.
         if isinstance(event, StreamDataReceived) and self._is_own(event.stream_id):
             if event.stream_id == self._stream:
-                # An answer may come in two parts.
-                before, self._received = self._received, self._received + len(event.data)
-                self.answered(self._received // len(_FRAMED) - before // len(_FRAMED))
+                data = self._tail + event.data
+                self._tail = data[-3:]
+                self.note(data.count(b"pong"))
             elif event.end_stream:
-                self.answered(1)
+                self.note(1)
             return
         if isinstance(event, ProtocolNegotiated):
             self._h3 = H3Connection(self._quic, enable_webtransport=True)
             return
         for received in self._h3.handle_event(event):
             if isinstance(received, DatagramReceived):
-                self.answered(1)
+                self.note(1)
             elif isinstance(received, HeadersReceived) and received.stream_id == self._session:
                 self.established.set_result(None)
 
@@ -109,274 +106,186 @@ class AioquicClient(QuicConnectionProtocol):
             (b":scheme", b"https"),
             (b":authority", authority.encode()),
             (b":path", b"/ping"),
-            (b"wt-available-protocols", f'"{PROTOCOL}"'.encode()),
         ]
         self._h3.send_headers(self._session, headers)
         self.transmit()
         await self.established
 
-    def begin(self, mode: Mode) -> None:
-        self._mode = mode
-
-    def send(self) -> bool:
-        if self._mode == "datagram":
-            self._h3.send_datagram(self._session, _MESSAGE)
-        elif self._mode == "stream":
+    def send(self, mode: Mode) -> None:
+        if mode == "datagram":
+            self._h3.send_datagram(self._session, _PING)
+        elif mode == "stream":
             if self._stream is None:
                 self._stream = self._h3.create_webtransport_stream(self._session)
-            self._quic.send_stream_data(self._stream, _FRAMED)
+            self._quic.send_stream_data(self._stream, _PING)
         else:
             stream = self._h3.create_webtransport_stream(self._session)
-            self._quic.send_stream_data(stream, _FRAMED, True)
+            self._quic.send_stream_data(stream, _PING, True)
         self.transmit()
-        return True
-
-    def end(self) -> None: ...
 
 
-class BareClient:
-    """Pings on raw QUIC."""
+class OurClient(Pinger):
+    """Our own client's session, without its terminal."""
 
-    __slots__ = ("_answered", "_endpoint", "_mode", "_quic", "_ready", "_received", "_stream")
-
-    def __init__(self, endpoint: UdpEndpoint, answered: Answered) -> None:
-        self._endpoint = endpoint
-        self._answered = answered
-        self._mode: Mode = "datagram"
-        self._quic: QuicConnection
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._received = 0
-        self._stream: int | None = None
-
-    async def connect(self, port: int) -> None:
-        """Wait for the handshake."""
-
-        def attach(quic: QuicConnection) -> BareClient:
-            self._quic = quic
-            return self
-
-        self._endpoint.connect((HOST, port), ServerIdentity(HOST, insecure=True), attach)
-        await self._ready
-
-    def begin(self, mode: Mode) -> None:
-        self._mode = mode
-
-    def send(self) -> bool:
-        quic = self._quic
-        if self._mode == "datagram":
-            quic.send_datagram(_MESSAGE)
-        elif self._mode == "stream":
-            if self._stream is None:
-                self._stream = quic.open_stream(b"", False)
-            quic.send_stream(self._stream, _FRAMED)
-        elif quic.can_open_stream(False):
-            quic.send_stream(quic.open_stream(b"", False), _FRAMED, True)
-        else:
-            return False
-        self._endpoint.flush()
-        return True
-
-    def end(self) -> None: ...
-
-    def buffered_bytes(self) -> int:
-        return 0
-
-    def handshake_completed(self) -> None:
-        self._ready.set_result(None)
-
-    def stream_data_received(
-        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
-    ) -> None:
-        if stream_id == self._stream:
-            before, self._received = self._received, self._received + len(data)
-            self._answered(self._received // len(_FRAMED) - before // len(_FRAMED))
-        elif end_stream:
-            self._answered(1)
-
-    def stream_reset_received(self, stream_id: int, code: int, final_size: int) -> None: ...
-
-    def stop_sending_received(self, stream_id: int, code: int) -> None: ...
-
-    def stream_writable(self, stream_id: int) -> None: ...
-
-    def stream_credit_received(self) -> None: ...
-
-    def datagram_received(self, data: bytes, arrival: int) -> None:
-        self._answered(1)
-
-    def deadline_passed(self, now: float) -> None: ...
-
-    def connection_terminated(
-        self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
-    ) -> None:
-        if not self._ready.done():
-            self._ready.set_exception(ConnectionError(reason))
-
-
-class _Pinger(Pinger):
-    def __init__(self, client: ClientConnection, answered: Answered) -> None:
-        super().__init__(DEFAULT_SIZE, _PING_TIMEOUT)
+    def __init__(self, client: ClientConnection) -> None:
+        super().__init__(SIZE, int(_LOST * 1e9))
         self.flush = client.endpoint.flush  # type: ignore[method-assign]
-        self._note = answered
-
-    def answered(self, answer: Answer, size: int, at_ns: int) -> None:
-        self._note(1)
-
-
-class OurClient:
-    """Our own client's handler, without its terminal."""
-
-    __slots__ = ("_client", "_mode", "_pinger", "_seq")
-
-    def __init__(self, client: ClientConnection, answered: Answered) -> None:
+        self.note: Callable[[int], None]
         self._client = client
         self._seq = 0
-        self._mode: Mode = "datagram"
-        self._pinger = _Pinger(client, answered)
 
     async def establish(self) -> None:
         """Wait for the session."""
-        await establish(self._client, self._pinger, protocols=(PROTOCOL,), timeout=30)
-        assert self._pinger.is_v1
+        await establish(self._client, self, timeout=30)
 
-    def begin(self, mode: Mode) -> None:
-        self._mode = mode
-
-    def send(self) -> bool:
+    def send(self, mode: Mode) -> None:
         self._seq += 1
-        try:
-            self._pinger.ping(self._seq, self._mode)
-        except SendError:
-            return False
-        return True
+        self.ping(self._seq, mode)
 
-    def end(self) -> None:
-        self._pinger.statistics.expire(time.monotonic_ns())
+    def answered(self, answer: Answer, size: int, arrival: int) -> None:
+        self.note(1)
 
 
 class Clients:
-    """Sessions of one kind, which ping round-robin."""
+    """Sessions of one kind, and the commands."""
 
-    def __init__(self, kind: str) -> None:
-        self.clients: list[Client] = []
-        self._kind = kind
-        self.port = 0
-        self._stack = contextlib.AsyncExitStack()
+    def __init__(self, name: str, port: int) -> None:
+        self._connect = self._connect_aioquic if name == "aioquic" else self._connect_ours
+        self._engine = cast(Engine, name.rpartition("-")[2])
+        self._port = port
+        self._clients: list[tuple[Client, contextlib.AsyncExitStack]] = []
         self._loop = asyncio.get_running_loop()
-        self._connections: list[ClientConnection] = []
-        self._config = EndpointConfig(idle_timeout=IDLE_TIMEOUT, windows=Windows(streams_uni=1024))
+        self._times: list[int] = []
         self._next = 0
-        self._may_send = 0
-        self._unsent = 0
-        self._unanswered = 0
-        self._sending = False
-        self._done: asyncio.Future[None] | None = None
-        self.lost = 0
 
-    async def connect(self, count: int, at_once: int) -> None:
-        """Establish `count` more sessions, each on its own connection."""
-        begin = {
-            "aioquic": self._connect_aioquic,
-            "bare": self._connect_bare,
-            "ours": self._connect_ours,
-        }[self._kind]
-        left = iter(range(count))
+    async def do(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Run a command."""
+        name, count = command["do"], command["count"]
+        self._times = []
+        lost = 0
+        began = time.perf_counter_ns()
+        if name == "connect":
+            for _ in range(count):
+                start = time.perf_counter_ns()
+                stack = contextlib.AsyncExitStack()
+                self._clients.append((await self._connect(stack), stack))
+                self._times.append(time.perf_counter_ns() - start)
+        elif name == "disconnect":
+            for _ in range(count):
+                _, stack = self._clients.pop()
+                await stack.aclose()
+        else:
+            clients = [client for client, _ in self._clients[: command.get("sessions")]]
+            outstanding = command.get("outstanding", 1)
+            pause = command.get("pause", 0) / 1e6
+            lost = await self._ping(clients, command["mode"], outstanding, count, pause)
+        wall = time.perf_counter_ns() - began
+        times = sorted(self._times) or [0]
+        return {
+            "count": count,
+            "lost": lost,
+            "sent": 0,
+            "received": 0,
+            "wall": wall,
+            "p50": times[len(times) // 2],
+            "p99": times[len(times) * 99 // 100],
+        }
 
-        async def work() -> None:
-            for _ in left:
-                self.clients.append(await begin())
+    async def _ping(
+        self, clients: list[Client], mode: Mode, outstanding: int, count: int, pause: float
+    ) -> int:
+        """Ping on each in turn. Returns how many are lost, which are sent again."""
+        done = self._loop.create_future()
+        sent: deque[int] = deque()
+        unsent = unanswered = count
+        lost = 0
+        sending = False
 
-        await asyncio.gather(*(work() for _ in range(at_once)))
+        def send() -> None:
+            nonlocal unsent, sending
+            sending = False
+            while unsent and len(sent) < outstanding:
+                sent.append(time.perf_counter_ns())
+                clients[self._next % len(clients)].send(mode)
+                self._next += 1
+                unsent -= 1
 
-    async def add_sessions(self, count: int) -> None:
-        """Ours: establish `count` more sessions on the first connection."""
-        first = self._connections[0]
-        for _ in range(count):
-            await OurClient(first, self.answered).establish()
+        def note(answers: int) -> None:
+            nonlocal unanswered, sending
+            now = time.perf_counter_ns()
+            for _ in range(min(answers, len(sent))):
+                self._times.append(now - sent.popleft())
+                unanswered -= 1
+            if not unanswered and not done.done():
+                done.set_result(None)
+            elif not sending:
+                # After this turn of the event loop, with all answers of a batch.
+                sending = True
+                if pause:
+                    self._loop.call_later(pause, send)
+                else:
+                    self._loop.call_soon(send)
 
-    async def ping(self, mode: Mode, outstanding: int, count: int) -> None:
-        """Send `count` pings, with at most `outstanding` unanswered at a time.
-
-        Lost pings are counted and sent again.
-        """
-        for client in self.clients:
-            client.begin(mode)
-        self._may_send, self._unsent, self._unanswered = outstanding, count, count
-        self._done = self._loop.create_future()
-        self._send()
+        for client in clients:
+            client.note = note
+        send()
         async with asyncio.timeout(_GIVE_UP):
-            while not self._done.done():
-                left = self._unanswered
-                await asyncio.wait([self._done], timeout=_LOST)
-                if self._unanswered == left and not self._done.done():
-                    lost = outstanding - self._may_send
-                    self.lost += lost
-                    self._unsent += lost
-                    self._may_send = outstanding
-                    self._send()
-        for client in self.clients:
-            client.end()
+            while not done.done():
+                left = unanswered
+                await asyncio.wait([done], timeout=_LOST)
+                if unanswered == left and sent:
+                    lost += len(sent)
+                    unsent += len(sent)
+                    sent.clear()
+                    send()
+        return lost
 
-    def answered(self, count: int) -> None:
-        """Answers arrived: send as many pings, after this turn of the event loop."""
-        self._unanswered -= count
-        self._may_send += count
-        if not self._sending:
-            self._sending = True
-            self._loop.call_soon(self._send)
-
-    def _send(self) -> None:
-        self._sending = False
-        while self._may_send and self._unsent:
-            if not self.clients[self._next].send():
-                self._sending = True
-                self._loop.call_later(0.001, self._send)
-                return
-            self._next = (self._next + 1) % len(self.clients)
-            self._may_send -= 1
-            self._unsent -= 1
-        if self._unanswered <= 0 and self._done is not None and not self._done.done():
-            self._done.set_result(None)
-
-    async def _connect_aioquic(self) -> Client:
+    async def _connect_aioquic(self, stack: contextlib.AsyncExitStack) -> Client:
         configuration = QuicConfiguration(
             alpn_protocols=H3_ALPN,
             is_client=True,
             idle_timeout=IDLE_TIMEOUT,
             max_datagram_frame_size=65_535,
-            max_data=self._config.windows.connection,
-            max_stream_data=self._config.windows.stream,
-            server_name=HOST,
+            server_name="localhost",
             verify_mode=ssl.CERT_NONE,
         )
-        client = await self._stack.enter_async_context(
+        client = await stack.enter_async_context(
             aioquic_connect(
-                HOST, self.port, configuration=configuration, create_protocol=AioquicClient
+                HOST, self._port, configuration=configuration, create_protocol=AioquicClient
             )
         )
         assert isinstance(client, AioquicClient)
-        client.answered = self.answered
-        await client.request(f"{HOST}:{self.port}")
+        await client.request(f"{HOST}:{self._port}")
         return client
 
-    async def _connect_bare(self) -> Client:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.setblocking(False)
-        sock.connect((HOST, self.port))
-        client = BareClient(UdpEndpoint(sock, self._config), self.answered)
-        await client.connect(self.port)
-        return client
-
-    async def _connect_ours(self) -> Client:
-        target = Target(HOST, self.port, "/ping", insecure=True)
+    async def _connect_ours(self, stack: contextlib.AsyncExitStack) -> Client:
         connection = await open_connection(
-            target,
-            config=self._config,
+            Target(HOST, self._port, "/ping", insecure=True),
+            config=EndpointConfig(idle_timeout=IDLE_TIMEOUT, engine=self._engine),
             limits=Limits(),
             timeout=30,
-            addresses=[(socket.AF_INET, (HOST, self.port))],
+            addresses=[(socket.AF_INET, (HOST, self._port))],
         )
-        self._connections.append(connection)
-        client = OurClient(connection, self.answered)
+        stack.push_async_callback(connection.close)
+        client = OurClient(connection)
         await client.establish()
         return client
+
+
+async def main(name: str, port: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    clients = Clients(name, port)
+    if name != "aioquic":
+        collect_garbage_seldom()
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    print("ready", flush=True)
+    async for line in reader:
+        print(json.dumps(await clients.do(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))

@@ -34,10 +34,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "services"))
 
-from bench.overhead import write_certificate
-from bench.probing import Bench, Command
-from bench.processes import Pair, Process, WorkerError
-from bench.results import BARE, OURS
+from bench.probing import BARE, OURS, Bench, Command, start_servers
+from bench.processes import Pair, ProcessError
+from bench.servers import start_client, start_server, write_certificate
 from pingpong.webtransport.quic.engines import is_installed
 
 MAX_GROWTH = 3.0
@@ -46,7 +45,6 @@ MIN_WORKERS = 1.8
 """What two workers carry, at least, in what one does."""
 OUTSTANDING = 10
 """Pings at a time, besides one: no more than sessions, or a packet would carry several."""
-_AT_ONCE = 8
 _BAR = 40
 
 
@@ -224,30 +222,27 @@ def _bars(title: str, values: dict[int, float]) -> Iterator[str]:
 def measure_sessions(
     plan: Plan, engine: str, certificate: Path, say: Callable[[str], None]
 ) -> list[SessionRow]:
-    """Measure the server on an engine. Raises `WorkerError`."""
+    """Measure the server on an engine. Raises `ProcessError`."""
     rows = []
     fewest = plan.sessions[0]
-    with (
-        Pair(OURS, OURS, certificate, engine=engine) as few,
-        Pair(OURS, OURS, certificate, engine=engine) as many,
-    ):
+    with contextlib.ExitStack() as stack:
+        few, many = (_pair(engine, certificate, stack) for _ in range(2))
         for pair in (few, many):
-            pair.start()
             pair.pin(together=False)
-        few.measure("connect", count=fewest, at_once=_AT_ONCE)
-        many.measure("connect", count=1, at_once=1)  # pays for what is made once
-        empty, there = many.memory()[0], 1
+        few.do("connect", count=fewest)
+        many.do("connect", count=1)  # pays for what is made once
+        empty, there = many.server.memory(), 1
         for sessions in plan.sessions:
             say(f"{engine}, {sessions} sessions: connecting")
-            many.measure("connect", count=sessions - there, at_once=_AT_ONCE)
+            many.do("connect", count=sessions - there)
             there = sessions
-            grown = many.memory()[0] - empty
+            grown = many.server.memory() - empty
             row = SessionRow(engine, sessions, memory=grown / (sessions - 1))
             rows.append(row)
             say(f"{engine}, {sessions} sessions: idle")
-            before, began = many.server.do("cpu")["cpu"], time.monotonic()
+            before, began = many.server.cpu(), time.monotonic()
             time.sleep(plan.idle)
-            spent = many.server.do("cpu")["cpu"] - before
+            spent = many.server.cpu() - before
             row.idle = spent / (time.monotonic() - began) / 1e9
             for outstanding, costs, ratios in (
                 (1, row.one, row.one_ratios),
@@ -264,25 +259,29 @@ def measure_sessions(
     return rows
 
 
+def _pair(engine: str, certificate: Path, stack: contextlib.ExitStack) -> Pair:
+    """A server and a client on an engine."""
+    name = f"pingpong-{engine}"
+    server, port = start_server(name, certificate)
+    stack.callback(server.close)
+    client = start_client(name, port)
+    stack.callback(client.close)
+    return Pair(name, server, client)
+
+
 def _ping(pair: Pair, outstanding: int, pings: int) -> float:
     """The server's CPU time for each of this many pings, in turn over all sessions."""
-    cost = pair.measure("ping", mode="datagram", outstanding=outstanding, count=pings)
-    return cost.server / pings
+    answer = pair.do("ping", mode="datagram", outstanding=outstanding, count=pings)
+    return float(answer["server"] / pings)
 
 
 def measure_targets(
     plan: Plan, engine: str, certificate: Path, say: Callable[[str], None]
 ) -> list[TargetRow]:
-    """Measure the probing process on an engine. Raises `WorkerError`."""
+    """Measure the probing process on an engine. Raises `ProcessError`."""
     rows = []
     with contextlib.ExitStack() as stack:
-        servers = {}
-        for kind in (BARE, OURS):
-            server = Process("server", kind, "--certificate", str(certificate))
-            stack.callback(server.close)
-            servers[kind] = server.read()["port"]
-            server.do("pin", cpu=sorted(os.sched_getaffinity(0))[0])
-        bench = Bench(servers, plan.seconds)
+        bench = Bench(start_servers(certificate, stack), plan.seconds)
         for targets in plan.targets:
             say(f"{engine}, {targets} targets")
             bare = bench.probe(BARE, targets, engine=engine)
@@ -306,7 +305,7 @@ def _a_probe(result: dict[str, Any], plan: Plan) -> float:
 
 
 def measure_workers(plan: Plan, say: Callable[[str], None]) -> list[WorkerRow]:
-    """Measure one worker and two. Raises `WorkerError`."""
+    """Measure one worker and two. Raises `ProcessError`."""
     cpus = sorted(os.sched_getaffinity(0))
     rows = [WorkerRow(workers) for workers in (1, 2)]
     with contextlib.ExitStack() as stack:
@@ -320,19 +319,17 @@ def measure_workers(plan: Plan, say: Callable[[str], None]) -> list[WorkerRow]:
             stack.callback(server.close)
             port = next(server.events("listening"))["port"]
             server.pin(cpus[0])
-            client = Process("client", OURS)
+            client = start_client("pingpong-aioquic", port)
             stack.callback(client.close)
-            client.read()
-            client.do("target", port=port)
-            client.do("pin", cpu=cpus[-1])
-            client.do("connect", count=plan.worker_sessions, at_once=_AT_ONCE)
+            client.pin(cpus[-1])
+            client.ask(do="connect", count=plan.worker_sessions)
             runs.append((row, server, client))
         for turn in range(plan.rounds + 1):
             for row, server, client in runs:
                 say(f"{row.workers} workers")
                 pings, before = plan.pings * row.workers, server.cpu_times()
                 outstanding = plan.worker_outstanding * row.workers
-                client.do("ping", mode="datagram", outstanding=outstanding, count=pings)
+                client.ask(do="ping", mode="datagram", outstanding=outstanding, count=pings)
                 spent = [b - a for a, b in zip(before, server.cpu_times(), strict=True)]
                 if turn:  # the first warms up
                     busy = spent[-row.workers :]  # without the process that supervises them
@@ -371,7 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for engine in engines:
                 results.targets += measure_targets(plan, engine, certificate, say)
                 results.sessions += measure_sessions(plan, engine, certificate, say)
-    except WorkerError as error:
+    except ProcessError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     finally:

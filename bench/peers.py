@@ -41,18 +41,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "services"))
 
-from bench.pairs import ROOT, Pair, ProcessError
-from bench.subjects import (
-    CLIENTS,
-    SERVERS,
-    MissingError,
-    start_client,
-    start_generator,
-    start_server,
-    write_certificate,
-)
-from bench.tables import (
+from bench.processes import ROOT, Pair, ProcessError
+from bench.results import (
     AIOQUIC,
+    APART,
     GO,
     HANDSHAKE,
     IN_TURN,
@@ -64,20 +56,35 @@ from bench.tables import (
     markdown,
     picture,
 )
+from bench.servers import (
+    CLIENTS,
+    SERVERS,
+    MissingError,
+    peer_python,
+    start_client,
+    start_generator,
+    start_server,
+    write_certificate,
+)
 
 PINGS: dict[str, dict[str, Any]] = {
     "datagram": {"mode": "datagram"},
     "stream": {"mode": "stream"},
     "new stream": {"mode": "streams"},
     "32 outstanding": {"mode": "datagram", "outstanding": 32},
+    APART: {"mode": "datagram", "pause": 3000},
     IN_TURN: {"mode": "datagram"},
 }
 MEASURED = {
     "webtransport": MODES,
-    "quic": ("datagram", "stream", "new stream", "32 outstanding"),
-    "udp": ("datagram", "32 outstanding"),
+    "quic": MODES[:-1],
+    "udp": ("datagram", "32 outstanding", APART),
     "client": ("datagram", "32 outstanding"),
 }
+PINS = (
+    ROOT / "bench" / "foreign" / "aiopquic-0.6.txt",
+    ROOT / "tests" / "interop" / "peers" / "pywebtransport-0.21.txt",
+)
 PAGE = ROOT / "docs" / "performance.md"
 
 
@@ -114,7 +121,9 @@ class Subject:
     series: dict[str, Series]
 
     def measure(self, what: str, count: int, sessions: int = 1) -> dict[str, Any]:
-        """Have pings sent."""
+        """Have pings sent: fewer of those that have pauses between them."""
+        if what == APART:
+            count //= 8
         return self.pair.do("ping", count=count, sessions=sessions, **PINGS[what])
 
 
@@ -268,25 +277,21 @@ def about() -> list[str]:
     cpus = len(os.sched_getaffinity(0))
     model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
     modules = (ROOT / "bench" / "generator" / "go.mod").read_text(encoding="utf-8")
-    found = re.findall(r"/(quic-go|webtransport-go) v(\S+)", modules)
-    pins = [
-        *(ROOT / "bench" / "foreign").glob("*.txt"),
-        *(ROOT / "tests/interop/peers").glob("*-0.21.txt"),
+    versions = [
+        *(" ".join(found) for found in re.findall(r"/(quic-go|webtransport-go) v(\S+)", modules)),
+        *(f"{name} {version(name)}" for name in ("aioquic", "uvloop")),
     ]
-    texts = "".join(path.read_text(encoding="utf-8") for path in pins)
+    for pins in PINS:
+        python = peer_python(pins.stem)
+        pinned = re.search(r"^(\w+)==([\d.]+)", pins.read_text(encoding="utf-8"), re.MULTILINE)
+        if pinned and python.exists():
+            command = [str(python), "-c", "import platform; print(platform.python_version())"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            versions.append(f"{pinned[1]} {pinned[2]} on Python {done.stdout.strip()}")
     return [
         f"{cpus} CPU{'s' * (cpus > 1)}{f' ({model[1]})' if model else ''}, "
         f"Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}",
-        ", ".join(
-            [
-                *(f"{name} {number}" for name, number in found),
-                *(f"{name} {version(name)}" for name in ("aioquic", "uvloop")),
-                *(
-                    f"{name} {number}"
-                    for name, number in re.findall(r"^(\w+)==([\d.]+)", texts, re.M)
-                ),
-            ]
-        ),
+        ", ".join(versions),
     ]
 
 

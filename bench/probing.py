@@ -30,10 +30,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "services"))
 
-from bench.overhead import write_certificate
-from bench.processes import ROOT, Process, WorkerError
-from bench.results import BARE, OURS
+from bench.processes import ProcessError, environment
+from bench.servers import start_server, write_certificate
 
+BARE, OURS = "bare", "ours"
+SERVERS = {BARE: "bare-aioquic", OURS: "pingpong-aioquic"}
+"""The server that each subject probes."""
 MAX_CORE = 0.25
 """The part of a core, beyond the bare engine, for 200 targets a second."""
 MAX_LATE = 0.002
@@ -51,14 +53,6 @@ _IDLE = 5.0
 """Seconds after which memory is measured."""
 
 
-def environment() -> dict[str, str]:
-    """This process's environment, without `PINGPONG_…`, and with the measured code on the path."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
-    paths = [environ.get("PYTHONPATH", ""), str(ROOT), str(ROOT / "services")]
-    environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    return environ
-
-
 class Bench:
     """The servers, and processes that probe them one after the other."""
 
@@ -70,7 +64,7 @@ class Bench:
     def probe(
         self, subject: str, targets: int, *, scrapes: int = 0, engine: str = "auto"
     ) -> dict[str, Any]:
-        """Run one process, with a QUIC engine. Raises `WorkerError`."""
+        """Run one process, with a QUIC engine. Raises `ProcessError`."""
         command = [
             *(sys.executable, "-m", "bench.probers", subject),
             *("--engine", engine, "--port", str(self._servers[subject])),
@@ -87,9 +81,19 @@ class Bench:
             check=False,
         )
         if done.returncode:
-            raise WorkerError(f"the probing process has ended with {done.returncode}")
+            raise ProcessError(f"the probing process has ended with {done.returncode}")
         result: dict[str, Any] = json.loads(done.stdout)
         return result
+
+
+def start_servers(certificate: Path, stack: contextlib.ExitStack) -> dict[str, int]:
+    """Start the servers that are probed, on one CPU. Returns the port of each subject's."""
+    ports = {}
+    for subject, name in SERVERS.items():
+        server, ports[subject] = start_server(name, certificate)
+        stack.callback(server.close)
+        server.pin(sorted(os.sched_getaffinity(0))[0])
+    return ports
 
 
 class Command:
@@ -106,13 +110,13 @@ class Command:
         )
 
     def events(self, name: str) -> Iterator[dict[str, Any]]:
-        """Yield each event of this name. Raises `WorkerError` when the log ends."""
+        """Yield each event of this name. Raises `ProcessError` when the log ends."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             event: dict[str, Any] = json.loads(line)
             if event["event"] == name:
                 yield event
-        raise WorkerError("pingpong has ended")
+        raise ProcessError("pingpong has ended")
 
     def memory(self) -> tuple[int, int]:
         """Its resident memory in bytes, and the part that is anonymous."""
@@ -227,19 +231,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         certificate = Path(folder) / "certificate.pem"
         write_certificate(certificate)
-        cpu = sorted(os.sched_getaffinity(0))[0]
-        servers = {}
         try:
-            for kind in (BARE, OURS):
-                server = Process("server", kind, "--certificate", str(certificate))
-                stack.callback(server.close)
-                servers[kind] = server.read()["port"]
-                server.do("pin", cpu=cpu)
-            report = Report(Bench(servers, arguments.seconds))
+            report = Report(Bench(start_servers(certificate, stack), arguments.seconds))
             report.cost()
             report.punctuality()
             report.service()
-        except WorkerError as error:
+        except ProcessError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
     print(f"\n{report.over} over the limits." if report.over else "\nAll within the limits.")

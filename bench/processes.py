@@ -1,148 +1,135 @@
-"""The processes of a benchmark, and pairs of them that talk to each other."""
+"""Processes that are measured from outside, and pairs of a server and what pings it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
-import sys
-from dataclasses import dataclass
+import threading
+import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class WorkerError(Exception):
-    """A process failed; its output is on standard error."""
+class ProcessError(Exception):
+    """A process failed; the text says which."""
+
+
+def environment(root: Path = ROOT) -> dict[str, str]:
+    """This process's environment, without `PINGPONG_…`, and with a checkout's code on the path."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
+    paths = [str(root / "services"), str(ROOT), environ.get("PYTHONPATH", "")]
+    environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return environ
 
 
 class Process:
-    """A `worker` process. It ends when it is closed, or when this process ends.
+    """A process with those that it starts. It ends when it is closed."""
 
-    `root` is the checkout whose `bench` and `services` it runs.
-    """
-
-    def __init__(self, role: str, kind: str, *arguments: str, root: Path = ROOT) -> None:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("PINGPONG_")}
-        paths = [str(root), str(root / "services"), environ.get("PYTHONPATH", "")]
-        environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        # -P: do not add the current folder to the path.
-        command = [sys.executable, "-P", "-m", "bench.worker", role, kind, *arguments]
-        self._name = f"{kind} {role}"
+    def __init__(self, name: str, command: list[str], root: Path = ROOT) -> None:
+        self.name = name
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True
+            command,
+            env=environment(root),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        self._clocks: list[int] = []
 
-    def read(self) -> dict[str, Any]:
-        """Read a line of the process. Raises `WorkerError` if it has ended."""
+    def wait(self) -> None:
+        """Wait for a line that says that it is ready. Raises `ProcessError`."""
         assert self._process.stdout is not None
+        line = ""
+        for line in self._process.stdout:
+            if line.strip() == "ready" or '"listening"' in line:
+                break
+        else:
+            raise ProcessError(f"{self.name} has ended: {line.strip()}")
+        self._clocks = [_clock(pid) for pid in self._family()]
+
+    def drain(self) -> None:
+        """Discard what it prints from now on."""
+        assert self._process.stdout is not None
+        threading.Thread(target=self._process.stdout.read, daemon=True).start()
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """Send a line of JSON, and wait for one. Raises `ProcessError` if it ends instead."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
         line = self._process.stdout.readline()
-        if not line:
-            raise WorkerError(f"the {self._name} has ended")
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            rest = line + self._process.stdout.read()
+            raise ProcessError(f"{self.name} has ended: {rest.strip()}") from None
         return answer
 
-    def do(self, name: str, **command: Any) -> dict[str, Any]:
-        """Send a command to the process, and wait for its answer."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({"do": name, **command}) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise WorkerError(f"the {self._name} has ended") from None
-        return self.read()
+    def pin(self, cpu: int) -> None:
+        """Keep it on one CPU."""
+        for pid in self._family():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), {cpu})
+
+    def cpu(self) -> int:
+        """CPU time in nanoseconds, user and system, of all threads."""
+        return sum(time.clock_gettime_ns(clock) for clock in self._clocks)
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        pages = 0
+        for pid in self._family():
+            pages += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass
-        self._process.stdout.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def _family(self) -> list[int]:
+        found = [self._process.pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                children = (task / "children").read_text(encoding="ascii")
+                found += [int(child) for child in children.split()]
+        return found
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """A cost in nanoseconds: CPU time of the server and of the client, and wall time."""
-
-    server: float
-    client: float
-    wall: float
-    lost: int = 0
-
-    def each(self, count: int) -> Cost:
-        """The cost of each of `count` items."""
-        return Cost(self.server / count, self.client / count, self.wall / count, self.lost)
+def _clock(pid: int) -> int:
+    """The clock of a process's CPU time, as clock_getcpuclockid(3) makes it."""
+    return (~pid << 3) | 2
 
 
 class Pair:
-    """A server process, of the checkout `root`, and a client process that talk to each other.
+    """A server, and a process that has sessions with it and pings on them when asked."""
 
-    `engine` is the server's, if it is ours or bare.
-    """
+    def __init__(self, name: str, server: Process, client: Process) -> None:
+        self.name = name
+        self.server = server
+        self.client = client
 
-    def __init__(
-        self,
-        server: str,
-        client: str,
-        certificate: Path,
-        *,
-        max_sessions: int = 16,
-        engine: str = "auto",
-        root: Path = ROOT,
-    ) -> None:
-        self._cpus = sorted(os.sched_getaffinity(0))[-2:]
-        self.server = Process(
-            *("server", server, "--certificate", str(certificate)),
-            *("--max-sessions", str(max_sessions)),
-            # Another checkout may not know it.
-            *(() if engine == "auto" else ("--engine", engine)),
-            root=root,
-        )
-        self.client = Process("client", client)
-
-    def start(self) -> None:
-        """Wait until both are ready. A separate step, so that many can start in parallel."""
-        self.client.read()
-        self.client.do("target", port=self.server.read()["port"])
-
-    def __enter__(self) -> Pair:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End both."""
-        self.client.close()
-        self.server.close()
+    def do(self, what: str, **command: Any) -> dict[str, Any]:
+        """Have the client do something. Returns its answer, with the CPU time of both."""
+        server, client = self.server.cpu(), self.client.cpu()
+        answer = self.client.ask(do=what, **command)
+        answer["server"] = self.server.cpu() - server
+        answer["client"] = self.client.cpu() - client
+        return answer
 
     def pin(self, *, together: bool) -> None:
         """Pin both to one CPU, or each to its own if there are two."""
-        self.server.do("pin", cpu=self._cpus[-1] if together else self._cpus[0])
-        self.client.do("pin", cpu=self._cpus[-1])
-
-    def measure(self, name: str, **command: Any) -> Cost:
-        """Send a command to the client, and measure the cost of both processes."""
-        before = self.server.do("cpu")["cpu"]
-        client = self.client.do(name, **command)
-        server = self.server.do("cpu")["cpu"] - before
-        return Cost(server, client["cpu"], client["wall"], client["lost"])
-
-    def memory(self) -> tuple[int, int]:
-        """The memory of the server and of the client, in bytes."""
-        return self.server.do("memory")["memory"], self.client.do("memory")["memory"]
+        cpus = sorted(os.sched_getaffinity(0))[-2:]
+        self.server.pin(cpus[-1] if together else cpus[0])
+        self.client.pin(cpus[-1])

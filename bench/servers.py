@@ -1,172 +1,188 @@
-"""The servers that are compared: aioquic's own, the bare engine with our pump, and ours.
-
-All have the same certificate, windows and event loop, and answers have the size of the ping. Only
-ours parses pings; the others replace "ping" by "pong". Ours and the bare engine use the garbage
-collection of `pingpong serve`, aioquic's uses Python's default.
-"""
+"""The servers that are measured, the load generator, and clients: how each is started."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import datetime
+import functools
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from aioquic.asyncio.protocol import QuicConnectionProtocol
-from aioquic.asyncio.server import serve as aioquic_serve
-from aioquic.h3.connection import H3_ALPN, H3Connection
-from aioquic.h3.events import DatagramReceived, HeadersReceived, WebTransportStreamDataReceived
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ProtocolNegotiated, QuicEvent
+from cryptography.hazmat.primitives import serialization
 
-from pingpong.lifecycle import collect_garbage_seldom
-from pingpong.ping import PROTOCOL
-from pingpong.server.workers.endpoint import endpoint_config
-from pingpong.server.workers.worker import Worker
-from pingpong.settings import ServeSettings
-from pingpong.webtransport.asyncio import EngineChoice
-from pingpong.webtransport.asyncio.endpoint import UdpEndpoint
-from pingpong.webtransport.certificates import Certificate, parse_certificate
-from pingpong.webtransport.quic.engine import QuicConnection
-from pingpong.webtransport.udp.sockets import bind_udp
+from bench.processes import ROOT, Process
+from pingpong.webtransport.certificates import make_certificate
+from pingpong.webtransport.quic.engines import EngineMissingError, choose
 
-HOST = "127.0.0.1"
-IDLE_TIMEOUT = 600.0
+GENERATOR = ROOT / "build" / "bench" / "generator"
+FOREIGN = ROOT / "bench" / "foreign"
+PEERS = ROOT / "tests" / "interop" / "peers"
 
 
-def read_certificate(file: Path) -> Certificate:
-    """Read a file that holds both a certificate and its key."""
-    pem = file.read_bytes()
-    return parse_certificate(pem, pem, file, file)
+class MissingError(Exception):
+    """Something cannot run here; the text says why."""
 
 
-def serve_settings(
-    certificate: Path, max_sessions: int, engine: EngineChoice = "auto"
-) -> ServeSettings:
-    """The settings of our server: the defaults, except where a benchmark needs others."""
-    return ServeSettings(
-        bind_host=HOST,
-        bind_port=0,
-        tls_cert_file=certificate,
-        tls_key_file=certificate,
-        idle_timeout=IDLE_TIMEOUT,
-        max_sessions=max_sessions,
-        rate_limit=1_000_000,  # counted, but never reached
-        self_ping_interval=0,
-        engine=engine,
-    )
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server: its command, for a certificate's file and a port, and what it speaks."""
+
+    command: Callable[[str, int], list[str]]
+    speaks: str = "webtransport"
 
 
-class AioquicServer(QuicConnectionProtocol):
-    """The smallest WebTransport server on aioquic's asyncio server and H3Connection."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._h3: H3Connection
-
-    def quic_event_received(self, event: QuicEvent) -> None:
-        if isinstance(event, ProtocolNegotiated):
-            self._h3 = H3Connection(self._quic, enable_webtransport=True)
-            return
-        for received in self._h3.handle_event(event):
-            if isinstance(received, DatagramReceived):
-                answer = received.data.replace(b"ping", b"pong", 1)
-                self._h3.send_datagram(received.stream_id, answer)
-            elif isinstance(received, WebTransportStreamDataReceived):
-                answer = received.data.replace(b"ping", b"pong")
-                self._quic.send_stream_data(received.stream_id, answer, received.stream_ended)
-            elif isinstance(received, HeadersReceived):
-                protocol = f'"{PROTOCOL}"'.encode()
-                headers = [
-                    (b":status", b"200"),
-                    (b"sec-webtransport-http3-draft", b"draft02"),
-                    (b"wt-protocol", protocol),
-                ]
-                self._h3.send_headers(received.stream_id, headers)
+def _webtransport_go(certificate: str, port: int) -> list[str]:
+    build_generator()
+    return [str(GENERATOR), "serve", str(port), certificate, certificate]
 
 
-class BareServer:
-    """Answers on raw QUIC: the minimum cost with this engine and pump."""
-
-    __slots__ = ("_quic",)
-
-    def __init__(self, quic: QuicConnection) -> None:
-        self._quic = quic
-
-    def buffered_bytes(self) -> int:
-        return 0
-
-    def handshake_completed(self) -> None: ...
-
-    def stream_data_received(
-        self, stream_id: int, data: bytes, end_stream: bool, arrival: int
-    ) -> None:
-        self._quic.send_stream(stream_id, data.replace(b"ping", b"pong"), end_stream)
-
-    def stream_reset_received(self, stream_id: int, code: int, final_size: int) -> None: ...
-
-    def stop_sending_received(self, stream_id: int, code: int) -> None: ...
-
-    def stream_writable(self, stream_id: int) -> None: ...
-
-    def stream_credit_received(self) -> None: ...
-
-    def datagram_received(self, data: bytes, arrival: int) -> None:
-        self._quic.send_datagram(data.replace(b"ping", b"pong", 1))
-
-    def deadline_passed(self, now: float) -> None: ...
-
-    def connection_terminated(
-        self, code: int, reason: str, by_peer: bool, is_application: bool, timed_out: bool
-    ) -> None: ...
+def _aioquic(certificate: str, port: int) -> list[str]:
+    script = str(FOREIGN / "aioquic_server.py")
+    return [sys.executable, "-P", script, str(port), certificate, certificate]
 
 
-async def serve_aioquic(
-    certificate: Path, max_sessions: int, engine: EngineChoice
-) -> tuple[int, object]:
-    """Start the server. Returns its port, and an object to keep alive."""
-    windows = endpoint_config(
-        serve_settings(certificate, max_sessions), read_certificate(certificate)
-    ).windows
-    configuration = QuicConfiguration(
-        alpn_protocols=H3_ALPN,
-        is_client=False,
-        idle_timeout=IDLE_TIMEOUT,
-        max_datagram_frame_size=65_535,
-        max_data=windows.connection,
-        max_stream_data=windows.stream,
-    )
-    configuration.load_cert_chain(certificate, certificate)
-    server = await aioquic_serve(
-        HOST, 0, configuration=configuration, create_protocol=AioquicServer
-    )
-    assert server._transport is not None
-    return server._transport.get_extra_info("sockname")[1], server
+def _aiopquic(certificate: str, port: int) -> list[str]:
+    script = str(FOREIGN / "aiopquic-0.6.py")
+    return [_python_with("aiopquic-0.6"), script, str(port), certificate, certificate]
 
 
-async def serve_bare(
-    certificate: Path, max_sessions: int, engine: EngineChoice
-) -> tuple[int, object]:
-    """Start the server. Returns its port, and an object to keep alive."""
-    settings = serve_settings(certificate, max_sessions, engine)
-    config = endpoint_config(settings, read_certificate(certificate))
-    endpoint = UdpEndpoint(bind_udp(HOST, 0), config, BareServer)
-    collect_garbage_seldom()
-    return int(endpoint.local_address[1]), endpoint
+def _pywebtransport(certificate: str, port: int) -> list[str]:
+    script = str(PEERS / "pywebtransport-0.21.py")
+    python = _python_with("pywebtransport-0.21")
+    return [python, script, "server", "off", str(port), certificate, certificate]
 
 
-async def serve_ours(
-    certificate: Path, max_sessions: int, engine: EngineChoice
-) -> tuple[int, object]:
-    """Start the server. Returns its port, and an object to keep alive."""
-    settings = serve_settings(certificate, max_sessions, engine)
-    worker = Worker(settings, read_certificate(certificate))
-    await worker.start()
-    collect_garbage_seldom()
-    return worker.port, worker
+def _pingpong(engine: str, certificate: str, port: int) -> list[str]:
+    _need(engine)
+    return [
+        *(sys.executable, "-P", "-m", "pingpong", "serve", f"--engine={engine}"),
+        *("--bind-host=127.0.0.1", f"--bind-port={port}", "--admin-port=0"),
+        *(f"--tls-cert-file={certificate}", f"--tls-key-file={certificate}"),
+        # Messages are counted against the limit, which is never reached.
+        *("--idle-timeout=600", "--rate-limit=1000000", "--self-ping-interval=0"),
+        "--log-format=json",
+    ]
 
 
-SERVERS: dict[str, Callable[[Path, int, EngineChoice], Awaitable[tuple[int, object]]]] = {
-    "aioquic": serve_aioquic,
-    "bare": serve_bare,
-    "ours": serve_ours,
+def _bare(engine: str, certificate: str, port: int) -> list[str]:
+    if engine != "none":
+        _need(engine)
+    return [sys.executable, "-P", "-m", "bench.bare", engine, str(port), certificate]
+
+
+SERVERS = {
+    "webtransport-go": Server(_webtransport_go),
+    "aiopquic": Server(_aiopquic),
+    "pywebtransport": Server(_pywebtransport),
+    "aioquic": Server(_aioquic),
+    "pingpong-aioquic": Server(functools.partial(_pingpong, "aioquic")),
+    "pingpong-quinn": Server(functools.partial(_pingpong, "quinn")),
+    "bare-aioquic": Server(functools.partial(_bare, "aioquic"), "quic"),
+    "bare-quinn": Server(functools.partial(_bare, "quinn"), "quic"),
+    "bare-udp": Server(functools.partial(_bare, "none"), "udp"),
 }
+CLIENTS = ("aioquic", "pingpong-aioquic", "pingpong-quinn")
+
+
+def start_server(name: str, certificate: Path, root: Path = ROOT) -> tuple[Process, int]:
+    """Start a server, ours with the code of a checkout. Returns its port too.
+
+    Raises `MissingError`, `ProcessError`.
+    """
+    port = free_port()
+    server = Process(name, SERVERS[name].command(str(certificate), port), root)
+    try:
+        server.wait()
+    except BaseException:
+        server.close()
+        raise
+    server.drain()
+    return server, port
+
+
+def start_generator(name: str, port: int) -> Process:
+    """Start the load generator for a server on a port. Raises `MissingError`, `ProcessError`."""
+    build_generator()
+    command = [str(GENERATOR), "load", SERVERS[name].speaks, str(port)]
+    return _started(Process(f"the generator for {name}", command))
+
+
+def start_client(name: str, port: int) -> Process:
+    """Start a client that does what the generator does. Raises `MissingError`, `ProcessError`."""
+    _need(name.rpartition("-")[2])
+    command = [sys.executable, "-P", "-m", "bench.clients", name, str(port)]
+    return _started(Process(f"{name}'s client", command))
+
+
+def _started(process: Process) -> Process:
+    try:
+        process.wait()
+    except BaseException:
+        process.close()
+        raise
+    return process
+
+
+@functools.cache
+def build_generator() -> None:
+    """Build the load generator, if that is not done. Raises `MissingError`."""
+    if shutil.which("go") is None:
+        raise MissingError("the load generator and webtransport-go need Go (https://go.dev)")
+    done = subprocess.run(
+        ["go", "build", "-o", str(GENERATOR), "."],
+        cwd=ROOT / "bench" / "generator",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise MissingError(f"the load generator cannot be built:\n{done.stderr.strip()}")
+
+
+def write_certificate(file: Path) -> None:
+    """Create the certificate and the key of all servers."""
+    made = make_certificate(["localhost", "127.0.0.1"], datetime.datetime.now(datetime.UTC))
+    key = made.private_key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    file.touch(0o600)
+    file.write_bytes(made.pem() + key)
+
+
+def free_port() -> int:
+    """A UDP port that is free now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _need(engine: str) -> None:
+    if engine == "quinn":
+        try:
+            choose("quinn", server=True)
+        except EngineMissingError as error:
+            raise MissingError(str(error)) from None
+
+
+def _python_with(name: str) -> str:
+    """The interpreter that has a peer's library."""
+    python = peer_python(name)
+    module = name.partition("-")[0]
+    check = [str(python), "-c", f"import {module}"]
+    if not python.exists() or subprocess.run(check, capture_output=True, check=False).returncode:
+        raise MissingError(
+            f"{module} is not installed in {python.parent.parent.name}: `make bench-peers` does"
+            " that, where there is Python 3.12 or newer"
+        )
+    return str(python)
+
+
+def peer_python(name: str) -> Path:
+    """The interpreter of a peer's environment, which may not be there."""
+    return Path(f"{sys.prefix}-peers") / name / "bin" / "python"

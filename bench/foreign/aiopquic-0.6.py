@@ -14,6 +14,7 @@ import asyncio
 import sys
 from typing import Any
 
+import uvloop
 from aiopquic.asyncio.webtransport import serve_webtransport
 from aiopquic.quic.configuration import QuicConfiguration
 from aiopquic.quic.events import (
@@ -57,4 +58,4 @@ async def main(port: int, certificate: str, key: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))
+    uvloop.run(main(int(sys.argv[1]), *sys.argv[2:]))

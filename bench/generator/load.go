@@ -19,6 +19,7 @@ type command struct {
 	Count       int    `json:"count"`
 	Sessions    int    `json:"sessions"`    // ping these in turn; 0 means all
 	Outstanding int    `json:"outstanding"` // on one session; 0 means 1
+	Pause       int    `json:"pause"`       // microseconds before each ping
 }
 
 // A result has times in nanoseconds: of the whole command, and of one round trip or handshake.
@@ -79,7 +80,12 @@ func (g *generator) do(c command) (result, error) {
 			sessions = sessions[:c.Sessions]
 		}
 		sent, received := packets(sessions)
-		times, r.Lost, err = ping(times, sessions, c.Mode, c.Count, max(c.Outstanding, 1))
+		if c.Outstanding > 1 {
+			times, r.Lost, err = sessions[0].pingWindow(times, c.Count, c.Outstanding)
+		} else {
+			pause := time.Duration(c.Pause) * time.Microsecond
+			times, r.Lost, err = ping(times, sessions, c.Mode, c.Count, pause)
+		}
 		r.Sent, r.Received = packets(sessions)
 		r.Sent, r.Received = r.Sent-sent, r.Received-received
 	default:
@@ -129,16 +135,14 @@ func packets(sessions []*session) (sent, received uint64) {
 	return sent, received
 }
 
-// ping sends pings on each session in turn, or keeps several datagrams outstanding on the first one.
-// A datagram that is not answered within a second is lost, and another one sent in its place.
+// ping sends pings on each session in turn, one at a time. A datagram that is not answered within a
+// second is lost, and another one sent in its place.
 func ping(
-	times []time.Duration, sessions []*session, mode string, count, outstanding int,
+	times []time.Duration, sessions []*session, mode string, count int, pause time.Duration,
 ) ([]time.Duration, int, error) {
-	if outstanding > 1 {
-		return sessions[0].pingWindow(times, count, outstanding)
-	}
 	lost := 0
 	for i := 0; len(times) < count; i++ {
+		time.Sleep(pause)
 		start := time.Now()
 		err := sessions[i%len(sessions)].ping(mode)
 		if mode == "datagram" && isTimeout(err) {

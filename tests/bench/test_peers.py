@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import peers, subjects
-from bench.pairs import ROOT
+from bench import peers, servers
 from bench.peers import Plan, lines, run
-from bench.tables import AIOQUIC, COLUMNS, GO, HANDSHAKE, MODES, OURS, Results, Series, picture
+from bench.processes import ROOT
+from bench.results import AIOQUIC, COLUMNS, GO, HANDSHAKE, MODES, OURS, Results, Series, picture
 
 SMALL = Plan(starts=1, rounds=2, pings=40, sessions=8, steps=2)
 
@@ -88,16 +88,19 @@ def test_the_page_has_a_place_for_each_table(
 @pytest.fixture
 def without_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PATH", str(tmp_path))
-    subjects.build_generator.cache_clear()
+    servers.build_generator.cache_clear()
     yield
-    subjects.build_generator.cache_clear()
+    servers.build_generator.cache_clear()
 
 
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # a compiler may have to run first
-@pytest.mark.skipif(shutil.which("go") is None, reason="no Go on the PATH")
 def test_a_small_run_measures_servers_and_clients() -> None:
+    try:
+        servers.build_generator()
+    except servers.MissingError as error:
+        pytest.skip(str(error))
     names = [GO, AIOQUIC, "pingpong-aioquic", "bare-aioquic", "bare-udp"]
     measured = run(names, ROOT, SMALL, clients=True, say=lambda text: None)
     assert list(measured.servers) == [*names[:3], "pingpong-aioquic@", *names[3:]]

@@ -556,9 +556,10 @@ class Link:
     def _take_slot(self, slots: _Slots) -> None:
         """Send the probe of a slot."""
         pace, now = slots.pace, time.monotonic()
-        if now - pace.next > _STALLED_AFTER:
-            self._exclude_stall(now)
-        self._end_quiet(now)
+        if self._exclude_stall(pace.next, now):
+            self._awake_at = now
+        if self._is_quiet:
+            self._end_quiet(now)
         skipped = pace.skipped
         pace.take(now)
         if pace.skipped != skipped:
@@ -603,29 +604,30 @@ class Link:
         """Check several times a second from now on."""
         if self._is_quiet and self._timer is not None and not self.has_ended:
             self._is_quiet = False
-            self._exclude_stall(now)
+            self._awake_at = now
             if self._current is not None:
                 self._current.end_quiet()
             self._timer.cancel()
             self._tick_at = now + min(TICK, self._options.timeout)
             self._timer = self._loop.call_later(self._tick_at - now, self._tick)
 
-    def _exclude_stall(self, now: float) -> float:
-        """Exclude the time in which this process was stopped or stalled, once; returns seconds."""
-        due = self._tick_at
-        if not self._has_sent_all:
-            due = min([due, *(slots.pace.next for slots in self._slots)])
-        stalled = min(now - due, now - self._awake_at) if now - due > _STALLED_AFTER else 0.0
-        self._awake_at = now
-        if stalled:
-            self._exclude(stalled)
-            self._extend_pause(stalled, now)
+    def _exclude_stall(self, due: float, now: float) -> float:
+        """Exclude the time in which this process was stopped or stalled, if what was due at `due`
+        runs now. Returns it, in seconds."""
+        late = now - due
+        if late <= _STALLED_AFTER:
+            return 0.0
+        stalled = min(late, now - self._awake_at)
+        self._exclude(stalled)
+        self._extend_pause(stalled, due, now)
         return stalled
 
     def _tick(self) -> None:
         now = time.monotonic()
-        awake = now - self._awake_at - self._exclude_stall(now)
         try:
+            stalled = self._exclude_stall(self._tick_at, now)
+            awake = now - self._awake_at - stalled
+            self._awake_at = now
             for session, retired in list(self._retiring.items()):
                 session.check(now, awake)
                 if session in self._retiring and (now >= retired.until or not session.open):
@@ -637,11 +639,11 @@ class Link:
             self._fail(error)
         self._plan_tick(time.monotonic())
 
-    def _extend_pause(self, stalled: float, now: float) -> None:
+    def _extend_pause(self, stalled: float, due: float, now: float) -> None:
         """Exclude a stall from the pause before an attempt."""
         began = self._attempt_began
         # If an attempt was running, the pause had ended before.
-        if self._idle_since is not None and not self._idle_since < began < self._tick_at:
+        if self._idle_since is not None and not self._idle_since < began < due:
             self._idle_since = min(self._idle_since + stalled, now)
 
     def _check(self, current: PingSession, now: float, awake: float) -> None:
