@@ -604,6 +604,9 @@ class Link:
         """Check several times a second from now on."""
         if self._is_quiet and self._timer is not None and not self.has_ended:
             self._is_quiet = False
+            # What ends it may come before the probe that was due first.
+            due = min([self._tick_at, *(one.pace.next for one in self._slots)])
+            self._exclude_stall(due, now)
             self._awake_at = now
             if self._current is not None:
                 self._current.end_quiet()
