@@ -40,6 +40,8 @@ PONG = b"pong"
 OTHER = b"?"
 
 _TAG_SIZE = 4
+_ONE_BYTE_LENGTH = 0x40
+"""Length prefixes below this take one byte."""
 _U32 = 0xFFFF_FFFF
 
 _PING = struct.Struct(">4sI4xQ16x")
@@ -223,11 +225,15 @@ class Deframer:
         messages: list[bytes] = []
         start, size = 0, len(data)
         while start < size:
-            length = decode_varint(data, start)
-            if length is None:
-                self._needed = size - start + 1
-                break
-            length_value, body = length
+            length_value = data[start]
+            if length_value < _ONE_BYTE_LENGTH:
+                body = start + 1
+            else:
+                length = decode_varint(data, start)
+                if length is None:
+                    self._needed = size - start + 1
+                    break
+                length_value, body = length
             end = body + length_value
             if length_value > self._limit:
                 # Keep the length, so that the next call raises too.

@@ -37,7 +37,7 @@ async def address(
     )
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pingpong", "serve", "--bind-host", "127.0.0.1"),
-        *("--bind-port", "0", "--engine", request.param),
+        *("--bind-port", "0", "--admin-port", "0", "--engine", request.param),
         *("--tls-cert-file", str(folder / "cert.pem")),
         *("--tls-key-file", str(folder / "key.pem")),
         env=environment(),

@@ -29,11 +29,11 @@ from pingpong.webtransport.errors import StateError
 from pingpong.webtransport.events import ConnectionClosed, Request, SessionClosed
 from pingpong.webtransport.http3.frames import encode_headers
 from pingpong.webtransport.limits import Limits
-from pingpong.webtransport.quic.config import EndpointConfig, ServerIdentity
+from pingpong.webtransport.quic import engines
+from pingpong.webtransport.quic.config import EndpointConfig, Engine, ServerIdentity
 from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.connection_ids import CONNECTION_ID_SIZE
-from pingpong.webtransport.quic.endpoint import AioquicEndpoint
-from pingpong.webtransport.quic.engine import QuicConnection, QuicEvents
+from pingpong.webtransport.quic.engine import QuicConnection, QuicEndpoint, QuicEvents
 from pingpong.webtransport.session import Session
 from pingpong.webtransport.states import State
 from tests.webtransport.raw import CONNECT, Raw
@@ -66,12 +66,11 @@ class PongLost(Finding):
 
 
 def endpoint(
-    *, server: bool, accept: Callable[[QuicConnection], QuicEvents] | None = None
-) -> AioquicEndpoint:
+    engine: Engine, *, server: bool, accept: Callable[[QuicConnection], QuicEvents] | None = None
+) -> QuicEndpoint:
     """An endpoint of ours; one that is a server gives each connection to `accept`."""
-    made = certificate()
-    config = EndpointConfig(certificate=made) if server else EndpointConfig()
-    return AioquicEndpoint(config, lambda: None, accept if server else None)
+    config = EndpointConfig(certificate=certificate() if server else None, engine=engine)
+    return engines.make_endpoint(config, lambda: None, accept if server else None)
 
 
 class _Pinger(Pinger):
@@ -225,23 +224,30 @@ class Hostile:
 
 
 class Arena:
-    """A victim in a role, with a healthy connection; hostile ones come and go."""
+    """A victim in a role, with a healthy connection; hostile ones come and go.
 
-    def __init__(self, role: str) -> None:
+    `engine` is the victim's. Its peers are aioquic's, whose keys and streams can be got at.
+    """
+
+    def __init__(self, role: str, engine: Engine = "aioquic") -> None:
         self.role = role
+        self.engine: Engine = engine
         self.now = self._checked_at = 1_000.0
         self.cpu = 0
         """Nanoseconds that the victim has worked."""
         self.router = Router(MAX_MESSAGE)
         self.healthy = Client()
-        self.attacked: Connection
+        self.attacked: Connection | None = None
+        """The victim's half of the hostile connection, once there is one."""
         self.client: Client | None = None
         """The one under attack, where it is a client."""
         self.raw = Raw()
         accept = self._accept
-        self.victim = endpoint(server=role == "server", accept=accept)
-        self.good = endpoint(server=role != "server", accept=partial(_served, Router(MAX_MESSAGE)))
-        self.evil = endpoint(server=role != "server", accept=lambda quic: self.raw.attach(quic))
+        self.victim = endpoint(engine, server=role == "server", accept=accept)
+        is_server = role != "server"
+        served = partial(_served, Router(MAX_MESSAGE))
+        self.good = endpoint("aioquic", server=is_server, accept=served)
+        self.evil = self._make_evil()
         client_end = self.good if role == "server" else self.victim
         server = VICTIM if role == "server" else HEALTHY
         identity = ServerIdentity("localhost", insecure=True)
@@ -249,10 +255,21 @@ class Arena:
         self.settle()
         if not self.healthy.established:
             raise PongLost("others: no session to begin with")
+        self.attacked = None
 
     def _accept(self, quic: QuicConnection) -> QuicEvents:
-        self.attacked = Connection(quic, self.router, LIMITS)
-        return self.attacked
+        self.attacked = connection = Connection(quic, self.router, LIMITS)
+        return connection
+
+    @property
+    def closed(self) -> ConnectionClosed | None:
+        """How the hostile connection has ended, if it has."""
+        return None if self.attacked is None else self.attacked.closed
+
+    def _make_evil(self) -> QuicEndpoint:
+        return endpoint(
+            "aioquic", server=self.role != "server", accept=lambda quic: self.raw.attach(quic)
+        )
 
     # Time and packets.
 
@@ -271,7 +288,7 @@ class Arena:
         for address, some in groups:
             if address == HEALTHY:
                 for packet in some:
-                    self.good.receive(packet, VICTIM, self.now, 0)
+                    self.good.receive(packet, VICTIM, self.now, int(self.now * 1e9))
             else:
                 packets.setdefault(address, []).extend(some)
         return packets
@@ -281,16 +298,21 @@ class Arena:
         self.now += seconds
         if self.now - self._checked_at > _KEEP_ALIVE:
             self.check_others()
-        timer = self.victim.next_timer()
-        if timer is not None and timer <= self.now:
-            began = time.thread_time_ns()
-            self.victim.handle_timers(self.now)
-            self.cpu += time.thread_time_ns() - began
-        for one in (self.good, self.evil):
+        self._handle_timers()
+        self._transmit_healthy()
+
+    def _handle_timers(self) -> bool:
+        """Have timers act that are due, of pacing among others; whether there were any."""
+        acted = False
+        for one in (self.victim, self.good, self.evil):
             timer = one.next_timer()
             if timer is not None and timer <= self.now:
+                began = time.thread_time_ns()
                 one.handle_timers(self.now)
-        self._transmit_healthy()
+                if one is self.victim:
+                    self.cpu += time.thread_time_ns() - began
+                acted = True
+        return acted
 
     def _transmit_healthy(self) -> bool:
         """Hand the victim what the healthy peer sends; whether that was anything."""
@@ -306,12 +328,12 @@ class Arena:
             moved = self._transmit_healthy()
             if evil:
                 for packet in packets:
-                    self.evil.receive(packet, VICTIM, self.now, 0)
+                    self.evil.receive(packet, VICTIM, self.now, int(self.now * 1e9))
                 for _, some in self.evil.transmit(self.now):
                     for packet in some:
                         moved = True
                         self.victim.receive(packet, HOSTILE, self.now, int(self.now * 1e9))
-            if not moved and not (evil and packets):
+            if not moved and not (evil and packets) and not self._handle_timers():
                 return
             self.now += 0.000_5
         raise Finding("others: the two never come to rest")
@@ -327,10 +349,11 @@ class Arena:
 
     # The hostile peer.
 
-    def begin(self) -> AioquicConnection:
+    def begin(self) -> QuicConnection:
         """Have the hostile connection begin; nothing is exchanged yet. Its client's half."""
         identity = ServerIdentity("localhost", insecure=True)
         self.raw = Raw()
+        self.attacked = None
         if self.role == "server":
             return self.evil.connect(VICTIM, identity, self.raw.attach, self.now)
         client = self.client = Client()
@@ -349,13 +372,18 @@ class Arena:
         else:
             self.raw.send(0, encode_headers(RESPONSE[:-1] if plain else RESPONSE))
         self.settle(evil=True)
+        assert self.attacked is not None
         assert len(self.attacked.sessions) == 1
         return Hostile(self.raw.quic)
 
+    def close(self) -> None:
+        """Have the victim end the hostile connection, if there is one that has not ended."""
+        if self.attacked is not None and self.attacked.closed is None:
+            self.attacked.close()
+
     def forget(self) -> None:
         """End what is left of the hostile connection: nothing of it is to stay."""
-        if self.attacked.closed is None:
-            self.attacked.close()
+        self.close()
         until = self.now + _FORGOTTEN
         while self.now < until:
             if len(self.victim) == 1:
@@ -366,7 +394,7 @@ class Arena:
             raise Finding(f"state: {len(self.victim)} connections are left")
         if self.client is not None:
             self.client.check()
-        self.evil = endpoint(server=self.role != "server", accept=lambda q: self.raw.attach(q))
+        self.evil = self._make_evil()
 
 
 def check_accounts(counters: MessageCounters) -> None:

@@ -10,6 +10,7 @@ from aioquic import tls
 
 from pingpong.ping import Mode
 from pingpong.webtransport import varint
+from pingpong.webtransport.quic.config import Engine
 from pingpong.webtransport.quic.connection import AioquicConnection
 from tests.fuzz import content, frames
 from tests.fuzz.arena import ELSEWHERE, HOSTILE, VICTIM, Arena, Client, Hostile, check_accounts
@@ -33,8 +34,9 @@ class Live:
     genuine), `handshake` (keys are there, nothing is complete), `open` (a session).
     """
 
-    def __init__(self, role: str, stage: str) -> None:
+    def __init__(self, role: str, stage: str, engine: Engine = "aioquic") -> None:
         self.role = role
+        self.engine: Engine = engine
         self.stage = stage
         self.history: list[bytes] = []
         self.records: dict[str, int] = {}
@@ -60,7 +62,7 @@ class Live:
         """Give the victim what this input makes. Raises whatever is a finding."""
         arena = self._arena
         if arena is None:
-            arena = self._arena = Arena(self.role)
+            arena = self._arena = Arena(self.role, self.engine)
         if self._hostile is None:
             self.history = []
             self._uses = 0
@@ -78,7 +80,7 @@ class Live:
         arena = self._arena
         if arena is None or self._hostile is None:
             return
-        closed = arena.attacked.closed
+        closed = arena.closed
         name = "open" if closed is None else f"{closed.code:#x} {closed.reason}"
         self.records[name] = self.records.get(name, 0) + 1
         arena.forget()
@@ -87,7 +89,7 @@ class Live:
         self._hostile = None
 
     def _is_over(self, arena: Arena) -> bool:
-        return arena.attacked.closed is not None
+        return arena.closed is not None
 
     def _begin(self, arena: Arena) -> Hostile:
         self._view = view = frames.View(self.role == "server", application=self._application)
@@ -120,14 +122,15 @@ class Live:
 
     def _attack(self, arena: Arena, hostile: Hostile, source: Source) -> None:
         view = self._view
-        attacked = arena.attacked.quic
-        assert isinstance(attacked, AioquicConnection)
+        attacked = None if arena.attacked is None else arena.attacked.quic
         view.sent = hostile.expected
-        view.issued = attacked._quic._host_cid_seq
-        cid = hostile.cid or hostile.quic._peer_cid.cid
-        for issued in attacked._quic._host_cids:
-            if issued.cid == cid:
-                view.in_use = issued.sequence_number
+        # Of another engine the first is used throughout, and not retired.
+        if isinstance(attacked, AioquicConnection):
+            view.issued = attacked._quic._host_cid_seq
+            cid = hostile.cid or hostile.quic._peer_cid.cid
+            for issued in attacked._quic._host_cids:
+                if issued.cid == cid:
+                    view.in_use = issued.sequence_number
         if self.stage == "open" and arena.client is not None and source.chance(4):
             self._ping(arena.client, source.pick(PINGS))
         acknowledged = (
@@ -141,8 +144,10 @@ class Live:
         if self.stage == "open":
             for packets in sent.values():
                 hostile.take(packets)
-            if hostile.quic._peer_cid.cid not in (ids := attacked.connection_ids) and ids:
-                hostile.cid = ids[0]
+            if isinstance(attacked, AioquicConnection):
+                ids = attacked.connection_ids
+                if ids and hostile.quic._peer_cid.cid not in ids:
+                    hostile.cid = ids[0]
         arena.pass_time(0.000_5 if not source.chance(64) else source.pick((0.03, 0.3, 3.0)))
         sent = arena.transmit()
         if self.stage == "open":
@@ -151,10 +156,10 @@ class Live:
 
     def _ping(self, client: Client, mode: Mode) -> None:
         """Have the victim send a ping, if it can."""
-        if client.try_to_ping(mode) and mode in ("stream", "streams"):
-            quic = client.connection.quic
-            assert isinstance(quic, AioquicConnection)
-            self._view.offsets.setdefault(quic._quic._local_next_stream_id_bidi - 4, 0)
+        if client.try_to_ping(mode) and client.session is not None:
+            for stream in client.session.streams:
+                if stream.is_local and not stream.id & 2:
+                    self._view.offsets.setdefault(stream.id, 0)
 
     def _packets(self, hostile: Hostile, source: Source, begin: bytes) -> list[bytes]:
         """UDP payloads: one for the most part, or two, or one that is not as it should be."""
@@ -205,6 +210,7 @@ def begin(
         return arena.open(plain=plain), {}
     made = arena.begin()
     if arena.role == "server":
+        assert isinstance(made, AioquicConnection)
         first = [packet for _, packets in arena.evil.transmit(arena.now) for packet in packets]
         genuine = _handshake_messages(made)
         if stage == "initial":

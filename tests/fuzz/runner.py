@@ -10,8 +10,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pingpong.webtransport.quic import engines
 from tests.fuzz.guided import guided, is_installed
-from tests.fuzz.targets import TARGETS, TEXT, Found, Report, generated, load, repeat, run
+from tests.fuzz.targets import (
+    TARGETS,
+    TEXT,
+    WITH_QUINN,
+    Found,
+    Report,
+    generated,
+    load,
+    repeat,
+    run,
+)
 
 _PROGRESS_EVERY = 5.0
 
@@ -75,11 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.replay:
         return _replay(options.replay)
-    names = options.target.split(",") if options.target else list(TARGETS)
+    absent = set() if engines.is_installed("quinn") else WITH_QUINN.keys()
+    names = [name for name in TARGETS if name not in absent]
+    if options.target:
+        names = options.target.split(",")
     if unknown := set(names) - set(TARGETS):
         parser.error(f"no target {', '.join(sorted(unknown))}; there are: {', '.join(TARGETS)}")
     if options.inputs or options.runs:
-        counts = {name: options.runs if name == "sessions" else options.inputs for name in names}
+        counts = {
+            name: options.runs if name.startswith("sessions") else options.inputs for name in names
+        }
         names = [name for name in names if counts[name]]
     else:
         counts = dict.fromkeys(names, 0)

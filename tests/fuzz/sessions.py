@@ -19,6 +19,7 @@ from pingpong.webtransport import SessionHandler
 from pingpong.webtransport.connection import Connection
 from pingpong.webtransport.errors import ErrorCode
 from pingpong.webtransport.events import ConnectionClosed, SessionClosed
+from pingpong.webtransport.quic.config import Engine
 from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.engine import RESET_REASON, QuicConnection, QuicEvents
 from pingpong.webtransport.session import Session
@@ -86,13 +87,13 @@ class Server(Router):
 class Link:
     """Two endpoints, and packets on their way between them."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, client: Engine, server: Engine) -> None:
         self.source = source
         self.now = 1_000.0
         self.client = Client()
         self.server = Server()
-        self.client_end = endpoint(server=False)
-        self.server_end = endpoint(server=True, accept=self.server.attach)
+        self.client_end = endpoint(client, server=False)
+        self.server_end = endpoint(server, server=True, accept=self.server.attach)
         self.address = ADDRESSES[0]
         self.loss = self.copies = self.damage = 0
         """Of 256 packets."""
@@ -156,8 +157,22 @@ class Link:
 
 def run(data: bytes) -> None:
     """Live through what an input says, and look at what is left."""
+    live(Link(source := Source(data), "aioquic", "aioquic"), source)
+
+
+def run_with_quinn(data: bytes) -> None:
+    """The same with quinn on one side or both, as the input says."""
+    pairs: tuple[tuple[Engine, Engine], ...] = (
+        ("quinn", "quinn"),
+        ("quinn", "aioquic"),
+        ("aioquic", "quinn"),
+    )
     source = Source(data)
-    link = Link(source)
+    live(Link(source, *source.pick(pairs)), source)
+
+
+def live(link: Link, source: Source) -> None:
+    """One session, and what becomes of it."""
     make_bad(link, source)
     link.client_end.connect(SERVER, identity(), link.client.attach, link.now)
     link.run(0.05)

@@ -10,11 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Protocol
 
 from pingpong.webtransport import varint
+from pingpong.webtransport.quic.config import Engine
 from tests.fuzz import http3, sessions
 from tests.fuzz.arena import Finding
 from tests.fuzz.handshakes import Flight, Hello, Parameters
@@ -55,22 +57,31 @@ class Function:
         """There is nothing to forget."""
 
 
-TARGETS: dict[str, Callable[[], Target]] = {
-    "frames-server": lambda: Live("server", "open"),
-    "frames-client": lambda: Live("client", "open"),
-    "initial-server": lambda: Live("server", "initial"),
-    "initial-client": lambda: Live("client", "initial"),
-    "handshake-server": lambda: Live("server", "handshake"),
-    "handshake-client": lambda: Live("client", "handshake"),
-    "parameters-server": lambda: Parameters("server"),
-    "parameters-client": lambda: Parameters("client"),
+OF_AN_ENGINE: dict[str, Callable[[Engine], Target]] = {
+    "frames-server": lambda engine: Live("server", "open", engine),
+    "frames-client": lambda engine: Live("client", "open", engine),
+    "initial-server": lambda engine: Live("server", "initial", engine),
+    "initial-client": lambda engine: Live("client", "initial", engine),
+    "handshake-server": lambda engine: Live("server", "handshake", engine),
+    "handshake-client": lambda engine: Live("client", "handshake", engine),
+    "parameters-server": lambda engine: Parameters("server", engine),
+    "parameters-client": lambda engine: Parameters("client", engine),
     "tls-hello": Hello,
-    "tls-server": lambda: Flight("server"),
-    "tls-client": lambda: Flight("client"),
+    "tls-server": lambda engine: Flight("server", engine),
+    "tls-client": lambda engine: Flight("client", engine),
+}
+WITH_QUINN: dict[str, Callable[[], Target]] = {
+    **{f"{name}-quinn": partial(make, "quinn") for name, make in OF_AN_ENGINE.items()},
+    "sessions-quinn": lambda: Function(sessions.run_with_quinn),
+}
+"""Those that need the QUIC engine quinn."""
+TARGETS: dict[str, Callable[[], Target]] = {
+    **{name: partial(make, "aioquic") for name, make in OF_AN_ENGINE.items()},
     "http3-server": lambda: Function(http3.server),
     "http3-client": lambda: Function(http3.client),
     **{name: lambda function=function: Function(function) for name, function in PARSERS.items()},  # type: ignore[misc]
     "sessions": lambda: Function(sessions.run),
+    **WITH_QUINN,
 }
 
 
@@ -100,7 +111,7 @@ class Report:
 def generated(seed: int | str, name: str) -> Iterator[bytes]:
     """Inputs, the same for the same seed."""
     random = Random(f"{seed} {name}")
-    longer = 3 if name == "sessions" else 1
+    longer = 3 if name.startswith("sessions") else 1
     while True:
         yield random.randbytes(1 + random.randrange(longer * random.choice(_SIZES)))
 

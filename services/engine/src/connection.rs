@@ -162,7 +162,8 @@ impl Connection {
         // It may be less than at first: the handshake's keys are gone.
         let counts = self.is_connected && more <= usize::MAX / 2;
         let counted = if counts { more } else { 0 };
-        counted.saturating_sub(UNCOUNTED) + self.streams.held_total()
+        let counted = counted.saturating_sub(UNCOUNTED);
+        counted.saturating_add(self.streams.held_total())
     }
 
     /// Whether it may buffer much more than when it was counted last, here or above.

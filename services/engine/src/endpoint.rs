@@ -21,7 +21,7 @@ use crate::congestion::ClosableConfig;
 use crate::connection::{Connection, MAX_SEGMENTS};
 use crate::ids::WorkerIds;
 use crate::memory;
-use crate::streams::Windows;
+use crate::streams::{FIRST_STREAMS, Windows};
 use crate::tls::{self, Authorities};
 use crate::watch::Watched;
 
@@ -59,6 +59,9 @@ const CONNECTION_REFUSED: u64 = 0x02;
 const LONG_HEADER: u8 = 0x80;
 /// Stateless resets are sent at most once in this time.
 const RESET_INTERVAL: Duration = Duration::from_millis(1);
+/// Refusals are sent at most once in this time, on average of the longer one.
+const REFUSAL_INTERVAL: Duration = Duration::from_millis(1);
+const REFUSAL_BURST: Duration = Duration::from_secs(1);
 /// Bytes of all connections' datagrams that are not sent yet, each.
 const DATAGRAM_QUEUE: usize = 256 << 10;
 /// Bytes of a connection that quinn-proto keeps until they are acknowledged.
@@ -117,6 +120,8 @@ pub struct Endpoint {
     grown: Vec<u64>,
     buffer: Vec<u8>,
     last_address: Option<(Py<PyTuple>, SocketAddr)>,
+    /// Until when the refusals that were sent would have been sent one by one.
+    refused_until: Instant,
 }
 
 #[pymethods]
@@ -154,8 +159,8 @@ impl Endpoint {
             .max_idle_timeout(Some(idle))
             .receive_window(window.into())
             .stream_receive_window(stream_window.into())
-            .max_concurrent_bidi_streams(streams_bidi.into())
-            .max_concurrent_uni_streams(streams_uni.into())
+            .max_concurrent_bidi_streams(streams_bidi.min(FIRST_STREAMS).into())
+            .max_concurrent_uni_streams(streams_uni.min(FIRST_STREAMS).into())
             .send_window(SEND_WINDOW)
             .congestion_controller_factory(Arc::new(ClosableConfig))
             .datagram_receive_buffer_size(Some(1 << 16))
@@ -164,6 +169,8 @@ impl Endpoint {
             // less than 1500 bytes; pings are small. ECN is off as the pump has none.
             .mtu_discovery_config(None);
         let ids = WorkerIds { worker, workers };
+        let clock = Clock::new(now);
+        let refused_until = clock.now();
         let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
         let mut config = q::EndpointConfig::new(Arc::new(reset_key));
         config
@@ -173,12 +180,13 @@ impl Endpoint {
         let token_key = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, b"").extract(retry_key);
         Ok(Self {
             quic: q::Endpoint::new(Arc::new(config), None, false, None),
-            clock: Clock::new(now),
+            clock,
             transport: Arc::new(transport),
             idle_timeout,
             windows: Windows {
                 stream: stream_window as usize,
                 connection: window as usize,
+                streams: [streams_bidi, streams_uni],
             },
             ids,
             token_key: Arc::new(token_key),
@@ -195,6 +203,7 @@ impl Endpoint {
             grown: Vec::new(),
             buffer: Vec::with_capacity(PACKETS),
             last_address: None,
+            refused_until,
         })
     }
 
@@ -791,8 +800,14 @@ impl Endpoint {
     ) -> PyResult<Outcome<'py>> {
         let outcome = |outcome| Ok((outcome, 0, None, false));
         if self.count >= self.max_connections {
-            let sent = self.quic.refuse(incoming, buffer);
-            self.answer(py, address, &buffer[..sent.size]);
+            let until = self.refused_until.max(now) + REFUSAL_INTERVAL;
+            if until > now + REFUSAL_BURST {
+                self.quic.ignore(incoming);
+            } else {
+                self.refused_until = until;
+                let sent = self.quic.refuse(incoming, buffer);
+                self.answer(py, address, &buffer[..sent.size]);
+            }
             return outcome(REFUSED);
         }
         if !incoming.remote_address_validated() && self.unfinished >= self.max_handshakes {

@@ -13,12 +13,19 @@ use crate::watch::End;
 /// for what is read, so as much may be granted for bytes that the reader then holds.
 const READ_AT_ONCE: usize = 16 << 10;
 
-/// Receive windows, in bytes. Readers may hold as much as a window before no more is read. As much
-/// again waits in quinn-proto then, so a peer can have twice its window buffered.
+/// Streams of a kind that the peer may have open at first: as many as with most servers, since pages
+/// open many at once, and browsers do not wait for more. quinn-proto keeps a place for each that the
+/// peer may open, so the limit is raised only when half of them are in use.
+pub const FIRST_STREAMS: u32 = 100;
+
+/// Receive windows, in bytes, and how many streams of each kind the peer may have open. Readers may
+/// hold as much as a window before no more is read. As much again waits in quinn-proto then, so a
+/// peer can have twice its window buffered.
 #[derive(Clone, Copy)]
 pub struct Windows {
     pub stream: usize,
     pub connection: usize,
+    pub streams: [u32; 2],
 }
 
 /// Our side of a stream.
@@ -165,6 +172,12 @@ impl Streams {
                 self.sending.insert(id, state);
             }
             self.set_readable(id);
+        }
+        let limit = quic.max_concurrent_streams(dir);
+        let most = u64::from(self.windows.streams[dir as usize]);
+        if limit < most && 2 * quic.streams().remote_open_streams(dir) > limit {
+            let limit = VarInt::from_u64((2 * limit).min(most));
+            quic.set_max_concurrent_streams(dir, limit.unwrap_or(VarInt::MAX));
         }
     }
 
@@ -371,17 +384,18 @@ impl Streams {
     }
 
     pub fn hold(&mut self, id: StreamId, size: usize) {
-        *self.held.entry(id).or_default() += size;
-        self.held_total += size;
+        let held = self.held.entry(id).or_default();
+        *held = held.saturating_add(size);
+        self.held_total = self.held_total.saturating_add(size);
     }
 
     pub fn release(&mut self, id: StreamId, size: usize) {
         if let Entry::Occupied(mut held) = self.held.entry(id) {
             if *held.get() > size {
                 *held.get_mut() -= size;
-                self.held_total -= size;
+                self.held_total = self.held_total.saturating_sub(size);
             } else {
-                self.held_total -= held.remove();
+                self.held_total = self.held_total.saturating_sub(held.remove());
             }
         }
     }

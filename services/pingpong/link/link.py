@@ -556,8 +556,9 @@ class Link:
     def _take_slot(self, slots: _Slots) -> None:
         """Send the probe of a slot."""
         pace, now = slots.pace, time.monotonic()
+        if self._exclude_stall(pace.next, now):
+            self._awake_at = now
         if self._is_quiet:
-            self._exclude(self._stalled(pace.next, now))
             self._end_quiet(now)
         skipped = pace.skipped
         pace.take(now)
@@ -610,21 +611,23 @@ class Link:
             self._tick_at = now + min(TICK, self._options.timeout)
             self._timer = self._loop.call_later(self._tick_at - now, self._tick)
 
-    def _stalled(self, due: float, now: float) -> float:
-        """Seconds that this process was stopped or stalled, if what was due then runs now."""
+    def _exclude_stall(self, due: float, now: float) -> float:
+        """Exclude the time in which this process was stopped or stalled, if what was due at `due`
+        runs now. Returns it, in seconds."""
         late = now - due
-        return min(late, now - self._awake_at) if late > _STALLED_AFTER else 0.0
+        if late <= _STALLED_AFTER:
+            return 0.0
+        stalled = min(late, now - self._awake_at)
+        self._exclude(stalled)
+        self._extend_pause(stalled, due, now)
+        return stalled
 
     def _tick(self) -> None:
         now = time.monotonic()
-        # Exclude the time in which this process was stopped or stalled.
-        stalled = self._stalled(self._tick_at, now)
-        awake = now - self._awake_at - stalled
-        self._awake_at = now
         try:
-            if stalled:
-                self._exclude(stalled)
-                self._extend_pause(stalled, now)
+            stalled = self._exclude_stall(self._tick_at, now)
+            awake = now - self._awake_at - stalled
+            self._awake_at = now
             for session, retired in list(self._retiring.items()):
                 session.check(now, awake)
                 if session in self._retiring and (now >= retired.until or not session.open):
@@ -636,11 +639,11 @@ class Link:
             self._fail(error)
         self._plan_tick(time.monotonic())
 
-    def _extend_pause(self, stalled: float, now: float) -> None:
+    def _extend_pause(self, stalled: float, due: float, now: float) -> None:
         """Exclude a stall from the pause before an attempt."""
         began = self._attempt_began
         # If an attempt was running, the pause had ended before.
-        if self._idle_since is not None and not self._idle_since < began < self._tick_at:
+        if self._idle_since is not None and not self._idle_since < began < due:
             self._idle_since = min(self._idle_since + stalled, now)
 
     def _check(self, current: PingSession, now: float, awake: float) -> None:

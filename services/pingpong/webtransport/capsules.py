@@ -146,6 +146,9 @@ class CapsuleDecoder:
                 if start < 0:
                     break
                 position = start
+                if not self._remaining and self._kind is None:
+                    self._remaining = -1
+                    continue
             end = position + self._remaining
             if self._kind is not None:
                 if end > len(buffer):

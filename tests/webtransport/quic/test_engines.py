@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from typing import Literal
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from pingpong.webtransport.asyncio import Engine, KeyLimits, choose_engine, connect, engine_lacks
 from pingpong.webtransport.quic import engines
 from pingpong.webtransport.quic.config import EndpointConfig
-from tests.support.processes import environment, run, serving
+from tests.support.processes import SERVICES, environment, run, serving
 
 quinn = pytest.mark.skipif(not engines.is_installed("quinn"), reason="quinn is not installed")
 
@@ -79,6 +80,12 @@ def test_auto_without_quinn_is_aioquic() -> None:
     with serving() as (_, words):
         status, said = without_quinn("None", *words, "-c", "1", "--json")
     assert (status, said) == (0, "")
+
+
+def test_the_version_is_that_of_the_crate() -> None:
+    """So that an engine that was built before is not used: raise it with each change of its calls."""
+    crate = tomllib.loads((SERVICES / "engine" / "Cargo.toml").read_text())
+    assert crate["package"]["version"] == engines.QUINN_VERSION
 
 
 def test_auto_means_quinn_for_clients_only() -> None:

@@ -314,6 +314,27 @@ def test_packets_are_taken_in_by_our_methods() -> None:
     assert {"sent_packets", "largest_acked_packet", "ack_eliciting_in_flight"} <= set(vars(space))
 
 
+@pytest.mark.parametrize("rtt", [0.0, 0.000_02, 0.001, 0.3, 5.0])
+@pytest.mark.parametrize("window", [2_400, 12_000, 1_000_000])
+def test_packets_are_paced_as_by_aioquic(window: int, rtt: float) -> None:
+    ours, theirs = (
+        hooked()._loss,
+        QuicConnection(configuration=QuicConfiguration(is_client=True))._loss,
+    )
+    ours._rtt_smoothed = rtt
+    ours._update_pace(window)
+    theirs._pacer.update_rate(congestion_window=window, smoothed_rtt=rtt)
+    assert vars(ours._pacer) == pytest.approx(vars(theirs._pacer))
+    now = 1_000.0
+    for step in (0.0, 0.0, 0.000_01, 0.0, rtt / 8, rtt, 0.0, 0.0):
+        now += step
+        waits = theirs._pacer.next_send_time(now) is not None
+        if not waits:
+            theirs._pacer.update_after_send(now)
+        assert ours.may_send(now) is not waits
+        assert vars(ours._pacer) == pytest.approx(vars(theirs._pacer))
+
+
 def test_packets_to_acknowledge_are_a_list_of_ranges_which_stays() -> None:
     queue = RangeSet()
     ranges = queue._RangeSet__ranges  # type: ignore[attr-defined]

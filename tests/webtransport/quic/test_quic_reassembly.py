@@ -27,8 +27,7 @@ def receiver() -> tuple[StreamReceiver, Buffers]:
 
 
 def received(one: StreamReceiver, start: int, data: bytes, fin: bool = False) -> bytes:
-    event = one.receive(start, data, fin)
-    return b"" if event is None else event.data
+    return one.receive(start, data, fin) or b""
 
 
 @given(
@@ -62,9 +61,10 @@ def test_a_text_ends_where_it_says(random: Random) -> None:
     frames.append((len(TEXT), b"", True))
     random.shuffle(frames)
     one, shared = receiver()
-    events = [event for frame in frames if (event := one.receive(*frame)) is not None]
-    assert b"".join(event.data for event in events) == TEXT
-    assert [event.end_stream for event in events] == [False] * (len(events) - 1) + [True]
+    ready = [(one.receive(*frame), one.is_finished) for frame in frames]
+    reported = [(data, has_ended) for data, has_ended in ready if data is not None]
+    assert b"".join(data for data, _ in reported) == TEXT
+    assert [has_ended for _, has_ended in reported] == [False] * (len(reported) - 1) + [True]
     assert shared.size == 0
     # Everything after the end is a duplicate.
     assert one.receive(0, TEXT, True) is None

@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pingpong.webtransport.certificates import Certificate, make_authority, make_certificate
 from pingpong.webtransport.quic import engines
 from pingpong.webtransport.quic.config import EndpointConfig, Engine, ServerIdentity, Windows
+from pingpong.webtransport.quic.connection import AioquicConnection
 from pingpong.webtransport.quic.connection_ids import SharedKeys, worker_of
 from pingpong.webtransport.quic.engine import RESET_REASON, QuicConnection, QuicEndpoint
+from tests.webtransport.quic.packets import Stranger, crypto_frame
 
 if TYPE_CHECKING or engines.is_installed("quinn"):
     import pingpong_engine
@@ -307,6 +309,59 @@ def test_streams_beyond_the_limit_wait(link: Link) -> None:
     assert quic.can_open_stream(True)
 
 
+def test_key_updates_of_a_peer_are_followed() -> None:
+    link = Link("aioquic", "quinn")
+    assert isinstance(link.client.quic, AioquicConnection)
+    phases = []
+    for number in range(4):
+        link.client.quic._quic.request_key_update()
+        for side, other in ((link.client, link.server), (link.server, link.client)):
+            assert side.quic.send_datagram(bytes((number,)))
+            link.run(seconds=0.2)
+            assert other.datagrams[-1] == bytes((number,))
+        phases.append(link.to_server[-1])
+    # What is seen of packets is so after updates too.
+    stream_id = link.client.quic.open_stream(b"header", True)
+    link.run(seconds=0.1)
+    link.client.quic.reset_stream(stream_id, 7)
+    link.run(lambda: link.server.resets)
+    assert link.server.resets == [(stream_id, 7, 6)]
+    for packet in phases:
+        link.server_end.receive(packet, CLIENT, link.now, int(link.now * 1e9))
+    assert link.client.closed is link.server.closed is None
+
+
+def test_closed_connections_hold_no_buffers_of_others() -> None:
+    link = Link(max_buffered=300 << 10)
+    other = link.connect()
+    quic = link.server.quic
+    quic.send_stream(quic.open_stream(b"", True), bytes(200 << 10))
+    link.server_end.transmit(link.now)
+    quic.close(0x100)
+    link.server_end.transmit(link.now)
+    assert len(link.server_end) == 2
+    link.accepted[1].quic.send_stream(
+        link.accepted[1].quic.open_stream(b"", True), bytes(200 << 10)
+    )
+    link.run()
+    assert len(link.server_end) == 1
+    assert link.server_end.counters.buffers_exceeded == 0
+    assert len(other.data) == 1
+    assert other.closed is None
+
+
+def test_the_limit_of_streams_grows_with_their_use(link: Link) -> None:
+    quic = link.client.quic
+    opened = 0
+    for _ in range(20):
+        while quic.can_open_stream(False):
+            quic.send_stream(quic.open_stream(b"x", False), b"y")
+            opened += 1
+        link.run(seconds=0.1)
+    assert opened == Windows().streams_bidi
+    assert len(link.server.data) == opened
+
+
 def test_a_close_arrives_with_its_code_and_reason(link: Link) -> None:
     link.client.quic.close(0x107, "enough")
     link.run(lambda: link.server.closed)
@@ -317,7 +372,7 @@ def test_a_close_arrives_with_its_code_and_reason(link: Link) -> None:
         sink.quic.close(1)
     link.run(seconds=5)
     for end in (link.client_end, link.server_end):
-        assert len(end) == 0  # type: ignore[arg-type]
+        assert len(end) == 0
         assert end.next_timer() is None or end.next_timer()
 
 
@@ -377,6 +432,27 @@ def test_connection_ids_lead_to_the_worker(worker: int, workers: int) -> None:
     packets = [packet for packet in link.to_server if not packet[0] & 0x80]
     assert packets
     assert {worker_of(packet, workers) for packet in packets} == {worker}
+
+
+@pytest.mark.parametrize("engine", ["aioquic", "quinn"])
+def test_refusals_are_a_thousand_a_second(engine: Engine) -> None:
+    link = Link("quinn", engine, max_connections=1)
+    assert link.connect().closed == (2, "", True, False, False)
+    sent = 0
+    for number in range(1_500):
+        first = Stranger().initial(crypto_frame(0, b""))
+        address = ("127.0.0.1", 2_000 + number)
+        link.server_end.receive(first, address, link.now, int(link.now * 1e9))
+        link.server_end.process_waiting()
+        sent += len(link.server_end.transmit(link.now))
+    assert 990 <= sent <= 1_000
+    assert link.server_end.counters.refused_connections >= 1_500
+    link.now += 0.1
+    for number in range(200):
+        first = Stranger().initial(crypto_frame(0, b""))
+        link.server_end.receive(first, ("127.0.0.1", 4_000 + number), link.now, int(link.now * 1e9))
+        sent += len(link.server_end.transmit(link.now))
+    assert 1_080 <= sent <= 1_110
 
 
 @pytest.mark.parametrize("engine", ["aioquic", "quinn"])
@@ -534,7 +610,7 @@ def test_the_connection_that_buffers_most_is_closed(way: str) -> None:
     assert link.client.closed[:3] == (0x107, "this connection buffers too much data", True)
     assert link.server_end.counters.buffers_exceeded == 1
     # What it buffered is free at once, not only after the closing period.
-    assert len(link.server_end) == 1  # type: ignore[arg-type]
+    assert len(link.server_end) == 1
     assert link.accepted[1].datagrams == [b"still there"]
     link.run(seconds=2)
     assert other.closed is None

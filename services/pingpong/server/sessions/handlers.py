@@ -221,13 +221,20 @@ class PingSession(CountedSession):
             may_go_on = False
         stream.handler_buffered = messages.pending
         answers = b""
-        count = size = 0
+        count = size = malformed = 0
         for message in complete:
+            if len(message) < HEADER_SIZE:
+                # Here, because a peer can send a thousand of them in a packet.
+                malformed += 1
+                counters.received_bytes += len(message)
+                continue
             answer = self._answer(message, mode, arrival)
             if answer is not None:
                 answers += frame(answer)
                 count += 1
                 size += len(answer)
+        if malformed:
+            counters.dropped[mode, MALFORMED] += malformed
         if end and may_go_on and messages.pending:
             counters.dropped[mode, MALFORMED] += 1
         return answers, count, size, may_go_on

@@ -218,6 +218,10 @@ class QuicEndpoint(Protocol):
 
     counters: EndpointCounters
 
+    def __len__(self) -> int:
+        """The number of connections, with those in the closing or draining period."""
+        ...
+
     @property
     def unfinished_handshakes(self) -> int:
         """Connections of clients whose handshake is not complete."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .config import EndpointConfig, Engine, EngineChoice, KeyLimits
 from .engine import QuicConnection, QuicEndpoint, QuicEvents, Wake
 
-_QUINN_VERSION = "0.3.0"
+QUINN_VERSION = "0.3.0"
 """The version of `pingpong_engine` that `quinn` is written for."""
 _BUILD = "build it with `make engine`, which needs Rust (cargo 1.85 or newer), or choose aioquic"
 
@@ -33,6 +33,12 @@ CAPABILITIES = (
         frozenset({"aioquic"}),
         "a server gets no session from webtransport-go's client, which asks for this extension; the"
         " header of a stream that is reset at once may be lost",
+    ),
+    Capability(
+        "counting of unacknowledged bytes",
+        frozenset({"aioquic"}),
+        "`write` waits only when 256 KiB of a stream are queued above 1 MiB of the connection that the"
+        " peer has not acknowledged",
     ),
     Capability(
         "key limits",
@@ -62,7 +68,7 @@ def _why_quinn_is_missing() -> str | None:
     except ImportError as error:  # built for another machine
         return f"cannot be imported ({error})"
     found = pingpong_engine.__version__
-    return None if found == _QUINN_VERSION else f"is version {found}, not {_QUINN_VERSION}"
+    return None if found == QUINN_VERSION else f"is version {found}, not {QUINN_VERSION}"
 
 
 def is_installed(engine: Engine) -> bool:

@@ -259,20 +259,20 @@ class HardenedConnection(IdentifiedConnection):
         if end > stream.max_stream_data_local or limit.used + more > limit.value:
             raise _error(QuicErrorCode.FLOW_CONTROL_ERROR, frame_type, "more data than allowed")
         try:
-            event = receiver.receive(start, data, bool(frame_type & 1))
+            ready = receiver.receive(start, data, frame_type & 1 != 0)
         except FinalSizeError as error:
             raise _error(QuicErrorCode.FINAL_SIZE_ERROR, frame_type, str(error)) from None
         limit.used += more
-        if event is None:
+        if ready is None:
             return
         if self._events:
             # Merge with the last event of the stream: frames of one byte are then cheap.
             before = self._events[-1]
             if isinstance(before, events.StreamDataReceived) and before.stream_id == stream_id:
-                before.data += event.data
-                before.end_stream = event.end_stream
+                before.data += ready
+                before.end_stream = receiver.is_finished
                 return
-        self._events.append(event)
+        self._events.append(events.StreamDataReceived(ready, receiver.is_finished, stream_id))
 
     # Streams.
 

@@ -567,6 +567,10 @@ class QuinnEndpoint:
         limit = self._config.max_buffered
         if self._buffered <= limit:
             return
+        for connection in self._connections.values():
+            if connection.has_ended:  # its closing period needs no buffers
+                self.engine.abandon(connection.handle)
+        self._forget()
         connections = self._connections.values()
         self._buffered = limit_buffers(connections, limit, self.counters)
         self._to_abandon += [

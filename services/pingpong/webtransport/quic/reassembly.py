@@ -74,10 +74,16 @@ class StreamReceiver(QuicStreamReceiver):
 
     def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
         """Called by aioquic for CRYPTO frames."""
-        return self.receive(frame.offset, frame.data, frame.fin)
+        data = self.receive(frame.offset, frame.data, frame.fin)
+        if data is None:
+            return None
+        return events.StreamDataReceived(
+            data=data, end_stream=self.is_finished, stream_id=self._stream_id or 0
+        )
 
-    def receive(self, start: int, data: bytes, fin: bool) -> events.StreamDataReceived | None:
-        """Add the bytes of a frame. Returns the bytes that are in order now.
+    def receive(self, start: int, data: bytes, fin: bool) -> bytes | None:
+        """Add the bytes of a frame. Returns the bytes that are in order now; None if there is
+        nothing to report, neither bytes nor the end (`is_finished`).
 
         Raises `FinalSizeError` if the final size changes (RFC 9000, section 4.5), and
         `TooManyPiecesError` if there are too many pieces.
@@ -108,9 +114,7 @@ class StreamReceiver(QuicStreamReceiver):
             self.is_finished = True
         elif not data:
             return None
-        return events.StreamDataReceived(
-            data=data, end_stream=self.is_finished, stream_id=self._stream_id or 0
-        )
+        return data
 
     def discard(self) -> None:
         """Discard all pieces."""

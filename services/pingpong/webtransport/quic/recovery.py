@@ -182,7 +182,8 @@ class Recovery(QuicPacketRecovery):
         """As the pacer's `update_rate`: a window in a round trip, in bursts of a part of it."""
         pacer = self._pacer
         size = pacer._max_datagram_size
-        byte_time = self._rtt_smoothed / window
+        # The first round trip may be zero.
+        byte_time = max(self._rtt_smoothed, _MIN_PACE) / window
         each = size * byte_time
         if each > _MAX_PACE:
             each = _MAX_PACE
