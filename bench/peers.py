@@ -98,7 +98,7 @@ class Plan:
 
     starts: int = 3
     """Of all processes."""
-    rounds: int = 5
+    rounds: int = 8
     """Of each start."""
     pings: int = 600
     """Of a round."""
