@@ -1,4 +1,4 @@
-"""The short way through aioquic writes, and keeps, what aioquic's own does."""
+"""The fast path through aioquic writes, and keeps, what aioquic's own does."""
 
 from __future__ import annotations
 
