@@ -15,8 +15,6 @@ from pingpong.webtransport.quic import engines
 from pingpong.webtransport.quic.config import EndpointConfig
 from tests.support.processes import SERVICES, environment, run, serving
 
-quinn = pytest.mark.skipif(not engines.is_installed("quinn"), reason="quinn is not installed")
-
 _MISSING = """
 import sys
 sys.modules["pingpong_engine"] = {instead}
@@ -100,11 +98,30 @@ def test_what_an_engine_lacks() -> None:
     assert "RESET_STREAM_AT" in engine_lacks("quinn")
 
 
-@quinn
+@pytest.mark.quinn
 def test_what_an_engine_cannot_honour_is_refused() -> None:
     config = EndpointConfig(engine="quinn", key_limits=KeyLimits(update_after=10))
     with pytest.raises(ValueError, match="key_limits"):
         engines.make_endpoint(config, lambda: None)
+
+
+@pytest.mark.quinn
+def test_auto_means_the_engine_that_can_honour_the_configuration() -> None:
+    for limits, engine in ((KeyLimits(), "Quinn"), (KeyLimits(update_after=10), "Aioquic")):
+        end = engines.make_endpoint(EndpointConfig(key_limits=limits), lambda: None)
+        assert type(end).__name__ == f"{engine}Endpoint"
+
+
+@pytest.mark.quinn
+@pytest.mark.process
+def test_a_host_that_is_no_name_of_tls_is_one_that_does_not_answer() -> None:
+    ran = [
+        run("ping", "127.1:9", "--insecure", f"--engine={engine}", "-c1")
+        for engine in ("aioquic", "quinn")
+    ]
+    assert ran[0] == ran[1]
+    assert ran[0][0] == 2
+    assert "unreachable" in "".join(ran[0][1:])
 
 
 async def test_a_missing_engine_is_known_before_anything_is_sent(
@@ -118,7 +135,6 @@ async def test_a_missing_engine_is_known_before_anything_is_sent(
         connect("https://127.0.0.1:1/")
 
 
-@quinn
 @pytest.mark.quinn
 @pytest.mark.process
 def test_the_log_says_which_engine_is_used_and_what_it_lacks() -> None:
@@ -132,7 +148,6 @@ def test_the_log_says_which_engine_is_used_and_what_it_lacks() -> None:
             assert json.loads(out.splitlines()[-1])["received"] == 2
 
 
-@quinn
 @pytest.mark.quinn
 @pytest.mark.process
 @pytest.mark.parametrize("used", ["aioquic", "quinn"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .config import EndpointConfig, Engine, EngineChoice, KeyLimits
 from .engine import QuicConnection, QuicEndpoint, QuicEvents, Wake
 
-QUINN_VERSION = "0.3.0"
+QUINN_VERSION = "0.4.0"
 """The version of `pingpong_engine` that `quinn` is written for."""
 _BUILD = "build it with `make engine`, which needs Rust (cargo 1.85 or newer), or choose aioquic"
 
@@ -43,8 +43,8 @@ CAPABILITIES = (
     Capability(
         "key limits",
         frozenset({"aioquic"}),
-        "`EndpointConfig.key_limits` is refused; keys are updated at the limits of their cipher"
-        " (RFC 9001, section 6.6)",
+        "`EndpointConfig.key_limits` is refused, and makes `auto` mean aioquic; keys are updated at the"
+        " limits of their cipher (RFC 9001, section 6.6)",
     ),
 )
 """All of them; the table of the docs and the server's log are made of these."""
@@ -105,14 +105,17 @@ def make_endpoint(
 ) -> QuicEndpoint:
     """Make an endpoint of the engine that `config` names.
 
-    Raises `EngineMissingError`, and `ValueError` for a configuration that the engine cannot honour.
+    "auto" is aioquic for a configuration that quinn cannot honour. Raises `EngineMissingError`, and
+    `ValueError` for one that the engine it names cannot honour.
     """
     engine = choose(config.engine, server=accept is not None)
     if engine == "quinn" and config.key_limits != KeyLimits():
-        raise ValueError(
-            "the engine quinn has no key limits of its own: leave key_limits out, or choose"
-            ' engine="aioquic"'
-        )
+        if config.engine != "auto":
+            raise ValueError(
+                "the engine quinn has no key limits of its own: leave key_limits out, or choose"
+                ' engine="aioquic"'
+            )
+        engine = "aioquic"
     return _endpoint_class(engine)(config, wake, accept, clock)
 
 
