@@ -25,7 +25,7 @@ from tests.integration.clients import INTERVAL, SIZE, VERBS, Account, Client, Pr
 from tests.integration.network import PORT, Running, pingpong
 from tests.integration.services import at
 from tests.support.certificates import Authority, Pair
-from tests.support.engines import in_turn, on
+from tests.support.engines import in_turn
 from tests.support.nameserver import NameServer
 from tests.support.network.link import SERVER, Direction, Impairment, Link, Verdict
 from tests.support.network.packets import UDP
@@ -255,10 +255,7 @@ def test_the_path_is_dead(world: World, verb: str, ways: dict[str, Impairment]) 
         assert_one_outage_with(world, client, hole(world.link, **ways))
 
 
-# quinn acknowledges the last answer later, and so not any more: a server that repeats it is not
-# silent yet.
-@on("aioquic")
-@pytest.mark.parametrize("verb", VERBS)
+@verbs
 def test_this_machine_refuses_to_send(world: World, verb: str) -> None:
     with world.serving(), world.client(verb) as client:
         world.wait_answers()

@@ -140,6 +140,7 @@ class PingSession(Pinger):
         self._sent_at = time.monotonic()
         self._last_stray = client.stray_packets
         self._last_received = self._received
+        self._last_unsent = client.unsent_packets
 
     def send(self, seq: int, mode: Mode) -> None:
         """Send a probe now. The observer is notified of success or failure."""
@@ -313,10 +314,13 @@ class PingSession(Pinger):
 
     def _check_received(self, awake: float) -> None:
         """Update the liveness from the packets that arrived."""
-        stray = self.client.stray_packets
-        received = self._received
-        if received != self._last_received:
-            self._last_received = received
+        stray, unsent = self.client.stray_packets, self.client.unsent_packets
+        received, before = self._received, self._last_received
+        self._last_received = received
+        # While this host refuses to send, the server may repeat what nothing acknowledges.
+        refuses = unsent != self._last_unsent
+        self._last_unsent = unsent
+        if received != before and not refuses:
             self._awaits_packet = False
             self.unresponsive_for = 0.0
         elif self._awaits_packet:
