@@ -62,15 +62,16 @@ const RESET_INTERVAL: Duration = Duration::from_millis(1);
 /// Refusals are sent at most once in this time, on average of the longer one.
 const REFUSAL_INTERVAL: Duration = Duration::from_millis(1);
 const REFUSAL_BURST: Duration = Duration::from_secs(1);
-/// Bytes of all connections' datagrams that are not sent yet, each.
+/// Bytes of a connection's datagrams that wait to be sent: of a burst of 256, as many as wait with
+/// aioquic, of 1 KiB each.
 const DATAGRAM_QUEUE: usize = 256 << 10;
 /// Bytes of a connection that quinn-proto keeps until they are acknowledged.
 const SEND_WINDOW: u64 = 1 << 20;
 /// Timers may fire this much early: event loops count in milliseconds.
 const EARLY: Duration = Duration::from_micros(500);
 
-/// Bytes of the packets of one call of the kernel: so the buffer of them does not grow, as no
-/// packet is larger.
+/// Bytes of the buffer for the packets of one call of the kernel. It must not grow, since that would
+/// count as memory of the connection that happens to send.
 const PACKETS: usize = MAX_SEGMENTS * 1500;
 
 type Outcome<'py> = (u8, u64, Option<Bound<'py, PyAny>>, bool);
@@ -80,6 +81,8 @@ type Outcome<'py> = (u8, u64, Option<Bound<'py, PyAny>>, bool);
 pub struct Waiting {
     handle: u64,
     packet: Option<Packet>,
+    /// Bytes that were allocated for it, which are freed when it is processed.
+    allocated: usize,
 }
 
 /// A packet of a connection.
@@ -107,7 +110,6 @@ pub struct Endpoint {
     token_key: Arc<ring::hkdf::Prk>,
     max_connections: usize,
     max_handshakes: usize,
-    is_server: bool,
     slots: Vec<Slot>,
     count: usize,
     /// Connections of clients whose handshake is not complete.
@@ -176,6 +178,9 @@ impl Endpoint {
         config
             .cid_generator(move || Box::new(ids))
             .supported_versions(vec![1])
+            // Packets without the fixed bit would pass by what tells those that begin connections
+            // by their first byte.
+            .grease_quic_bit(false)
             .min_reset_interval(RESET_INTERVAL);
         let token_key = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, b"").extract(retry_key);
         Ok(Self {
@@ -192,7 +197,6 @@ impl Endpoint {
             token_key: Arc::new(token_key),
             max_connections,
             max_handshakes,
-            is_server: false,
             slots: Vec::new(),
             count: 0,
             unfinished: 0,
@@ -222,11 +226,11 @@ impl Endpoint {
             .transport_config(self.transport.clone())
             .time_source(Arc::new(self.clock.clone()));
         self.quic.set_server_config(Some(Arc::new(config)));
-        self.is_server = true;
         Ok(())
     }
 
     /// Begin a connection. Without `authorities` and `pin`, a SHA-256, any certificate will do.
+    /// One of authorities is refused if `server_name` is neither a DNS name nor an address.
     #[pyo3(signature = (address, server_name, now, *, authorities=None, pin=None))]
     fn connect(
         &mut self,
@@ -237,7 +241,12 @@ impl Endpoint {
         pin: Option<[u8; 32]>,
     ) -> PyResult<u64> {
         let remote = address::read(address)?;
-        let (crypto, shown) = tls::client(authorities, pin)?;
+        // A host such as 127.1 is found by the system, but is no name in TLS: the address stands in
+        // for it, so that no name is sent.
+        let is_named = tls::can_be_named(server_name);
+        let ip = remote.ip().to_string();
+        let server_name = if is_named { server_name } else { &ip };
+        let (crypto, shown) = tls::client(authorities, pin, is_named)?;
         let mut config = q::ClientConfig::new(Arc::new(Watched(crypto)));
         let ids = self.ids;
         config
@@ -316,7 +325,8 @@ impl Endpoint {
     fn process<'py>(&mut self, py: Python<'py>, waiting: &mut Waiting) -> PyResult<Outcome<'py>> {
         match waiting.packet.take() {
             Some(packet) if self.find(waiting.handle).is_some() => {
-                self.received(py, waiting.handle, packet, memory::allocated())
+                let before = memory::allocated().wrapping_sub(waiting.allocated);
+                self.received(py, waiting.handle, packet, before)
             }
             _ => Ok((DROPPED, 0, None, false)),
         }
@@ -369,9 +379,15 @@ impl Endpoint {
     }
 
     /// When to call `handle_timers`; None: never.
-    fn next_timer(&self) -> Option<u64> {
-        let Reverse((at, ..)) = self.timers.peek()?;
-        Some(self.clock.nanoseconds(*at))
+    fn next_timer(&mut self) -> Option<u64> {
+        loop {
+            let Reverse((at, index, generation)) = *self.timers.peek()?;
+            let connection = self.find(number(index, generation));
+            if connection.is_some_and(|connection| connection.timer == Some(at)) {
+                return Some(self.clock.nanoseconds(at));
+            }
+            self.timers.pop();
+        }
     }
 
     /// Handle the timers that are due: handles, with their events, and whether there are more.
@@ -597,28 +613,6 @@ impl Endpoint {
         Some(PyBytes::new(py, &certificate))
     }
 
-    /// Keying material of RFC 5705. Raises `QuicError` before the handshake is complete.
-    fn export_keying_material<'py>(
-        &mut self,
-        py: Python<'py>,
-        handle: u64,
-        size: usize,
-        label: &[u8],
-        context: &[u8],
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        if size > 8 << 10 {
-            return Err(PyValueError::new_err("at most 8192 bytes"));
-        }
-        let connection = self.find(handle).ok_or_else(is_over)?;
-        let mut material = vec![0; size];
-        connection
-            .quic
-            .crypto_session()
-            .export_keying_material(&mut material, label, context)
-            .map_err(|_| QuicError::new_err((1, "TLS exports nothing now")))?;
-        Ok(PyBytes::new(py, &material))
-    }
-
     /// 1-RTT packets that the network duplicated.
     fn duplicate_packets(&mut self, handle: u64) -> u64 {
         self.find(handle)
@@ -757,10 +751,10 @@ impl Endpoint {
         };
         let number = number(handle.0, connection.generation);
         if connection.is_throttled {
-            let packet = Some(packet);
             let waiting = Waiting {
                 handle: number,
-                packet,
+                packet: Some(packet),
+                allocated: memory::allocated().wrapping_sub(before),
             };
             let waiting = Bound::new(py, waiting)?.into_any();
             return Ok((WAITING, number, Some(waiting), false));
@@ -859,8 +853,7 @@ fn is_over() -> PyErr {
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn connect_error(error: ConnectError) -> PyErr {
     match error {
-        ConnectError::InvalidRemoteAddress(_) => PyOSError::new_err(error.to_string()),
         ConnectError::CidsExhausted => QuicError::new_err((CONNECTION_REFUSED, error.to_string())),
-        _ => PyValueError::new_err(error.to_string()),
+        _ => PyOSError::new_err(error.to_string()),
     }
 }

@@ -13,6 +13,9 @@ const NEW_CONNECTION_ID: u64 = 0x18;
 const PATH_CHALLENGE: u64 = 0x1a;
 const PATH_RESPONSE: u64 = 0x1b;
 const DATAGRAM_WITH_LENGTH: u64 = 0x31;
+/// Of the extension by which quinn-proto lets its peer ask for fewer acknowledgements, with
+/// `IMMEDIATE_ACK`.
+const ACK_FREQUENCY: u64 = 0xaf;
 /// Bits of the type of a STREAM frame.
 const OFFSET: u64 = 0x04;
 const LENGTH: u64 = 0x02;
@@ -34,8 +37,8 @@ pub fn find_ends(payload: &[u8], ends: &mut Vec<End>) {
 fn take_frame(rest: &mut &[u8], ends: &mut Vec<End>) -> Option<()> {
     let kind = varint::take(rest)?;
     match kind {
-        // PADDING, PING, HANDSHAKE_DONE.
-        0x00 | 0x01 | 0x1e => {}
+        // PADDING, PING, HANDSHAKE_DONE, IMMEDIATE_ACK.
+        0x00 | 0x01 | 0x1e | 0x1f => {}
         ACK | ACK_ECN => {
             skip_integers(rest, 2)?;
             let ranges = varint::take(rest)?;
@@ -90,6 +93,7 @@ fn take_frame(rest: &mut &[u8], ends: &mut Vec<End>) -> Option<()> {
             skip(rest, u64::from(*size) + RESET_TOKEN)?;
         }
         PATH_CHALLENGE | PATH_RESPONSE => skip(rest, 8)?,
+        ACK_FREQUENCY => skip_integers(rest, 4)?,
         DATAGRAM_WITH_LENGTH => {
             let size = varint::take(rest)?;
             skip(rest, size)?;

@@ -70,6 +70,10 @@ pub struct Streams {
     /// The number of streams that we have opened, with those that wait for credit.
     given: [u64; 2],
     waiting: [VecDeque<StreamId>; 2],
+    /// What to do with streams that were reset or stopped while they waited: the peer counts them as
+    /// open once a later one is.
+    reset_early: HashMap<StreamId, VarInt>,
+    stopped_early: HashMap<StreamId, VarInt>,
     /// A stream that is open and not in use yet: quinn-proto says in no other way that one may be.
     reserve: [Option<StreamId>; 2],
     readable: VecDeque<StreamId>,
@@ -93,6 +97,8 @@ impl Streams {
             accepted: [0; 2],
             given: [0; 2],
             waiting: Default::default(),
+            reset_early: HashMap::new(),
+            stopped_early: HashMap::new(),
             reserve: [None; 2],
             readable: VecDeque::new(),
             held: HashMap::new(),
@@ -152,9 +158,11 @@ impl Streams {
             if let Some(state) = self.sending.get_mut(&id) {
                 state.opened = true;
                 self.flush(quic, id);
-            } else {
-                // It was reset while it waited.
-                self.resets.push((id, VarInt::from_u32(0)));
+            } else if let Some(code) = self.reset_early.remove(&id) {
+                self.resets.push((id, code));
+            }
+            if let Some(code) = self.stopped_early.remove(&id) {
+                self.stops.push((id, code));
             }
         }
     }
@@ -254,6 +262,8 @@ impl Streams {
         };
         if state.opened {
             self.resets.push((id, code));
+        } else {
+            self.reset_early.insert(id, code);
         }
         if state.notify_below.is_some() {
             self.writable.push(id);
@@ -406,10 +416,14 @@ impl Streams {
         let Entry::Occupied(mut entry) = self.receiving.entry(id) else {
             return false;
         };
-        if entry.get().stopped || is_waiting {
+        if entry.get().stopped {
             return false;
         }
-        self.stops.push((id, code));
+        if is_waiting {
+            self.stopped_early.insert(id, code);
+        } else {
+            self.stops.push((id, code));
+        }
         if let Some(size) = entry.get().size {
             entry.remove();
             let (stream, code) = (id.into(), None);

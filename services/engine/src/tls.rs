@@ -57,10 +57,17 @@ pub fn server(chain: Vec<Vec<u8>>, key: Vec<u8>) -> PyResult<Arc<QuicServerConfi
 /// The certificate that a server showed, in DER, whether it was accepted or not.
 pub type Shown = Arc<Mutex<Option<Vec<u8>>>>;
 
-/// A client's configuration. Without `authorities` and `pin` it accepts any certificate.
+/// Whether a certificate can be for this host: for a DNS name or an IP address.
+pub fn can_be_named(host: &str) -> bool {
+    ServerName::try_from(host).is_ok()
+}
+
+/// A client's configuration. Without `authorities` and `pin` it accepts any certificate. Without
+/// `is_named` those of authorities are refused, whichever name they have.
 pub fn client(
     authorities: Option<&Authorities>,
     pin: Option<[u8; 32]>,
+    is_named: bool,
 ) -> PyResult<(Arc<QuicClientConfig>, Shown)> {
     let provider = provider();
     let accepts = match (pin, authorities) {
@@ -76,6 +83,7 @@ pub fn client(
     let shown = Shown::default();
     let verifier = Verifier {
         accepts,
+        is_named,
         shown: shown.clone(),
         provider: provider.clone(),
     };
@@ -114,6 +122,7 @@ enum Accepts {
 #[derive(Debug)]
 struct Verifier {
     accepts: Accepts,
+    is_named: bool,
     shown: Shown,
     provider: Arc<CryptoProvider>,
 }
@@ -139,7 +148,18 @@ impl ServerCertVerifier for Verifier {
                 }
             }
             Accepts::Signed(verifier) => {
-                verifier.verify_server_cert(certificate, intermediates, name, ocsp, now)
+                let accepted =
+                    verifier.verify_server_cert(certificate, intermediates, name, ocsp, now)?;
+                if self.is_named {
+                    Ok(accepted)
+                } else {
+                    let (expected, presented) = (name.to_owned(), Vec::new());
+                    Err(CertificateError::NotValidForNameContext {
+                        expected,
+                        presented,
+                    }
+                    .into())
+                }
             }
             Accepts::Nothing => Err(CertificateError::UnknownIssuer.into()),
         }

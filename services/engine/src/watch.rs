@@ -43,19 +43,18 @@ impl Record {
             self.arrived = self.arrived.checked_shl(shift).unwrap_or(0);
             self.highest = packet;
         }
-        let Some(bit) = u32::try_from(self.highest - packet)
-            .ok()
-            .and_then(|behind| 1_u128.checked_shl(behind))
-        else {
-            // It may be a duplicate, but nobody remembers.
-            return;
-        };
-        if self.arrived & bit == 0 {
-            self.arrived |= bit;
-            frames::find_ends(payload, &mut self.ends);
-        } else {
-            self.duplicates += 1;
+        let behind = u32::try_from(self.highest - packet).unwrap_or(u32::MAX);
+        match 1_u128.checked_shl(behind) {
+            Some(bit) if self.arrived & bit != 0 => {
+                self.duplicates += 1;
+                return;
+            }
+            Some(bit) => self.arrived |= bit,
+            // Whether it is a duplicate is not known, but quinn-proto remembers one packet more and
+            // may process it. Where it does not, an end that is noted too early does no harm.
+            None => {}
         }
+        frames::find_ends(payload, &mut self.ends);
     }
 }
 
@@ -151,7 +150,8 @@ impl Session for WatchedSession {
         self.session.initial_keys(dst_cid, side)
     }
 
-    /// What is seen: of the handshake itself nobody asks.
+    /// What is seen. quinn-proto has no other way from a session to its connection, and what it has
+    /// of the handshake here, the name and the protocol, is of no use: both are known.
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
         Some(Box::new(self.seen.clone()))
     }

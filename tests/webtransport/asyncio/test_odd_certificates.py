@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,13 @@ def raw_names(*names: bytes) -> Leaf:
     return raw(der(0x30, b"".join(der(0x82, name) for name in names)))
 
 
-async def refusal(leaf: Leaf, folder: Path) -> str:
+async def refusal(leaf: Leaf, folder: Path, host: str = "localhost") -> str:
     """How a client that trusts its authority says no, whatever makes it do so."""
     ca_file = folder / "ca.pem"
     ca_file.write_bytes(leaf.authority_pem)
     async with serving(stay, leaf=leaf) as server:
         with pytest.raises(ConnectError) as raised:
-            await connect(f"https://localhost:{server.port}/", ca_file=str(ca_file), timeout=5)
+            await connect(f"https://{host}:{server.port}/", ca_file=str(ca_file), timeout=5)
     assert raised.value.cause is Cause.CERTIFICATE
     text = str(raised.value)
     assert text.isprintable()
@@ -112,6 +113,20 @@ def test_any_names(tmp_path_factory: pytest.TempPathFactory) -> None:
     def refused(names: list[tuple[int, bytes]]) -> None:
         leaf = raw(der(0x30, b"".join(der(*name) for name in names)))
         run_clean(refusal(leaf, folder), "asyncio")  # type: ignore[arg-type]
+
+    refused()
+
+
+@pytest.mark.parametrize("name", [x509.DNSName("a.test"), x509.IPAddress(IPv4Address("127.0.0.1"))])
+def test_no_certificate_is_for_a_host_that_is_neither_name_nor_address(
+    name: x509.GeneralName, tmp_path: Path
+) -> None:
+    """Of 127.1 the system knows the address; TLS knows no such name."""
+
+    @on_a_loop
+    async def refused() -> None:
+        text = await refusal(named(name), tmp_path, "127.1")
+        assert text.endswith(", not for 127.1")
 
     refused()
 

@@ -53,8 +53,8 @@ class Stranger:
         self.keys.setup_initial(cid=self.destination, is_client=True, version=VERSION)
         self.number = 0
 
-    def initial(self, payload: bytes) -> bytes:
-        head = b"\xc1" + struct.pack("!I", VERSION)
+    def initial(self, payload: bytes, first: int = 0xC1) -> bytes:
+        head = bytes((first,)) + struct.pack("!I", VERSION)
         for one in (self.destination, self.source):
             head += bytes((len(one),)) + one
         head += numbers(len(self.token)) + self.token

@@ -32,8 +32,6 @@ from pingpong.webtransport.quic import engines
 from pingpong.webtransport.quic.config import EndpointConfig
 from tests.support.processes import SERVICES, environment, run, serving
 
-quinn = pytest.mark.skipif(not engines.is_installed("quinn"), reason="quinn is not installed")
-
 _MISSING = """
 import sys
 sys.modules["pingpong_engine"] = {instead}
@@ -117,7 +115,7 @@ def test_what_an_engine_lacks() -> None:
     assert "RESET_STREAM_AT" in engine_lacks("quinn")
 
 
-@quinn
+@pytest.mark.quinn
 def test_what_an_engine_cannot_honour_is_refused() -> None:
     config = EndpointConfig(engine="quinn", key_limits=KeyLimits(update_after=10))
     with pytest.raises(ValueError, match="key_limits"):
@@ -141,7 +139,6 @@ def certificate_of(key: ed448.Ed448PrivateKey | rsa.RSAPrivateKey) -> Certificat
     return Certificate(builder.sign(key, algorithm), (), key)
 
 
-@quinn
 @pytest.mark.quinn
 async def test_keys_that_an_engine_cannot_use_are_refused(tmp_path: Path) -> None:
     for kind in (ed448.Ed448PrivateKey.generate(), rsa.generate_private_key(65_537, 1024)):
@@ -167,6 +164,25 @@ def test_what_is_left_of_an_engine_is_not_used() -> None:
     assert "the engine quinn is version unknown, not " in said
 
 
+@pytest.mark.quinn
+def test_auto_means_the_engine_that_can_honour_the_configuration() -> None:
+    for limits, engine in ((KeyLimits(), "Quinn"), (KeyLimits(update_after=10), "Aioquic")):
+        end = engines.make_endpoint(EndpointConfig(key_limits=limits), lambda: None)
+        assert type(end).__name__ == f"{engine}Endpoint"
+
+
+@pytest.mark.quinn
+@pytest.mark.process
+def test_a_host_that_is_no_name_of_tls_is_one_that_does_not_answer() -> None:
+    ran = [
+        run("ping", "127.1:9", "--insecure", f"--engine={engine}", "-c1")
+        for engine in ("aioquic", "quinn")
+    ]
+    assert ran[0] == ran[1]
+    assert ran[0][0] == 2
+    assert "unreachable" in "".join(ran[0][1:])
+
+
 async def test_a_missing_engine_is_known_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -178,7 +194,6 @@ async def test_a_missing_engine_is_known_before_anything_is_sent(
         connect("https://127.0.0.1:1/")
 
 
-@quinn
 @pytest.mark.quinn
 @pytest.mark.process
 def test_the_log_says_which_engine_is_used_and_what_it_lacks() -> None:
@@ -192,7 +207,6 @@ def test_the_log_says_which_engine_is_used_and_what_it_lacks() -> None:
             assert json.loads(out.splitlines()[-1])["received"] == 2
 
 
-@quinn
 @pytest.mark.quinn
 @pytest.mark.process
 @pytest.mark.parametrize("used", ["aioquic", "quinn"])

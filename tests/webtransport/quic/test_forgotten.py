@@ -121,7 +121,7 @@ def giving_up(wire: Wire, packets: Iterator[bytes]) -> None:
     """A client that closes before it is through."""
     made = wire.client_end.connect(SERVER, identity(), wire.client.attach, wire.now)
     wire.step()
-    made.close(0, "no more", is_application=False)
+    made.close(0, "no more")
 
 
 @pytest.mark.parametrize("alpn", ["h3", "there is no protocol that both speak"])

@@ -255,7 +255,7 @@ def test_failed_handshake_is_no_timeout() -> None:
     wire = Wire(raw_client=True, connect=False)
     wire.client_end.connect(SERVER, identity(), wire.raw.attach, wire.now)
     wire.step()
-    wire.raw.quic.close(0, "no more", is_application=False)
+    wire.raw.quic.close(0, "no more")
     wire.run(20)
     counters = wire.server_end.counters
     assert (counters.handshake_failures, counters.handshake_timeouts) == (1, 0)

@@ -20,16 +20,20 @@ from pingpong.webtransport.quic.engine import QuicEndpoint
 from tests.fuzz.frames import View
 from tests.fuzz.frames import payload as payload_of
 from tests.fuzz.source import Source
-from tests.webtransport.quic.packets import Stranger, numbers, packet
+from tests.webtransport.quic.packets import (
+    Stranger,
+    ack_frame,
+    crypto_frame,
+    numbers,
+    packet,
+    stream_frame,
+)
 from tests.webtransport.quic.test_quinn import CLIENT, PINNED, SERVER, Link, Sink
 
 if TYPE_CHECKING or engines.is_installed("quinn"):
     import pingpong_engine
 
-pytestmark = [
-    pytest.mark.quinn,
-    pytest.mark.skipif(not engines.is_installed("quinn"), reason="quinn is not installed"),
-]
+pytestmark = pytest.mark.quinn
 
 
 class Recording(Link):
@@ -159,6 +163,110 @@ def test_any_frames_of_a_peer_with_keys(seed: int) -> None:
         link.now += 60
         link.server_end.handle_timers(link.now)
         assert len(link.server_end) == 0
+
+
+OTHER, BOTH_WAYS = 6, 0
+"""Streams of the client beside the one that is reset: a unidirectional one, and one that is not."""
+TO_SERVER = {
+    "PADDING": numbers(0x00),
+    "PING": numbers(0x01),
+    "ACK": ack_frame(0),
+    "ACK with ECN": b"\x03" + ack_frame(0)[1:] + numbers(0, 0, 0),
+    "RESET_STREAM": numbers(0x04, OTHER, 1, 1),
+    "STOP_SENDING": numbers(0x05, BOTH_WAYS, 1),
+    "CRYPTO": crypto_frame(0, b""),
+    **{f"STREAM {kind:#x}": numbers(kind, OTHER, 1) + b"x" for kind in (0x0A, 0x0B)},
+    **{f"STREAM {kind:#x}": numbers(kind, OTHER, 1, 1) + b"x" for kind in (0x0E, 0x0F)},
+    "MAX_DATA": numbers(0x10, 1 << 21),
+    "MAX_STREAM_DATA": numbers(0x11, BOTH_WAYS, 1 << 20),
+    "MAX_STREAMS": numbers(0x12, 200),
+    "MAX_STREAMS, unidirectional": numbers(0x13, 200),
+    "DATA_BLOCKED": numbers(0x14, 1),
+    "STREAM_DATA_BLOCKED": numbers(0x15, OTHER, 1),
+    "STREAMS_BLOCKED": numbers(0x16, 1),
+    "STREAMS_BLOCKED, unidirectional": numbers(0x17, 1),
+    "NEW_CONNECTION_ID": numbers(0x18, 100, 100) + b"\x08" + bytes(8 + 16),
+    "RETIRE_CONNECTION_ID": numbers(0x19, 1),
+    "PATH_CHALLENGE": numbers(0x1A) + bytes(8),
+    "PATH_RESPONSE": numbers(0x1B) + bytes(8),
+    "IMMEDIATE_ACK": numbers(0x1F),
+    "DATAGRAM": numbers(0x31, 1) + b"x",
+    "ACK_FREQUENCY": numbers(0xAF, 1, 2, 30_000, 1),
+}
+
+
+@pytest.mark.parametrize("frame", TO_SERVER.values(), ids=TO_SERVER)
+def test_the_end_of_a_stream_is_seen_behind_any_frame(frame: bytes) -> None:
+    link = Link("aioquic", "quinn")
+    assert isinstance(link.client.quic, AioquicConnection)
+    for unidirectional in (True, True, False):
+        link.client.quic.open_stream(b"x", unidirectional)
+    link.run(lambda: len(link.server.data) == 3)
+    link.server.quic.stop_sending(2, 9)
+    data = packet(link.client.quic._quic, frame + numbers(0x04, 2, 7, 5))
+    link.server_end.receive(data, CLIENT, link.now, int(link.now * 1e9))
+    assert link.server.closed is None
+    assert (2, 7, 5) in link.server.resets
+    assert link.server.quic.is_receive_closed(2)
+
+
+@pytest.mark.parametrize("frame", [numbers(0x07, 1) + b"x", numbers(0x1E)], ids=["token", "done"])
+def test_the_end_of_a_stream_is_seen_behind_frames_that_only_a_server_sends(frame: bytes) -> None:
+    link = Link("quinn", "aioquic")
+    assert isinstance(link.server.quic, AioquicConnection)
+    stream_id = link.server.quic.open_stream(b"x", True)
+    link.run(lambda: link.client.data)
+    link.client.quic.stop_sending(stream_id, 9)
+    data = packet(link.server.quic._quic, frame + numbers(0x04, stream_id, 7, 5))
+    link.client_end.receive(data, SERVER, link.now, int(link.now * 1e9))
+    assert link.client.closed is None
+    assert link.client.resets == [(stream_id, 7, 5)]
+
+
+@pytest.mark.parametrize("late", [1, 127, 128])
+def test_the_end_of_a_stream_is_seen_in_a_packet_that_is_late(late: int) -> None:
+    link = Link("aioquic", "quinn")
+    assert isinstance(link.client.quic, AioquicConnection)
+    quic = link.client.quic._quic
+    link.client.quic.open_stream(b"x", True)
+    link.run(lambda: link.server.data)
+    link.server.quic.stop_sending(2, 9)
+    number = quic._packet_number
+    for data in (
+        packet(quic, numbers(0x01), number + late),
+        packet(quic, numbers(0x04, 2, 7, 5), number),
+    ):
+        link.server_end.receive(data, CLIENT, link.now, int(link.now * 1e9))
+    assert link.server.resets == [(2, 7, 5)]
+
+
+@pytest.mark.parametrize(
+    ("streams", "pieces", "closed"),
+    [
+        # Each piece has a hundred bytes or so of memory.
+        (100, 30_000, (0x107, "this connection buffers too much data")),
+        (1, 1_200, (0x01, "too many gaps in stream buffer")),
+    ],
+)
+def test_bytes_with_gaps_between_them_are_bounded(
+    streams: int, pieces: int, closed: tuple[int, str]
+) -> None:
+    link = Link("aioquic", "quinn", max_buffered=1 << 20)
+    assert isinstance(link.client.quic, AioquicConnection)
+    payload = b""
+    for number in range(pieces):
+        offset, stream = divmod(number, streams)
+        payload += stream_frame(2 + 4 * stream, 1 + 2 * offset, b"x")
+        if len(payload) > 1_100:
+            data = packet(link.client.quic._quic, payload)
+            link.server_end.receive(data, CLIENT, link.now, int(link.now * 1e9))
+            link.server_end.transmit(link.now)
+            payload = b""
+        if link.server_end.counters.buffers_exceeded or link.server.closed:
+            break
+    link.server_end.transmit(link.now)
+    assert link.server.closed is not None
+    assert link.server.closed[:2] == closed
 
 
 @pytest.mark.parametrize("seed", range(8))

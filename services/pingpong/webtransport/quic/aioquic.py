@@ -99,7 +99,14 @@ class HookedConnection(ResettingConnection):
             self._events.append(events.StopSendingReceived(error_code=code, stream_id=stream_id))
 
     def _unblock_streams(self, is_unidirectional: bool) -> None:
+        uni, bidi = self._streams_blocked_uni, self._streams_blocked_bidi
+        blocked = list(uni if is_unidirectional else bidi)
         super()._unblock_streams(is_unidirectional)
+        for stream in blocked:
+            if not stream.is_blocked:
+                sender, receiver = stream.sender, stream.receiver
+                sender.reset_pending = sender._reset_error_code is not None
+                receiver.stop_pending = receiver._stop_error_code is not None
         if not self._events or not isinstance(self._events[-1], StreamCreditReceived):
             self._events.append(StreamCreditReceived())
 
@@ -311,6 +318,9 @@ class HookedConnection(ResettingConnection):
         else:
             stream.sender.reset(code)
             stream.sender._buffer = bytearray()
+            if stream.is_blocked:
+                # The peer would close the connection. It is told when its limit allows.
+                stream.sender.reset_pending = False
         return unsent
 
     def stop(self, stream_id: int, code: int) -> bool:
@@ -319,6 +329,8 @@ class HookedConnection(ResettingConnection):
         if stream is None or stream.receiver.is_finished:
             return False
         stream.receiver.stop(code)
+        if stream.is_blocked:
+            stream.receiver.stop_pending = False
         return True
 
     def buffered(self, stream_id: int) -> int:

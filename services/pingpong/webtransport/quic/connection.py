@@ -230,10 +230,9 @@ class AioquicConnection:
         self._quic.send_ping(0)
         self._request_transmit()
 
-    def close(self, code: int, reason: str = "", *, is_application: bool = True) -> None:
+    def close(self, code: int, reason: str = "") -> None:
         """Close the connection with CONNECTION_CLOSE. A long reason is truncated."""
-        frame_type = None if is_application else int(QuicFrameType.PADDING)
-        self._quic.close(code, frame_type, reason)
+        self._quic.close(code, None, reason)
         self._request_transmit()
 
     # For the endpoint.
@@ -390,11 +389,12 @@ class AioquicConnection:
 
     def _report_handshake(self, event: events.HandshakeCompleted) -> None:
         if self._certificate_hash is not None and (seen := self._hash()) != self._certificate_hash:
-            self.close(
+            self._quic.close(
                 QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.bad_certificate,
+                int(QuicFrameType.PADDING),
                 f"its SHA-256 is {seen.hex()}, not the one that was given",
-                is_application=False,
             )
+            self._request_transmit()
             # Ignore what the wrong server sent with its handshake.
             self._queue.clear()
             return

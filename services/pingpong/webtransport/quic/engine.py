@@ -183,8 +183,8 @@ class QuicConnection(Protocol):
     def ping(self) -> None:
         """Send PING, which the peer must acknowledge: a keep-alive."""
 
-    def close(self, code: int, reason: str = "", *, is_application: bool = True) -> None:
-        """Close the connection with CONNECTION_CLOSE. Further calls do nothing."""
+    def close(self, code: int, reason: str = "") -> None:
+        """Close the connection with the application's CONNECTION_CLOSE. Further calls do nothing."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from .engine import QuicConnection, QuicEndpoint, QuicEvents, Wake
 if TYPE_CHECKING:
     from ..certificates import Certificate
 
-QUINN_VERSION = "0.3.0"
+QUINN_VERSION = "0.4.0"
 """The version of `pingpong_engine` that `quinn` is written for."""
 _BUILD = "build it with `make engine`, which needs Rust (cargo 1.85 or newer), or choose aioquic"
 
@@ -58,8 +58,8 @@ CAPABILITIES = (
     Capability(
         "key limits",
         frozenset({"aioquic"}),
-        "`EndpointConfig.key_limits` is refused; keys are updated at the limits of their cipher"
-        " (RFC 9001, section 6.6)",
+        "`EndpointConfig.key_limits` is refused, and makes `auto` mean aioquic; keys are updated at the"
+        " limits of their cipher (RFC 9001, section 6.6)",
     ),
 )
 """All of them; the table of the docs and the server's log are made of these."""
@@ -129,15 +129,18 @@ def make_endpoint(
 ) -> QuicEndpoint:
     """Make an endpoint of the engine that `config` names.
 
-    Raises `EngineMissingError`, `CertificateError` for a certificate that the engine cannot use, and
-    `ValueError` for a configuration that it cannot honour.
+    "auto" is aioquic for a configuration that quinn cannot honour. Raises `EngineMissingError`,
+    `CertificateError` for a certificate that the engine cannot use, and `ValueError` for a
+    configuration that the engine it names cannot honour.
     """
     engine = choose(config.engine, server=accept is not None)
     if engine == "quinn" and config.key_limits != KeyLimits():
-        raise ValueError(
-            "the engine quinn has no key limits of its own: leave key_limits out, or choose"
-            ' engine="aioquic"'
-        )
+        if config.engine != "auto":
+            raise ValueError(
+                "the engine quinn has no key limits of its own: leave key_limits out, or choose"
+                ' engine="aioquic"'
+            )
+        engine = "aioquic"
     return _endpoint_class(engine)(config, wake, accept, clock)
 
 

@@ -108,8 +108,8 @@ class QuinnConnection:
         self.buffered_bytes = 0
         """Bytes that were buffered at the last count."""
         self.close_is_authenticated = True
-        self.closing: tuple[int, str, bool] | None = None
-        """Code, reason, and whether it is the application's: of a close that is not reported."""
+        self.closing: tuple[int, str] | None = None
+        """Code and reason of a close of ours that is not reported."""
         self.duplicate_packets = 0
         """1-RTT packets that the network duplicated."""
         self.events: QuicEvents | None = None
@@ -149,7 +149,7 @@ class QuinnConnection:
     @property
     def path_statistics(self) -> PathStatistics | None:
         """What is known of the path; None before a round trip was measured."""
-        if self.handshake_counted and not self.has_ended:
+        if self.handshake_counted and not self.has_ended and self.closing is None:
             known = self._engine.statistics(self._handle)
             if known is not None:
                 rtt, congestion_window, lost_packets = known
@@ -223,17 +223,16 @@ class QuinnConnection:
         self._engine.ping(self._handle)
         self._owner.request_transmit()
 
-    def close(self, code: int, reason: str = "", *, is_application: bool = True) -> None:
-        """Close the connection with CONNECTION_CLOSE. A long reason is truncated.
-
-        quinn-proto sends the code as the application's in any case.
-        """
+    def close(self, code: int, reason: str = "") -> None:
+        """Close the connection with CONNECTION_CLOSE. A long reason is truncated."""
         if self.has_ended or self.closing is not None:
             return
         reason = reason.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
         self._keep_certificate()
+        # To let the close pass, the engine opens the congestion window.
+        _ = self.path_statistics
         self._engine.close(self._handle, code, reason)
-        self.closing = (code, reason, is_application)
+        self.closing = (code, reason)
         self._owner.report_later(self)
 
     # For the endpoint.
@@ -574,7 +573,12 @@ class QuinnEndpoint:
             self._give_up(next(iter(self._handshakes)))
         connection = self._add(handle, address, is_client=False)
         connection.arrival = arrival
-        connection.events = self._accept(connection)
+        try:
+            connection.events = self._accept(connection)
+        except Exception:
+            del self._connections[handle]
+            self.engine.abandon(handle)
+            raise
         connection.give_up_at = now + self._config.handshake_timeout
         self.timers.set(connection, connection.give_up_at)
         self._handshakes[connection] = None
@@ -630,7 +634,8 @@ class QuinnEndpoint:
                     break
                 events, more = self.engine.events(connection.handle)
             if connection.closing is not None:
-                self._end(connection, *_ours(connection.closing))
+                code, reason = connection.closing
+                self._end(connection, code, reason, False, True, False)
         except Exception:
             # A handler raised, so the connection's state may be inconsistent.
             connection.close(ErrorCode.H3_INTERNAL_ERROR)
@@ -768,11 +773,6 @@ def _use_certificate(engine: quinn.Endpoint, certificate: Certificate) -> None:
             "the engine quinn cannot use the key of this certificate: use ECDSA P-256 or P-384,"
             " Ed25519 or RSA with 2048 to 4096 bits, or choose aioquic"
         ) from None
-
-
-def _ours(closing: tuple[int, str, bool]) -> tuple[int, str, bool, bool, bool]:
-    code, reason, is_application = closing
-    return code, reason, False, is_application, False
 
 
 def _authorities(identity: ServerIdentity) -> quinn.Authorities:
