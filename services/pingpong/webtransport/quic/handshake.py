@@ -180,23 +180,27 @@ def push_parameters(buf: Buffer, params: QuicTransportParameters) -> None:
     if params.preferred_address is not None:
         _push_parameters(buf, params)
         return
+    encoded = b""
     for identifier, (name, kind) in PARAMS.items():
         value = getattr(params, name)
-        if value is not None and value is not False:
-            encoded = _encode_parameter(value, kind)
-            buf.push_bytes(varint.encode(identifier) + varint.encode(len(encoded)) + encoded)
+        if value is None or value is False:
+            continue
+        if kind is int:
+            encoded += _integer(identifier, value)
+            continue
+        if kind is QuicVersionInformation:
+            versions = (value.chosen_version, *value.available_versions)
+            value = b"".join(version.to_bytes(4) for version in versions)
+        elif kind is not bytes:
+            value = b""
+        encoded += varint.encode(identifier) + varint.encode(len(value)) + value
+    buf.push_bytes(encoded)
 
 
-def _encode_parameter(value: Any, kind: type) -> bytes:
-    if kind is int:
-        return varint.encode(value)
-    if kind is bytes:
-        encoded: bytes = value
-        return encoded
-    if kind is QuicVersionInformation:
-        versions = (value.chosen_version, *value.available_versions)
-        return b"".join(version.to_bytes(4) for version in versions)
-    return b""
+@functools.lru_cache(maxsize=64)  # limits and timeouts, the same for all connections of an endpoint
+def _integer(identifier: int, value: int) -> bytes:
+    encoded = varint.encode(value)
+    return varint.encode(identifier) + varint.encode(len(encoded)) + encoded
 
 
 def replace() -> None:
