@@ -1,7 +1,7 @@
 """Measures what a ping costs servers of WebTransport, ours among them, and clients.
 
 `make bench-peers` runs it with all servers, `make bench` with those that need no environment of
-their own. One load generator drives all servers, foreign to all: it is written in Go, on quic-go
+their own. One load generator drives all servers, and is independent of them: it is written in Go, on quic-go
 alone, and sends plain pings of 32 bytes over loopback. Without Go, aioquic's client does it, which
 is slower than most servers.
 
@@ -98,7 +98,7 @@ class Plan:
 
     starts: int = 3
     """Of all processes."""
-    rounds: int = 5
+    rounds: int = 8
     """Of each start."""
     pings: int = 600
     """Of a round."""

@@ -159,6 +159,7 @@ def _boundaries(engine: Engine) -> list[tuple[Any, str, str]]:
         (connection, "buffered", QUIC_OUT),
         (PacketKeys, "decrypt_packet", CRYPTO),
         (PacketKeys, "encrypt_packet", CRYPTO),
+        (PacketKeys, "encrypt_short", CRYPTO),
         (Connection, "datagram_received", SESSION),
         (Connection, "stream_data_received", SESSION),
         (Session, "send_datagram", SESSION),

@@ -14,9 +14,10 @@ from . import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from typing import Literal, TypeVar
+    from typing import TypeVar
 
     from .settings import ServiceSettings
+    from .webtransport import EngineChoice
 
     T = TypeVar("T")
 
@@ -124,7 +125,7 @@ def _require(module: str, extra: str, what: str) -> None:
         )
 
 
-def _choose_engine(choice: Literal["auto", "aioquic", "quinn"], *, server: bool) -> None:
+def _choose_engine(choice: EngineChoice, *, server: bool) -> None:
     """Raises `SettingsError` where the QUIC engine is not installed."""
     from .settings import SettingsError
     from .settings.command_line import named

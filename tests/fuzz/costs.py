@@ -29,7 +29,7 @@ from tests.fuzz.live import begin
 from tests.webtransport.raw import CONNECT
 
 MAX_RATIO = 7.0
-"""How many times the CPU of an honest byte a hostile one may take: honest packets have a short way
+"""How many times the CPU of an honest byte a hostile one may take: honest packets have a fast path
 through QUIC, and a full one has few frames."""
 SCALES: dict[Engine, float] = {"aioquic": 1.0, "quinn": 2.0}
 """What is above QUIC costs as much with each engine, an honest byte with quinn less than half."""

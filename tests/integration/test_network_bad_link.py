@@ -23,7 +23,7 @@ from tests.integration.network import (
     serving,
 )
 from tests.integration.truth import SIZE, Truth, is_likely
-from tests.support.engines import OTHER, in_turn, on
+from tests.support.engines import OTHER, in_turn, on, on_both
 from tests.support.network.link import Direction, Impairment, Link
 
 pytestmark = pytest.mark.network
@@ -181,7 +181,7 @@ def test_probe_measures_a_bad_link_as_it_is(link: Link, lossy: Direction) -> Non
     assert ours == pytest.approx(beyond(icmp_rtts, truths.icmp_rtts(records)), abs=5 * CLOSE)
 
 
-@on("aioquic")  # quinn counts no packets that came twice
+@on_both
 def test_copies_that_the_network_makes_are_counted(link: Link) -> None:
     with serving(link) as server:
         link.impair(Impairment(delay=0.005), back=Impairment(delay=0.005, duplicate=0.2))

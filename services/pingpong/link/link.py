@@ -270,7 +270,7 @@ class Link:
         return self._totals.summary(now_ns)
 
     def path_statistics(self) -> PathStatistics | None:
-        """What QUIC knows of the path, by the current or last session; lost packets of all."""
+        """QUIC's statistics of the path: of the current or last session; lost packets of all."""
         path = self._path_before
         for session in self._sessions():
             path = _joined(path, session.path_statistics)

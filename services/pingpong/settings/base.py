@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from ..webtransport import EngineChoice
 from .command_line import (
     PREFIX,
     Flag,
@@ -37,7 +38,6 @@ from .command_line import (
 from .values import (
     ENGINE_HELP,
     LOG_LEVEL_HELP,
-    Engine,
     FilePath,
     LogFormat,
     LogLevel,
@@ -218,7 +218,7 @@ class ConnectionSettings(Settings):
         default=5.0,
         description="give up connecting after this time, including the name lookup",
     )
-    engine: Annotated[Engine, Flag("Connection", "", "NAME")] = Field(
+    engine: Annotated[EngineChoice, Flag("Connection", "", "NAME")] = Field(
         default="auto", description=ENGINE_HELP
     )
     ca: Annotated[FilePath | None, Flag("Connection", "", "FILE")] = Field(

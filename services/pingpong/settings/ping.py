@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, NoDecode
 
 from ..ping import DEFAULT_SIZE, HEADER_SIZE, Mode
+from ..webtransport import EngineChoice
 from .base import ConnectionSettings, Settings
 from .command_line import Flag, named
 from .values import (
@@ -15,7 +16,6 @@ from .values import (
     ENGINE_HELP,
     LOG_LEVEL_HELP,
     Count,
-    Engine,
     LogLevel,
     PingSize,
     Seconds,
@@ -137,7 +137,7 @@ class RunSettings(_Pings):
         " certificate and pings it, side by side in this terminal."
     )
 
-    engine: Annotated[Engine, Flag("Pings", "", "NAME")] = Field(
+    engine: Annotated[EngineChoice, Flag("Pings", "", "NAME")] = Field(
         default="auto", description=ENGINE_HELP
     )
     log_level: Annotated[LogLevel, Flag("Output", "", "LEVEL")] = Field(

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from ..ping import HEADER_SIZE
+from ..webtransport import EngineChoice
 from .base import ServiceSettings
 from .command_line import Flag, named
 from .values import (
@@ -15,7 +16,6 @@ from .values import (
     ENGINE_HELP,
     Count,
     CountOrZero,
-    Engine,
     FilePath,
     Port,
     Seconds,
@@ -56,7 +56,7 @@ class ServeSettings(ServiceSettings):
         default=1,
         description="processes that share the port; 0: one for each core",
     )
-    engine: Annotated[Engine, Flag("Listening", "", "NAME")] = Field(
+    engine: Annotated[EngineChoice, Flag("Listening", "", "NAME")] = Field(
         default="auto", description=ENGINE_HELP
     )
     self_ping_interval: Annotated[SecondsOrZero, Flag("Health", "", "SECONDS")] = Field(

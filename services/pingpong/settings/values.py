@@ -237,7 +237,6 @@ LogFormat = Literal["auto", "json", "console"]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 PingSize = Annotated[int, Field(ge=HEADER_SIZE, le=MAX_SIZE)]
 
-Engine = Literal["auto", "aioquic", "quinn"]
 ENGINE_HELP = (
     "the implementation of QUIC: aioquic, quinn (built with make engine) or auto, which is quinn for"
     " clients where it is installed, and else aioquic"

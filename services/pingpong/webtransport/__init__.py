@@ -33,7 +33,7 @@ from .errors import (
 from .events import ConnectionClosed, Headers, Request, SessionClosed
 from .hosts import URL_SAFE, Url, ascii_host, bracketed, is_ipv6, serialize_origin
 from .limits import Limits
-from .quic.config import EndpointConfig, KeyLimits, Windows
+from .quic.config import EndpointConfig, EngineChoice, KeyLimits, Windows
 from .quic.connection_ids import MAX_WORKERS, SharedKeys
 from .quic.engine import Address, PathStatistics, QuicConnection
 from .session import Session, SessionHandler
@@ -55,6 +55,7 @@ __all__ = [
     "DatagramTooLargeError",
     "Draft",
     "EndpointConfig",
+    "EngineChoice",
     "ErrorCode",
     "Headers",
     "KeyLimits",

@@ -176,7 +176,7 @@ class Session:
 
     @property
     def path_statistics(self) -> PathStatistics | None:
-        """What QUIC knows of the path; None before a round trip was measured."""
+        """QUIC's statistics of the path; None before a round trip was measured."""
         return self._quic.path_statistics
 
     @property

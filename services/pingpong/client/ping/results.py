@@ -48,7 +48,7 @@ class RunSummary:
     error: str | None = None
     """What ended the run before its time, or has kept it from beginning."""
     path: PathStatistics | None = None
-    """What QUIC knows of the path to the peer."""
+    """QUIC's statistics of the path to the peer."""
     engine: str | None = None
     """The QUIC engine."""
     unconnected: str | None = None

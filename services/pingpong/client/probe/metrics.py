@@ -107,7 +107,7 @@ QUIC_WINDOW = Spec(
 QUIC_LOST = Spec(
     f"{_P}quic_lost_packets_total",
     "counter",
-    "Packets of the client that QUIC took for lost, of all sessions with the target.",
+    "Packets of the client that QUIC declared lost, of all sessions with the target.",
     _TARGET,
 )
 SESSION_UP = Spec(
@@ -204,7 +204,7 @@ class TargetCounts:
         self.not_after: float | None = None
         """When its certificate expires, in seconds since 1970; None if none was seen."""
         self.path_of: Callable[[], PathStatistics | None] = lambda: None
-        """What QUIC knows of the path."""
+        """QUIC's statistics of the path."""
         self.lost_packets = 0
         """Lost packets besides those of `path_of`."""
 

@@ -5,7 +5,7 @@
     HardenedConnection     `hardening`: limits the cost of what a peer sends
     ResettingConnection    `reset_stream_at`: RESET_STREAM_AT, which aioquic does not know
     HookedConnection       here: flow control, acknowledgements, methods for `connection`
-    OneRttConnection       `one_rtt`: a short way for the packets after the handshake
+    OneRttConnection       `one_rtt`: a fast path for the packets after the handshake
 
 Only these classes, and the replacements `keys`, `reassembly` and `recovery`, use aioquic's private
 names. Tests list each name, and fail when one changes. This module changes aioquic's behaviour as

@@ -134,7 +134,7 @@ class AioquicConnection:
 
     @property
     def path_statistics(self) -> PathStatistics | None:
-        """What is known of the path; None before a round trip was measured."""
+        """Statistics of the path; None before a round trip was measured."""
         return self._quic.path_statistics
 
     @property

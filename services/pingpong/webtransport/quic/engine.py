@@ -37,7 +37,7 @@ class PathStatistics(NamedTuple):
     congestion_window: int
     """Bytes that may be in flight."""
     lost_packets: int
-    """Packets that the connection sent and took for lost."""
+    """Packets that the connection sent and declared lost."""
 
 
 class QuicEvents(Protocol):
@@ -121,7 +121,7 @@ class QuicConnection(Protocol):
 
     @property
     def path_statistics(self) -> PathStatistics | None:
-        """What is known of the path; None before a round trip was measured. Not for each packet."""
+        """Statistics of the path; None before a round trip was measured. Not for each packet."""
         ...
 
     @property

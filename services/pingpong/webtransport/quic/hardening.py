@@ -109,7 +109,7 @@ class HardenedConnection(IdentifiedConnection):
 
     @property
     def path_statistics(self) -> PathStatistics | None:
-        """What is known of the path; None before a round trip was measured."""
+        """Statistics of the path; None before a round trip was measured."""
         return self._loss.path_statistics
 
     # Packets.

@@ -1,10 +1,11 @@
-"""The short way of a packet through aioquic, once the handshake is over.
+"""The fast path of a packet through aioquic, once the handshake is over.
 
 aioquic processes every packet as if it could be of any type, on any path and in any state. After
 the handshake nearly all packets are 1-RTT packets on the one path, and nearly all answers are an
 acknowledgement, datagrams, and the last bytes of some streams in one packet. `OneRttConnection`
 does for these what aioquic does, without what cannot concern them, at half the cost. In all other
-cases it calls aioquic, before anything has changed.
+cases it calls aioquic, which then does all of it: what was done until then (limits granted, ended
+streams forgotten) aioquic would have done first too.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _OFFSET_BIT = 4
 
 
 class OneRttConnection(HookedConnection):
-    """aioquic's connection with a short way for the usual packets."""
+    """aioquic's connection with a fast path for the usual packets."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

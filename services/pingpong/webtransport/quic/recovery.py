@@ -42,7 +42,7 @@ class Recovery(QuicPacketRecovery):
 
     @property
     def path_statistics(self) -> PathStatistics | None:
-        """What is known of the path; None before a round trip was measured."""
+        """Statistics of the path; None before a round trip was measured."""
         if not self._rtt_initialized:
             return None
         return PathStatistics(self._rtt_smoothed, self.congestion_window, self.lost_packets)

@@ -253,6 +253,9 @@ class Pump:
             self._batch_received()
         except Exception as exc:
             self.callback_failed(exc)
+        if self._sent_at == sent_before:
+            # Without an answer nothing shows it either: a flood is read in batches.
+            self._looks_for_more = True
 
     def _read_messages(self, messages: list[_Message]) -> bool:
         """Append queued packets to `messages`. Returns whether the queue is known to be empty."""
