@@ -8,7 +8,7 @@ import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from cryptography import x509
@@ -30,6 +30,7 @@ from pingpong.webtransport.asyncio import (
 )
 from pingpong.webtransport.quic import engines
 from pingpong.webtransport.quic.config import EndpointConfig
+from tests.support.certificates import self_signed
 from tests.support.processes import SERVICES, environment, run, serving
 
 _MISSING = """
@@ -181,6 +182,15 @@ def test_a_host_that_is_no_name_of_tls_is_one_that_does_not_answer() -> None:
     assert ran[0] == ran[1]
     assert ran[0][0] == 2
     assert "unreachable" in "".join(ran[0][1:])
+
+
+@pytest.mark.parametrize("engine", ["Quinn", "", None])
+async def test_an_engine_that_there_is_not_is_a_wrong_argument(engine: Any) -> None:
+    config = EndpointConfig(engine=engine, certificate=self_signed())
+    with pytest.raises(ValueError, match="engine must be auto, aioquic or quinn, not "):
+        connect("https://127.0.0.1:1/", config=EndpointConfig(engine=engine))
+    with pytest.raises(ValueError, match="engine must be"):
+        listen(ConnectionHandler(), "127.0.0.1", config=config)
 
 
 async def test_a_missing_engine_is_known_before_anything_is_sent(

@@ -18,6 +18,12 @@ _REFUSED = 0x02
 # aioquic: DNSPattern(pattern=b'a.test'), IPAddressPattern(pattern=IPv4Address('127.0.0.1')).
 # quinn: DnsName("a.test"), IpAddress(127.0.0.1).
 _NAMES = re.compile(r"""(?:pattern=(?:b|IPv[46]Address\()?'?|DnsName\("|IpAddress\("?)([^')"]+)""")
+_RUSTLS = {
+    "CaUsedAsEndEntity": "it is an authority's own, which the engine quinn trusts by its SHA-256 only",
+    "UnknownIssuer": "its issuer is not known",
+    "BadSignature": "its signature is wrong",
+}
+"""What names in the engine quinn's reasons mean."""
 _OTHER_NAME = ("doesn't match", "service_identity", "not valid for name")
 
 
@@ -108,10 +114,15 @@ def _tls_failure(closed: ConnectionClosed, alert: int, host: str, note: str) -> 
     if any(text in closed.reason for text in _OTHER_NAME):
         names = printable(", ".join(_NAMES.findall(closed.reason))) or "another name"
         return ConnectError(Cause.CERTIFICATE, f"the certificate is for {names}, not for {host}")
-    reason = printable(closed.reason)
+    reason = printable(_plain(closed.reason))
     if alert == _CERTIFICATE_EXPIRED:
         return ConnectError(Cause.CERTIFICATE, f"the certificate is out of date: {reason}")
     return ConnectError(Cause.CERTIFICATE, f"the certificate is not trusted: {reason}")
+
+
+def _plain(reason: str) -> str:
+    """The reason in words, where it has names of rustls."""
+    return next((text for name, text in _RUSTLS.items() if name in reason), reason)
 
 
 def session_failure(closed: SessionClosed, path: str) -> ConnectError:

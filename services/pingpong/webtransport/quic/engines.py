@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from .config import EndpointConfig, Engine, EngineChoice, KeyLimits
 from .engine import QuicConnection, QuicEndpoint, QuicEvents, Wake
@@ -16,6 +16,7 @@ from .engine import QuicConnection, QuicEndpoint, QuicEvents, Wake
 if TYPE_CHECKING:
     from ..certificates import Certificate
 
+_CHOICES = get_args(EngineChoice)
 QUINN_VERSION = "0.4.0"
 """The version of `pingpong_engine` that `quinn` is written for."""
 _BUILD = "build it with `make engine`, which needs Rust (cargo 1.85 or newer), or choose aioquic"
@@ -103,8 +104,11 @@ def automatic(*, server: bool) -> Engine:
 def choose(choice: EngineChoice = "auto", *, server: bool) -> Engine:
     """Return the engine that `choice` means for servers or clients.
 
-    A client's is imported, which takes longer than to connect. Raises `EngineMissingError`.
+    A client's is imported, which takes longer than to connect. Raises `EngineMissingError`, and
+    `ValueError` for what is none of these.
     """
+    if choice not in _CHOICES:
+        raise ValueError(f"engine must be auto, aioquic or quinn, not {choice!r}")
     engine = automatic(server=server) if choice == "auto" else choice
     if engine == "quinn" and (why := _why_quinn_is_missing()):
         raise EngineMissingError(f"the engine quinn {why}: {_BUILD}")
