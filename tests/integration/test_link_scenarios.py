@@ -25,7 +25,7 @@ from tests.integration.clients import INTERVAL, SIZE, VERBS, Account, Client, Pr
 from tests.integration.network import PORT, Running, pingpong
 from tests.integration.services import at
 from tests.support.certificates import Authority, Pair
-from tests.support.engines import in_turn
+from tests.support.engines import in_turn, on_both
 from tests.support.nameserver import NameServer
 from tests.support.network.link import SERVER, Direction, Impairment, Link, Verdict
 from tests.support.network.packets import UDP
@@ -255,7 +255,8 @@ def test_the_path_is_dead(world: World, verb: str, ways: dict[str, Impairment]) 
         assert_one_outage_with(world, client, hole(world.link, **ways))
 
 
-@verbs
+@on_both
+@pytest.mark.parametrize("verb", VERBS)
 def test_this_machine_refuses_to_send(world: World, verb: str) -> None:
     with world.serving(), world.client(verb) as client:
         world.wait_answers()
@@ -330,7 +331,8 @@ def test_the_client_is_stopped_for_longer_than_its_session_lives(world: World, v
         assert not account.slow
 
 
-@verbs
+@on_both
+@pytest.mark.parametrize("verb", VERBS)
 def test_this_machine_refuses_the_first_packets(world: World, verb: str) -> None:
     with world.serving(), contextlib.ExitStack() as fault:
         fault.enter_context(refusal(world.link))
@@ -349,7 +351,8 @@ def test_this_machine_refuses_the_first_packets(world: World, verb: str) -> None
             assert account.outages == 0
 
 
-@verbs
+@on_both
+@pytest.mark.parametrize("verb", VERBS)
 def test_this_machine_refuses_all_packets(world: World, verb: str) -> None:
     with refusal(world.link), world.client(verb) as client:
         failure = client.wait_failure()

@@ -13,6 +13,7 @@ import pytest
 from tests.integration.services import PORT, Probe, Server, at, probing, serving, with_names
 from tests.support.engines import on_each_engine
 from tests.support.nameserver import NameServer
+from tests.support.running import Metrics
 
 pytestmark = on_each_engine
 
@@ -43,8 +44,10 @@ def lead_to(names: NameServer, server: Server) -> None:
         names.set(name, "A", server.address, ttl=1)
 
 
-def wait_all_up(probe: Probe) -> None:
+def wait_all_up(probe: Probe) -> Metrics:
+    """What the probe has counted when all are up: on a busy machine it may take them long."""
     probe.wait(probe.is_ready, "all targets are up")
+    return probe.metrics()
 
 
 def at_worker(server: Server, index: int) -> set[str]:
@@ -53,15 +56,17 @@ def at_worker(server: Server, index: int) -> set[str]:
     return {request["authority"] for request in requests} & TARGETS
 
 
-def assert_undisturbed(probe: Probe, targets: set[str]) -> None:
-    """Neither theirs nor anybody's fault was noticed there."""
+def assert_undisturbed(probe: Probe, targets: set[str], before: Metrics) -> None:
+    """Neither theirs nor anybody's fault was noticed there since `before`."""
     metrics = probe.metrics()
     for target in targets:
         assert metrics.connects("ok", target=target) == 1
         assert metrics.total("pingpong_client_connects_total", target=target) == 1
         assert metrics.completed("ok", target=target) > 5
         for result in ("late", "lost", "send_error"):
-            assert metrics.completed(result, target=target) == 0
+            assert metrics.completed(result, target=target) == before.completed(
+                result, target=target
+            )
         assert not probe.events("target_down", target=target)
 
 
@@ -69,7 +74,7 @@ def test_a_killed_worker_is_replaced(names: NameServer, settings: dict[str, Any]
     with serving(workers=2, log_level="debug") as server:
         lead_to(names, server)
         with probing(**settings) as probe:
-            wait_all_up(probe)
+            all_up = wait_all_up(probe)
             probe.wait_answers(10 * len(TARGETS))
             server.wait_ready()
             before = server.metrics()
@@ -93,7 +98,7 @@ def test_a_killed_worker_is_replaced(names: NameServer, settings: dict[str, Any]
                 up = probe.wait_event("target_up", 2, target=target)
                 assert at(up) - at(replaced) < 2
             probe.wait_answers(10 * len(TARGETS))
-            assert_undisturbed(probe, TARGETS - hit)
+            assert_undisturbed(probe, TARGETS - hit, all_up)
             assert probe.metrics().outages()[0] == len(hit)
 
             server.wait_ready()
@@ -113,7 +118,7 @@ def test_a_frozen_worker_is_found(names: NameServer, settings: dict[str, Any]) -
     with serving(workers=2, log_level="debug", self_ping_interval=0.5) as server:
         lead_to(names, server)
         with probing(**settings) as probe:
-            wait_all_up(probe)
+            all_up = wait_all_up(probe)
             server.wait_ready()
             victim = server.processes[1]
             os.kill(victim, signal.SIGSTOP)
@@ -125,7 +130,8 @@ def test_a_frozen_worker_is_found(names: NameServer, settings: dict[str, Any]) -
             assert not server.is_ready()
             # The other one goes on, and metrics too.
             assert server.metrics().total("pingpong_server_workers") == 2
-            assert_undisturbed(probe, at_worker(server, 1 - index) - at_worker(server, index))
+            spared = at_worker(server, 1 - index) - at_worker(server, index)
+            assert_undisturbed(probe, spared, all_up)
             os.kill(victim, signal.SIGCONT)
             server.wait_ready()
             assert server.ask("/livez")[0] == 200
@@ -140,7 +146,7 @@ def test_all_workers_are_drained(names: NameServer, settings: dict[str, Any]) ->
     ):
         lead_to(names, server)
         with probing(**settings) as probe:
-            wait_all_up(probe)
+            all_up = wait_all_up(probe)
             assert at_worker(server, 0)
             assert at_worker(server, 1)
             lead_to(names, other)
@@ -153,6 +159,6 @@ def test_all_workers_are_drained(names: NameServer, settings: dict[str, Any]) ->
             assert len(probe.events("session_moved", address=other.address)) == len(TARGETS)
             assert not probe.events("target_down")
             for result in ("late", "lost", "send_error"):
-                assert metrics.completed(result) == 0
+                assert metrics.completed(result) == all_up.completed(result)
             sessions = "pingpong_server_sessions_active"
             assert other.metrics().total(sessions) == len(TARGETS)

@@ -44,6 +44,7 @@ class Wire:
         self.idle_timeout = 15.0
         self.stray_packets = 0
         self.received_packets = 0
+        self.sent_packets = 0
         self.unsent_packets = 0
         self.connection = SimpleNamespace(closed=None)
         self.socket_error: Callable[[OSError], None]

@@ -242,6 +242,19 @@ async def test_in_a_flood_an_answer_triggers_the_next_probe_of_its_own_mode_only
         assert wire.streams <= 2 + seconds / FLOOD_WAIT
 
 
+async def test_a_server_that_repeats_itself_where_nothing_can_be_sent_is_an_outage() -> None:
+    async with linked(timeout=0.02) as links:
+        wire = await links.up(A)
+
+        def refuse(data: bytes) -> bool:
+            wire.unsent_packets += 1
+            wire.received_packets += 1
+            return True
+
+        wire.send_datagram = refuse  # type: ignore[method-assign]
+        await until(lambda: links.seen.of("down"))
+
+
 async def test_a_close_that_is_cancelled_leaves_no_session_open() -> None:
     async with linked() as links:
         wire = await links.up(A)

@@ -1,5 +1,6 @@
 //! One connection: its events, and the packets that it sends.
 
+use std::net::SocketAddr;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,9 @@ const COUNT_AFTER: usize = 16 << 10;
 pub struct Connection {
     pub quic: q::Connection,
     pub streams: Streams,
+    /// The peer's address, twice; see `follow`.
     pub address: Py<PyTuple>,
+    remote: SocketAddr,
     pub generation: u32,
     /// Whether it may have something to send.
     pub is_dirty: bool,
@@ -94,11 +97,13 @@ impl Connection {
         windows: Windows,
     ) -> Self {
         let side = quic.side();
+        let remote = quic.remote_address();
         let seen = Seen::of(quic.crypto_session());
         Self {
             quic,
             streams: Streams::new(side, windows),
             address,
+            remote,
             generation,
             is_dirty: false,
             is_unfinished: false,
@@ -149,6 +154,24 @@ impl Connection {
         congestion::let_close_pass(self.quic.congestion_state());
         self.quic.close(now, code, reason);
         self.end();
+    }
+
+    /// Follow the peer to another address, `from` it may be that a packet came. It goes back to the
+    /// one before where the new one is not validated.
+    pub fn follow(
+        &mut self,
+        py: Python<'_>,
+        from: Option<(Py<PyTuple>, SocketAddr)>,
+    ) -> PyResult<()> {
+        let now = self.quic.remote_address();
+        if now != self.remote {
+            self.address = match from {
+                Some((address, remote)) if remote == now => address,
+                _ => crate::address::write(py, now)?,
+            };
+            self.remote = now;
+        }
+        Ok(())
     }
 
     /// It has worked; `before` was `memory::allocated` then.
@@ -350,7 +373,7 @@ impl Connection {
                 }
                 return Ok(());
             };
-            let address = if sent.destination == self.quic.remote_address() {
+            let address = if sent.destination == self.remote {
                 self.address.clone_ref(py)
             } else {
                 crate::address::write(py, sent.destination)?

@@ -417,6 +417,7 @@ impl Endpoint {
                     let events = PyList::empty(py);
                     let more = self.with(handle, |connection| {
                         connection.quic.handle_timeout(now.max(timer));
+                        connection.follow(py, None)?;
                         connection.take_events(py, &events)?;
                         PyResult::Ok(connection.streams.has_unread())
                     });
@@ -770,12 +771,8 @@ impl Endpoint {
     ) -> PyResult<Outcome<'py>> {
         let events = PyList::empty(py);
         let more = self.with_since(before, handle, |connection| {
-            let from = connection.quic.remote_address();
             connection.quic.handle_event(packet.event);
-            let after = connection.quic.remote_address();
-            if after != from && after == packet.remote {
-                connection.address = packet.address;
-            }
+            connection.follow(py, Some((packet.address, packet.remote)))?;
             connection.take_events(py, &events)?;
             PyResult::Ok(connection.streams.has_unread())
         });

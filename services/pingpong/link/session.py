@@ -77,6 +77,8 @@ class PingSession(Pinger):
         self.unresponsive_for = 0.0
         """Seconds without any packet, even an acknowledgement, after something was sent.
 
+        While this machine refuses to send, packets that arrive do not count.
+
         Time in which this process was stopped or stalled does not count.
         """
         self.unanswered_in_a_row = 0
@@ -99,6 +101,10 @@ class PingSession(Pinger):
         """Whether something was sent since the last packet arrived."""
         self._last_received = 0
         """Packets of this connection, at the last check."""
+        self._last_sent = (0, 0)
+        """Packets that the socket accepted, and that it refused, at the last check."""
+        self._is_blocked = False
+        """Whether it accepted none since it refused one."""
         self._last_stray = 0
         """Packets from the server's address that did not belong to it, at the last check."""
         self._refused_since = 0.0
@@ -140,7 +146,7 @@ class PingSession(Pinger):
         self._sent_at = time.monotonic()
         self._last_stray = client.stray_packets
         self._last_received = self._received
-        self._last_unsent = client.unsent_packets
+        self._last_sent = client.sent_packets, client.unsent_packets
 
     def send(self, seq: int, mode: Mode) -> None:
         """Send a probe now. The observer is notified of success or failure."""
@@ -314,13 +320,15 @@ class PingSession(Pinger):
 
     def _check_received(self, awake: float) -> None:
         """Update the liveness from the packets that arrived."""
-        stray, unsent = self.client.stray_packets, self.client.unsent_packets
-        received, before = self._received, self._last_received
-        self._last_received = received
-        # While this host refuses to send, the server may repeat what nothing acknowledges.
-        refuses = unsent != self._last_unsent
-        self._last_unsent = unsent
-        if received != before and not refuses:
+        stray = self.client.stray_packets
+        sent = self.client.sent_packets, self.client.unsent_packets
+        if sent != self._last_sent:
+            self._is_blocked = sent[0] == self._last_sent[0]
+            self._last_sent = sent
+        has_received = self._received != self._last_received
+        self._last_received = self._received
+        # A server that gets no acknowledgement repeats its last packets for a while.
+        if has_received and not self._is_blocked:
             self._awaits_packet = False
             self.unresponsive_for = 0.0
         elif self._awaits_packet:

@@ -97,6 +97,10 @@ class ConnectStream:
         """Send a field section."""
         self._send(encode_headers(headers), end_stream)
 
+    def send_frame(self, frame: bytes) -> None:
+        """Send an encoded frame."""
+        self._send(frame, False)
+
     def send_capsule(self, capsule: bytes, *, end_stream: bool = False) -> None:
         """Send a capsule."""
         self._send(capsule if self._bare else encode_frame(FrameType.DATA, capsule), end_stream)

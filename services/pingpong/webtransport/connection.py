@@ -7,6 +7,7 @@ finds an error of the peer raises it; `fail` turns it into a frame.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -30,7 +31,7 @@ from .errors import (
 )
 from .events import ConnectionClosed, Headers, Request, SessionClosed
 from .http3.control import CriticalStreams, LocalControlStream
-from .http3.frames import FrameType, StreamType, decode_quarter_id
+from .http3.frames import FrameType, StreamType, decode_quarter_id, encode_settings
 from .http3.messages import request_headers
 from .limits import Limits
 from .quic.engine import Address, QuicConnection
@@ -90,6 +91,13 @@ class _PendingRequest(SessionHandler):
             self._connection.handler.request_refused(session, closed)
 
 
+@functools.lru_cache(maxsize=16)  # shared by connections with the same limits
+def _offer(limits: Limits, is_client: bool) -> tuple[Mapping[int, int], bytes]:
+    """The settings to send, and their frame."""
+    settings = offered_settings(limits, is_client=is_client)
+    return settings, encode_settings(settings)
+
+
 class Connection:
     """An HTTP/3 connection that carries WebTransport sessions.
 
@@ -99,7 +107,14 @@ class Connection:
 
     __slots__ = (
         *("_control", "_critical", "_deadlines", "_buffered", "_last_request_id"),
-        *("_local_settings", "_remote_settings", "_sessions", "_streams", "_pending"),
+        *(
+            "_first_frame",
+            "_local_settings",
+            "_remote_settings",
+            "_sessions",
+            "_streams",
+            "_pending",
+        ),
         *("closed", "draft", "draining", "handler", "limits", "quic"),
     )
 
@@ -111,7 +126,7 @@ class Connection:
         self.closed: ConnectionClosed | None = None
         self.draining = False
         """Whether GOAWAY was sent or received: no new sessions."""
-        self._local_settings = offered_settings(limits, is_client=quic.is_client)
+        self._local_settings, self._first_frame = _offer(limits, quic.is_client)
         self._remote_settings: Mapping[int, int] | None = None
         self._streams: dict[int, Receiver] = {}
         self._sessions: dict[int, Session] = {}
@@ -182,7 +197,7 @@ class Connection:
 
     def handshake_completed(self) -> None:
         """Send SETTINGS, in the first flight that can carry them."""
-        self._streams[self._control.open(self._local_settings)] = self._control
+        self._streams[self._control.open(self._first_frame)] = self._control
         self._deadlines.begin(SETTINGS)
         if not self.quic.is_client:
             self._deadlines.begin(SESSION, times=2)
@@ -440,8 +455,9 @@ class Connection:
             self._last_request_id = max(self._last_request_id, stream_id)
             session = Session(self, self.quic, stream_id, _PendingRequest(self), self.limits)
             self._streams[stream_id] = session
-            self._deadlines.begin(stream_id)
             session.receive(data, end_stream, arrival)
+            if session.state is State.EXPECTED and stream_id in self._streams:
+                self._deadlines.begin(stream_id)
 
     def _await_type(self, stream_id: int, data: bytes = b"") -> UntypedStream:
         """Wait for the bytes that say the stream's type."""

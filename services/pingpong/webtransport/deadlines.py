@@ -39,13 +39,16 @@ class Deadlines:
         It counts from `now`, in seconds, or else from the arrival of the last packet.
         """
         if awaited not in self._due:
-            now = self._quic.arrival * 1e-9 if now is None else now
-            self._due[awaited] = now + times * self._seconds
-            self._arm()
+            quic = self._quic
+            now = quic.arrival * 1e-9 if now is None else now
+            self._due[awaited] = due = now + times * self._seconds
+            if quic.deadline is None or due < quic.deadline:
+                quic.deadline = due
 
     def end(self, awaited: int) -> None:
         """Cancel a deadline: what it is for is complete, or no longer expected."""
-        if self._due and self._due.pop(awaited, None) is not None:
+        due = self._due.pop(awaited, None)
+        if due is not None and due == self._quic.deadline:
             self._arm()
 
     def clear(self) -> None:

@@ -9,6 +9,7 @@ a handler closes the connection with H3_INTERNAL_ERROR.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Protocol
 
 from .capsules import CapsuleType, decode_close, encode_capsule, encode_close
@@ -25,7 +26,7 @@ from .errors import (
 )
 from .events import Headers, Request, SessionClosed
 from .flow import FlowControl
-from .http3.frames import FrameType, decode_headers
+from .http3.frames import FrameType, decode_headers, encode_headers
 from .http3.messages import RequestHead, parse_request, parse_response, response_headers
 from .limits import Limits
 from .quic.engine import Address, PathStatistics, QuicConnection
@@ -104,6 +105,12 @@ class SessionOwner(Protocol):
     def fail(self, error: ProtocolError, stream_id: int) -> None:
         """Answer an error of the peer by closing the stream, session or connection with its
         code."""
+
+
+@functools.lru_cache(maxsize=16)  # an application has few protocols
+def _acceptance(version: Version, protocol: str | None) -> bytes:
+    """The HEADERS frame of a response that accepts a session."""
+    return encode_headers(response_headers(200, version=version, protocol=protocol))
 
 
 class Session:
@@ -189,8 +196,7 @@ class Session:
             raise ValueError(f"the client does not offer the protocol {protocol!r}")
         self.state = established
         self.protocol = protocol
-        version = self.draft.version
-        self._connect.send_headers(response_headers(200, version=version, protocol=protocol))
+        self._connect.send_frame(_acceptance(self.draft.version, protocol))
         try:
             self._establish(handler)
         except ProtocolError as error:

@@ -6,11 +6,28 @@ import json
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed448, rsa
 
-from pingpong.webtransport.asyncio import Engine, KeyLimits, choose_engine, connect, engine_lacks
+from pingpong.server.tls.keeper import CertificateFiles
+from pingpong.webtransport import ConnectionHandler
+from pingpong.webtransport.asyncio import (
+    Certificate,
+    CertificateError,
+    Engine,
+    KeyLimits,
+    check_certificate,
+    choose_engine,
+    connect,
+    engine_lacks,
+    listen,
+)
 from pingpong.webtransport.quic import engines
 from pingpong.webtransport.quic.config import EndpointConfig
 from tests.support.processes import SERVICES, environment, run, serving
@@ -122,6 +139,48 @@ def test_a_host_that_is_no_name_of_tls_is_one_that_does_not_answer() -> None:
     assert ran[0] == ran[1]
     assert ran[0][0] == 2
     assert "unreachable" in "".join(ran[0][1:])
+
+
+def certificate_of(key: ed448.Ed448PrivateKey | rsa.RSAPrivateKey) -> Certificate:
+    name = x509.Name([])
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
+    )
+    algorithm = hashes.SHA256() if isinstance(key, rsa.RSAPrivateKey) else None
+    return Certificate(builder.sign(key, algorithm), (), key)
+
+
+@pytest.mark.quinn
+async def test_keys_that_an_engine_cannot_use_are_refused(tmp_path: Path) -> None:
+    for kind in (ed448.Ed448PrivateKey.generate(), rsa.generate_private_key(65_537, 1024)):
+        made = certificate_of(kind)
+        check_certificate(made)
+        check_certificate(made, "aioquic")
+        with pytest.raises(CertificateError, match="the engine quinn cannot use the key"):
+            check_certificate(made, "quinn")
+        with pytest.raises(CertificateError, match="or choose aioquic"):
+            listen(ConnectionHandler(), "127.0.0.1", config=EndpointConfig(made, engine="quinn"))
+        (tmp_path / "both.pem").write_bytes(made.private_pem())
+        files = tmp_path / "both.pem", tmp_path / "both.pem"
+        CertificateFiles(*files, datetime.now(UTC))
+        with pytest.raises(CertificateError, match=r"both\.pem: the engine quinn"):
+            CertificateFiles(*files, datetime.now(UTC), "quinn")
+
+
+@pytest.mark.process
+def test_what_is_left_of_an_engine_is_not_used() -> None:
+    """A folder with nothing in it can be imported."""
+    status, said = without_quinn("type(sys)('pingpong_engine')", "ping", "::", "--engine=quinn")
+    assert status == 2
+    assert "the engine quinn is version unknown, not " in said
 
 
 async def test_a_missing_engine_is_known_before_anything_is_sent(

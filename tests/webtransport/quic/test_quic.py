@@ -54,10 +54,12 @@ MOVED = (
 )
 
 METHODS = {
+    "_alpn_handler": "(self, alpn_protocol: str) -> None",
     "_assert_stream_can_receive": "(self, frame_type: int, stream_id: int) -> None",
     "_assert_stream_can_send": "(self, frame_type: int, stream_id: int) -> None",
     "_close_begin": "(self, is_initiator: bool, now: float) -> None",
     "_confirm_handshake": "(self) -> None",
+    "_discard_epoch": "(self, epoch) -> None",
     "_handle_crypto_frame": "(self, context, frame_type: int, buf) -> None",
     "_initialize": "(self, peer_cid: bytes) -> None",
     "_push_crypto_data": "(self) -> None",
@@ -80,6 +82,7 @@ METHODS = {
     "_stream_is_discarded": "(self, stream_id: int) -> bool",
     "_stream_limit": "(self, stream_id: int)",
     "_unblock_streams": "(self, is_unidirectional: bool) -> None",
+    "_update_traffic_key": "(self, direction, epoch, cipher_suite, secret: bytes) -> None",
     "_write_connection_close_frame": "(self, builder, epoch, error_code: int, frame_type,"
     " reason_phrase: str) -> None",
     "_write_connection_limits": "(self, builder, space) -> None",
@@ -141,6 +144,7 @@ ATTRIBUTES: dict[str, type] = {
     "_spin_bit": bool,
     "_spin_highest_pn": int,
     "_state": object,
+    "_version": type(None),
     "_streams": dict,
     "_streams_blocked_bidi": list,
     "_streams_blocked_pending": bool,

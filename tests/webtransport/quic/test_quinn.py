@@ -419,6 +419,35 @@ def test_silence_ends_a_connection(link: Link) -> None:
 
 
 @pytest.mark.parametrize("server", ["quinn", "aioquic"])
+@pytest.mark.parametrize("spoofed", [("10.9.8.7", 999), ("2001:db8::1", 999, 0, 0)])
+def test_a_server_goes_back_to_the_address_that_it_could_validate(
+    server: Engine, spoofed: Any
+) -> None:
+    link = Link("quinn", server)
+    link.client.quic.send_datagram(b"from elsewhere")
+    for _, packets in link.client_end.transmit(link.now):
+        for packet in packets:
+            link.server_end.receive(packet, spoofed, link.now, int(link.now * 1e9))
+    # Nobody answers there, and the client is silent.
+    for _ in range(200):
+        link.server_end.transmit(link.now)
+        link.now += 0.02
+        link.server_end.handle_timers(link.now)
+    for number in range(3):
+        link.client.quic.send_datagram(b"question")
+        for _, packets in link.client_end.transmit(link.now):
+            for packet in packets:
+                link.server_end.receive(packet, CLIENT, link.now, int(link.now * 1e9))
+        link.server.quic.send_datagram(b"answer")
+        sent_to = {address for address, _ in link.server_end.transmit(link.now)}
+        assert CLIENT in sent_to
+        if number:
+            assert sent_to == {CLIENT}
+        link.now += 0.1
+    assert link.server.quic.address == CLIENT
+
+
+@pytest.mark.parametrize("server", ["quinn", "aioquic"])
 def test_a_certificate_that_is_not_the_pinned_one(server: Engine) -> None:
     link = Link("quinn", server, ServerIdentity("localhost", certificate_hash=bytes(32)))
     code, reason, by_peer, is_application, timed_out = link.client.closed or ()

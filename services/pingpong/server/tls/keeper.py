@@ -21,6 +21,7 @@ from ...settings.command_line import named
 from ...settings.files import Reloaded, WatchedFiles
 from ...telemetry.failure_log import FailureLogThrottle
 from ...telemetry.logs import get_logger
+from ...webtransport.asyncio import EngineChoice, check_certificate
 from ...webtransport.certificates import (
     Certificate,
     CertificateError,
@@ -161,8 +162,11 @@ class CertificateFiles(CertificateKeeper):
 
     origin = "file"
 
-    def __init__(self, cert_file: Path, key_file: Path, now: datetime) -> None:
-        """Raises `CertificateError` if the files cannot be used."""
+    def __init__(
+        self, cert_file: Path, key_file: Path, now: datetime, engine: EngineChoice = "auto"
+    ) -> None:
+        """Raises `CertificateError` if the files cannot be used, by `engine` in particular."""
+        self._engine = engine
         self._paths = cert_file, key_file
         self._watched = WatchedFiles(cert_file, key_file)
         self._now = now
@@ -200,6 +204,10 @@ class CertificateFiles(CertificateKeeper):
         except OSError as error:
             raise unreadable(error, *self._paths) from None
         certificate = parse_certificate(cert_data, key_data, *self._paths)
+        try:
+            check_certificate(certificate, self._engine)
+        except CertificateError as error:
+            raise CertificateError(f"{self._paths[1]}: {error}") from None
         if self._current is not None and self._current.warning(self._now) is None:
             warning = certificate.warning(self._now)
             if warning is not None:
@@ -260,6 +268,6 @@ def make_keeper(settings: ServeSettings, now: datetime) -> CertificateKeeper:
                 f" {(error.strerror or str(error)).lower()}; check its path and permissions"
             ) from None
     try:
-        return CertificateFiles(settings.tls_cert_file, settings.tls_key_file, now)
+        return CertificateFiles(settings.tls_cert_file, settings.tls_key_file, now, settings.engine)
     except CertificateError as error:
         raise ServeError(str(error)) from error

@@ -29,7 +29,7 @@ from ..events import Headers, Request, SessionClosed
 from ..limits import Limits
 from ..quic.config import EndpointConfig, Engine, EngineChoice, KeyLimits, ServerIdentity, Windows
 from ..quic.engine import Address, EndpointCounters
-from ..quic.engines import EngineMissingError
+from ..quic.engines import EngineMissingError, check_certificate
 from ..quic.engines import choose as choose_engine
 from ..quic.engines import lacks as engine_lacks
 from ..udp.forwarding import PacketForwarder, create_inboxes
@@ -91,6 +91,7 @@ __all__ = [
     "Windows",
     "bind_group",
     "check_authorities",
+    "check_certificate",
     "choose_engine",
     "connect",
     "create_inboxes",

@@ -17,9 +17,9 @@ from .frames import (
     decode_integer,
     decode_settings,
     encode_frame,
-    encode_settings,
 )
 
+_CONTROL = encode_varint(StreamType.CONTROL)
 _GOAWAY = int(FrameType.GOAWAY)
 _CONTINUATION_BYTES = 9
 """The most bytes after the prefix of a 62-bit integer, with seven bits each."""
@@ -68,10 +68,9 @@ class LocalControlStream(CriticalStream):
         self._id = -1
         self.goaway_sent = False
 
-    def open(self, settings: Mapping[int, int]) -> int:
-        """Open the stream and send SETTINGS. Returns the stream's id."""
-        header = encode_varint(StreamType.CONTROL) + encode_settings(settings)
-        self._id = self._quic.open_stream(header, True)
+    def open(self, settings: bytes) -> int:
+        """Open the stream and send a SETTINGS frame. Returns the stream's id."""
+        self._id = self._quic.open_stream(_CONTROL + settings, True)
         return self._id
 
     def send_goaway(self, identifier: int) -> None:

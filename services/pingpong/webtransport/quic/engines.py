@@ -8,9 +8,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .config import EndpointConfig, Engine, EngineChoice, KeyLimits
 from .engine import QuicConnection, QuicEndpoint, QuicEvents, Wake
+
+if TYPE_CHECKING:
+    from ..certificates import Certificate
 
 QUINN_VERSION = "0.4.0"
 """The version of `pingpong_engine` that `quinn` is written for."""
@@ -41,6 +45,17 @@ CAPABILITIES = (
         " peer has not acknowledged",
     ),
     Capability(
+        "Ed448 keys, and RSA keys below 2048 or above 4096 bits",
+        frozenset({"aioquic"}),
+        "a server does not start with a certificate of such a key, or keeps the one that it has; a"
+        " client gets no connection to a server with an Ed448 key, or an RSA key below 2048 bits",
+    ),
+    Capability(
+        "an authority's own certificate as a server's",
+        frozenset({"aioquic"}),
+        "a client does not trust it by `--ca`, only by its SHA-256 (`--cert-hash`)",
+    ),
+    Capability(
         "key limits",
         frozenset({"aioquic"}),
         "`EndpointConfig.key_limits` is refused, and makes `auto` mean aioquic; keys are updated at the"
@@ -67,7 +82,8 @@ def _why_quinn_is_missing() -> str | None:
         return "is not installed"
     except ImportError as error:  # built for another machine
         return f"cannot be imported ({error})"
-    found = pingpong_engine.__version__
+    # A folder that was left behind can be imported too.
+    found = getattr(pingpong_engine, "__version__", "unknown")
     return None if found == QUINN_VERSION else f"is version {found}, not {QUINN_VERSION}"
 
 
@@ -97,6 +113,14 @@ def choose(choice: EngineChoice = "auto", *, server: bool) -> Engine:
     return engine
 
 
+def check_certificate(certificate: Certificate, choice: EngineChoice = "auto") -> None:
+    """Raises `CertificateError` if a server with this engine cannot show the certificate."""
+    if choose(choice, server=True) == "quinn":
+        from .quinn import check_certificate
+
+        check_certificate(certificate)
+
+
 def make_endpoint(
     config: EndpointConfig,
     wake: Wake,
@@ -105,8 +129,9 @@ def make_endpoint(
 ) -> QuicEndpoint:
     """Make an endpoint of the engine that `config` names.
 
-    "auto" is aioquic for a configuration that quinn cannot honour. Raises `EngineMissingError`, and
-    `ValueError` for one that the engine it names cannot honour.
+    "auto" is aioquic for a configuration that quinn cannot honour. Raises `EngineMissingError`,
+    `CertificateError` for a certificate that the engine cannot use, and `ValueError` for a
+    configuration that the engine it names cannot honour.
     """
     engine = choose(config.engine, server=accept is not None)
     if engine == "quinn" and config.key_limits != KeyLimits():

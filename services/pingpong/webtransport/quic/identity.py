@@ -27,8 +27,10 @@ from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketNumberWindow, QuicPacketSpace
+from aioquic.quic.stream import QuicStream
 from cryptography import x509
 
+from . import handshake
 from .config import KeyLimits
 from .connection_ids import ConnectionIds
 from .engine import RESET_REASON
@@ -39,6 +41,8 @@ from .reassembly import TooManyPiecesError
 # hash of an object; that of `Enum` is slow. This comes before any of them is in a set or dictionary.
 tls.Epoch.__hash__ = object.__hash__  # type: ignore[method-assign]
 
+handshake.replace()
+
 # In a program without a logging configuration, aioquic's warnings about peers would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
@@ -46,6 +50,8 @@ _KEY_REASONS = {
     QuicErrorCode.AEAD_LIMIT_REACHED: "the keys were used for as many packets as they are safe for",
     QuicErrorCode.KEY_UPDATE_ERROR: "a key update before the previous one was confirmed",
 }
+_EPOCHS = (tls.Epoch.INITIAL, tls.Epoch.HANDSHAKE, tls.Epoch.ONE_RTT)
+"""Those with packet numbers of their own."""
 _NO_KEYS = CryptoPair()
 _PAST_SPACE = QuicPacketSpace()
 """Shared by all connections: replaces the handshake's packet spaces, which are discarded."""
@@ -67,6 +73,23 @@ class CryptoBuffers(dict[tls.Epoch, Buffer]):
 
     def __missing__(self, epoch: tls.Epoch) -> Buffer:
         made = self[epoch] = Buffer(capacity=CRYPTO_BUFFER_SIZE)
+        return made
+
+
+class InitialKeys(dict[int, CryptoPair]):
+    """The keys of Initial packets by QUIC version, each derived at its first use.
+
+    A connection nearly always has packets of one version only.
+    """
+
+    def __init__(self, peer_cid: bytes, *, is_client: bool) -> None:
+        super().__init__()
+        self._peer_cid = peer_cid
+        self._is_client = is_client
+
+    def __missing__(self, version: int) -> CryptoPair:
+        made = self[version] = CryptoPair()
+        made.setup_initial(cid=self._peer_cid, is_client=self._is_client, version=version)
         return made
 
 
@@ -115,13 +138,51 @@ class IdentifiedConnection(QuicConnection):
             first.stateless_reset_token = ids.reset_token(first.cid)
 
     def _initialize(self, peer_cid: bytes) -> None:
-        super()._initialize(peer_cid)
-        self._spaces[tls.Epoch.ONE_RTT].received_packets = SeenPackets()
+        # In place of aioquic's method, which makes the keys of all versions, buffers that are
+        # replaced, and what only the resumption of sessions and a separate log need.
+        assert self._version is not None
+        configuration = self._configuration
+        self.tls = context = tls.Context(
+            alpn_protocols=configuration.alpn_protocols,
+            cadata=configuration.cadata,
+            cafile=configuration.cafile,
+            capath=configuration.capath,
+            cipher_suites=configuration.cipher_suites,
+            is_client=self._is_client,
+            logger=self._logger,
+            server_name=configuration.server_name,
+            verify_mode=configuration.verify_mode,
+        )
+        context.certificate = configuration.certificate
+        context.certificate_chain = configuration.certificate_chain
+        context.certificate_private_key = configuration.private_key
+        parameters = self._serialize_transport_parameters()
+        context.handshake_extensions = [(tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS, parameters)]
+        context.alpn_cb = self._alpn_handler
+        context.update_traffic_key_cb = self._update_traffic_key
+        initial = InitialKeys(peer_cid, is_client=self._is_client)
+        self._cryptos_initial = initial
+        self._cryptos = {
+            tls.Epoch.INITIAL: initial[self._version],
+            tls.Epoch.ZERO_RTT: CryptoPair(),
+            tls.Epoch.HANDSHAKE: CryptoPair(),
+            tls.Epoch.ONE_RTT: self._keys,
+        }
         self._crypto_buffers = CryptoBuffers()
-        # aioquic's own objects write a separate log, which is not needed here.
-        self._cryptos[tls.Epoch.ZERO_RTT] = CryptoPair()
-        self._cryptos[tls.Epoch.HANDSHAKE] = CryptoPair()
-        self._cryptos[tls.Epoch.ONE_RTT] = self._keys
+        self._crypto_streams = {epoch: QuicStream() for epoch in _EPOCHS}
+        self._spaces = {
+            epoch: QuicPacketSpace(is_application_data=epoch is tls.Epoch.ONE_RTT)
+            for epoch in _EPOCHS
+        }
+        self._spaces[tls.Epoch.ONE_RTT].received_packets = SeenPackets()
+        self._loss.spaces = list(self._spaces.values())
+
+    def _discard_epoch(self, epoch: tls.Epoch) -> None:
+        super()._discard_epoch(epoch)
+        if epoch is tls.Epoch.INITIAL:
+            # No keys are made for another version from now on.
+            versions = self._configuration.supported_versions
+            self._cryptos_initial = dict.fromkeys(versions, _NO_KEYS)
 
     def _push_crypto_data(self) -> None:
         super()._push_crypto_data()

@@ -318,21 +318,7 @@ class QuinnEndpoint:
         """Connections with events that came of a call, not of a packet."""
         self._requested = False
         """Whether `transmit` is about to be called."""
-        windows = config.windows
-        self.engine = quinn.Endpoint(
-            0,
-            idle_timeout=int(config.idle_timeout * _SECOND),
-            window=windows.connection,
-            stream_window=windows.stream,
-            streams_bidi=windows.streams_bidi,
-            streams_uni=windows.streams_uni,
-            worker=config.worker,
-            workers=config.workers,
-            retry_key=config.keys.retry,
-            reset_key=config.keys.reset,
-            max_connections=config.max_connections,
-            max_handshakes=config.max_handshakes,
-        )
+        self.engine = _engine(config)
         if accept is not None:
             assert config.certificate is not None
             self.use_certificate(config.certificate)
@@ -373,13 +359,8 @@ class QuinnEndpoint:
         return connection
 
     def use_certificate(self, certificate: Certificate) -> None:
-        """Use another certificate in new handshakes."""
-        chain = (certificate.certificate, *certificate.chain)
-        key = certificate.private_key
-        self.engine.use_certificate(
-            [one.public_bytes(Encoding.DER) for one in chain],
-            key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
-        )
+        """Use another certificate in new handshakes. Raises `CertificateError`."""
+        _use_certificate(self.engine, certificate)
 
     def receive(self, data: bytes, address: Address, now: float, arrival: int) -> None:
         """Process a UDP payload. Reports its events before it returns, or in `process_waiting`."""
@@ -755,6 +736,43 @@ class QuinnEndpoint:
 
 
 _TIMED_OUT = (_INTERNAL_ERROR, _TIMEOUT_REASON, False, False, True)
+
+
+def check_certificate(certificate: Certificate) -> None:
+    """Raises `CertificateError` if a server cannot use the certificate."""
+    _use_certificate(_engine(EndpointConfig()), certificate)
+
+
+def _engine(config: EndpointConfig) -> quinn.Endpoint:
+    windows = config.windows
+    return quinn.Endpoint(
+        0,
+        idle_timeout=int(config.idle_timeout * _SECOND),
+        window=windows.connection,
+        stream_window=windows.stream,
+        streams_bidi=windows.streams_bidi,
+        streams_uni=windows.streams_uni,
+        worker=config.worker,
+        workers=config.workers,
+        retry_key=config.keys.retry,
+        reset_key=config.keys.reset,
+        max_connections=config.max_connections,
+        max_handshakes=config.max_handshakes,
+    )
+
+
+def _use_certificate(engine: quinn.Endpoint, certificate: Certificate) -> None:
+    chain = (certificate.certificate, *certificate.chain)
+    key = certificate.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        engine.use_certificate([one.public_bytes(Encoding.DER) for one in chain], key)
+    except ValueError:
+        from ..certificates import CertificateError
+
+        raise CertificateError(
+            "the engine quinn cannot use the key of this certificate: use ECDSA P-256 or P-384,"
+            " Ed25519 or RSA with 2048 to 4096 bits, or choose aioquic"
+        ) from None
 
 
 def _authorities(identity: ServerIdentity) -> quinn.Authorities:
