@@ -114,7 +114,7 @@ def test_what_cannot_be_sent_any_more_is_no_loss_of_the_networks(link: Link) -> 
         link.client.ip("link", "set", DEVICE, "down")
         running.finish()
     report = Report.of(running)
-    assert report["lost"] <= 1  # on its way then
+    assert report["lost"] <= 3  # on their way then: on a busy machine more than one
     assert report["send_errors"] >= 10
     assert report["sent"] + report["send_errors"] == 120
 

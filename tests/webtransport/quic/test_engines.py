@@ -122,25 +122,6 @@ def test_what_an_engine_cannot_honour_is_refused() -> None:
         engines.make_endpoint(config, lambda: None)
 
 
-@pytest.mark.quinn
-def test_auto_means_the_engine_that_can_honour_the_configuration() -> None:
-    for limits, engine in ((KeyLimits(), "Quinn"), (KeyLimits(update_after=10), "Aioquic")):
-        end = engines.make_endpoint(EndpointConfig(key_limits=limits), lambda: None)
-        assert type(end).__name__ == f"{engine}Endpoint"
-
-
-@pytest.mark.quinn
-@pytest.mark.process
-def test_a_host_that_is_no_name_of_tls_is_one_that_does_not_answer() -> None:
-    ran = [
-        run("ping", "127.1:9", "--insecure", f"--engine={engine}", "-c1")
-        for engine in ("aioquic", "quinn")
-    ]
-    assert ran[0] == ran[1]
-    assert ran[0][0] == 2
-    assert "unreachable" in "".join(ran[0][1:])
-
-
 def certificate_of(key: ed448.Ed448PrivateKey | rsa.RSAPrivateKey) -> Certificate:
     name = x509.Name([])
     now = datetime.now(UTC)
@@ -181,6 +162,25 @@ def test_what_is_left_of_an_engine_is_not_used() -> None:
     status, said = without_quinn("type(sys)('pingpong_engine')", "ping", "::", "--engine=quinn")
     assert status == 2
     assert "the engine quinn is version unknown, not " in said
+
+
+@pytest.mark.quinn
+def test_auto_means_the_engine_that_can_honour_the_configuration() -> None:
+    for limits, engine in ((KeyLimits(), "Quinn"), (KeyLimits(update_after=10), "Aioquic")):
+        end = engines.make_endpoint(EndpointConfig(key_limits=limits), lambda: None)
+        assert type(end).__name__ == f"{engine}Endpoint"
+
+
+@pytest.mark.quinn
+@pytest.mark.process
+def test_a_host_that_is_no_name_of_tls_is_one_that_does_not_answer() -> None:
+    ran = [
+        run("ping", "127.1:9", "--insecure", f"--engine={engine}", "-c1")
+        for engine in ("aioquic", "quinn")
+    ]
+    assert ran[0] == ran[1]
+    assert ran[0][0] == 2
+    assert "unreachable" in "".join(ran[0][1:])
 
 
 async def test_a_missing_engine_is_known_before_anything_is_sent(

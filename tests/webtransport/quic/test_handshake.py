@@ -95,6 +95,33 @@ def test_truncated_and_overlong_blocks_are_refused_as_by_aioquic() -> None:
         assert failures[0] == failures[1]
 
 
+def outcome(module: ModuleType, data: bytes) -> object:
+    try:
+        return vars(module.pull_client_hello(Buffer(data=data)))
+    except (module.Alert, BufferReadError, AssertionError) as error:
+        return type(error).__name__, str(error)
+
+
+@pytest.mark.parametrize("change", [1, 2, 0x7F, 0xFF])
+def test_changed_bytes_are_read_or_refused_as_by_aioquic(change: int) -> None:
+    whole = hello(TLS)
+    for position in range(1, len(whole)):
+        changed = bytearray(whole)
+        changed[position] ^= change
+        assert outcome(tls, bytes(changed)) == outcome(TLS, bytes(changed))
+
+
+def test_a_chain_is_the_same_bytes() -> None:
+    written = []
+    for module in (tls, TLS):
+        buffer = Buffer(capacity=4096)
+        chain = [(bytes(1000), b""), (b"issuer", b"extension")]
+        module.push_certificate(buffer, module.Certificate(b"context", chain))
+        written.append(buffer.data)
+    assert written[0] == written[1]
+    assert vars(tls.pull_certificate(Buffer(data=written[0])))["certificates"] == chain
+
+
 def test_a_message_is_hashed_when_it_is_complete() -> None:
     class Schedule:
         def __init__(self) -> None:

@@ -14,6 +14,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Self
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+
 CONNECTION_ID_SIZE = 8
 """Bytes of our connection ids."""
 RESET_TOKEN_SIZE = 16
@@ -74,12 +77,12 @@ class ConnectionIds:
     Raises `ValueError` if there is no such worker.
     """
 
-    __slots__ = ("_reset_key", "_worker", "_workers")
+    __slots__ = ("_reset_hash", "_worker", "_workers")
 
     def __init__(self, reset_key: bytes, worker: int = 0, workers: int = 1) -> None:
         if not 0 <= worker < workers <= MAX_WORKERS:
             raise ValueError(f"no worker {worker} of {workers}, {MAX_WORKERS} at most")
-        self._reset_key = reset_key
+        self._reset_hash = HMAC(reset_key, SHA256())
         self._worker = worker
         self._workers = workers
 
@@ -95,4 +98,7 @@ class ConnectionIds:
 
     def reset_token(self, connection_id: bytes) -> bytes:
         """The token that resets the connection of this id (RFC 9000, section 10.3.2)."""
-        return hmac.digest(self._reset_key, connection_id, "sha256")[:RESET_TOKEN_SIZE]
+        # A copy costs a third of a new hash.
+        token = self._reset_hash.copy()
+        token.update(connection_id)
+        return token.finalize()[:RESET_TOKEN_SIZE]

@@ -6,6 +6,7 @@ A handshake calls them some hundred times. A test compares them with aioquic's o
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from .. import varint
 
+_CERTIFICATE = bytes((tls.HandshakeType.CERTIFICATE,))
 _NONCE_SIZE = 12
 _push_parameters = packet.push_quic_transport_parameters
 
@@ -104,6 +106,34 @@ def push_opaque(buf: Buffer, capacity: int, value: bytes) -> None:
     buf.push_bytes(len(value).to_bytes(capacity) + value)
 
 
+def pull_list(buf: Buffer, capacity: int, func: Callable[[], Any]) -> list[Any]:
+    """Read items after their length in bytes, each with `func`. Most are numbers, read at once."""
+    size = int.from_bytes(buf.pull_bytes(capacity))
+    if func == buf.pull_uint16 and not size & 1:
+        return list(struct.unpack(f">{size >> 1}H", buf.pull_bytes(size)))
+    items = []
+    end = buf.tell() + size
+    while buf.tell() < end:
+        try:
+            items.append(func())
+        except tls.SkipItem:
+            pass
+    if buf.tell() != end:
+        raise tls.AlertDecodeError("extra bytes at the end of a block")
+    return items
+
+
+def push_certificate(buf: Buffer, certificate: tls.Certificate) -> None:
+    """Write a Certificate message (RFC 8446, section 4.4.2)."""
+    context = certificate.request_context
+    entries = b"".join(
+        len(data).to_bytes(3) + data + len(extensions).to_bytes(2) + extensions
+        for data, extensions in certificate.certificates
+    )
+    body = len(context).to_bytes(1) + context + len(entries).to_bytes(3) + entries
+    buf.push_bytes(_CERTIFICATE + len(body).to_bytes(3) + body)
+
+
 def hkdf_label(label: bytes, hash_value: bytes, length: int) -> bytes:
     """HkdfLabel (RFC 8446, section 7.1)."""
     return _label(label, length, len(hash_value)) + hash_value
@@ -150,23 +180,27 @@ def push_parameters(buf: Buffer, params: QuicTransportParameters) -> None:
     if params.preferred_address is not None:
         _push_parameters(buf, params)
         return
+    encoded = b""
     for identifier, (name, kind) in PARAMS.items():
         value = getattr(params, name)
-        if value is not None and value is not False:
-            encoded = _encode_parameter(value, kind)
-            buf.push_bytes(varint.encode(identifier) + varint.encode(len(encoded)) + encoded)
+        if value is None or value is False:
+            continue
+        if kind is int:
+            encoded += _integer(identifier, value)
+            continue
+        if kind is QuicVersionInformation:
+            versions = (value.chosen_version, *value.available_versions)
+            value = b"".join(version.to_bytes(4) for version in versions)
+        elif kind is not bytes:
+            value = b""
+        encoded += varint.encode(identifier) + varint.encode(len(value)) + value
+    buf.push_bytes(encoded)
 
 
-def _encode_parameter(value: Any, kind: type) -> bytes:
-    if kind is int:
-        return varint.encode(value)
-    if kind is bytes:
-        encoded: bytes = value
-        return encoded
-    if kind is QuicVersionInformation:
-        versions = (value.chosen_version, *value.available_versions)
-        return b"".join(version.to_bytes(4) for version in versions)
-    return b""
+@functools.lru_cache(maxsize=64)  # limits and timeouts, the same for all connections of an endpoint
+def _integer(identifier: int, value: int) -> bytes:
+    encoded = varint.encode(value)
+    return varint.encode(identifier) + varint.encode(len(encoded)) + encoded
 
 
 def replace() -> None:
@@ -181,7 +215,9 @@ def replace() -> None:
 REPLACED: dict[str, Callable[..., Any]] = {
     "hkdf_label": hkdf_label,
     "pull_block": PulledBlock,
+    "pull_list": pull_list,
     "pull_opaque": pull_opaque,
+    "push_certificate": push_certificate,
     "push_block": PushedBlock,
     "push_extension": push_extension,
     "push_message": PushedMessage,

@@ -22,7 +22,7 @@ from .reassembly import StreamReceiver
 RESET_STREAM_AT = 0x24
 RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
 """The transport parameter, and its code point in earlier drafts."""
-
+_PARAMETERS = b"".join(varint.encode(one) + b"\0" for one in RESET_STREAM_AT_PARAMETERS)
 _RESET_STREAM_AT_CAPACITY = 1 + 4 * UINT_VAR_MAX_SIZE
 
 
@@ -61,9 +61,7 @@ class ResettingConnection(HardenedConnection):
 
     def _serialize_transport_parameters(self) -> bytes:
         parameters: bytes = super()._serialize_transport_parameters()
-        return parameters + b"".join(
-            varint.encode(identifier) + b"\0" for identifier in RESET_STREAM_AT_PARAMETERS
-        )
+        return parameters + _PARAMETERS
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
