@@ -11,8 +11,9 @@ from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pingpong.webtransport.asyncio import Cause, ConnectError, connect
+from pingpong.webtransport.asyncio import Cause, ConnectError, EndpointConfig, Engine, connect
 from tests.support.certificates import Authority, Leaf
+from tests.support.engines import ENGINES
 from tests.webtransport.asyncio.peers import on_a_loop, run_clean, serving, stay
 
 SRV = ObjectIdentifier("1.3.6.1.5.5.7.8.7")
@@ -39,13 +40,20 @@ def raw_names(*names: bytes) -> Leaf:
     return raw(der(0x30, b"".join(der(0x82, name) for name in names)))
 
 
-async def refusal(leaf: Leaf, folder: Path, host: str = "localhost") -> str:
+async def refusal(
+    leaf: Leaf, folder: Path, host: str = "localhost", client: Engine = "aioquic"
+) -> str:
     """How a client that trusts its authority says no, whatever makes it do so."""
     ca_file = folder / "ca.pem"
     ca_file.write_bytes(leaf.authority_pem)
     async with serving(stay, leaf=leaf) as server:
         with pytest.raises(ConnectError) as raised:
-            await connect(f"https://{host}:{server.port}/", ca_file=str(ca_file), timeout=5)
+            await connect(
+                f"https://{host}:{server.port}/",
+                ca_file=str(ca_file),
+                timeout=5,
+                config=EndpointConfig(engine=client),
+            )
     assert raised.value.cause is Cause.CERTIFICATE
     text = str(raised.value)
     assert text.isprintable()
@@ -117,15 +125,16 @@ def test_any_names(tmp_path_factory: pytest.TempPathFactory) -> None:
     refused()
 
 
+@pytest.mark.parametrize("client", ENGINES)
 @pytest.mark.parametrize("name", [x509.DNSName("a.test"), x509.IPAddress(IPv4Address("127.0.0.1"))])
 def test_no_certificate_is_for_a_host_that_is_neither_name_nor_address(
-    name: x509.GeneralName, tmp_path: Path
+    name: x509.GeneralName, client: Engine, tmp_path: Path
 ) -> None:
     """Of 127.1 the system knows the address; TLS knows no such name."""
 
     @on_a_loop
     async def refused() -> None:
-        text = await refusal(named(name), tmp_path, "127.1")
+        text = await refusal(named(name), tmp_path, "127.1", client)
         assert text.endswith(", not for 127.1")
 
     refused()
