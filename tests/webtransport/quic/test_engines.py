@@ -29,7 +29,7 @@ from pingpong.webtransport.asyncio import (
     listen,
 )
 from pingpong.webtransport.quic import engines
-from pingpong.webtransport.quic.config import EndpointConfig
+from pingpong.webtransport.quic.config import EndpointConfig, Windows
 from tests.support.certificates import self_signed
 from tests.support.processes import SERVICES, environment, run, serving
 
@@ -191,6 +191,21 @@ async def test_an_engine_that_there_is_not_is_a_wrong_argument(engine: Any) -> N
         connect("https://127.0.0.1:1/", config=EndpointConfig(engine=engine))
     with pytest.raises(ValueError, match="engine must be"):
         listen(ConnectionHandler(), "127.0.0.1", config=config)
+
+
+@pytest.mark.parametrize("number", [-1, float("inf"), 0, 1e12, float("nan")])
+def test_a_time_that_no_engine_can_use_is_a_wrong_argument(number: float) -> None:
+    with pytest.raises(ValueError, match="idle_timeout must be above 0"):
+        EndpointConfig(idle_timeout=number)
+
+
+def test_numbers_that_no_engine_can_use_are_wrong_arguments() -> None:
+    for name in ("connection", "stream", "streams_bidi", "streams_uni"):
+        for number in (-1, 1 << 40):
+            with pytest.raises(ValueError, match=f"the window {name} must be from 0 to"):
+                Windows(**{name: number})
+    with pytest.raises(ValueError, match="max_handshakes must not be below 0"):
+        EndpointConfig(max_handshakes=-1)
 
 
 async def test_a_missing_engine_is_known_before_anything_is_sent(

@@ -14,14 +14,26 @@ Engine: TypeAlias = Literal["aioquic", "quinn"]
 EngineChoice: TypeAlias = Literal["auto", "aioquic", "quinn"]
 
 
+_MAX_SECONDS = 1_000_000_000
+_MAX_WINDOW = (1 << 32) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Receive windows, in bytes, and the maximum number of streams of the peer."""
+    """Receive windows, in bytes, and the maximum number of streams of the peer.
+
+    Raises `ValueError` for a number below 0 or above 2^32 - 1.
+    """
 
     connection: int = 1 << 20
     stream: int = 256 << 10
     streams_bidi: int = 128
     streams_uni: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("connection", "stream", "streams_bidi", "streams_uni"):
+            if not 0 <= getattr(self, name) <= _MAX_WINDOW:
+                raise ValueError(f"the window {name} must be from 0 to {_MAX_WINDOW}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,7 @@ class EndpointConfig:
     """The configuration of an endpoint. Times are in seconds.
 
     An endpoint without a certificate is a client. Raises `TypeError` for a certificate of another
-    type, such as a file's name.
+    type, such as a file's name, and `ValueError` for a number that no engine can use.
     """
 
     certificate: Certificate | None = None
@@ -91,6 +103,11 @@ class EndpointConfig:
     """The same for all workers of a port, and for their replacements."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.idle_timeout <= _MAX_SECONDS:
+            raise ValueError(f"idle_timeout must be above 0 seconds, at most {_MAX_SECONDS}")
+        for name in ("max_connections", "max_handshakes", "max_validated_handshakes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be below 0")
         if self.certificate is not None:
             from ..certificates import Certificate
 
