@@ -30,7 +30,6 @@ from aioquic.quic.recovery import QuicPacketNumberWindow, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from cryptography import x509
 
-from . import handshake
 from .config import KeyLimits
 from .connection_ids import ConnectionIds
 from .engine import RESET_REASON
@@ -40,8 +39,6 @@ from .reassembly import TooManyPiecesError
 # Each packet looks up epochs a dozen times or more. Each epoch is a single object, so it can have the
 # hash of an object; that of `Enum` is slow. This comes before any of them is in a set or dictionary.
 tls.Epoch.__hash__ = object.__hash__  # type: ignore[method-assign]
-
-handshake.replace()
 
 # In a program without a logging configuration, aioquic's warnings about peers would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
