@@ -50,11 +50,11 @@ def healthy(server: Server) -> Iterator[Ping]:
     """A session beside the attack; at the end, none of its pings is lost or was late."""
     with Ping(server, "-i0.02") as session:
         session.wait_replies(10)
-        waited = server.waited()
+        waited = server.waited() + session.waited()
         yield session
         answers = len(session.out)
         session.wait_replies(answers + 10)
-        waited = server.waited() - waited
+        waited = server.waited() + session.waited() - waited
         session.popen.terminate()
         report = session.report()
         assert report["lost"] + report["late"] == 0

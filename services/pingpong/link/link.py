@@ -627,6 +627,7 @@ class Link:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        self._is_quiet = False  # the next check is planned below, and only there
         try:
             stalled = self._exclude_stall(self._tick_at, now)
             awake = now - self._awake_at - stalled
