@@ -268,7 +268,7 @@ def test_the_server_is_killed_and_started_again(tmp_path: Path) -> None:
         port = urlsplit(words[1]).port
         with serving(*tls, f"--bind-port={port}"):
             *_, told = client.read_until("connected again")
-            assert re.match(r"connected again to 127\.0\.0\.1 after [\d.]+ s: ", told)
+            assert re.match(r"connected again to 127\.0\.0\.1 after [\d.]+ m?s: ", told)
             client.read_until("bytes from")
             client.send(signal.SIGINT)
             status, out, err = client.finish()
