@@ -133,7 +133,7 @@ def test_probe_stops_at_once() -> None:
 
 
 def can_be_within(limit: float, measure: Callable[[], float]) -> bool:
-    """Whether what it measures is below a limit where nobody is in the way."""
+    """Whether what it measures is below a limit in one of some tries, as on an idle machine."""
     return any(measure() < limit for _ in range(TRIES))
 
 

@@ -98,7 +98,8 @@ fn take_frame(rest: &mut &[u8], ends: &mut Vec<End>) -> Option<()> {
             let size = varint::take(rest)?;
             skip(rest, size)?;
         }
-        // CONNECTION_CLOSE, a DATAGRAM that has the rest of the packet, what nobody asked for.
+        // CONNECTION_CLOSE, a DATAGRAM that has the rest of the packet, and extensions that are not
+        // offered.
         _ => return None,
     }
     Some(())

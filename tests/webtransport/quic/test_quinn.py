@@ -428,7 +428,7 @@ def test_a_server_goes_back_to_the_address_that_it_could_validate(
     for _, packets in link.client_end.transmit(link.now):
         for packet in packets:
             link.server_end.receive(packet, spoofed, link.now, int(link.now * 1e9))
-    # Nobody answers there, and the client is silent.
+    # That address does not answer, and the client is silent.
     for _ in range(200):
         link.server_end.transmit(link.now)
         link.now += 0.02

@@ -319,7 +319,7 @@ class HookedConnection(ResettingConnection):
             stream.sender.reset(code)
             stream.sender._buffer = bytearray()
             if stream.is_blocked:
-                # The peer would close the connection. It is told when its limit allows.
+                # Beyond its limit the peer would close the connection: sent when the limit allows.
                 stream.sender.reset_pending = False
         return unsent
 
